@@ -1,0 +1,254 @@
+"""Configuration: what an experiment is, as frozen dataclasses read from TOML.
+
+Each field's default is the paper's value where the paper states one; a comment names the unit or the
+source. ``run/*.toml`` are named configurations; ``--set stages.0.maps=8`` changes one value.
+"""
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hpclcae.errors import InputError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images the network sees."""
+    train: str = "data/train.h5"  # HDF5 dataset of the training images (hpclcae data ...)
+    test: str = "data/test.h5"    # labelled HDF5 dataset for the tests of single neurons
+    size: int = 200               # side of the square image, pixels
+    channels: int = 3             # 1 grey, 3 colour
+    mirror: bool = True           # show half of the images mirrored left to right
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """Contrast normalisation and local whitening; fitted on the training set, kept in the checkpoint."""
+    contrast: bool = True            # subtract each image's mean, divide by its standard deviation + floor
+    contrast_floor: float = 8.0      # added to the standard deviation, grey levels of 255
+    whitening: int = 11              # side of the local ZCA kernel, pixels, odd; 0: no whitening
+    whitening_epsilon: float = 1.0   # added to every eigenvalue, in units of the mean eigenvalue
+    whitening_images: int = 2000     # training images whose patches the kernel is fitted on
+    rescale: bool = True             # divide each whitened image by its standard deviation
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage: filtering, L2 pooling, local contrast normalisation (paper, section 3)."""
+    receptive_field: int = 18        # side of the filter window, input positions
+    stride: int = 1                  # between neighbouring filter windows, input positions
+    maps: int = 8                    # filters at every position
+    pooling: int = 5                 # side of the pooling window, positions
+    pooling_stride: int = 1          # between neighbouring pooling windows, positions
+    epsilon: float = 0.01            # inside the square root of pooling [not stated in the paper]
+    lcn: int = 5                     # side of the window of contrast normalisation; 0: none
+    lcn_sigma: float = 1.0           # of its Gaussian, positions [not stated in the paper]
+    lcn_floor: float = 0.01          # smallest divisor, c in the paper
+    lcn_border: Literal["clip", "valid", "centre"] = "clip"  # see layers/contrast_norm.py
+    weights: Literal["untied", "tied"] = "untied"       # decoder of its own, or the encoder transposed
+    encoder_norm: Literal["free", "unit"] = "free"      # what holds the scale: filters normalised in the
+    decoder_norm: Literal["free", "unit"] = "unit"      # forward pass (layers/unit_norm.py)
+    sparsity: float = 0.1            # lambda
+    weight: float = 1.0              # of this stage's term in the objective
+    tile: int = 0                    # side of a kernel tile, positions; 0: chosen by a rule
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """How a gradient changes the parameters."""
+    rule: Literal["sgd", "momentum", "adagrad", "adam"] = "momentum"
+    rate: float = 0.02               # sgd, momentum: times the gradient of the mean over the minibatch;
+    #                                  adagrad, adam: in units of a typical weight, 1/sqrt(fan-in)
+    momentum: float = 0.9            # momentum; adam: first moment
+    second_moment: float = 0.99      # adam
+    schedule: Literal["constant", "halfway"] = "halfway"  # halfway: falls linearly to 0 over the second half
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+    steps: int = 1000                # minibatches (greedy: shared equally by the stages)
+    batch: int = 100                 # images a minibatch
+    seed: int = 0                    # of initial weights and of the minibatch stream
+    dtype: Literal["float32", "float64"] = "float32"
+    gradient: Literal["joint", "stopped", "greedy"] = "joint"  # see network.py
+    checkpoint_every: int = 200      # steps between checkpoints; one is always written at the end
+    keep: int = 2                    # newest checkpoints to keep
+    log_every: int = 10              # steps between lines of metrics
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+    data: DataConfig = field(default_factory=DataConfig)
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    stages: tuple[StageConfig, ...] = (StageConfig(), StageConfig(), StageConfig())
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
+    """Read a TOML file and apply ``key=value`` changes.
+
+    Raises
+    ------
+    InputError
+        The file is missing or no TOML; a key is unknown; a value has the wrong type or range. The
+        message names the key, the value and what is allowed.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"configuration {path} cannot be read: {error}") from error
+    return loads(text, changes, where=str(path))
+
+
+def loads(text: str, changes: typing.Sequence[str] = (), where: str = "configuration") -> Config:
+    """The same from a text (a checkpoint keeps the resolved text of its run)."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where} is not valid TOML: {error}") from error
+    for change in changes:
+        _set(tree, change)
+    config = _build(Config, tree, where, "")
+    _check(config, where)
+    return config
+
+
+def dumps(config: Config) -> str:
+    """The resolved configuration as TOML; ``loads(dumps(c)) == c``."""
+    lines: list[str] = []
+    for name in ("data", "preprocess", "update", "train"):
+        lines += [f"[{name}]", *_toml_lines(getattr(config, name)), ""]
+    for stage in config.stages:
+        lines += ["[[stages]]", *_toml_lines(stage), ""]
+    return "\n".join(lines)
+
+
+def _toml_lines(section: Any) -> list[str]:
+    def value(v: Any) -> str:
+        if isinstance(v, bool):
+            return str(v).lower()
+        if isinstance(v, str):
+            escaped = v.replace("\\", "\\\\").replace('"', '\\"')
+            return f'"{escaped}"'
+        return repr(v)
+    return [f"{f.name} = {value(getattr(section, f.name))}" for f in dataclasses.fields(section)]
+
+
+def _set(tree: dict[str, Any], change: str) -> None:
+    """Apply ``stages.0.maps=8`` to the parsed tree; the value is read as TOML, else as a string."""
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise InputError(f"--set {change!r} has no '='; write for instance --set train.steps=500")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    node: Any = tree
+    words = key.strip().split(".")
+    for word, following in zip(words, words[1:] + [""]):
+        index: Any = word
+        if isinstance(node, list):
+            if not word.isdigit() or int(word) >= len(node):
+                raise InputError(f"--set {change}: there is no {word!r} in a list of {len(node)}")
+            index = int(word)
+        if not following:
+            node[index] = value
+            return
+        node = node[index] if isinstance(node, list) else node.setdefault(index, {})
+        if not isinstance(node, dict | list):
+            raise InputError(f"--set {change}: {word!r} is a value, not a section")
+
+
+def _build(cls: Any, tree: Any, where: str, prefix: str) -> Any:
+    """Make dataclass `cls` from a parsed table, checking names and types."""
+    if not isinstance(tree, dict):
+        raise InputError(f"{where}: {prefix or 'top level'} must be a table, not {tree!r}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in tree.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if key not in hints:
+            raise InputError(f"{where}: unknown key {name!r}; allowed here: {', '.join(hints)}")
+        values[key] = _convert(hints[key], value, where, name)
+    return cls(**values)
+
+
+def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where, name)
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)[0]
+        if not isinstance(value, list) or not value:
+            raise InputError(f"{where}: {name} must be a list of at least one table ([[{name}]]), not {value!r}")
+        return tuple(_convert(inner, v, where, f"{name}.{i}") for i, v in enumerate(value))
+    if typing.get_origin(kind) is Literal:
+        allowed = typing.get_args(kind)
+        if value not in allowed:
+            raise InputError(f"{where}: {name} = {value!r}; allowed: {', '.join(map(repr, allowed))}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise InputError(f"{where}: {name} = {value!r} is a {type(value).__name__}; it must be a {kind.__name__}")
+    return value
+
+
+#: key -> (smallest allowed value, whether that value itself is allowed); one rule for every stage
+_RANGES: dict[str, tuple[float, bool]] = {
+    "data.size": (1, True), "preprocess.contrast_floor": (0, True), "preprocess.whitening": (0, True),
+    "preprocess.whitening_epsilon": (0, True), "preprocess.whitening_images": (1, True),
+    "stages.receptive_field": (1, True), "stages.stride": (1, True), "stages.maps": (1, True),
+    "stages.pooling": (1, True), "stages.pooling_stride": (1, True), "stages.epsilon": (0, False),
+    "stages.lcn": (0, True), "stages.lcn_sigma": (0, False), "stages.lcn_floor": (0, False),
+    "stages.sparsity": (0, True), "stages.weight": (0, True), "stages.tile": (0, True),
+    "update.rate": (0, False), "update.momentum": (0, True), "update.second_moment": (0, True),
+    "train.steps": (1, True), "train.batch": (1, True), "train.seed": (0, True),
+    "train.checkpoint_every": (1, True), "train.keep": (1, True), "train.log_every": (1, True),
+}
+
+
+def _check(config: Config, where: str) -> None:
+    """Refuse values that no run could use; what depends on geometry is checked in geometry.py."""
+    sections = [(n, getattr(config, n), n) for n in ("data", "preprocess", "update", "train")]
+    sections += [("stages", stage, f"stages.{i}") for i, stage in enumerate(config.stages)]
+    for rule, section, name in sections:
+        for f in dataclasses.fields(section):
+            low, inclusive = _RANGES.get(f"{rule}.{f.name}", (None, True))
+            value = getattr(section, f.name)
+            if low is not None and not (value >= low if inclusive else value > low):
+                raise InputError(f"{where}: {name}.{f.name} = {value}; it must be "
+                                 f"{'at least' if inclusive else 'greater than'} {low:g}")
+            if isinstance(value, float) and value in (float("inf"), float("-inf")):
+                raise InputError(f"{where}: {name}.{f.name} = {value}; it must be finite")
+    if config.data.channels not in (1, 3):
+        raise InputError(f"{where}: data.channels = {config.data.channels}; allowed: 1 (grey), 3 (colour)")
+    for name, value in (("preprocess.whitening", config.preprocess.whitening),
+                        *((f"stages.{i}.lcn", s.lcn) for i, s in enumerate(config.stages))):
+        if value and value % 2 == 0:
+            raise InputError(f"{where}: {name} = {value}; it must be odd (a window has a centre), or 0 for none")
+    for name in ("momentum", "second_moment"):
+        if not getattr(config.update, name) < 1:
+            raise InputError(f"{where}: update.{name} = {getattr(config.update, name)}; it must be below 1")
+
+
+def flatten(config: Config) -> types.MappingProxyType[str, Any]:
+    """Every setting by its dotted key, for comparing two configurations."""
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, prefix: str) -> None:
+        if dataclasses.is_dataclass(value):
+            for f in dataclasses.fields(value):
+                walk(getattr(value, f.name), f"{prefix}.{f.name}" if prefix else f.name)
+        elif isinstance(value, tuple):
+            for i, item in enumerate(value):
+                walk(item, f"{prefix}.{i}")
+        else:
+            flat[prefix] = value
+    walk(config, "")
+    return types.MappingProxyType(flat)

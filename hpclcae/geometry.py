@@ -1,0 +1,118 @@
+"""Sizes of every sublayer, parameters and FLOP: pure functions of a configuration.
+
+All windows are VALID (no padding), which with stride 1 gives the paper's 1.15 billion connections
+(../notes/decisions.md). Axes are always (row, col, map).
+"""
+from dataclasses import dataclass
+
+from hpclcae.config import Config, StageConfig
+from hpclcae.errors import InputError
+
+Shape = tuple[int, int, int]  # rows, cols, maps
+
+
+def windows(size: int, window: int, stride: int = 1) -> int:
+    """Number of VALID windows of side `window`, `stride` apart, in `size` positions (0 if none fits)."""
+    return (size - window) // stride + 1 if size >= window else 0
+
+
+@dataclass(frozen=True)
+class StageGeometry:
+    """Shapes (rows, cols, maps) of one stage's arrays and what they cost."""
+    input: Shape
+    filtered: Shape
+    pooled: Shape
+    output: Shape
+    receptive_field: int
+    tied: bool
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs of one filter."""
+        return self.receptive_field ** 2 * self.input[2]
+
+    @property
+    def encoder_weights(self) -> int:
+        """Weights of the encoder W1: every position has filters of its own."""
+        rows, cols, maps = self.filtered
+        return rows * cols * maps * self.fan_in
+
+    @property
+    def parameters(self) -> int:
+        """Learned numbers: the encoder, and the decoder unless it is tied."""
+        return self.encoder_weights * (1 if self.tied else 2)
+
+    def training_flop(self, needs_dx: bool) -> int:
+        """FLOP per image of one training step of the local filters (pooling and LCN are not counted).
+
+        Encode, decode, dZ, dW1, dW2 and, where the stage below is trained through this one, dX; each is
+        one multiply and one add per weight.
+        """
+        return 2 * self.encoder_weights * (6 if needs_dx else 5)
+
+
+def stage_geometry(config: StageConfig, rows: int, cols: int, maps: int, name: str = "stage") -> StageGeometry:
+    """Shapes of one stage for an input of (rows, cols, maps).
+
+    Raises
+    ------
+    InputError
+        A window is larger than what it is applied to.
+    """
+    def step(size: tuple[int, int], window: int, stride: int, key: str) -> tuple[int, int]:
+        out = windows(size[0], window, stride), windows(size[1], window, stride)
+        if min(out) < 1:
+            raise InputError(f"{name}.{key} = {window} does not fit: its input has {size[0]} x {size[1]} positions; "
+                             f"make the window smaller or the image larger")
+        return out
+
+    filtered = step((rows, cols), config.receptive_field, config.stride, "receptive_field")
+    pooled = step(filtered, config.pooling, config.pooling_stride, "pooling")
+    output = pooled
+    if config.lcn:
+        output = step(pooled, config.lcn, 1, "lcn")
+        if config.lcn_border == "valid":
+            output = step(output, config.lcn, 1, "lcn")
+    return StageGeometry((rows, cols, maps), (*filtered, config.maps), (*pooled, config.maps),
+                         (*output, config.maps), config.receptive_field, config.weights == "tied")
+
+
+def network_geometry(config: Config) -> tuple[StageGeometry, ...]:
+    """Geometry of every stage; each stage's output is the next one's input."""
+    shape: Shape = (config.data.size, config.data.size, config.data.channels)
+    stages = []
+    for i, stage in enumerate(config.stages):
+        stages.append(stage_geometry(stage, *shape, name=f"stages.{i}"))
+        shape = stages[-1].output
+    return tuple(stages)
+
+
+def pixels_seen(config: Config) -> tuple[int, ...]:
+    """Side of the square of pixels that one output of each stage covers (paper: 76 at the top).
+
+    The divisor of contrast normalisation looks one window further where its border is "clip"; that is not
+    counted.
+    """
+    seen, jump, sides = 1, 1, []
+    for stage in config.stages:
+        nested = 2 if stage.lcn_border == "valid" else 1
+        for window, stride in ((stage.receptive_field, stage.stride), (stage.pooling, stage.pooling_stride),
+                               *([(stage.lcn, 1)] * nested if stage.lcn else [])):
+            seen += (window - 1) * jump
+            jump *= stride
+        sides.append(seen)
+    return tuple(sides)
+
+
+def training_flop(config: Config) -> int:
+    """FLOP per image of one training step of the whole network, local filters only.
+
+    Greedy training is counted at its mean over the stages: each stage is trained alone, below it the
+    stages only encode.
+    """
+    stages = network_geometry(config)
+    if config.train.gradient == "greedy":
+        each = [s.training_flop(False) + sum(2 * b.encoder_weights for b in stages[:i]) for i, s in enumerate(stages)]
+        return sum(each) // len(each)
+    joint = config.train.gradient == "joint"
+    return sum(s.training_flop(joint and i > 0) for i, s in enumerate(stages))

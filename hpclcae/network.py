@@ -1,0 +1,93 @@
+"""The network: stages in a row, trained together or one after the other.
+
+* ``joint``: the objective is the sum of all stages' terms and its gradient flows through everything, also
+  through the targets of the upper stages (the paper).
+* ``stopped``: all stages learn at the same time, each from its own term alone.
+* ``greedy``: the stages learn one after the other, each for an equal share of the steps.
+"""
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpclcae.config import Config
+from hpclcae.geometry import network_geometry
+from hpclcae.layers.local_filter import RowSink
+from hpclcae.parameters import ParameterVector
+from hpclcae.stage import Stage, StageState
+from hpclcae.workspace import Workspace
+
+
+class Network:
+    """The plan of a whole network; parameters are passed to every call.
+
+    Raises
+    ------
+    InputError
+        A window does not fit (see geometry.py).
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.dtype = np.dtype(config.train.dtype)
+        self.geometry = network_geometry(config)
+        self.stages = [Stage(c, g, f"stage{i + 1}", self.dtype)
+                       for i, (c, g) in enumerate(zip(config.stages, self.geometry))]
+        self._work = Workspace()
+
+    def parameters(self, seed: int | None = None) -> ParameterVector:
+        """A parameter vector of this network: zeros, or random filters drawn from `seed`."""
+        shapes = {name: shape for stage in self.stages for name, shape in stage.parameter_shapes().items()}
+        parameters = ParameterVector(shapes, self.dtype)
+        if seed is not None:
+            for index, stage in enumerate(self.stages):
+                stage.initialise(parameters, seed, index)
+        return parameters
+
+    def responses(self, parameters: ParameterVector, x: np.ndarray) -> list[np.ndarray]:
+        """Each stage's output (row, col, map, image) for x (row, col, channel, image).
+
+        The arrays are reused by the next call.
+        """
+        return [state.y for state in self._forward(parameters, x, objective=())]
+
+    def forward(self, parameters: ParameterVector, x: np.ndarray, only: int | None = None) -> list[StageState]:
+        """Run all stages with their terms; with `only`, up to that stage and with that stage's term alone."""
+        stages = range(len(self.stages))
+        return self._forward(parameters, x, stages if only is None else (only,),
+                             last=len(self.stages) - 1 if only is None else only)
+
+    def _forward(self, parameters: ParameterVector, x: np.ndarray, objective: Sequence[int],
+                 last: int | None = None) -> list[StageState]:
+        states: list[StageState] = []
+        for index, stage in enumerate(self.stages[:None if last is None else last + 1]):
+            states.append(stage.forward(parameters, x, self._work, index in objective))
+            x = states[-1].y
+        return states
+
+    def backward(self, states: list[StageState], emit: RowSink, dx: np.ndarray | None = None) -> None:
+        """Hand every row of gradients to `emit`, from the top stage down.
+
+        Gradients pass between stages if the configuration says "joint". `dx` (row, col, channel, image),
+        if given, is overwritten with the gradient with respect to the network's input.
+        """
+        joint = self.config.train.gradient == "joint"
+        dy: np.ndarray | None = None
+        for index in reversed(range(len(states))):
+            state = states[index]
+            if state.decoder is None and dy is None:
+                return  # below the only stage that is trained
+            below: np.ndarray | None = dx
+            if index:
+                below = self._work.array(f"dx {index % 2}", state.x.shape, self.dtype) if joint else None
+            self.stages[index].backward(state, dy, below, emit, self._work)
+            dy = below
+
+
+def trained_stage(config: Config, step: int) -> tuple[int | None, float]:
+    """Which stage is trained in `step` (None: all of them) and how far its training has come, 0 to 1."""
+    if config.train.gradient != "greedy":
+        return None, step / config.train.steps
+    stages, steps = len(config.stages), config.train.steps
+    stage = min(step * stages // steps, stages - 1)
+    first, end = -(-stage * steps // stages), -(-(stage + 1) * steps // stages)
+    return stage, (step - first) / max(1, end - first)

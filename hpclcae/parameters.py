@@ -1,0 +1,38 @@
+"""Parameters as one flat vector with named views; gradients and update state have the same layout."""
+from collections.abc import Mapping
+
+import numpy as np
+
+
+class ParameterVector:
+    """A flat vector and its named parts.
+
+    Parameters
+    ----------
+    shapes : mapping of str to shape
+        Parts in the order in which they lie in the vector.
+    dtype : dtype
+        Of every part.
+
+    Attributes
+    ----------
+    vector : ndarray (total,)
+        What is sent, stored or updated as a whole.
+    views : dict of str to ndarray
+        The parts, as views into `vector`.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.typing.DTypeLike = np.float32) -> None:
+        self.shapes = dict(shapes)
+        sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
+        self.vector = np.zeros(sum(sizes), dtype)
+        ends = np.cumsum([0, *sizes])
+        self.views = {name: self.vector[start:end].reshape(shape)
+                      for (name, shape), start, end in zip(self.shapes.items(), ends[:-1], ends[1:])}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.views[name]
+
+    def like(self) -> "ParameterVector":
+        """A vector of zeros with the same layout."""
+        return ParameterVector(self.shapes, self.vector.dtype)

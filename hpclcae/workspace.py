@@ -1,0 +1,26 @@
+"""Named arrays that live from step to step.
+
+Large arrays that are freed and allocated again in every step cost page faults (measured: they doubled
+the time of a step), so each plan asks for its arrays by name and gets the same memory every time.
+"""
+import numpy as np
+
+
+class Workspace:
+    """Arrays by name; a name is allocated once and grows only if a larger shape is asked for."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, np.dtype], np.ndarray] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+        """An uninitialised C-contiguous array; what the same name held before is overwritten."""
+        key = name, np.dtype(dtype)
+        size = int(np.prod(shape))
+        if key not in self._buffers or self._buffers[key].size < size:
+            self._buffers[key] = np.empty(size, dtype)
+        return self._buffers[key][:size].reshape(shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(b.nbytes for b in self._buffers.values())
