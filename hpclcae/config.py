@@ -4,6 +4,7 @@ Each field's default is the paper's value where the paper states one; a comment 
 source. ``run/*.toml`` are named configurations; ``--set stages.0.maps=8`` changes one value.
 """
 import dataclasses
+import json
 import tomllib
 import types
 import typing
@@ -133,9 +134,8 @@ def _toml_lines(section: Any) -> list[str]:
     def value(v: Any) -> str:
         if isinstance(v, bool):
             return str(v).lower()
-        if isinstance(v, str):
-            escaped = v.replace("\\", "\\\\").replace('"', '\\"')
-            return f'"{escaped}"'
+        if isinstance(v, str):  # JSON escapes what TOML wants escaped, except for one character
+            return json.dumps(v, ensure_ascii=False).replace("\x7f", "\\u007f")
         return repr(v)
     return [f"{f.name} = {value(getattr(section, f.name))}" for f in dataclasses.fields(section)]
 
@@ -154,7 +154,7 @@ def _set(tree: dict[str, Any], change: str) -> None:
     for word, following in zip(words, words[1:] + [""]):
         index: Any = word
         if isinstance(node, list):
-            if not word.isdigit() or int(word) >= len(node):
+            if not word.isdecimal() or int(word) >= len(node):
                 raise InputError(f"--set {change}: there is no {word!r} in a list of {len(node)}")
             index = int(word)
         if not following:
@@ -201,7 +201,7 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
 
 #: key -> (smallest allowed value, whether that value itself is allowed); one rule for every stage
 _RANGES: dict[str, tuple[float, bool]] = {
-    "data.size": (1, True), "preprocess.contrast_floor": (0, True), "preprocess.whitening": (0, True),
+    "data.size": (1, True), "preprocess.contrast_floor": (0, False), "preprocess.whitening": (0, True),
     "preprocess.whitening_epsilon": (0, True), "preprocess.whitening_images": (1, True),
     "stages.receptive_field": (1, True), "stages.stride": (1, True), "stages.maps": (1, True),
     "stages.pooling": (1, True), "stages.pooling_stride": (1, True), "stages.epsilon": (0, False),

@@ -6,11 +6,9 @@ a split never divides; ``provenance/source``, ``provenance/original`` (rows, col
 left, bottom, right, in pixels of the original); ``checksum`` (image,). Settings, versions and licences are
 attributes of the file, as JSON.
 """
-import contextlib
 import functools
 import hashlib
 import json
-import os
 import platform
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ import numpy as np
 
 from hpclcae import __version__
 from hpclcae.errors import InputError
+from hpclcae.files import replacing
 
 KIND = "hpclcae dataset"
 SCHEMA = 1
@@ -31,27 +30,6 @@ SCHEMA = 1
 #: rows and cols of a minibatch, and the minibatch stream draws runs of consecutive images.
 CHUNK_IMAGES, CHUNK_PIXELS = 8, 64
 BLOCK_BYTES = 32 * 2**20  # images are copied and verified in blocks of this many bytes
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it becomes `path`, on any exception it is removed.
-
-    The content is on the disk before the name changes, so `path` is always the old file or the whole new one.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        yield partial
-        for name in (partial, path.parent):  # the content, then (after the rename) the folder's entry
-            descriptor = os.open(name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            if name is partial:
-                os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class DatasetWriter:

@@ -1,7 +1,7 @@
 """Progress of long work: a bar on a terminal, plain lines in a batch log."""
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -16,7 +16,7 @@ def progress(items: Iterable[T], label: str, total: int | None = None, unit: str
     On a terminal a bar; elsewhere a line every ten seconds and one at the end, so that a batch log
     stays readable.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     if sys.stderr.isatty():
         yield from tqdm(items, desc=label, total=total, unit=f" {unit}" if unit else "it")

@@ -36,13 +36,13 @@ def choose_tile(field: int, stride: int, maps_in: int, maps: int, rows: int, col
     """Side of the tile with the least estimated time for a whole layer.
 
     The estimate (notes/performance.md): a product of few units runs at N / (N + 2.6) of the full rate,
-    each call costs as much as 0.3 MFLOP, and dead entries and padding positions are computed too.
+    each call costs as much as 0.05 MFLOP, and dead entries and padding positions are computed too.
     """
     def cost(tile: int) -> float:
         units = tile * tile * maps
         window = field + (tile - 1) * stride
         flop = 2.0 * window * window * maps_in * units * images
-        return ceil(rows / tile) * ceil(cols / tile) * (flop * (1 + 2.6 / units) + 3e5)
+        return ceil(rows / tile) * ceil(cols / tile) * (flop * (1 + 2.6 / units) + 5e4)
     return min(range(1, 9), key=cost)
 
 
@@ -143,6 +143,7 @@ class LocalFilter:
             self._to_tiles(dz, j, dcode)
             self._to_tiles(z, j, code)
             if decoder is not None:
+                assert residual is not None
                 residuals.load(residual, j)
                 np.matmul(decoder.weights[j].transpose(0, 2, 1), residuals.windows(), out=answer)
                 decoder.scaled(answer, j, factor)

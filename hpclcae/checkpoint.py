@@ -1,0 +1,171 @@
+"""Checkpoints: one HDF5 file that plain h5py can read.
+
+Layout of ``step-00000200.h5``::
+
+    stage1/encode, stage1/decode   (row, col, krow, kcol, map in, map)  weights by position
+    update/<slot>/stage1/encode    the update rule's memory, same axes
+    preprocess/kernel, preprocess/eigenvalues
+    attributes: kind, schema, step, configuration (TOML), counts, seconds, versions, created
+
+Weights are stored by position, not in the kernel's layout, so any tile size, grid or version can load
+them. ``encode`` are the learned weights; normalised filters are ``encode / ||encode||`` (layers/unit_norm.py).
+"""
+import json
+import platform
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy
+
+from hpclcae import __version__, config as configuration
+from hpclcae.config import Config
+from hpclcae.errors import InputError
+from hpclcae.files import replacing
+from hpclcae.layers.local_filter import LocalFilter
+from hpclcae.network import Network
+from hpclcae.parameters import ParameterVector
+from hpclcae.preprocess import Preprocessing
+
+KIND = "hpclcae checkpoint"
+SCHEMA = 1
+_NAME = re.compile(r"step-(\d{8})\.h5")
+
+
+@dataclass
+class Checkpoint:
+    """Everything that a run needs to go on.
+
+    step : int
+        Finished steps.
+    update_state, counts
+        See update_rules.UpdateRule.
+    seconds : float
+        Training time so far.
+    """
+    config: Config
+    step: int
+    parameters: ParameterVector
+    preprocessing: Preprocessing
+    update_state: dict[str, ParameterVector] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Name of the checkpoint of `step` in a run's folder of checkpoints."""
+    return folder / f"step-{step:08d}.h5"
+
+
+def find(run: str | Path) -> Path:
+    """The file itself, or the newest checkpoint of a run folder.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    found = saved(path / "checkpoints")
+    if not found:
+        raise InputError(f"{path} is neither a checkpoint nor the folder of a run with checkpoints; "
+                         f"train one with: hpclcae train CONFIGURATION --out {path}")
+    return found[-1]
+
+
+def saved(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    return sorted(p for p in folder.glob("step-*.h5") if _NAME.fullmatch(p.name))
+
+
+def save(path: Path, state: Checkpoint, network: Network) -> None:
+    """Write a checkpoint: to a temporary name, flushed to the disk, then renamed.
+
+    Raises
+    ------
+    OSError
+        The disk is full or the folder cannot be written; older checkpoints are untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        plans = _plans(network)
+        for prefix, vector in (("", state.parameters),
+                               *((f"update/{slot}/", v) for slot, v in state.update_state.items())):
+            for name, weights in vector.views.items():
+                _write_weights(file, prefix + name, plans[name], weights)
+        for name in ("kernel", "eigenvalues"):
+            array = getattr(state.preprocessing, name)
+            if array is not None:
+                file[f"preprocess/{name}"] = array
+        versions = {"hpclcae": __version__, "python": platform.python_version(), "numpy": np.__version__,
+                    "scipy": scipy.__version__, "h5py": h5py.__version__}
+        file.attrs.update(kind=KIND, schema=SCHEMA, step=state.step, seconds=state.seconds,
+                          configuration=configuration.dumps(state.config), counts=json.dumps(state.counts),
+                          versions=json.dumps(versions),
+                          created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def load(path: Path) -> tuple[Checkpoint, Network]:
+    """Read a checkpoint and build its network.
+
+    Raises
+    ------
+    InputError
+        The file is missing, truncated, of another kind, or of a newer schema.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            kind, schema = file.attrs.get("kind"), int(file.attrs.get("schema", 0))
+            if kind != KIND:
+                raise InputError(f"{path} is {kind or 'an HDF5 file of another program'}, not an {KIND}")
+            if schema > SCHEMA:
+                raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a newer hpclcae")
+            return _read(file, str(path))
+    except KeyError as error:
+        raise InputError(f"{path} is a damaged checkpoint ({error}): use an older one") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5 ({error}): use an older checkpoint") from error
+
+
+def _read(file: h5py.File, where: str) -> tuple[Checkpoint, Network]:
+    config = configuration.loads(str(file.attrs["configuration"]), where=f"configuration in {where}")
+    network = Network(config)
+    plans = _plans(network)
+
+    def vector(prefix: str) -> ParameterVector:
+        parameters = network.parameters()
+        for name, weights in parameters.views.items():
+            _read_weights(file[prefix + name], plans[name], weights)
+        return parameters
+
+    preprocessing = Preprocessing(config.preprocess, *(
+        file[f"preprocess/{n}"][...] if f"preprocess/{n}" in file else None for n in ("kernel", "eigenvalues")))
+    slots = list(file["update"]) if "update" in file else []
+    state = Checkpoint(config, int(file.attrs["step"]), vector(""), preprocessing,
+                       {slot: vector(f"update/{slot}/") for slot in slots},
+                       json.loads(str(file.attrs["counts"])), float(file.attrs["seconds"]))
+    return state, network
+
+
+def _plans(network: Network) -> dict[str, LocalFilter]:
+    return {name: stage.filter for stage in network.stages for name in stage.parameter_shapes()}
+
+
+def _write_weights(file: h5py.File, name: str, plan: LocalFilter, weights: np.ndarray) -> None:
+    shape = (plan.out_rows, plan.out_cols, plan.field, plan.field, plan.maps_in, plan.maps)
+    data = file.create_dataset(name, shape, weights.dtype)
+    data.attrs["axes"] = ["row", "col", "krow", "kcol", "map in", "map"]
+    for j in range(plan.tile_rows):
+        first = j * plan.tile
+        data[first:first + plan.tile] = plan.unpack_row(weights, j)
+
+
+def _read_weights(data: h5py.Dataset, plan: LocalFilter, weights: np.ndarray) -> None:
+    for j in range(plan.tile_rows):
+        first = j * plan.tile
+        plan.pack_row(data[first:first + plan.tile], weights, j)

