@@ -24,7 +24,7 @@ import scipy
 from hpclcae import __version__, config as configuration
 from hpclcae.config import Config
 from hpclcae.errors import InputError
-from hpclcae.files import replacing
+from hpclcae.files import replacing_hdf5
 from hpclcae.layers.local_filter import LocalFilter
 from hpclcae.network import Network
 from hpclcae.parameters import ParameterVector
@@ -92,7 +92,7 @@ def save(path: Path, state: Checkpoint, network: Network) -> None:
         The disk is full or the folder cannot be written; older checkpoints are untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing_hdf5(path) as file:
         plans = _plans(network)
         for prefix, vector in (("", state.parameters),
                                *((f"update/{slot}/", v) for slot, v in state.update_state.items())):
@@ -122,7 +122,8 @@ def load(path: Path) -> tuple[Checkpoint, Network]:
         with h5py.File(path, "r") as file:
             kind, schema = file.attrs.get("kind"), int(file.attrs.get("schema", 0))
             if kind != KIND:
-                raise InputError(f"{path} is {kind or 'an HDF5 file of another program'}, not an {KIND}")
+                raise InputError(f"{path} is {kind or 'an HDF5 file of another program'}, not an {KIND}: "
+                                 "give the folder of a run, or a file in its folder of checkpoints")
             if schema > SCHEMA:
                 raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a newer hpclcae")
             return _read(file, str(path))

@@ -29,6 +29,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
                 "hpclcae neurons runs/desk --test data/test.h5"),
     "figures": ("hpclcae.experiments.figures", "draw filters, curves, histogram and top stimuli of a run",
                 "hpclcae figures runs/desk"),
+    "bench kernels": ("hpclcae.bench.kernels", "rates of kernels, stages and training steps, also as a share of sgemm",
+                      "hpclcae bench kernels --json kernels.jsonl"),
+    "bench peers": ("hpclcae.bench.peers", "the same step in PyTorch and JAX: does it agree, and how much slower is it",
+                    "hpclcae bench peers --maps-in 8"),
+    "bench memory": ("hpclcae.bench.memory", "peak memory of a training step against what it needs",
+                     "hpclcae bench memory run/desk.toml"),
 }
 
 
@@ -36,29 +42,40 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for bad input, 2 for bad usage, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((n for n in COMMANDS if words[:len(n.split())] == n.split()), None)
-    if name is None:
-        return _overview(words)
+    prefix = f"hpclcae {name}" if name else "hpclcae"
+    try:
+        try:
+            return _run(name, words[len(name.split()):]) if name else _overview(words)
+        finally:
+            _flush()
+    except BrokenPipeError:  # the reader of a pipe went away (| head): not an error, nothing to say
+        return 1
+    except (InputError, OSError) as error:  # OSError: full disk, unreadable file: the system names it
+        print(f"{prefix}: " + str(error).replace("\n", " "), file=sys.stderr)  # HDF5 breaks its lines
+        return 1
+    except KeyboardInterrupt:
+        print(f"{prefix}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(name: str, words: list[str]) -> int:
+    """Run command `name` with its arguments."""
     module_name, summary, example = COMMANDS[name]
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(
         prog=f"hpclcae {name}", description=summary[0].upper() + summary[1:] + ".",
         epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter)
     module.configure(parser)
-    args = parser.parse_args(words[len(name.split()):])
+    return module.run(parser.parse_args(words)) or 0
+
+
+def _flush() -> None:
+    """Write out what was printed while an error can still be told; drop what cannot be written."""
     try:
-        return module.run(args) or 0
-    except InputError as error:
-        print(f"hpclcae {name}: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader of a pipe went away (| head): not an error, nothing to say
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:  # full disk, read-only folder, unreadable file: the system names it
-        print(f"hpclcae {name}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"hpclcae {name}: interrupted", file=sys.stderr)
-        return 130
+        raise
 
 
 def _overview(words: list[str]) -> int:

@@ -22,7 +22,7 @@ import numpy as np
 
 from hpclcae import __version__
 from hpclcae.errors import InputError
-from hpclcae.files import replacing
+from hpclcae.files import replacing_hdf5
 
 KIND = "hpclcae dataset"
 SCHEMA = 1
@@ -96,7 +96,7 @@ class DatasetWriter:
             if not self.count:
                 raise InputError(f"no image for {self.path}: nothing was written")
             self._spool.flush()
-            with replacing(self.path) as partial, h5py.File(partial, "w") as file:
+            with replacing_hdf5(self.path) as file:
                 self._save(file)
 
     @property
@@ -287,14 +287,14 @@ def _open(path: Path) -> h5py.File:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}): write it again") from error
+        raise InputError(f"{path} cannot be read as HDF5 ({error}): if it is damaged, write it again") from error
     kind, schema = file.attrs.get("kind"), file.attrs.get("schema", 0)
     if kind == KIND and schema <= SCHEMA:
         return file
     file.close()
     if kind == KIND:
         raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a newer hpclcae")
-    raise InputError(f"{path} is {kind or 'an HDF5 file of another program'}, not an {KIND}: "
+    raise InputError(f"{path} is {kind or 'an HDF5 file of another kind'}, not a dataset: "
                      "give a file written by 'hpclcae data ingest' or 'data frames'")
 
 

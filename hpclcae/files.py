@@ -1,8 +1,12 @@
 """Writing files so that a reader finds the old one or the whole new one, never a part."""
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import h5py
 
 
 @contextlib.contextmanager
@@ -24,3 +28,53 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
+    """The same for an HDF5 file to write to.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder cannot be written.
+    """
+    with replacing(path) as partial, _Disk(partial) as disk:
+        try:
+            with h5py.File(disk, "w") as file:
+                yield file
+        except (OSError, RuntimeError):  # HDF5 may miss what the disk did not take
+            if disk.error is None:
+                raise
+        if disk.error is not None:
+            if isinstance(disk.error, OSError):
+                disk.error.filename = str(path)
+            raise disk.error
+
+
+class _Disk(io.FileIO):
+    """The file that HDF5 writes to; it keeps the first error, and drops what comes after it.
+
+    HDF5 must not hear of it: it cannot close a file that it failed to write, and crashes the process at its end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | KeyboardInterrupt | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while self.error is None and rest:
+                rest = rest[super().write(rest):]
+        except (OSError, KeyboardInterrupt) as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0

@@ -10,7 +10,6 @@ from hpclcae.errors import InputError
 from hpclcae.network import Network
 from hpclcae.parameters import ParameterVector
 from hpclcae.preprocess import Preparer
-from hpclcae.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,6 @@ class Model:
         (row, col, krow, kcol, map in, map)
         """
         plan = self.network.stages[stage]
-        filters = plan.filters(self.parameters, "encode", Workspace())
+        filters = plan.filters(self.parameters, "encode")
         weights = filters.weights if filters.scale is None else filters.weights * filters.scale[:, :, None, :]
         return np.concatenate([plan.filter.unpack_row(weights, j) for j in range(plan.filter.tile_rows)])

@@ -74,11 +74,13 @@ class Network:
         dy: np.ndarray | None = None
         for index in reversed(range(len(states))):
             state = states[index]
-            if state.decoder is None and dy is None:
-                return  # below the only stage that is trained
+            if state.decoder is None and dy is None:  # below the only stage that is trained
+                if dx is not None:
+                    dx[...] = 0
+                return
             below: np.ndarray | None = dx
             if index:
-                below = self._work.array(f"dx {index % 2}", state.x.shape, self.dtype) if joint else None
+                below = self._work.array("dx", state.x.shape, self.dtype) if joint else None
             self.stages[index].backward(state, dy, below, emit, self._work)
             dy = below
 

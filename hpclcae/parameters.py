@@ -2,6 +2,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 
 class ParameterVector:
@@ -22,7 +23,7 @@ class ParameterVector:
         The parts, as views into `vector`.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.typing.DTypeLike = np.float32) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
         self.shapes = dict(shapes)
         sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
         self.vector = np.zeros(sum(sizes), dtype)

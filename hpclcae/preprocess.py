@@ -13,6 +13,7 @@ The same stored numbers are applied in training and in every test.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from hpclcae.config import PreprocessConfig
 from hpclcae.errors import InputError
@@ -34,7 +35,7 @@ class Preprocessing:
     kernel: np.ndarray | None = None
     eigenvalues: np.ndarray | None = None
 
-    def preparer(self, size: int, dtype: np.typing.DTypeLike) -> "Preparer":
+    def preparer(self, size: int, dtype: DTypeLike) -> "Preparer":
         """The function from uint8 images of `size` to the network's input."""
         return Preparer(self, size, dtype)
 
@@ -76,7 +77,7 @@ def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
 class Preparer:
     """Applies a `Preprocessing` to minibatches of one image size."""
 
-    def __init__(self, fitted: Preprocessing, size: int, dtype: np.typing.DTypeLike) -> None:
+    def __init__(self, fitted: Preprocessing, size: int, dtype: DTypeLike) -> None:
         self.fitted, self.size, self.dtype = fitted, size, np.dtype(dtype)
         if fitted.kernel is not None:
             side, _, channels, _ = fitted.kernel.shape
@@ -120,7 +121,7 @@ class Preparer:
         return out
 
 
-def _contrast_normalised(config: PreprocessConfig, images: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
+def _contrast_normalised(config: PreprocessConfig, images: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """Step 1; uint8 (image, row, col, channel) to (row, col, channel, image)."""
     x = np.ascontiguousarray(np.moveaxis(images, 0, -1)).astype(dtype)
     if config.contrast:

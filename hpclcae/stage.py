@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from hpclcae.config import StageConfig
 from hpclcae.geometry import StageGeometry
@@ -49,7 +50,7 @@ class StageState:
 class Stage:
     """The plan of one stage; `name` prefixes its parameters ("stage1/encode", "stage1/decode")."""
 
-    def __init__(self, config: StageConfig, geometry: StageGeometry, name: str, dtype: np.typing.DTypeLike) -> None:
+    def __init__(self, config: StageConfig, geometry: StageGeometry, name: str, dtype: DTypeLike) -> None:
         self.config, self.geometry, self.name, self.dtype = config, geometry, name, np.dtype(dtype)
         self.filter = LocalFilter(*geometry.input, config.maps, config.receptive_field, config.stride, config.tile,
                                   dtype)
@@ -68,7 +69,7 @@ class Stage:
         return {f"{self.name}/{n}": self.filter.shape for n in names}
 
     def initialise(self, parameters: ParameterVector, seed: int, index: int) -> None:
-        """Random filters of unit norm, the decoder equal to the encoder.
+        """Random filters, the decoder equal to the encoder: of norm 1 where the norm is "unit", else of norm `gain`.
 
         Every row of positions has a generator of its own, so the same weights come out whatever the tile
         or the partition.
@@ -92,11 +93,11 @@ class Stage:
         def kept(name: str, shape: tuple[int, ...]) -> np.ndarray:
             return self._keep.array(name, (*shape, images), self.dtype)
 
-        encoder = self.filters(parameters, "encode", work)
+        encoder = self.filters(parameters, "encode")
         z = kept("z", self.geometry.filtered)
         decoder = residual = terms = None
         if objective:
-            decoder = encoder if config.weights == "tied" else self.filters(parameters, "decode", work)
+            decoder = encoder if config.weights == "tied" else self.filters(parameters, "decode")
             residual = kept("residual", self.geometry.input)
             self.filter.encode_decode(encoder, decoder, x, z, residual, work)
         else:
@@ -119,7 +120,7 @@ class Stage:
         Parameters
         ----------
         state : StageState
-            Of the latest forward pass; its residual and h are spoilt.
+            Of the latest forward pass.
         dy : (out row, out col, map, image) or None
         dx : (row, col, map, image) or None
             Overwritten with the gradient with respect to the stage's input.
@@ -149,10 +150,10 @@ class Stage:
         self.filter.backward(state.encoder, state.decoder, state.x, state.z, state.residual, factor, dz, dx,
                              named if emit else None, work)
 
-    def filters(self, parameters: ParameterVector, part: str, work: Workspace) -> Filters:
+    def filters(self, parameters: ParameterVector, part: str) -> Filters:
         """The encoder's or the decoder's filters, normalised if the configuration says so."""
         norm = self.config.encoder_norm if part == "encode" else self.config.decoder_norm
-        return filters(parameters[f"{self.name}/{part}"], norm, self.gain, work)
+        return filters(parameters[f"{self.name}/{part}"], norm, self.gain)
 
 
 def sum_of_squares(a: np.ndarray) -> float:

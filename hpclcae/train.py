@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from hpclcae.geometry import training_flop
 from hpclcae.minibatch import MinibatchStream
 from hpclcae.network import Network, trained_stage
 from hpclcae.progress import SECONDS_BETWEEN_LINES
-from hpclcae.stage import Terms
+from hpclcae.stage import StageState, Terms
 from hpclcae.timers import Timers
 from hpclcae.topology import launched
 from hpclcae.update_rules import UpdateRule
@@ -104,41 +105,43 @@ class Trainer:
         last = min(settings.steps, stop_at or settings.steps)
         self._open_folder()
         began = time.monotonic() - self.state.seconds
-        report = _Report(self.config, self.state.step, last, self.folder / "metrics.jsonl")
         saved = None
         try:
-            for step in range(self.state.step, last):
-                with self.timers("read"):
-                    images = self.stream.images(step)
-                with self.timers("prepare"):
-                    x = self.prepare(images)
-                terms = self.step(step, x)
-                self.state.step, self.state.seconds = step + 1, time.monotonic() - began
-                report.step(self.state.step, terms, self.rule.rate, self.state.seconds)
-                if self.state.step % settings.checkpoint_every == 0 or self.state.step == last:
-                    with self.timers("checkpoint"):
-                        saved = self.save()
+            with closing(_Report(self.config, self.state.step, last, self.folder / "metrics.jsonl")) as report:
+                for step in range(self.state.step, last):
+                    with self.timers("read"):
+                        images = self.stream.images(step)
+                    with self.timers("prepare"):
+                        x = self.prepare(images)
+                    terms = self.step(step, x)
+                    self.state.step, self.state.seconds = step + 1, time.monotonic() - began
+                    report.step(self.state.step, terms, self.rule.rate, self.state.seconds)
+                    if self.state.step % settings.checkpoint_every == 0 or self.state.step == last:
+                        with self.timers("checkpoint"):
+                            self._forward(step, x)  # what is saved is known to give a finite objective
+                            saved = self.save()
         except KeyboardInterrupt:
-            report.close()
             newest = checkpoint.saved(self.folder / "checkpoints")
             where = f"--resume goes on from {newest[-1]}" if newest else "no checkpoint was due yet"
             print(f"interrupted after step {self.state.step}; {where}", file=sys.stderr)
             raise
-        report.close()
         print(f"step {self.state.step} of {settings.steps}: {saved or 'nothing left to do'}; {self.timers.summary()}")
 
     def step(self, step: int, x: np.ndarray) -> list[Terms | None]:
         """One training step on prepared images (row, col, channel, image); the terms of every stage."""
-        only, progress = trained_stage(self.config, step)
-        self.rule.begin(progress)
+        self.rule.begin(trained_stage(self.config, step)[1])
+        with self.timers("forward"):
+            states = self._forward(step, x)
+        terms = [state.terms for state in states]
+        with self.timers("backward and update"), np.errstate(over="ignore", invalid="ignore"):
+            self.network.backward(states, self.rule)
+        return terms + [None] * (len(self.network.stages) - len(terms))
+
+    def _forward(self, step: int, x: np.ndarray) -> list[StageState]:
         with np.errstate(over="ignore", invalid="ignore"):  # what follows is checked as a whole
-            with self.timers("forward"):
-                states = self.network.forward(self.parameters, x, only)
-            terms = [state.terms for state in states]
-            _check_finite(terms, step, self.config)
-            with self.timers("backward and update"):
-                self.network.backward(states, self.rule)
-        return terms
+            states = self.network.forward(self.parameters, x, trained_stage(self.config, step)[0])
+        _check_finite([state.terms for state in states], step, self.config)
+        return states
 
     def save(self) -> Path:
         """Write a checkpoint and remove those that are not to be kept."""
@@ -158,6 +161,7 @@ class Trainer:
                 partial.write_text(configuration.dumps(self.config))
             metrics = self.folder / "metrics.jsonl"
             lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() and self.state.step else []
+            lines = [line for line in lines if line.endswith("\n")]  # a crash may have cut the last one short
             with replacing(metrics) as partial:
                 partial.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.state.step))
         except OSError as error:

@@ -4,6 +4,7 @@ Large arrays that are freed and allocated again in every step cost page faults (
 the time of a step), so each plan asks for its arrays by name and gets the same memory every time.
 """
 import numpy as np
+from numpy.typing import DTypeLike
 
 
 class Workspace:
@@ -12,7 +13,7 @@ class Workspace:
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, np.dtype], np.ndarray] = {}
 
-    def array(self, name: str, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """An uninitialised C-contiguous array; what the same name held before is overwritten."""
         key = name, np.dtype(dtype)
         size = int(np.prod(shape))

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from math import ceil
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.linalg.blas import get_blas_funcs
 
 from hpclcae.geometry import windows
@@ -68,7 +69,7 @@ class LocalFilter:
     """
 
     def __init__(self, rows: int, cols: int, maps_in: int, maps: int, field: int, stride: int = 1,
-                 tile: int = 0, dtype: np.typing.DTypeLike = np.float32) -> None:
+                 tile: int = 0, dtype: DTypeLike = np.float32) -> None:
         self.rows, self.cols, self.maps_in = rows, cols, maps_in
         self.maps, self.field, self.stride, self.dtype = maps, field, stride, np.dtype(dtype)
         self.out_rows, self.out_cols = windows(rows, field, stride), windows(cols, field, stride)
@@ -148,10 +149,10 @@ class LocalFilter:
                 np.matmul(decoder.weights[j].transpose(0, 2, 1), residuals.windows(), out=answer)
                 decoder.scaled(answer, j, factor)
                 dcode += answer
-                inner_decoder = np.einsum("xub,xub->xu", answer, code)
             if emit is not None:
                 inner_encoder = np.einsum("xub,xub->xu", dcode, code)
                 if decoder is not None:
+                    inner_decoder = np.einsum("xub,xub->xu", answer, code)
                     decoder.scaled(code, j, factor)
                     np.matmul(residuals.windows(), code.transpose(0, 2, 1), out=d_decoder)
             encoder.scaled(dcode, j)

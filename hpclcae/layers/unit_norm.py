@@ -46,14 +46,10 @@ class Filters:
             d_weights -= along
 
 
-def filters(weights: np.ndarray, norm: str, gain: float, work: Workspace) -> Filters:
+def filters(weights: np.ndarray, norm: str, gain: float) -> Filters:
     """The filters that `weights` stand for; `norm` is "free" or "unit" (then of norm `gain`)."""
     if norm == "free":
         return Filters(weights)
-    norms = np.empty((*weights.shape[:2], weights.shape[3]), weights.dtype)
-    square = work.array("along filter", weights.shape[1:], weights.dtype)
-    for j, row in enumerate(weights):
-        np.square(row, out=square)
-        square.sum(axis=1, out=norms[j])
+    norms = np.einsum("yxiu,yxiu->yxu", weights, weights)
     norms[norms == 0] = 1  # padding positions of edge tiles have no filter
     return Filters(weights, norms, norms.dtype.type(gain) / np.sqrt(norms))

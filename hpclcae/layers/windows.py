@@ -26,13 +26,26 @@ def window_sum(a: np.ndarray, taps: np.ndarray, out: np.ndarray, work: Workspace
     return out
 
 
-def box_sum(a: np.ndarray, size: int, out: np.ndarray, work: Workspace) -> np.ndarray:
-    """The same with all taps one, by doubling: about 2 log2(size) additions instead of 2 size."""
-    rows, cols = out.shape[:2]
-    part = work.array("window part", (rows, *a.shape[1:]), a.dtype)
-    _box(a, size, part, 0, work)
-    _box(part, size, out, 1, work)
-    return out
+def box_cols(a: np.ndarray, size: int, out: np.ndarray, work: Workspace) -> None:
+    """Sums of `size` neighbouring columns of one row, a (col, ...) into out (col - size + 1, ...).
+
+    By doubling: sums of 1, 2, 4, ... columns are combined by size's binary digits, which takes about
+    2 log2(size) additions whatever the size.
+    """
+    cols = len(out)
+    doubled, width, done = a, 1, 0
+    while True:
+        if size & width:
+            if done:
+                out += doubled[done:done + cols]
+            else:
+                out[...] = doubled[:cols]
+            done += width
+        if done == size:
+            return
+        following = work.array(f"box doubled {width.bit_length() % 2}", (len(doubled) - width, *a.shape[1:]), a.dtype)
+        np.add(doubled[:-width], doubled[width:], out=following)
+        doubled, width = following, 2 * width
 
 
 def window_scatter(out: np.ndarray, taps: np.ndarray, a: np.ndarray, work: Workspace) -> np.ndarray:
@@ -45,43 +58,9 @@ def window_scatter(out: np.ndarray, taps: np.ndarray, a: np.ndarray, work: Works
     return window_sum(padded, taps[::-1], a, work)
 
 
-def box_scatter(out: np.ndarray, size: int, a: np.ndarray, work: Workspace) -> np.ndarray:
-    """The transpose of `box_sum`."""
-    n = size
-    rows, cols = out.shape[:2]
-    padded = work.array("window padded", (rows + 2 * (n - 1), cols + 2 * (n - 1), *out.shape[2:]), out.dtype)
-    padded[...] = 0
-    padded[n - 1:n - 1 + rows, n - 1:n - 1 + cols] = out
-    return box_sum(padded, size, a, work)
-
-
 def _accumulate(terms: list[np.ndarray], taps: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> None:
     weights = taps.astype(out.dtype)
     np.multiply(terms[0], weights[0], out=out)
     for term, weight in zip(terms[1:], weights[1:]):
         np.multiply(term, weight, out=scratch)
         out += scratch
-
-
-def _box(a: np.ndarray, size: int, out: np.ndarray, axis: int, work: Workspace) -> None:
-    """Sums of `size` neighbours along an axis: sums of 1, 2, 4, ... are combined by size's binary digits."""
-    def cut(array: np.ndarray, start: int, length: int) -> np.ndarray:
-        return array[start:start + length] if axis == 0 else array[:, start:start + length]
-
-    length = out.shape[axis]
-    doubled, width, done = a, 1, 0
-    while True:
-        if size & width:
-            if done:
-                out += cut(doubled, done, length)
-            else:
-                out[...] = cut(doubled, 0, length)
-            done += width
-        if done == size:
-            return
-        shorter = doubled.shape[axis] - width
-        shape = list(doubled.shape)
-        shape[axis] = shorter
-        following = work.array(f"window doubled {width.bit_length() % 2}", tuple(shape), a.dtype)
-        np.add(cut(doubled, 0, shorter), cut(doubled, width, shorter), out=following)
-        doubled, width = following, 2 * width
