@@ -10,6 +10,7 @@ import sys
 
 from hpclcae import __version__
 from hpclcae.errors import InputError
+from hpclcae.topology import launched
 
 #: command -> (module, one line of help, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -53,6 +54,10 @@ def main(argv: list[str] | None = None) -> int:
     except (InputError, OSError) as error:  # OSError: full disk, unreadable file: the system names it
         print(f"{prefix}: " + str(error).replace("\n", " "), file=sys.stderr)  # HDF5 breaks its lines
         return 1
+    except MemoryError as error:
+        print(f"{prefix}: not enough memory ({error}): 'hpclcae show CONFIGURATION' says what a network needs; make "
+              "it or the batch smaller", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"{prefix}: interrupted", file=sys.stderr)
         return 130
@@ -60,6 +65,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(name: str, words: list[str]) -> int:
     """Run command `name` with its arguments."""
+    size, rank = launched()
+    if size > 1:
+        if rank == 0:
+            print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec -n 1",
+                  file=sys.stderr)
+        return 1
     module_name, summary, example = COMMANDS[name]
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(

@@ -61,8 +61,8 @@ class StageConfig:
 class UpdateConfig:
     """How a gradient changes the parameters."""
     rule: Literal["sgd", "momentum", "adagrad", "adam"] = "momentum"
-    rate: float = 0.02               # sgd, momentum: times the gradient of the mean over the minibatch;
-    #                                  adagrad, adam: in units of a typical weight, 1/sqrt(fan-in)
+    rate: float = 0.1                # sgd, momentum: in units of 1/fan-in, as a filter's curvature grows with its
+    #                                  inputs; adagrad, adam: in units of a typical weight, 1/sqrt(fan-in)
     momentum: float = 0.9            # momentum; adam: first moment
     second_moment: float = 0.99      # adam
     schedule: Literal["constant", "halfway"] = "halfway"  # halfway: falls linearly to 0 over the second half
@@ -195,7 +195,8 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        raise InputError(f"{where}: {name} = {value!r} is a {type(value).__name__}; it must be a {kind.__name__}")
+        raise InputError(f"{where}: {name} = {value!r} is of type {type(value).__name__}; it must be "
+                         f"of type {kind.__name__}")
     return value
 
 

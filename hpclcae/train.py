@@ -23,10 +23,11 @@ from hpclcae.network import Network, trained_stage
 from hpclcae.progress import SECONDS_BETWEEN_LINES
 from hpclcae.stage import StageState, Terms
 from hpclcae.timers import Timers
-from hpclcae.topology import launched
 from hpclcae.update_rules import UpdateRule
 
-#: Settings that may change when a run is resumed: they do not alter what one step computes.
+#: An objective this many times larger than at first has diverged, though it may still be finite.
+DIVERGED = 1000.0
+#: Settings that may change when a run is resumed; more train.steps train longer, and the schedule follows.
 _MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.log_every", "data.train", "data.test"}
 
 
@@ -44,11 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    size, rank = launched()
-    if size > 1:
-        if rank == 0:
-            raise InputError(f"training runs in one process so far, and {size} were launched: use mpiexec -n 1")
-        return 1
+    if args.stop_at is not None and args.stop_at < 1:
+        raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
     config = configuration.load(args.configuration, args.changes)
     trainer = Trainer(config, args.out, args.resume)
     trainer.train(args.stop_at)
@@ -70,6 +68,7 @@ class Trainer:
         self.dataset = _open_dataset(config)
         self.stream = MinibatchStream(self.dataset, config.train.batch, config.train.seed, mirror=config.data.mirror)
         self.timers = Timers()
+        self._first_objective: dict[int, float] = {}
         found = checkpoint.saved(folder / "checkpoints")
         if found and not resume:
             raise InputError(f"{folder} already holds a run, up to {found[-1].name}: go on with --resume, "
@@ -140,8 +139,29 @@ class Trainer:
     def _forward(self, step: int, x: np.ndarray) -> list[StageState]:
         with np.errstate(over="ignore", invalid="ignore"):  # what follows is checked as a whole
             states = self.network.forward(self.parameters, x, trained_stage(self.config, step)[0])
-        _check_finite([state.terms for state in states], step, self.config)
+        self._check([state.terms for state in states], step)
         return states
+
+    def _check(self, terms: Sequence[Terms | None], step: int) -> None:
+        """Stop before a broken gradient reaches the parameters, or broken parameters a checkpoint.
+
+        Raises
+        ------
+        InputError
+            Names the step, the stage and the likely cause.
+        """
+        for index, term in enumerate(terms):
+            if not term:
+                continue
+            first = self._first_objective.setdefault(index, term.objective)
+            if math.isfinite(term.objective) and term.objective <= DIVERGED * first:
+                continue
+            times = term.objective / first
+            how = f"{times:.2g} times its first value" if math.isfinite(times) else "not finite"
+            update = self.config.update
+            raise InputError(f"the objective of stage {index + 1} is {how} in step {step + 1}: update.rate = "
+                             f"{update.rate:g} is likely too large for rule {update.rule!r} (or the weights of an "
+                             "earlier checkpoint are damaged); the last checkpoint is untouched")
 
     def save(self) -> Path:
         """Write a checkpoint and remove those that are not to be kept."""
@@ -218,18 +238,3 @@ def _open_dataset(config: Config) -> Dataset:
                          f"the configuration says data.size = {config.data.size}, data.channels = "
                          f"{config.data.channels}: change the configuration or make the dataset again")
     return dataset
-
-
-def _check_finite(terms: Sequence[Terms | None], step: int, config: Config) -> None:
-    """Stop before a broken gradient reaches the parameters.
-
-    Raises
-    ------
-    InputError
-        Names the step, the stage and the likely cause.
-    """
-    for index, term in enumerate(terms):
-        if term and not math.isfinite(term.objective):
-            raise InputError(f"the objective of stage {index + 1} is not finite in step {step + 1}: update.rate = "
-                             f"{config.update.rate:g} is likely too large for rule {config.update.rule!r} (or the "
-                             f"weights of an earlier checkpoint are damaged); the last checkpoint is untouched")

@@ -25,8 +25,9 @@ class UpdateRule:
     config : UpdateConfig
     parameters : ParameterVector
     fan_in : dict of str to int
-        Inputs of one filter of each parameter; adagrad and adam measure their step in units of a typical
-        weight, 1/sqrt(fan-in).
+        Inputs of one filter of each parameter. The rate of sgd and momentum is in units of 1/fan-in: the curvature
+        of the reconstruction grows with a filter's inputs, so one number suits all stages. That of adagrad and
+        adam is in units of a typical weight, 1/sqrt(fan-in).
 
     Attributes
     ----------
@@ -57,11 +58,11 @@ class UpdateRule:
         w = self.parameters[name][row]
         slots = [self.state[slot][name][row] for slot in self.state]
         if self.config.rule == "sgd":
-            self._axpy(gradient.ravel(), w.ravel(), a=-self.rate)
+            self._axpy(gradient.ravel(), w.ravel(), a=-self.rate / self.fan_in[name])
         elif self.config.rule == "momentum":
             velocity = slots[0].ravel()
             self._scal(self.config.momentum, velocity)
-            self._axpy(gradient.ravel(), velocity, a=-self.rate)
+            self._axpy(gradient.ravel(), velocity, a=-self.rate / self.fan_in[name])
             self._axpy(velocity, w.ravel())
         elif self.config.rule == "adagrad":
             self._adagrad(name, w, gradient, *slots)

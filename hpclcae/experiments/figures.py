@@ -51,19 +51,22 @@ def run(args: argparse.Namespace) -> int:
         "histogram.png": lambda: draw_histograms(read_neurons(folder), name),
         "stimuli.png": lambda: draw_stimuli(read_neurons(folder), args.test, name),
         "positions.png": lambda: draw_positions(read_neurons(folder), name)}
-    written = 0
+    written, missing = 0, []
     for file, draw in drawings.items():
         try:
             figure = draw()
         except InputError as error:
             print(f"{file} is left out: {error}")
+            missing.append(str(error))
             continue
         out.mkdir(parents=True, exist_ok=True)
         with replacing(out / file) as partial:
             figure.savefig(partial, format="png", dpi=150)
         print(out / file)
         written += 1
-    return 0 if written else 1
+    if not written:
+        raise InputError(f"nothing could be drawn: {missing[0]}")
+    return 0
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from hpclcae.experiments import baselines
 from hpclcae.experiments.comparison import Row, Verdict, table
 from hpclcae.experiments.filters import FilterShape, filter_shape
 from hpclcae.experiments.single_neurons import LabelledImages, Population, examine
-from hpclcae.files import replacing
+from hpclcae.files import replacing, replacing_hdf5
 from hpclcae.infer import Model
 from hpclcae.progress import progress
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     folder = run_folder(args.model)
     outputs = [folder / "neurons.json", *([Path(args.json)] if args.json else [])]
     for file in outputs:  # before the work, not after it
-        if not os.access(file.parent, os.W_OK):
+        if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
             raise InputError(f"cannot write {file}: {file.parent} is not a folder that can be written to")
     with (open_fitting(args.test or model.config.data.test, model.config) as test,
           training_images(args, model.config) as train):
@@ -259,7 +259,7 @@ def save_neurons(file: Path, stages: Sequence[Population], attributes: dict[str,
     ``stage1/best`` holds the best neuron: its class histograms (label, bin) between its minimum and maximum, and the
     test images with its highest responses (``stimuli``, positions in the dataset).
     """
-    with replacing(file) as partial, h5py.File(partial, "w") as store:
+    with replacing_hdf5(file) as store:
         store.attrs.update(attributes)
         for number, stage in enumerate(stages, start=1):
             group = store.create_group(f"stage{number}")

@@ -51,9 +51,9 @@ def reference(config, weights, steps):
             a, b = slot[name]
             typical = 1 / np.sqrt(FAN_IN[name])
             if config.rule == "sgd":
-                w[name] = w[name] - rate * g
+                w[name] = w[name] - rate / FAN_IN[name] * g
             elif config.rule == "momentum":  # Polyak
-                a[...] = config.momentum * a - rate * g
+                a[...] = config.momentum * a - rate / FAN_IN[name] * g
                 w[name] = w[name] + a
             elif config.rule == "adagrad":   # Duchi, Hazan, Singer 2011
                 a[...] = a + g ** 2

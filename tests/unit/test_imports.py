@@ -1,0 +1,161 @@
+"""Who may import whom, and what a command may load.
+
+A module imports from the rows above its own, or from its own row as long as nothing goes in a circle. Only
+parallel/ imports mpi4py; pictures and drawing are loaded when they are needed (errors.require).
+"""
+import ast
+import graphlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpclcae.cli import COMMANDS
+from tests.conftest import RUN
+
+PACKAGE = Path(__file__).parents[2] / "hpclcae"
+ROWS = [
+    {"errors", "progress", "files", "timers", "topology", "workspace", "parameters"},  # nothing of this package
+    {"config", "geometry"},                                  # what an experiment is
+    {"layers"},                                              # numerics: one sublayer a file
+    {"stage", "network", "update_rules", "preprocess"},      # numerics: what they make up
+    {"dataset", "minibatch", "checkpoint"},                  # files
+    {"data"},                                                # commands that make datasets
+    {"parallel"},                                            # MPI
+    {"infer", "train", "show"},                              # programs around the network
+    {"experiments", "bench"},                                # what is asked of a trained network, and of the kernels
+    {"cli", "__main__"},
+]
+ROW = {name: number for number, row in enumerate(ROWS) for name in row}
+LIBRARIES = {"numpy", "scipy", "numexpr", "tqdm", "h5py"}   # the core's: may be imported at the top of any module
+LAZY = {"PIL", "av", "matplotlib"}                           # of an extra: never at the top
+
+FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+         for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"}
+TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+
+
+def imported(tree):
+    """Full names that are imported anywhere in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inside(tree):
+    """The modules of this package that are imported, without the package's name."""
+    found = set()
+    for name in imported(tree):
+        first, *rest = name.split(".")
+        while first == "hpclcae" and rest and ".".join(rest) not in FILES:
+            rest.pop()
+        found.add(".".join(rest) if first == "hpclcae" else "")
+    return found - {""}
+
+
+def outside_at_the_top(tree):
+    """Libraries that are imported as soon as a module is; what only the type checker reads does not count."""
+    runs = ast.Module([node for node in tree.body if not (
+        isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        and not isinstance(node, ast.FunctionDef | ast.ClassDef)], [])
+    return {name.split(".")[0] for name in imported(runs)} - sys.stdlib_module_names - {"hpclcae"}
+
+
+def test_every_module_has_its_row():
+    assert {name.split(".")[0] for name in FILES} <= set(ROW)
+    assert {"mpi4py"} | LIBRARIES == {
+        line.split(">")[0] for line in importlib.metadata.requires("hpclcae") if "extra" not in line}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_module_imports_from_no_row_below_its_own(name):
+    for other in inside(TREES[name]):
+        assert ROW[other.split(".")[0]] <= ROW[name.split(".")[0]], f"{name} imports {other} from below"
+
+
+def test_no_import_goes_in_a_circle():
+    graphlib.TopologicalSorter({name: inside(tree) for name, tree in TREES.items()}).prepare()
+
+
+def test_the_check_itself_sees_an_import_from_below():
+    tree = ast.parse("def later():\n    from hpclcae.experiments import figures\n    import hpclcae.cli\n"
+                     "from hpclcae import config as c, __version__\nfrom hpclcae.layers.windows import box_sum")
+    assert inside(tree) == {"experiments.figures", "cli", "config", "layers.windows"}
+    assert outside_at_the_top(ast.parse("import os, numpy.linalg\nfrom PIL import Image\ndef f():\n    import av")) \
+        == {"numpy", "PIL"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_only_parallel_imports_mpi4py_and_nothing_loads_pictures_or_plots_at_its_top(name):
+    parallel = name.startswith("parallel.")
+    assert parallel or not any(i.split(".")[0] == "mpi4py" for i in imported(TREES[name]))
+    assert outside_at_the_top(TREES[name]) <= LIBRARIES | ({"mpi4py"} if parallel else set())
+
+
+# ---- what is loaded, in real processes ---------------------------------------------------------------------
+
+LOADED = """
+import sys
+import hpclcae
+print("package", *sys.modules)
+from hpclcae.cli import main
+for words in WORDS:
+    try:
+        code = main(words)
+    except SystemExit as error:
+        code = error.code
+    assert not code, words
+    print("\\nloaded", *sys.modules)
+"""
+
+
+def loaded_after(*command_lines):
+    """Top-level modules after each of several command lines in one process, the first after importing alone."""
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    process = subprocess.run([sys.executable, "-c", LOADED.replace("WORDS", repr(command_lines))], text=True,
+                             capture_output=True, env=environment, timeout=120)
+    assert process.returncode == 0, process.stderr
+    lines = [line.split() for line in process.stdout.splitlines() if line.startswith(("package ", "loaded "))]
+    return [{name.split(".")[0] for name in line[1:]} for line in lines]
+
+
+def test_importing_the_package_and_asking_for_help_loads_neither_mpi_nor_pictures_nor_plots():
+    package, *after = loaded_after(*[[*name.split(), "--help"] for name in COMMANDS])
+    assert not package & ({"mpi4py"} | LIBRARIES | LAZY)
+    assert len(after) == len(COMMANDS)
+    assert not after[-1] & ({"mpi4py"} | LAZY)
+
+
+def test_commands_that_need_neither_mpi_nor_pictures_do_not_load_them(tiny_dataset, tmp_path):
+    lines = [["show", str(RUN / "tiny.toml")], ["data", "info", str(tiny_dataset)],
+             ["train", str(RUN / "tiny.toml"), "--out", str(tmp_path), "--stop-at", "1", "--set",
+              f"data.train={tiny_dataset}"]]
+    assert not loaded_after(*lines)[-1] & ({"mpi4py"} | LAZY)
+
+
+THREADS = """
+import os
+import hpclcae
+import numpy as np, scipy.linalg.blas, numexpr
+a = np.ones((600, 600), np.float32)
+numexpr.evaluate("a + a")
+scipy.linalg.blas.sgemm(1.0, a @ a, a)
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_a_rank_computes_with_one_thread_unless_it_is_told_otherwise():
+    def threads(**variables):
+        environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+        return int(subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True,
+                                  env=environment | variables, timeout=60).stdout)
+    assert threads() == 1
+    if (os.cpu_count() or 1) > 1:
+        assert threads(OPENBLAS_NUM_THREADS="2", NUMEXPR_NUM_THREADS="2") > 1
