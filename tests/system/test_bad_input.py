@@ -54,7 +54,7 @@ def train(*changes, out="new", data="train.h5", configuration=TINY):
 CASES = {
     "unknown key": (train("train.stepz=5"), ["'train.stepz'", "steps"]),
     "unknown section": (train("trian.steps=5"), ["'trian'", "train"]),
-    "wrong type": (train("train.steps=many"), ["train.steps = 'many'", "must be a int"]),
+    "wrong type": (train("train.steps=many"), ["train.steps = 'many'", "must be of type int"]),
     "out of range": (train("data.channels=2"), ["data.channels = 2", "1 (grey), 3 (colour)"]),
     "not a number": (train("update.rate=nan"), ["update.rate = nan", "greater than 0"]),
     "no equals sign": (train("train.steps"), ["--set 'train.steps'", "train.steps=500"]),

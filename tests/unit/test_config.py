@@ -57,7 +57,7 @@ def test_a_value_of_the_wrong_type_is_refused_for_every_key(section, name, hint)
     if typing.get_origin(hint) is typing.Literal:
         assert all(repr(allowed) in message for allowed in typing.get_args(hint))
     else:
-        assert message.endswith(f"it must be a {hint.__name__}")
+        assert message.endswith(f"it must be of type {hint.__name__}")
 
 
 INTEGERS = [field for field in FIELDS if field[2] is int]
@@ -66,7 +66,7 @@ INTEGERS = [field for field in FIELDS if field[2] is int]
 @pytest.mark.parametrize("section, name, hint", INTEGERS, ids=ids(INTEGERS))
 @pytest.mark.parametrize("wrong", ["true", "3.0"])
 def test_neither_a_bool_nor_a_float_is_an_integer(section, name, hint, wrong):
-    assert "it must be a int" in refused(STAGE, f"{section}.{name}={wrong}")
+    assert "it must be of type int" in refused(STAGE, f"{section}.{name}={wrong}")
 
 
 NUMBERS = [field for field in FIELDS if field[2] in (int, float)]
@@ -155,7 +155,7 @@ def test_set_can_replace_the_list_of_stages():
     ("data.size.rows=3", "'size' is a value, not a section"),
     ("train=3", "train must be a table, not 3"),
     ("=3", "unknown key ''"),
-    ("train.steps=2020-01-01", "is a date; it must be a int"),
+    ("train.steps=2020-01-01", "is of type date; it must be of type int"),
 ])
 def test_a_change_that_makes_no_sense_is_refused(change, reason):
     assert reason in refused("[data]\nsize = 24\n" + STAGE, change)
