@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     recipe = _recipe(args)
     items = _chosen(catalogue.load(args.folder), recipe)
     measured, labels = [], []
-    licences = {item.source: item.licence for item in items} | ({"heads": HEADS_LICENCE} if bank.heads else {})
+    licences = {item.source: item.licence for item in items} | ({"heads": HEADS_LICENCE} if recipe.heads else {})
     with DatasetWriter(args.out, recipe.size, recipe.channels, LABELS, asdict(recipe), licences=licences) as writer:
         bank = _fill(args.folder, items, recipe, args.jobs)
         count = args.count or COUNT
