@@ -25,13 +25,16 @@ from hpclcae import __version__, config as configuration
 from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.files import replacing_hdf5
-from hpclcae.layers.local_filter import LocalFilter
+from hpclcae.exchange import Letters, Messenger
 from hpclcae.network import Network
 from hpclcae.parameters import ParameterVector
+from hpclcae.partition import Grid, plan_block
 from hpclcae.preprocess import Preprocessing
+from hpclcae.stage import Stage
 
 KIND = "hpclcae checkpoint"
 SCHEMA = 1
+_TAG = 10_000  # of messages with weights; exchanges of halos have smaller ones
 _NAME = re.compile(r"step-(\d{8})\.h5")
 
 
@@ -86,18 +89,24 @@ def saved(folder: Path) -> list[Path]:
 def save(path: Path, state: Checkpoint, network: Network) -> None:
     """Write a checkpoint: to a temporary name, flushed to the disk, then renamed.
 
+    In a network of many blocks all call this; the first gathers the weights, one block at a time, and writes.
+
     Raises
     ------
     OSError
         The disk is full or the folder cannot be written; older checkpoints are untouched.
     """
+    vectors = {"": state.parameters, **{f"update/{slot}/": v for slot, v in state.update_state.items()}}
+    if network.messenger.rank:
+        for vector in vectors.values():
+            for name, weights in vector.views.items():
+                _send_weights(network, name, weights)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing_hdf5(path) as file:
-        plans = _plans(network)
-        for prefix, vector in (("", state.parameters),
-                               *((f"update/{slot}/", v) for slot, v in state.update_state.items())):
+        for prefix, vector in vectors.items():
             for name, weights in vector.views.items():
-                _write_weights(file, prefix + name, plans[name], weights)
+                _write_weights(file, prefix + name, network, name, weights)
         for name in ("kernel", "eigenvalues"):
             array = getattr(state.preprocessing, name)
             if array is not None:
@@ -110,8 +119,8 @@ def save(path: Path, state: Checkpoint, network: Network) -> None:
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 
-def load(path: Path) -> tuple[Checkpoint, Network]:
-    """Read a checkpoint and build its network.
+def load(path: Path, grid: Grid | None = None, messenger: Messenger | None = None) -> tuple[Checkpoint, Network]:
+    """Read a checkpoint and build its network, or one block of it with that block's weights.
 
     Raises
     ------
@@ -126,22 +135,22 @@ def load(path: Path) -> tuple[Checkpoint, Network]:
                                  "give the folder of a run, or a file in its folder of checkpoints")
             if schema > SCHEMA:
                 raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a newer hpclcae")
-            return _read(file, str(path))
+            return _read(file, str(path), grid, messenger)
     except KeyError as error:
         raise InputError(f"{path} is a damaged checkpoint ({error}): use an older one") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read as HDF5 ({error}): use an older checkpoint") from error
 
 
-def _read(file: h5py.File, where: str) -> tuple[Checkpoint, Network]:
+def _read(file: h5py.File, where: str, grid: Grid | None, messenger: Messenger | None) -> tuple[Checkpoint, Network]:
     config = configuration.loads(str(file.attrs["configuration"]), where=f"configuration in {where}")
-    network = Network(config)
-    plans = _plans(network)
+    network = Network(config, grid, messenger)
+    stages = _stages(network)
 
     def vector(prefix: str) -> ParameterVector:
         parameters = network.parameters()
         for name, weights in parameters.views.items():
-            _read_weights(file[prefix + name], plans[name], weights)
+            _read_weights(file[prefix + name], stages[name], weights)
         return parameters
 
     preprocessing = Preprocessing(config.preprocess, *(
@@ -153,20 +162,45 @@ def _read(file: h5py.File, where: str) -> tuple[Checkpoint, Network]:
     return state, network
 
 
-def _plans(network: Network) -> dict[str, LocalFilter]:
-    return {name: stage.filter for stage in network.stages for name in stage.parameter_shapes()}
+def _stages(network: Network) -> dict[str, Stage]:
+    return {name: stage for stage in network.stages for name in stage.parameter_shapes()}
 
 
-def _write_weights(file: h5py.File, name: str, plan: LocalFilter, weights: np.ndarray) -> None:
-    shape = (plan.out_rows, plan.out_cols, plan.field, plan.field, plan.maps_in, plan.maps)
-    data = file.create_dataset(name, shape, weights.dtype)
+def _write_weights(file: h5py.File, path: str, network: Network, name: str, weights: np.ndarray) -> None:
+    """Write one parameter by position: this block's, then what the others send."""
+    stage = _stages(network)[name]
+    plan, (rows, cols, maps) = stage.filter, stage.geometry.filtered
+    data = file.create_dataset(path, (rows, cols, plan.field, plan.field, plan.maps_in, maps), weights.dtype)
     data.attrs["axes"] = ["row", "col", "krow", "kcol", "map in", "map"]
+    owned = stage.plan.z.owned
     for j in range(plan.tile_rows):
-        first = j * plan.tile
-        data[first:first + plan.tile] = plan.unpack_row(weights, j)
+        first, last = owned.rows[0] + j * plan.tile, min(owned.rows[0] + (j + 1) * plan.tile, owned.rows[1])
+        data[first:last, slice(*owned.cols)] = plan.unpack_row(weights, j)
+    for rank in range(1, network.messenger.size):
+        owned = plan_block(network.config, network.grid, rank).stages[network.stages.index(stage)].z.owned
+        if owned.size:
+            filters = np.empty((*owned.shape, *data.shape[2:]), weights.dtype)
+            _transfer(network.messenger, [], [(rank, filters)])
+            data[slice(*owned.rows), slice(*owned.cols)] = filters
 
 
-def _read_weights(data: h5py.Dataset, plan: LocalFilter, weights: np.ndarray) -> None:
+def _send_weights(network: Network, name: str, weights: np.ndarray) -> None:
+    """Send this block's part of a parameter to the block that writes."""
+    plan = _stages(network)[name].filter
+    if weights.size:
+        filters = np.concatenate([plan.unpack_row(weights, j) for j in range(plan.tile_rows)])
+        _transfer(network.messenger, [(0, filters)], [])
+
+
+def _transfer(messenger: Messenger, sends: Letters, receives: Letters) -> None:
+    channel = messenger.channel(_TAG, sends, receives)
+    channel.start()
+    channel.wait()
+    channel.close()
+
+
+def _read_weights(data: h5py.Dataset, stage: Stage, weights: np.ndarray) -> None:
+    plan, owned = stage.filter, stage.plan.z.owned
     for j in range(plan.tile_rows):
-        first = j * plan.tile
-        plan.pack_row(data[first:first + plan.tile], weights, j)
+        first, last = owned.rows[0] + j * plan.tile, min(owned.rows[0] + (j + 1) * plan.tile, owned.rows[1])
+        plan.pack_row(data[first:last, slice(*owned.cols)], weights, j)

@@ -38,6 +38,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
                      "hpclcae bench memory run/desk.toml"),
 }
 
+PARALLEL = {"train"}  # commands that run on many ranks
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for bad input, 2 for bad usage, 130 after Ctrl-C."""
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(name: str, words: list[str]) -> int:
     """Run command `name` with its arguments."""
     size, rank = launched()
-    if size > 1:
+    if size > 1 and name not in PARALLEL:
         if rank == 0:
             print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec -n 1",
                   file=sys.stderr)

@@ -82,6 +82,12 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How the work is spread over ranks (mpiexec, srun); it changes who computes, not what."""
+    grid: str = "auto"               # blocks that share one network, ROWSxCOLUMNS; auto: the least communication
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides a run."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -89,6 +95,7 @@ class Config:
     stages: tuple[StageConfig, ...] = (StageConfig(), StageConfig(), StageConfig())
     update: UpdateConfig = field(default_factory=UpdateConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
 
 def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
@@ -123,7 +130,7 @@ def loads(text: str, changes: typing.Sequence[str] = (), where: str = "configura
 def dumps(config: Config) -> str:
     """The resolved configuration as TOML; ``loads(dumps(c)) == c``."""
     lines: list[str] = []
-    for name in ("data", "preprocess", "update", "train"):
+    for name in ("data", "preprocess", "update", "train", "parallel"):
         lines += [f"[{name}]", *_toml_lines(getattr(config, name)), ""]
     for stage in config.stages:
         lines += ["[[stages]]", *_toml_lines(stage), ""]

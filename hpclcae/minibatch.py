@@ -9,6 +9,7 @@ import numpy as np
 
 from hpclcae.dataset import CHUNK_IMAGES, Dataset
 from hpclcae.errors import InputError
+from hpclcae.partition import Rectangle
 
 
 class MinibatchStream:
@@ -47,13 +48,18 @@ class MinibatchStream:
         epochs = positions // self.count
         return np.concatenate([self._epoch(int(e))[positions[epochs == e] % self.count] for e in np.unique(epochs)])
 
-    def images(self, step: int) -> np.ndarray:
-        """Minibatch `step`: uint8 (image, row, col, channel)."""
-        images = self.dataset.read(self.indices(step))
+    def images(self, step: int, part: Rectangle | None = None) -> np.ndarray:
+        """Minibatch `step`, or a part of each of its images: uint8 (image, row, col, channel)."""
+        indices, width = self.indices(step), self.dataset.cols
+        part = part or Rectangle((0, self.dataset.rows), (0, width))
+        rows, cols = slice(*part.rows), slice(*part.cols)
+        images = self.dataset.read(indices, rows, cols)
         if self.mirror:
             generator = np.random.default_rng([self.seed, self.replica, 1, step])
             flipped = generator.random(self.batch) < 0.5
-            images[flipped] = images[flipped, :, ::-1]
+            there = slice(width - part.cols[1], width - part.cols[0])  # where a mirrored image has these columns
+            mirrored = images[flipped] if there == cols else self.dataset.read(indices[flipped], rows, there)
+            images[flipped] = mirrored[:, :, ::-1]
         return images
 
     def _epoch(self, epoch: int) -> np.ndarray:

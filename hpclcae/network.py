@@ -10,28 +10,41 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpclcae.config import Config
+from hpclcae.exchange import Alone, Messenger
 from hpclcae.geometry import network_geometry
 from hpclcae.layers.local_filter import RowSink
 from hpclcae.parameters import ParameterVector
+from hpclcae.partition import Grid, plan_block
 from hpclcae.stage import Stage, StageState
 from hpclcae.workspace import Workspace
 
 
 class Network:
-    """The plan of a whole network; parameters are passed to every call.
+    """The plan of a network, or of one block of it; parameters are passed to every call.
+
+    Parameters
+    ----------
+    config : Config
+    grid : Grid, optional
+        Blocks that share the network (partition.py); without it there is one.
+    messenger : Messenger, optional
+        This block's line to the others; its rank says which block this is.
 
     Raises
     ------
     InputError
-        A window does not fit (see geometry.py).
+        A window does not fit (see geometry.py), or the grid is finer than the image.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, grid: Grid | None = None, messenger: Messenger | None = None) -> None:
         self.config = config
         self.dtype = np.dtype(config.train.dtype)
         self.geometry = network_geometry(config)
-        self.stages = [Stage(c, g, f"stage{i + 1}", self.dtype)
-                       for i, (c, g) in enumerate(zip(config.stages, self.geometry))]
+        self.messenger = messenger or Alone()
+        self.grid = grid or Grid(1, 1)
+        self.plan = plan_block(config, self.grid, self.messenger.rank)
+        self.stages = [Stage(c, g, f"stage{i + 1}", self.dtype, p, self.messenger)
+                       for i, (c, g, p) in enumerate(zip(config.stages, self.geometry, self.plan.stages))]
         self._work = Workspace()
 
     def parameters(self, seed: int | None = None) -> ParameterVector:
@@ -44,14 +57,17 @@ class Network:
         return parameters
 
     def responses(self, parameters: ParameterVector, x: np.ndarray) -> list[np.ndarray]:
-        """Each stage's output (row, col, map, image) for x (row, col, channel, image).
+        """Each stage's output (row, col, map, image) for x (row, col, channel, image), of the block's own positions.
 
         The arrays are reused by the next call.
         """
         return [state.y for state in self._forward(parameters, x, objective=())]
 
     def forward(self, parameters: ParameterVector, x: np.ndarray, only: int | None = None) -> list[StageState]:
-        """Run all stages with their terms; with `only`, up to that stage and with that stage's term alone."""
+        """Run all stages with their terms; with `only`, up to that stage and with that stage's term alone.
+
+        x (row, col, channel, image) is what the block holds of the prepared images: plan.stages[0].x.held.
+        """
         stages = range(len(self.stages))
         return self._forward(parameters, x, stages if only is None else (only,),
                              last=len(self.stages) - 1 if only is None else only)
@@ -60,15 +76,21 @@ class Network:
                  last: int | None = None) -> list[StageState]:
         states: list[StageState] = []
         for index, stage in enumerate(self.stages[:None if last is None else last + 1]):
+            if index:
+                x = stage.hold(states[-1].y)
             states.append(stage.forward(parameters, x, self._work, index in objective))
-            x = states[-1].y
+        decoded = [(stage, state) for stage, state in zip(self.stages, states) if state.decoder]
+        if decoded:
+            sums = self.messenger.allreduce_sum([stage.sums(state) for stage, state in decoded])
+            for (stage, state), row in zip(decoded, sums):
+                state.terms = stage.terms(row, x.shape[-1])
         return states
 
     def backward(self, states: list[StageState], emit: RowSink, dx: np.ndarray | None = None) -> None:
         """Hand every row of gradients to `emit`, from the top stage down.
 
         Gradients pass between stages if the configuration says "joint". `dx` (row, col, channel, image),
-        if given, is overwritten with the gradient with respect to the network's input.
+        if given, has the shape of x; its owned part is overwritten with the gradient with respect to the input.
         """
         joint = self.config.train.gradient == "joint"
         dy: np.ndarray | None = None
@@ -82,7 +104,7 @@ class Network:
             if index:
                 below = self._work.array("dx", state.x.shape, self.dtype) if joint else None
             self.stages[index].backward(state, dy, below, emit, self._work)
-            dy = below
+            dy = None if below is None else below[self.stages[index].plan.x.own]
 
 
 def trained_stage(config: Config, step: int) -> tuple[int | None, float]:

@@ -10,6 +10,7 @@ paper's recipe is not known).
 
 The same stored numbers are applied in training and in every test.
 """
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from numpy.typing import DTypeLike
 
 from hpclcae.config import PreprocessConfig
 from hpclcae.errors import InputError
+from hpclcae.exchange import Alone, Messenger
+from hpclcae.partition import ExchangePlan, Rectangle
 
 TILE = 4  # neighbouring pixels of a row that are whitened by one matrix product
 
@@ -35,9 +38,10 @@ class Preprocessing:
     kernel: np.ndarray | None = None
     eigenvalues: np.ndarray | None = None
 
-    def preparer(self, size: int, dtype: DTypeLike) -> "Preparer":
-        """The function from uint8 images of `size` to the network's input."""
-        return Preparer(self, size, dtype)
+    def preparer(self, size: int, dtype: DTypeLike, x: ExchangePlan | None = None,
+                 messenger: Messenger | None = None) -> "Preparer":
+        """The function from uint8 images of `size` to the network's input, or to what a block holds of it."""
+        return Preparer(self, size, dtype, x, messenger)
 
 
 def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
@@ -55,7 +59,8 @@ def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
     if side > min(rows, cols):
         raise InputError(f"preprocess.whitening = {side} does not fit into images of {rows} x {cols} pixels; "
                          f"make it at most {min(rows, cols)}, or 0 for no whitening")
-    contrast = _contrast_normalised(config, images, np.float64)  # (row, col, channel, image)
+    whole = np.s_[:, :]
+    contrast = _contrast_normalised(config, images, np.float64, whole, lambda sums: sums / (rows * cols * channels))
     size = side * side * channels
     covariance, patches = np.zeros((size, size)), 0
     # Every patch that starts on a grid; the grid is as fine as about 200,000 patches allow.
@@ -75,10 +80,33 @@ def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
 
 
 class Preparer:
-    """Applies a `Preprocessing` to minibatches of one image size."""
+    """Applies a `Preprocessing` to minibatches of one image size.
 
-    def __init__(self, fitted: Preprocessing, size: int, dtype: DTypeLike) -> None:
+    Parameters
+    ----------
+    fitted : Preprocessing
+    size : int
+        Rows and columns of the whole images.
+    dtype : dtype
+    x : ExchangePlan, optional
+        What one block owns and holds of the network's input; without it, everything.
+    messenger : Messenger, optional
+        To the other blocks: an image's mean and standard deviation are those of the whole image.
+
+    Attributes
+    ----------
+    pixels : Rectangle
+        The part of each image that is to be read: what the block holds, and half a whitening kernel around it.
+    """
+
+    def __init__(self, fitted: Preprocessing, size: int, dtype: DTypeLike, x: ExchangePlan | None = None,
+                 messenger: Messenger | None = None) -> None:
         self.fitted, self.size, self.dtype = fitted, size, np.dtype(dtype)
+        self.messenger = messenger or Alone()
+        whole = Rectangle((0, size), (0, size))
+        self.owned, self.held = (x.owned, x.held) if x else (whole, whole)
+        half = 0 if fitted.kernel is None else fitted.kernel.shape[0] // 2
+        self.pixels = self.held.grown(half, size, size)
         if fitted.kernel is not None:
             side, _, channels, _ = fitted.kernel.shape
             # TILE neighbouring pixels share one window; unit b reads it from column b on.
@@ -88,45 +116,64 @@ class Preparer:
             self._weights = weights.reshape(-1, TILE * channels).T.copy()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Prepare uint8 images (image, row, col, channel); returns (row, col, channel, image)."""
-        x = _contrast_normalised(self.fitted.config, images, self.dtype)
+        """Prepare the `pixels` of uint8 images (image, row, col, channel).
+
+        Returns
+        -------
+        (row, col, channel, image), of the held positions
+        """
+        count = self.size ** 2 * images.shape[-1]
+        own = self.owned.within(self.pixels)
+
+        def mean(sums: np.ndarray) -> np.ndarray:
+            return self.messenger.allreduce_sum(sums) / count
+        x = _contrast_normalised(self.fitted.config, images, self.dtype, own, mean)
         if self.fitted.kernel is not None:
             x = self._whitened(x)
         if self.fitted.config.rescale:
-            deviation = np.sqrt(np.einsum("yxci,yxci->i", x, x) / (x.size / x.shape[-1]))
+            own = self.owned.within(self.held)
+            deviation = np.sqrt(mean(np.einsum("yxci,yxci->i", x[own], x[own])))
             x /= np.maximum(deviation, 1e-6).astype(self.dtype)
         return x
 
     def _whitened(self, x: np.ndarray) -> np.ndarray:
-        """The kernel at every position of x (row, col, channel, image), which is continued by reflection.
+        """The kernel at every held position of x (row, col, channel, image), which is continued by reflection.
 
         As in layers/local_filter.py, the rows under one row of output lie as (col, krow, channel, image), so that
         every window is a contiguous matrix.
         """
         assert self.fitted.kernel is not None
         side, half = self.fitted.kernel.shape[0], self.fitted.kernel.shape[0] // 2
-        rows, cols, channels, images = x.shape
+        (rows, cols), (channels, images) = self.held.shape, x.shape[2:]
+        (top, bottom), (left, right) = (  # what the image lacks around the held positions
+            (half - (held[0] - read[0]), half - (read[1] - held[1]))
+            for held, read in ((self.held.rows, self.pixels.rows), (self.held.cols, self.pixels.cols)))
         tiles = -(-cols // TILE)
         spare = tiles * TILE - cols
-        padded = np.pad(x, ((half, half), (half, half), (0, 0), (0, 0)), mode="reflect")
+        padded = np.pad(x, ((top, bottom), (left, right), (0, 0), (0, 0)), mode="reflect")
         strip = np.zeros((cols + spare + side - 1, side, channels, images), self.dtype)
         item = strip.itemsize
         column = side * channels * images * item
         windows = np.lib.stride_tricks.as_strided(
             strip, (tiles, self._weights.shape[1], images), (TILE * column, images * item, item), writeable=False)
-        out = np.empty_like(x)
+        out = np.empty((rows, cols, channels, images), self.dtype)
         for y in range(rows):
             strip[:cols + side - 1] = padded[y:y + side].transpose(1, 0, 2, 3)
             out[y] = np.matmul(self._weights, windows).reshape(tiles * TILE, channels, images)[:cols]
         return out
 
 
-def _contrast_normalised(config: PreprocessConfig, images: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-    """Step 1; uint8 (image, row, col, channel) to (row, col, channel, image)."""
+def _contrast_normalised(config: PreprocessConfig, images: np.ndarray, dtype: DTypeLike,
+                         own: tuple[slice, slice], mean: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Step 1; uint8 (image, row, col, channel) to (row, col, channel, image).
+
+    `mean` turns sums (image,) over the pixels `own` into means over whole images.
+    """
     x = np.ascontiguousarray(np.moveaxis(images, 0, -1)).astype(dtype)
     if config.contrast:
-        x -= images.mean(axis=(1, 2, 3)).astype(dtype)  # of integers, in float64: exact for a flat image
-        deviation = np.sqrt(np.einsum("yxci,yxci->i", x, x) / (x.size / x.shape[-1]))
+        # The sum of integers is exact, so a flat image becomes zero and not noise.
+        x -= mean(images[:, own[0], own[1]].sum(axis=(1, 2, 3), dtype=np.int64)).astype(dtype)
+        deviation = np.sqrt(mean(np.einsum("yxci,yxci->i", x[own], x[own])))
         x /= (deviation + config.contrast_floor).astype(x.dtype)
     else:
         x /= x.dtype.type(255)

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from hpclcae.config import StageConfig
+from hpclcae.exchange import Alone, Exchange, Messenger
 from hpclcae.geometry import StageGeometry
 from hpclcae.layers.contrast_norm import ContrastNorm
 from hpclcae.layers.l2_pooling import L2Pooling
 from hpclcae.layers.local_filter import LocalFilter, RowSink
 from hpclcae.layers.unit_norm import Filters, filters
 from hpclcae.parameters import ParameterVector
+from hpclcae.partition import Rectangle, StagePlan, whole_stage
 from hpclcae.workspace import Workspace
 
 
@@ -35,7 +37,11 @@ class Terms:
 
 @dataclass
 class StageState:
-    """What one forward pass leaves for the backward pass; arrays are (row, col, map, image)."""
+    """What one forward pass leaves for the backward pass; arrays are (row, col, map, image).
+
+    In a network of many blocks, x, z and residual cover what the block holds (its own positions and its halo), h and
+    y what it owns.
+    """
     encoder: Filters
     decoder: Filters | None        # None: encoded only, no term in the objective
     x: np.ndarray
@@ -44,19 +50,33 @@ class StageState:
     h: np.ndarray
     y: np.ndarray
     norm: tuple[np.ndarray, np.ndarray] | None
-    terms: Terms | None
+    terms: Terms | None = None
 
 
 class Stage:
-    """The plan of one stage; `name` prefixes its parameters ("stage1/encode", "stage1/decode")."""
+    """One stage on one block; `name` prefixes its parameters ("stage1/encode", "stage1/decode").
 
-    def __init__(self, config: StageConfig, geometry: StageGeometry, name: str, dtype: DTypeLike) -> None:
+    Parameters
+    ----------
+    config, geometry
+        Of the whole stage.
+    plan : StagePlan, optional
+        What the block owns, needs and exchanges; without it the block is the whole stage.
+    messenger : Messenger, optional
+        To the other blocks.
+    """
+
+    def __init__(self, config: StageConfig, geometry: StageGeometry, name: str, dtype: DTypeLike,
+                 plan: StagePlan | None = None, messenger: Messenger | None = None) -> None:
         self.config, self.geometry, self.name, self.dtype = config, geometry, name, np.dtype(dtype)
-        self.filter = LocalFilter(*geometry.input, config.maps, config.receptive_field, config.stride, config.tile,
-                                  dtype)
-        self.pooling = L2Pooling(*geometry.filtered[:2], config.pooling, config.pooling_stride, config.epsilon)
-        self.norm = ContrastNorm(*geometry.pooled, config.lcn, config.lcn_sigma, config.lcn_floor,
-                                 config.lcn_border) if config.lcn else None
+        self.plan = plan = plan or whole_stage(config, geometry)
+        messenger = messenger or Alone()
+        self.filter = LocalFilter(*plan.x.needed.shape, geometry.input[2], config.maps, config.receptive_field,
+                                  config.stride, config.tile, dtype)
+        self.pooling = L2Pooling(*plan.z.needed.shape, config.pooling, config.pooling_stride, config.epsilon)
+        self.norm = ContrastNorm(*geometry.pooled, config.lcn, config.lcn_sigma, config.lcn_floor, config.lcn_border,
+                                 plan, messenger) if config.lcn else None
+        self._x, self._z = Exchange(plan.x, messenger), Exchange(plan.z, messenger)
         # With filters of this norm in random directions D V' is near the identity on average: the
         # inputs are (units / inputs)-fold overcomplete.
         units = int(np.prod(geometry.filtered))
@@ -64,54 +84,76 @@ class Stage:
         self._keep = Workspace()
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of this stage's weights, in the kernel's layout (layers/local_filter.py)."""
+        """Shapes of this block's weights, in the kernel's layout (layers/local_filter.py)."""
         names = ["encode"] if self.config.weights == "tied" else ["encode", "decode"]
         return {f"{self.name}/{n}": self.filter.shape for n in names}
 
     def initialise(self, parameters: ParameterVector, seed: int, index: int) -> None:
         """Random filters, the decoder equal to the encoder: of norm 1 where the norm is "unit", else of norm `gain`.
 
-        Every row of positions has a generator of its own, so the same weights come out whatever the tile
-        or the partition.
+        Every row of positions of the whole stage has a generator of its own, so the same weights come out whatever
+        the tile or the partition.
         """
-        t, plan = self.filter.tile, self.filter
+        t, plan, (first, _), cols = self.filter.tile, self.filter, self.plan.z.owned.rows, self.plan.z.owned.cols
         norms = {"encode": self.config.encoder_norm, "decode": self.config.decoder_norm}
         for j in range(plan.tile_rows):
             drawn = []
-            for y in range(j * t, min((j + 1) * t, plan.out_rows)):
+            for y in range(first + j * t, first + min((j + 1) * t, plan.out_rows)):
                 generator = np.random.default_rng([seed, index, y])
-                row = generator.standard_normal((plan.out_cols, plan.field, plan.field, plan.maps_in, plan.maps))
+                row = generator.standard_normal((self.geometry.filtered[1], plan.field, plan.field, plan.maps_in,
+                                                 plan.maps))[slice(*cols)]
                 drawn.append(row / np.sqrt(np.square(row).sum(axis=(1, 2, 3), keepdims=True)))
             for name in self.parameter_shapes():
                 norm = 1.0 if norms[name.rpartition("/")[2]] == "unit" else self.gain
                 plan.pack_row((norm * np.stack(drawn)).astype(self.dtype), parameters[name], j)
 
+    def hold(self, owned: np.ndarray) -> np.ndarray:
+        """The held x from the owned one, which the stage below has made: with its halo, filled by its owners."""
+        if self.plan.x.held == self.plan.x.owned:
+            x = owned
+        else:
+            x = self._kept("x", self.plan.x.held, *owned.shape[2:])
+            x[self.plan.x.own] = owned
+        self._x.fill(x)
+        return x
+
     def forward(self, parameters: ParameterVector, x: np.ndarray, work: Workspace, objective: bool) -> StageState:
-        """Run the stage on x (row, col, map, image); with `objective` also decode and evaluate its term."""
-        config, images = self.config, x.shape[-1]
-
-        def kept(name: str, shape: tuple[int, ...]) -> np.ndarray:
-            return self._keep.array(name, (*shape, images), self.dtype)
-
+        """Run the stage on the held x (row, col, map, image); with `objective` also decode."""
+        config, plan, images = self.config, self.plan, x.shape[-1]
         encoder = self.filters(parameters, "encode")
-        z = kept("z", self.geometry.filtered)
-        decoder = residual = terms = None
+        z = self._kept("z", plan.z.held, config.maps, images)
+        decoder = residual = None
         if objective:
             decoder = encoder if config.weights == "tied" else self.filters(parameters, "decode")
-            residual = kept("residual", self.geometry.input)
-            self.filter.encode_decode(encoder, decoder, x, z, residual, work)
+            residual = self._kept("residual", plan.x.held, *x.shape[2:])
+            # Every block adds its part of D z, also to positions of others; -x counts once, at its owner.
+            residual[...] = 0
+            np.negative(x[plan.x.own], out=residual[plan.x.own])
+            self.filter.encode_decode(encoder, decoder, x[plan.x.read], z[plan.z.own], residual[plan.x.read], work)
+            self._x.fold(residual)
+            self._x.fill(residual)
         else:
-            self.filter.encode(encoder, x, z, work)
-        h = y = kept("h", self.geometry.pooled)
-        self.pooling.forward(z, h, work)
+            self.filter.encode(encoder, x[plan.x.read], z[plan.z.own], work)
+        self._z.fill(z)
+        h = y = self._kept("h", plan.h.owned, config.maps, images)
+        self.pooling.forward(z[plan.z.read], h, work)
         norm = None
         if self.norm:
-            y = kept("y", self.geometry.output)
+            y = self._kept("y", plan.y, config.maps, images)
             norm = self.norm.forward(h, y, self._keep, work)
-        if residual is not None:
-            terms = Terms(sum_of_squares(residual) / images, config.sparsity * float(h.sum(dtype=np.float64)) / images,
-                          sqrt(sum_of_squares(z) / z.size), config.weight)
-        return StageState(encoder, decoder, x, z, residual, h, y, norm, terms)
+        return StageState(encoder, decoder, x, z, residual, h, y, norm)
+
+    def sums(self, state: StageState) -> tuple[float, float, float]:
+        """Of the block's own positions: squared residual, sparsity and squared responses, over all images."""
+        assert state.residual is not None
+        return (sum_of_squares(state.residual[self.plan.x.own]),
+                self.config.sparsity * float(state.h.sum(dtype=np.float64)), sum_of_squares(state.z[self.plan.z.own]))
+
+    def terms(self, sums: np.ndarray, images: int) -> Terms:
+        """The stage's part of the objective from `sums` over all blocks."""
+        reconstruction, sparsity, power = sums
+        return Terms(float(reconstruction) / images, float(sparsity) / images,
+                     sqrt(power / (np.prod(self.geometry.filtered) * images)), self.config.weight)
 
     def backward(self, state: StageState, dy: np.ndarray | None, dx: np.ndarray | None, emit: RowSink | None,
                  work: Workspace) -> None:
@@ -122,12 +164,13 @@ class Stage:
         state : StageState
             Of the latest forward pass.
         dy : (out row, out col, map, image) or None
+            On the owned y.
         dx : (row, col, map, image) or None
-            Overwritten with the gradient with respect to the stage's input.
+            On the held x; the owned part is overwritten with the gradient with respect to the stage's input.
         emit : callable or None
             Receives (parameter name, row of tiles, gradient); see LocalFilter.backward.
         """
-        images, config = state.x.shape[-1], self.config
+        images, config, plan = state.x.shape[-1], self.config, self.plan
         factor = 2 * config.weight / images
         dh = work.array("dh", state.h.shape, self.dtype)
         dh[...] = config.weight * config.sparsity / images if state.decoder else 0
@@ -137,25 +180,33 @@ class Stage:
             else:
                 dh += dy
         dz = work.array("dz", state.z.shape, self.dtype)
-        self.pooling.backward(state.z, state.h, dh, dz, work)
+        if plan.z.held != plan.z.needed:
+            dz[...] = 0  # positions that no pooling window of this block covers
+        self.pooling.backward(state.z[plan.z.read], state.h, dh, dz[plan.z.read], work)
+        self._z.fold(dz)
+        residual = None if state.residual is None else state.residual[plan.x.read]
         if dx is not None:
-            if state.residual is None:
-                dx[...] = 0
-            else:  # x is also what the decoder aims at
-                np.multiply(state.residual, self.dtype.type(-factor), out=dx)
+            dx[...] = 0
+            if state.residual is not None:  # x is also what the decoder aims at
+                np.multiply(state.residual[plan.x.own], self.dtype.type(-factor), out=dx[plan.x.own])
 
         def named(part: str, row: int, gradient: np.ndarray) -> None:
             assert emit is not None
             emit(f"{self.name}/{part}", row, gradient)
-        self.filter.backward(state.encoder, state.decoder, state.x, state.z, state.residual, factor, dz, dx,
-                             named if emit else None, work)
+        self.filter.backward(state.encoder, state.decoder, state.x[plan.x.read], state.z[plan.z.own], residual, factor,
+                             dz[plan.z.own], None if dx is None else dx[plan.x.read], named if emit else None, work)
+        if dx is not None:
+            self._x.fold(dx)
 
     def filters(self, parameters: ParameterVector, part: str) -> Filters:
         """The encoder's or the decoder's filters, normalised if the configuration says so."""
         norm = self.config.encoder_norm if part == "encode" else self.config.decoder_norm
         return filters(parameters[f"{self.name}/{part}"], norm, self.gain)
 
+    def _kept(self, name: str, rectangle: Rectangle, *trailing: int) -> np.ndarray:
+        return self._keep.array(name, (*rectangle.shape, *trailing), self.dtype)
+
 
 def sum_of_squares(a: np.ndarray) -> float:
-    """Sum of squares of a C-contiguous array, row by row in float64, so that its error does not grow with size."""
+    """Sum of squares, row by row in float64, so that its error does not grow with size."""
     return float(sum(float(np.vdot(row, row)) for row in a))

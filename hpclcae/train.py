@@ -1,5 +1,6 @@
 """The command ``hpclcae train``: minibatches in, checkpoints and metrics out."""
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -16,19 +17,23 @@ from hpclcae.checkpoint import Checkpoint
 from hpclcae.config import Config
 from hpclcae.dataset import Dataset
 from hpclcae.errors import InputError
+from hpclcae.exchange import Alone, Messenger
 from hpclcae.files import replacing
 from hpclcae.geometry import training_flop
 from hpclcae.minibatch import MinibatchStream
 from hpclcae.network import Network, trained_stage
+from hpclcae.partition import choose_grid
 from hpclcae.progress import SECONDS_BETWEEN_LINES
 from hpclcae.stage import StageState, Terms
 from hpclcae.timers import Timers
+from hpclcae.topology import launched
 from hpclcae.update_rules import UpdateRule
 
 #: An objective this many times larger than at first has diverged, though it may still be finite.
 DIVERGED = 1000.0
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule follows.
-_MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.log_every", "data.train", "data.test"}
+_MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.log_every", "data.train", "data.test",
+               "parallel.grid"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,35 +46,55 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="go on from the newest checkpoint in the run folder (from the start if there is none)")
     parser.add_argument("--stop-at", type=int, metavar="STEP",
                         help="end after this step with a checkpoint; the schedule is still that of train.steps")
+    parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
+                        help="blocks of ranks that share the network under mpiexec or srun, for instance 2x1; auto "
+                        "(default): the one with the least communication")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.stop_at is not None and args.stop_at < 1:
         raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
-    config = configuration.load(args.configuration, args.changes)
-    trainer = Trainer(config, args.out, args.resume)
-    trainer.train(args.stop_at)
-    return 0
+    size, _ = launched()
+    if size == 1:
+        _train(args, Alone())
+        return 0
+    from hpclcae.parallel.runtime import run_on_all_ranks  # starts MPI
+    return run_on_all_ranks("hpclcae train", lambda messenger: _train(args, messenger))
+
+
+def _train(args: argparse.Namespace, messenger: Messenger) -> None:
+    grid = [f'parallel.grid="{args.grid}"'] if args.grid else []
+    config = configuration.load(args.configuration, args.changes + grid)
+    Trainer(config, args.out, args.resume, messenger).train(args.stop_at)
 
 
 class Trainer:
     """One run: from a configuration, or from the newest checkpoint of its folder.
 
+    With a messenger of several blocks, every rank has a Trainer of its block; the first one writes.
+
     Raises
     ------
     InputError
-        The folder holds another run, or the dataset does not fit the configuration.
+        The folder holds another run, the dataset does not fit the configuration, the grid does not fit the ranks,
+        or the ranks do not agree on what to do.
     """
 
-    def __init__(self, config: Config, folder: Path, resume: bool = False) -> None:
+    def __init__(self, config: Config, folder: Path, resume: bool = False, messenger: Messenger | None = None) -> None:
         self.config, self.folder = config, folder
-        self.network = Network(config)
+        self.messenger = messenger = messenger or Alone()
+        self.writes = messenger.rank == 0
+        self.grid = choose_grid(config, messenger.size, config.parallel.grid)
+        self.network = Network(config, self.grid, messenger)
         self.dataset = _open_dataset(config)
         self.stream = MinibatchStream(self.dataset, config.train.batch, config.train.seed, mirror=config.data.mirror)
         self.timers = Timers()
         self._first_objective: dict[int, float] = {}
         found = checkpoint.saved(folder / "checkpoints")
+        _check_agreement(messenger, {"configuration": configuration.dumps(config),
+                                     "training images": f"{self.dataset.created} {self.dataset.count}",
+                                     "checkpoints in the run folder": found[-1].name if found else "none"})
         if found and not resume:
             raise InputError(f"{folder} already holds a run, up to {found[-1].name}: go on with --resume, "
                              "or choose another --out")
@@ -79,7 +104,8 @@ class Trainer:
         self.rule = UpdateRule(config.update, self.parameters, fan_in)
         if found:
             self.rule.state, self.rule.counts = self.state.update_state, self.state.counts
-        self.prepare = self.state.preprocessing.preparer(config.data.size, self.network.dtype)
+        self.prepare = self.state.preprocessing.preparer(config.data.size, self.network.dtype,
+                                                         self.network.plan.stages[0].x, messenger)
 
     def _start(self) -> Checkpoint:
         """A new run: fit the preprocessing, draw the weights."""
@@ -89,7 +115,7 @@ class Trainer:
         return Checkpoint(self.config, 0, self.network.parameters(self.config.train.seed), fitted)
 
     def _load(self, path: Path) -> Checkpoint:
-        state, _ = checkpoint.load(path)
+        state, _ = checkpoint.load(path, self.grid, self.messenger)
         old, new = configuration.flatten(state.config), configuration.flatten(self.config)
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key) and key not in _MAY_CHANGE:
@@ -102,14 +128,16 @@ class Trainer:
         """Train to the last step (or `stop_at`), with metrics and checkpoints on the way."""
         settings = self.config.train
         last = min(settings.steps, stop_at or settings.steps)
-        self._open_folder()
+        if self.writes:
+            self._open_folder()
         began = time.monotonic() - self.state.seconds
         saved = None
         try:
-            with closing(_Report(self.config, self.state.step, last, self.folder / "metrics.jsonl")) as report:
+            with closing(_Report(self.config, self.state.step, last, self.folder / "metrics.jsonl",
+                                 self.writes)) as report:
                 for step in range(self.state.step, last):
                     with self.timers("read"):
-                        images = self.stream.images(step)
+                        images = self.stream.images(step, self.prepare.pixels)
                     with self.timers("prepare"):
                         x = self.prepare(images)
                     terms = self.step(step, x)
@@ -124,7 +152,9 @@ class Trainer:
             where = f"--resume goes on from {newest[-1]}" if newest else "no checkpoint was due yet"
             print(f"interrupted after step {self.state.step}; {where}", file=sys.stderr)
             raise
-        print(f"step {self.state.step} of {settings.steps}: {saved or 'nothing left to do'}; {self.timers.summary()}")
+        if self.writes:
+            print(f"step {self.state.step} of {settings.steps}: {saved or 'nothing left to do'}; "
+                  f"{self.timers.summary()}")
 
     def step(self, step: int, x: np.ndarray) -> list[Terms | None]:
         """One training step on prepared images (row, col, channel, image); the terms of every stage."""
@@ -169,6 +199,8 @@ class Trainer:
         folder = self.folder / "checkpoints"
         path = checkpoint.path_of(folder, self.state.step)
         checkpoint.save(path, self.state, self.network)
+        if not self.writes:
+            return path
         for old in checkpoint.saved(folder)[:-self.config.train.keep]:
             old.unlink()
         return path
@@ -190,10 +222,14 @@ class Trainer:
 
 
 class _Report:
-    """Metrics to a file, and to the terminal as a bar or to a log as lines."""
+    """Metrics to a file, and to the terminal as a bar or to a log as lines; only by the rank that writes."""
 
-    def __init__(self, config: Config, first: int, last: int, path: Path) -> None:
+    def __init__(self, config: Config, first: int, last: int, path: Path, writes: bool) -> None:
         self.config, self.flop = config, training_flop(config)
+        self.writes = writes
+        self.bar = None
+        if not writes:
+            return
         self.file = path.open("a")
         self.clock, self.clock_step, self.last = time.monotonic(), first, last
         self.printed = self.clock
@@ -201,6 +237,8 @@ class _Report:
 
     def step(self, step: int, terms: Sequence[Terms | None], rate: float, seconds: float) -> None:
         """Called after every step."""
+        if not self.writes:
+            return
         if self.bar is not None:
             self.bar.update()
         if step % self.config.train.log_every and step != self.last:
@@ -226,9 +264,28 @@ class _Report:
 
     def close(self) -> None:
         """Close the file and the bar."""
-        self.file.close()
+        if self.writes:
+            self.file.close()
         if self.bar is not None:
             self.bar.close()
+
+
+def _check_agreement(messenger: Messenger, facts: dict[str, str]) -> None:
+    """Refuse to start when the ranks were given different things: they would compute one network from two.
+
+    Raises
+    ------
+    InputError
+        Names what differs, and the ranks that differ from the first.
+    """
+    digests = np.zeros((len(facts), messenger.size))
+    digests[:, messenger.rank] = [int.from_bytes(hashlib.sha256(fact.encode()).digest()[:6], "big")
+                                  for fact in facts.values()]
+    for name, row in zip(facts, messenger.allreduce_sum(digests)):
+        others = np.flatnonzero(row != row[0])
+        if others.size:
+            raise InputError(f"the {name} of rank {', '.join(map(str, others))} is not that of rank 0: start all ranks "
+                             "with the same files and arguments")
 
 
 def _open_dataset(config: Config) -> Dataset:

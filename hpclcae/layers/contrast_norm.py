@@ -14,78 +14,100 @@ say what happens there. `border` chooses:
 * ``"centre"``: s^2 = sum G h^2 - (sum G h)^2, the window's own variance around the centre's mean; loses l - 1.
 
 Mean and divisor are the same for all maps, so the windows run over fields without maps, (row, col, image);
-what touches all maps goes row by row, in cache.
+what touches all maps goes row by row, in cache. In a network of many blocks only the fields are exchanged.
 """
 import numpy as np
 
+from hpclcae.exchange import Alone, Exchange, Messenger
 from hpclcae.layers.windows import gaussian, window_scatter, window_sum
+from hpclcae.partition import Rectangle, StagePlan
 from hpclcae.workspace import Workspace
 
 
 class ContrastNorm:
-    """The plan of one normalisation sublayer; arrays are (row, col, map, image)."""
+    """The plan of one normalisation sublayer on one block; arrays are (row, col, map, image).
 
-    def __init__(self, rows: int, cols: int, maps: int, size: int, sigma: float, floor: float = 0.01,
-                 border: str = "clip") -> None:
-        lost = (size - 1) * (2 if border == "valid" else 1)
-        self.rows, self.cols, self.maps = rows, cols, maps
-        self.out_rows, self.out_cols = rows - lost, cols - lost
-        assert self.out_rows > 0 and self.out_cols > 0, (rows, cols, size)
-        self.floor, self.border = floor, border
+    Parameters
+    ----------
+    rows, cols, maps, size, sigma, floor, border
+        Of the whole h, and see StageConfig.
+    plan : StagePlan
+        What the block owns and needs of h, g and y.
+    messenger : Messenger
+        To the other blocks.
+    """
+
+    def __init__(self, rows: int, cols: int, maps: int, size: int, sigma: float, floor: float, border: str,
+                 plan: StagePlan, messenger: Messenger | None = None) -> None:
+        self.maps, self.floor, self.border = maps, floor, border
         self.taps = gaussian(size, sigma)
-        self.half = size // 2
-        self.g_rows, self.g_cols = rows - (size - 1), cols - (size - 1)
+        self.half = half = size // 2
+        self.plan = plan
+        self._h, self._g = (Exchange(p, messenger or Alone()) for p in (plan.h, plan.g))
+        # Position p of g is p + half of h; position p of y is p + shift of g.
+        shift = half if border == "valid" else 0
+        self._h_at_g = _moved(plan.g.owned, half).within(plan.h.owned)
+        self._h_at_y = _moved(plan.y, half + shift).within(plan.h.owned)
+        self._g_at_y = _moved(plan.y, shift).within(plan.g.owned)
         # "clip" divides each sum over g by the weight that fell on existing positions.
-        self._inside = (_weight_inside(self.g_rows, self.taps)[:, None]
-                        * _weight_inside(self.g_cols, self.taps)[None, :])[..., None]
+        inside = [_weight_inside(n - size + 1, self.taps) for n in (rows, cols)]
+        self._inside = np.outer(inside[0][slice(*plan.y.rows)], inside[1][slice(*plan.y.cols)])[..., None]
 
     def forward(self, h: np.ndarray, y: np.ndarray, keep: Workspace, work: Workspace) -> tuple[np.ndarray, np.ndarray]:
-        """Overwrite y (out row, out col, map, image).
+        """Overwrite the owned y; h is the owned h.
 
-        Returns what `backward` needs, held by `keep`: the mean, defined wherever g is, and the divisor d, wherever y
-        is; both (row, col, image).
+        Returns what `backward` needs, held by `keep`: the mean, on the owned g, and the divisor d, on the owned y;
+        both (row, col, image).
         """
-        images = h.shape[-1]
-        field = work.array("lcn field", (self.rows, self.cols, images), h.dtype)
-        mean = keep.array("lcn mean", (self.g_rows, self.g_cols, images), h.dtype)
-        window_sum(np.mean(h, axis=2, out=field), self.taps, mean, work)
-        d = keep.array("lcn d", (self.out_rows, self.out_cols, images), h.dtype)
+        images, plan = h.shape[-1], self.plan
+        field = work.array("lcn field", (*plan.h.held.shape, images), h.dtype)
+        mean = keep.array("lcn mean", (*plan.g.owned.shape, images), h.dtype)
+        np.mean(h, axis=2, out=field[plan.h.own])
+        self._h.fill(field)
+        window_sum(field[plan.h.read], self.taps, mean, work)
+        d = keep.array("lcn d", (*plan.y.shape, images), h.dtype)
         self._variance(h, mean, d, field, work)
         np.sqrt(np.maximum(d, h.dtype.type(self.floor ** 2), out=d), out=d)
-        inset = (self.rows - self.out_rows) // 2
-        m = _centre(mean, self.out_rows, self.out_cols)
+        centre, m = h[self._h_at_y], mean[self._g_at_y]
         for row, out in enumerate(y):
-            np.subtract(h[row + inset, inset:inset + self.out_cols], m[row][:, None], out=out)
+            np.subtract(centre[row], m[row][:, None], out=out)
             out /= d[row][:, None]
         return mean, d
 
     def _variance(self, h: np.ndarray, mean: np.ndarray, variance: np.ndarray, field: np.ndarray,
                   work: Workspace) -> None:
-        """Overwrite `variance` with s^2; `field` is scratch of h's rows and cols."""
+        """Overwrite `variance` with s^2; `field`, of the held h, is scratch."""
+        plan, maps = self.plan, h.dtype.type(self.maps)
         if self.border == "centre":
-            np.einsum("yxmi,yxmi->yxi", h, h, out=field)
-            field /= h.dtype.type(self.maps)
-            window_sum(field, self.taps, variance, work)
-            square = np.square(mean, out=work.array("lcn mean square", mean.shape, h.dtype))
-            variance -= square
+            own = field[plan.h.own]
+            np.einsum("yxmi,yxmi->yxi", h, h, out=own)
+            own /= maps
+            self._h.fill(field)
+            window_sum(field[plan.h.read], self.taps, variance, work)
+            variance -= np.square(mean, out=work.array("lcn mean square", mean.shape, h.dtype))
             return
-        g = work.array("lcn row", (self.g_cols, *h.shape[2:]), h.dtype)
-        power = field[:self.g_rows, :self.g_cols]
-        for row, out in enumerate(power):
-            np.subtract(h[row + self.half, self.half:self.half + self.g_cols], mean[row][:, None], out=g)
+        power = work.array("lcn power", (*plan.g.held.shape, h.shape[-1]), h.dtype)
+        own, centre = power[plan.g.own], h[self._h_at_g]
+        g = work.array("lcn row", centre.shape[1:], h.dtype)
+        for row, out in enumerate(own):
+            np.subtract(centre[row], mean[row][:, None], out=g)
             np.einsum("xmi,xmi->xi", g, g, out=out)
-        power /= h.dtype.type(self.maps)
+        own /= maps
+        self._g.fill(power)
         if self.border == "valid":
-            window_sum(power, self.taps, variance, work)
+            window_sum(power[plan.g.read], self.taps, variance, work)
         else:
-            window_sum(self._padded(power, work), self.taps, variance, work)
+            padded, existing = self._around_y(power, work)
+            padded[...] = 0
+            padded[existing] = power[plan.g.read]
+            window_sum(padded, self.taps, variance, work)
             variance /= self._inside.astype(h.dtype)
 
     def backward(self, h: np.ndarray, y: np.ndarray, cache: tuple[np.ndarray, np.ndarray], dy: np.ndarray,
                  dh: np.ndarray, work: Workspace) -> None:
-        """Add to dh (row, col, map, image) the gradient through y. dy is not changed."""
+        """Add to the owned dh (row, col, map, image) the gradient through y. dy, the owned one, is not changed."""
         mean, d = cache
-        images = h.shape[-1]
+        plan, maps = self.plan, h.dtype.type(self.maps)
         # y = g / d, and d^2 = s^2 unless the floor holds: the gradient with respect to s^2.
         dvar = work.array("lcn dvar", d.shape, h.dtype)
         np.einsum("yxmi,yxmi->yxi", dy, y, out=dvar)
@@ -94,67 +116,83 @@ class ContrastNorm:
         dvar /= d
         dvar[d <= np.sqrt(h.dtype.type(self.floor ** 2))] = 0
 
-        field = work.array("lcn field", (self.rows, self.cols, images), h.dtype)
-        twice = h.dtype.type(2 / self.maps)
+        field = work.array("lcn field", (*plan.h.held.shape, h.shape[-1]), h.dtype)
         dmean = work.array("lcn dmean", mean.shape, h.dtype)
+        power = None
         if self.border == "centre":  # s^2 = sum G h^2 - mean^2
-            window_scatter(dvar, self.taps, field, work)
-            field *= twice
+            self._to_h(dvar, field, work)
+            own = field[plan.h.own]
+            own *= 2 / maps
             term = work.array("lcn row", h.shape[1:], h.dtype)
             for row, out in enumerate(dh):
-                out += np.multiply(h[row], field[row][:, None], out=term)
+                out += np.multiply(h[row], own[row][:, None], out=term)
             np.multiply(mean, dvar, out=dmean)
             dmean *= h.dtype.type(-2)
-            power = None
         else:
-            power = field[:self.g_rows, :self.g_cols]
-            if self.border == "valid":
-                window_scatter(dvar, self.taps, power, work)
-            else:
-                dvar /= self._inside.astype(h.dtype)
-                window_sum(self._padded(dvar, work), self.taps[::-1], power, work)
-            power *= twice
+            power = self._to_g(dvar, work)
+            power *= 2 / maps
             dmean[...] = 0
         self._subtract_backward(h, mean, d, dy, power, dmean, dh, work)
-        window_scatter(dmean, self.taps, field, work)
-        field /= h.dtype.type(self.maps)
+        self._to_h(dmean, field, work)
+        own = field[plan.h.own]
+        own /= maps
         for row, out in enumerate(dh):
-            out += field[row][:, None]
+            out += own[row][:, None]
 
     def _subtract_backward(self, h: np.ndarray, mean: np.ndarray, d: np.ndarray, dy: np.ndarray,
                            power: np.ndarray | None, dmean: np.ndarray, dh: np.ndarray, work: Workspace) -> None:
-        """With dg = dy / d + g * power, add dg to the centre of dh and take its sum over maps from dmean."""
-        dg = work.array("lcn row", (self.g_cols, *h.shape[2:]), h.dtype)
+        """With dg = dy / d + g * power, add dg to dh around the same centres and take its sum over maps from dmean."""
+        centre, dcentre = h[self._h_at_g], dh[self._h_at_g]
+        dg = work.array("lcn row", centre.shape[1:], h.dtype)
         g = work.array("lcn row 2", dg.shape, h.dtype)
-        inset = (self.g_rows - self.out_rows) // 2  # where y lies within g
-        for row in range(self.g_rows):
-            if 0 <= row - inset < self.out_rows:
-                dg[:inset] = 0
-                dg[inset + self.out_cols:] = 0
-                np.divide(dy[row - inset], d[row - inset][:, None], out=dg[inset:inset + self.out_cols])
-            else:
-                dg[...] = 0
-            centre = np.s_[row + self.half, self.half:self.half + self.g_cols]
+        rows, cols = self._g_at_y
+        for row in range(len(centre)):
+            dg[...] = 0
+            if rows.start is not None and rows.start <= row < rows.stop:
+                np.divide(dy[row - rows.start], d[row - rows.start][:, None], out=dg[cols])
             if power is not None:
-                np.subtract(h[centre], mean[row][:, None], out=g)
+                np.subtract(centre[row], mean[row][:, None], out=g)
                 g *= power[row][:, None]
                 dg += g
             dmean[row] -= dg.sum(axis=1)
-            dh[centre] += dg
+            dcentre[row] += dg
 
-    def _padded(self, a: np.ndarray, work: Workspace) -> np.ndarray:
-        """a (row, col, image) with a rim of zeros half a window wide."""
-        rows, cols = a.shape[0] + 2 * self.half, a.shape[1] + 2 * self.half
-        padded = work.array("lcn padded", (rows, cols, a.shape[-1]), a.dtype)
-        padded[...] = 0
-        padded[self.half:rows - self.half, self.half:cols - self.half] = a
-        return padded
+    def _to_h(self, scattered: np.ndarray, field: np.ndarray, work: Workspace) -> None:
+        """Scatter a field over the owned g into the windows of h, and sum at h's owners."""
+        field[...] = 0
+        if scattered.size:
+            window_scatter(scattered, self.taps, field[self.plan.h.read], work)
+        self._h.fold(field)
+
+    def _to_g(self, dvar: np.ndarray, work: Workspace) -> np.ndarray:
+        """The gradient with respect to the mean square of g at the owned g; dvar is spoilt."""
+        plan = self.plan
+        power = work.array("lcn power", (*plan.g.held.shape, dvar.shape[-1]), dvar.dtype)
+        power[...] = 0
+        if self.border == "valid":
+            if dvar.size:
+                window_scatter(dvar, self.taps, power[plan.g.read], work)
+        elif dvar.size:
+            dvar /= self._inside.astype(dvar.dtype)
+            padded, existing = self._around_y(power, work)
+            window_scatter(dvar, self.taps, padded, work)
+            power[plan.g.read] = padded[existing]
+        self._g.fold(power)
+        return power[plan.g.own]
+
+    def _around_y(self, power: np.ndarray, work: Workspace) -> tuple[np.ndarray, tuple[slice, slice]]:
+        """Scratch for the windows of the owned y, also where g does not exist, and where in it g does."""
+        y, needed = self.plan.y, self.plan.g.needed
+        shape = tuple(n + 2 * self.half if n else 0 for n in y.shape)
+        (top, bottom), (left, right) = y.rows, y.cols
+        around = Rectangle((top - self.half, bottom + self.half), (left - self.half, right + self.half))
+        return work.array("lcn padded", (*shape, power.shape[-1]), power.dtype), needed.within(around)
 
 
-def _centre(a: np.ndarray, rows: int, cols: int) -> np.ndarray:
-    """The middle `rows` x `cols` of a."""
-    top, left = (a.shape[0] - rows) // 2, (a.shape[1] - cols) // 2
-    return a[top:top + rows, left:left + cols]
+def _moved(rectangle: Rectangle, by: int) -> Rectangle:
+    """The rectangle `by` rows and columns further on."""
+    (top, bottom), (left, right) = rectangle.rows, rectangle.cols
+    return Rectangle((top + by, bottom + by), (left + by, right + by))
 
 
 def _weight_inside(size: int, taps: np.ndarray) -> np.ndarray:

@@ -17,10 +17,11 @@ class L2Pooling:
     def __init__(self, rows: int, cols: int, size: int, stride: int = 1, epsilon: float = 0.01) -> None:
         self.rows, self.cols, self.size, self.stride, self.epsilon = rows, cols, size, stride, epsilon
         self.out_rows, self.out_cols = windows(rows, size, stride), windows(cols, size, stride)
-        assert self.out_rows and self.out_cols, (rows, cols, size)
 
     def forward(self, z: np.ndarray, h: np.ndarray, work: Workspace) -> None:
         """Overwrite h (out row, out col, map, image) with the pooled z (row, col, map, image)."""
+        if not h.size:  # a block that owns nothing here
+            return
         square = work.array("pooling row", z.shape[1:], z.dtype)
         ring = work.array("pooling ring", (self.size, self.cols - self.size + 1, *z.shape[2:]), z.dtype)
         for row in range((self.out_rows - 1) * self.stride + self.size):
@@ -34,6 +35,8 @@ class L2Pooling:
 
     def backward(self, z: np.ndarray, h: np.ndarray, dh: np.ndarray, dz: np.ndarray, work: Workspace) -> None:
         """Overwrite dz; dh is spoilt. dz = z * (sum of dh / h over the windows that hold z)."""
+        if not h.size:
+            return
         slots = -(-self.size // self.stride)  # windows that overlap in one row
         margin = self.size - 1
         ring = work.array("pooling ring", (slots, *z.shape[1:]), z.dtype)

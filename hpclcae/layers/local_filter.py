@@ -53,7 +53,8 @@ class LocalFilter:
     Parameters
     ----------
     rows, cols, maps_in : int
-        Input positions and maps.
+        Input positions and maps. In a network of many blocks these are what the block needs; no position at all
+        makes a plan that does nothing.
     maps, field, stride : int
         Filters per position, side of their window, distance of neighbouring windows.
     tile : int
@@ -73,12 +74,11 @@ class LocalFilter:
         self.rows, self.cols, self.maps_in = rows, cols, maps_in
         self.maps, self.field, self.stride, self.dtype = maps, field, stride, np.dtype(dtype)
         self.out_rows, self.out_cols = windows(rows, field, stride), windows(cols, field, stride)
-        assert self.out_rows and self.out_cols, (rows, cols, field)
         self.tile = tile or choose_tile(field, stride, maps_in, maps, self.out_rows, self.out_cols)
         self.window = field + (self.tile - 1) * stride          # u
         self.step = self.tile * stride                          # input rows between rows of tiles
         self.tile_rows, self.tile_cols = ceil(self.out_rows / self.tile), ceil(self.out_cols / self.tile)
-        self.strip_cols = (self.tile_cols - 1) * self.step + self.window
+        self.strip_cols = max(0, (self.tile_cols - 1) * self.step + self.window)
         self.inputs = self.window ** 2 * maps_in
         self.units = self.tile ** 2 * maps
         self.shape = self.tile_rows, self.tile_cols, self.inputs, self.units
@@ -104,8 +104,7 @@ class LocalFilter:
 
     def encode_decode(self, encoder: Filters, decoder: Filters, x: np.ndarray, z: np.ndarray,
                       residual: np.ndarray, work: Workspace) -> None:
-        """z = V' x and residual = D z - x in one sweep; `residual`, of x's shape, is overwritten too."""
-        np.negative(x, out=residual)
+        """z = V' x, and D z is added to `residual`, of x's shape, in one sweep."""
         inputs = _Strip(self, work, "inputs", x.shape[-1])
         sums = _Strip(self, work, "sums", x.shape[-1])
         for j in range(self.tile_rows):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hpclcae import checkpoint
@@ -48,13 +49,63 @@ def test_one_rank_trains_the_same_numbers_as_no_mpiexec(hpclcae, tiny_dataset, t
     assert_same(*(datasets(checkpoint.find(tmp_path / run)) for run in ("launched", "alone")))
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_several_ranks_are_refused_with_one_message(tiny_dataset, tmp_path, ranks):
-    job = mpiexec(ranks, *train(tiny_dataset, tmp_path / "run"))
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-5)])
+@pytest.mark.parametrize("ranks, grid", [(2, "auto"), (2, "2x1"), (4, "auto"), (6, "2x3")])
+def test_any_grid_trains_the_numbers_of_one_block(hpclcae, tiny_dataset, tmp_path, ranks, grid, dtype, tolerance):
+    """Six steps with LCN, untied weights, joint gradients, mirrored images; by MPI, from the file to the checkpoint."""
+    settings = ["--set", f"train.dtype={dtype}"]
+    job = mpiexec(ranks, *train(tiny_dataset, tmp_path / "grid"), *settings, "--grid", grid)
+    assert job.returncode == 0, job.stderr
+    alone = hpclcae(*train(tiny_dataset, tmp_path / "alone")[2:], *settings)
+    assert alone.returncode == 0, alone.stderr
+    found, expected = (datasets(checkpoint.find(tmp_path / run)) for run in ("grid", "alone"))
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=tolerance * abs(values).max(), err_msg=name)
+
+
+def test_a_checkpoint_goes_on_on_another_grid(hpclcae, tiny_dataset, tmp_path):
+    """3 steps on 2x1, 3 on 1x3, against 6 on one block."""
+    settings = ["--set", "train.dtype=float64"]
+    first = mpiexec(2, *train(tiny_dataset, tmp_path / "grid"), *settings, "--grid", "2x1", "--stop-at", "3")
+    assert first.returncode == 0, first.stderr
+    second = mpiexec(3, *train(tiny_dataset, tmp_path / "grid"), *settings, "--grid", "1x3", "--resume")
+    assert second.returncode == 0, second.stderr
+    alone = hpclcae(*train(tiny_dataset, tmp_path / "alone")[2:], *settings)
+    assert alone.returncode == 0, alone.stderr
+    found, expected = (datasets(checkpoint.find(tmp_path / run)) for run in ("grid", "alone"))
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-12 * abs(values).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("ranks, more, words", [
+    (3, ["--grid", "2x2"], ["grid 2x2 has 4 blocks", "3 ranks"]),
+    (2, ["--grid", "two"], ["grid 'two' is not understood"]),
+    (2, ["--set", "stages.0.maps=none"], ["stages.0.maps = 'none'"]),
+    (2, ["--set", "data.train=nowhere.h5"], ["nowhere.h5 is not a file"]),
+])
+def test_bad_input_ends_all_ranks_with_one_message(tiny_dataset, tmp_path, ranks, more, words):
+    job = mpiexec(ranks, *train(tiny_dataset, tmp_path / "run"), *more, timeout=30)
+    assert job.returncode != 0
+    ours = [line for line in job.stderr.splitlines() if line.startswith("hpclcae") or "rank 1 of" in line]
+    assert len(ours) == 1 and all(word in ours[0] for word in words), job.stderr
+    assert "Traceback" not in job.stderr and not (tmp_path / "run").exists()
+
+
+def test_ranks_that_were_given_different_things_are_refused(tiny_dataset, tmp_path):
+    """One job whose second rank has another seed."""
+    one, other = ([sys.executable, *map(str, train(tiny_dataset, tmp_path / "run")), "--set", f"train.seed={seed}"]
+                  for seed in (0, 1))
+    job = run_limited([MPIEXEC, "-n", "1", *one, ":", "-n", "1", *other], 30, env=ENVIRONMENT)
+    assert job.returncode != 0
+    assert "the configuration of rank 1 is not that of rank 0" in job.stderr and "Traceback" not in job.stderr
+
+
+def test_other_commands_refuse_several_ranks_with_one_message():
+    job = mpiexec(2, "-m", "hpclcae", "show", RUN / "tiny.toml")
     assert job.returncode != 0
     ours = [line for line in job.stderr.splitlines() if "hpclcae" in line]
-    assert ours == [f"hpclcae train: it runs in one process, and {ranks} were launched: use mpiexec -n 1"]
-    assert "Traceback" not in job.stderr and not (tmp_path / "run").exists()
+    assert ours == ["hpclcae show: it runs in one process, and 2 were launched: use mpiexec -n 1"]
 
 
 def test_a_job_that_hangs_is_killed_with_all_its_ranks(tmp_path):

@@ -1,6 +1,11 @@
 """Between the kernel's layout of weights and filters indexed by position."""
 import numpy as np
 
+from hpclcae.config import StageConfig
+from hpclcae.geometry import stage_geometry
+from hpclcae.layers.contrast_norm import ContrastNorm
+from hpclcae.partition import whole_stage
+
 
 def pack(plan, filters):
     """A weight array of a LocalFilter from filters (row, col, krow, kcol, map in, map)."""
@@ -19,3 +24,10 @@ def live(plan):
     """Which entries of a weight array belong to a filter."""
     shape = plan.out_rows, plan.out_cols, plan.field, plan.field, plan.maps_in, plan.maps
     return pack(plan, np.ones(shape)) == 1
+
+
+def contrast_norm(rows, cols, maps, size, sigma, floor=0.01, border="clip"):
+    """The plan of a normalisation sublayer on one block."""
+    config = StageConfig(receptive_field=1, pooling=1, maps=maps, lcn=size, lcn_border=border)
+    return ContrastNorm(rows, cols, maps, size, sigma, floor, border,
+                        whole_stage(config, stage_geometry(config, rows, cols, maps)))

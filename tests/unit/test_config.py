@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpclcae import config as configuration
-from hpclcae.config import Config, DataConfig, PreprocessConfig, StageConfig, TrainConfig, UpdateConfig
+from hpclcae.config import (Config, DataConfig, ParallelConfig, PreprocessConfig, StageConfig, TrainConfig,
+                            UpdateConfig)
 from hpclcae.errors import InputError
 from hpclcae.geometry import network_geometry
 from tests.conftest import RUN
 
 SECTIONS = {"data": DataConfig, "preprocess": PreprocessConfig, "update": UpdateConfig, "train": TrainConfig,
-            "stages.0": StageConfig}
+            "parallel": ParallelConfig, "stages.0": StageConfig}
 FIELDS = [(section, name, hint) for section, cls in SECTIONS.items()
           for name, hint in typing.get_type_hints(cls).items()]
 STAGE = "[[stages]]\n"

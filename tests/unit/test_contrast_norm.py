@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from hpclcae.layers.contrast_norm import ContrastNorm
 from hpclcae.workspace import Workspace
 from tests.support import naive
 from tests.support.gradient_check import directional_error
+from tests.support.layouts import contrast_norm
 
 BORDERS = ["clip", "valid", "centre"]
 GEOMETRIES = [  # rows, cols, maps, size, sigma
@@ -14,7 +14,7 @@ GEOMETRIES = [  # rows, cols, maps, size, sigma
 
 def normalised(plan, h, work, keep=None):
     """y and what backward needs, in a workspace of their own unless `keep` is given."""
-    y = np.full((plan.out_rows, plan.out_cols, *h.shape[2:]), np.nan, h.dtype)
+    y = np.full((*plan.plan.y.shape, *h.shape[2:]), np.nan, h.dtype)
     return y, plan.forward(h, y, keep or Workspace(), work)
 
 
@@ -37,7 +37,7 @@ def responses(rows, cols, maps, images=3, seed=0):
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-12), (np.float32, 2e-5)])
 def test_forward_equals_the_loop(rows, cols, maps, size, sigma, border, dtype, tolerance):
     h = responses(rows, cols, maps).astype(dtype)
-    plan = ContrastNorm(rows, cols, maps, size, sigma, 0.01, border)
+    plan = contrast_norm(rows, cols, maps, size, sigma, 0.01, border)
     y, _ = normalised(plan, h, Workspace())
     assert y.dtype == dtype
     expected = naive.contrast_norm(h.astype(np.float64), size, sigma, 0.01, border)
@@ -49,7 +49,7 @@ def test_forward_equals_the_loop(rows, cols, maps, size, sigma, border, dtype, t
 @pytest.mark.parametrize("border", BORDERS)
 def test_backward_is_the_derivative(rows, cols, maps, size, sigma, border):
     h = responses(rows, cols, maps)
-    plan, work = ContrastNorm(rows, cols, maps, size, sigma, 0.01, border), Workspace()
+    plan, work = contrast_norm(rows, cols, maps, size, sigma, 0.01, border), Workspace()
     y, (_, d) = normalised(plan, h, work)
     assert d.min() > 0.02  # above the floor: the divisor takes part in the derivative
     weights = np.random.default_rng(1).standard_normal(y.shape)
@@ -64,7 +64,7 @@ def test_where_the_divisor_is_the_floor_it_is_a_constant(border):
     rows, cols, maps, size, floor = 14, 15, 2, 3, 0.05
     contrast = np.stack([np.full(rows, 1e-4), np.linspace(1e-4, 0.3, rows), np.full(rows, 1.0)], axis=-1)
     h = 1 + contrast[:, None, None] * rng.uniform(0, 1, (rows, cols, maps, 3))
-    plan, work = ContrastNorm(rows, cols, maps, size, 1.0, floor, border), Workspace()
+    plan, work = contrast_norm(rows, cols, maps, size, 1.0, floor, border), Workspace()
     y, (_, d) = normalised(plan, h, work)
     at_floor = d <= floor
     assert at_floor[..., 0].all() and 0.2 < at_floor[..., 1].mean() < 0.9 and not at_floor[..., 2].any()
@@ -82,7 +82,7 @@ def test_where_the_divisor_is_the_floor_it_is_a_constant(border):
 @pytest.mark.parametrize("border", BORDERS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_constant_image_gives_zero_and_a_finite_gradient(border, dtype):
-    plan, work = ContrastNorm(9, 9, 2, 5, 1.0, 0.01, border), Workspace()
+    plan, work = contrast_norm(9, 9, 2, 5, 1.0, 0.01, border), Workspace()
     h = np.full((9, 9, 2, 1), 0.7, dtype)
     y, _ = normalised(plan, h, work)
     np.testing.assert_allclose(y, 0, atol=1e-4 if dtype is np.float32 else 1e-12)
@@ -95,7 +95,7 @@ def test_a_constant_image_gives_zero_and_a_finite_gradient(border, dtype):
 @pytest.mark.parametrize("border", BORDERS)
 def test_brightness_and_contrast_of_the_input_are_divided_out(border):
     h = responses(11, 11, 2)
-    plan = ContrastNorm(11, 11, 2, 3, 1.0, 0.01, border)
+    plan = contrast_norm(11, 11, 2, 3, 1.0, 0.01, border)
     y, _ = normalised(plan, h, Workspace())
     louder, _ = normalised(plan, 5 * h + 2, Workspace())
     np.testing.assert_allclose(louder, y, rtol=1e-9, atol=1e-11)
@@ -103,5 +103,5 @@ def test_brightness_and_contrast_of_the_input_are_divided_out(border):
 
 @pytest.mark.parametrize("border, lost", [("clip", 4), ("centre", 4), ("valid", 8)])
 def test_output_size(border, lost):
-    plan = ContrastNorm(20, 17, 2, 5, 1.0, border=border)
-    assert (plan.out_rows, plan.out_cols) == (20 - lost, 17 - lost)
+    plan = contrast_norm(20, 17, 2, 5, 1.0, border=border)
+    assert plan.plan.y.shape == (20 - lost, 17 - lost)

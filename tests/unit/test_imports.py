@@ -19,7 +19,7 @@ from tests.conftest import RUN
 PACKAGE = Path(__file__).parents[2] / "hpclcae"
 ROWS = [
     {"errors", "progress", "files", "timers", "topology", "workspace", "parameters"},  # nothing of this package
-    {"config", "geometry"},                                  # what an experiment is
+    {"config", "geometry", "partition", "exchange"},         # what an experiment is, and who computes which part
     {"layers"},                                              # numerics: one sublayer a file
     {"stage", "network", "update_rules", "preprocess"},      # numerics: what they make up
     {"dataset", "minibatch", "checkpoint"},                  # files

@@ -51,7 +51,7 @@ class Setup:
         return encoder, encoder if self.tied else filters_of(self.weights["decode"], self.norm, 0.8)
 
     def forward(self):
-        z, residual = np.full_like(self.dz, np.nan), np.full_like(self.x, np.nan)
+        z, residual = np.full_like(self.dz, np.nan), -self.x
         self.plan.encode_decode(*self.pair(), self.x, z, residual, self.work)
         return z, residual
 

@@ -34,6 +34,13 @@ def config_of(scale, *changes):
     return config
 
 
+def with_terms(stage, state):
+    """The terms of a stage that is one block, as Network adds them."""
+    if state.decoder:
+        state.terms = stage.terms(np.array(stage.sums(state)), state.x.shape[-1])
+    return state
+
+
 class Setup:
     """A stage with random weights (decoder unlike the encoder) on random input."""
 
@@ -49,7 +56,7 @@ class Setup:
             self.parameters[name][...] = pack(self.plan, filters)
 
     def forward(self, objective=True):
-        return self.stage.forward(self.parameters, self.x, self.work, objective)
+        return with_terms(self.stage, self.stage.forward(self.parameters, self.x, self.work, objective))
 
     def value(self, objective=True):
         """The stage's own term and <dy, y>."""
@@ -258,7 +265,7 @@ def trained(encoder_norm, decoder_norm, steps=300):
                       dict.fromkeys(parameters.views, stage.filter.fan_in))
     x, work, terms = waves(100, 12), Workspace(), []
     for _ in range(steps):
-        state = stage.forward(parameters, x, work, objective=True)
+        state = with_terms(stage, stage.forward(parameters, x, work, objective=True))
         terms.append(state.terms)
         stage.backward(state, None, None, rule, work)
     assert not any(parameters[name][:, :, ~live(stage.filter).any(axis=(0, 1))].any() for name in parameters.views)

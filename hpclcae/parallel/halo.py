@@ -1,0 +1,80 @@
+"""Messages between the blocks of one network with MPI.
+
+Requests are persistent: made once, started in every step. Buffers are contiguous and of predefined types.
+"""
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import ArrayLike
+
+from hpclcae.exchange import Letters
+
+#: A rank that waits looks again and again for so long, then it sleeps in between, for an eighth of the time that it
+#: has waited: ranks which share its core can compute, and it oversleeps by an eighth (../../notes/partition.md).
+SPIN_SECONDS, SLEEP_SHARE, LONGEST_SLEEP = 300e-6, 1 / 8, 1e-3
+
+
+class MpiMessenger:
+    """The line between all ranks of a communicator, one block each, in the order of ranks.
+
+    Parameters
+    ----------
+    comm : Intracomm
+        Duplicated, so its messages cannot be taken for others; `close` frees the duplicate. Both are collective.
+    """
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self._comm = comm.Dup()
+        self.rank, self.size = comm.rank, comm.size
+
+    def channel(self, tag: int, sends: Letters, receives: Letters) -> "MpiChannel":
+        """See exchange.Messenger."""
+        return MpiChannel([*(self._comm.Recv_init(buffer, peer, tag) for peer, buffer in receives),
+                           *(self._comm.Send_init(buffer, peer, tag) for peer, buffer in sends)])
+
+    def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
+        """See exchange.Messenger. Gathered and added in order of ranks: the same bits in every run."""
+        mine = np.array(values, np.float64)
+        everyones = np.empty((self.size, *mine.shape))
+        wait([self._comm.Iallgather(mine, everyones)])
+        return everyones.sum(axis=0)
+
+    def close(self) -> None:
+        """Free the communicator; channels are closed before."""
+        self._comm.Free()
+
+
+class MpiChannel:
+    """Persistent requests that are started together."""
+
+    def __init__(self, requests: Sequence[MPI.Prequest]) -> None:
+        self._requests = list(requests)
+
+    def start(self) -> None:
+        """See exchange.Channel."""
+        MPI.Prequest.Startall(self._requests)
+
+    def wait(self) -> None:
+        """See exchange.Channel."""
+        wait(self._requests)
+
+    def close(self) -> None:
+        """Free the requests."""
+        for request in self._requests:
+            request.Free()
+        self._requests.clear()
+
+
+def wait(requests: Sequence[MPI.Request]) -> None:
+    """Return when all requests are complete, without keeping a core busy for long."""
+    requests = list(requests)
+    began = time.monotonic()
+    while not MPI.Request.Testall(requests):
+        waited = time.monotonic() - began
+        if waited < SPIN_SECONDS:
+            os.sched_yield()
+        else:
+            time.sleep(min(waited * SLEEP_SHARE, LONGEST_SLEEP))

@@ -1,0 +1,60 @@
+"""Exchanges under mpiexec: the same bits as all blocks in one process, and ranks that wait leave the core to others."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpclcae import config as configuration
+from hpclcae.parallel.inprocess import run_blocks
+from hpclcae.partition import choose_grid
+from tests.mpi.test_launch import MPIEXEC, mpiexec
+from tests.support.blocks import exchange_everything
+
+pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
+ROOT = Path(__file__).parents[2]
+
+#: Uneven, with a stride, both windows of normalisation across blocks; 4 and more blocks a side skip neighbours.
+NETWORK = """
+data = {size = 29, channels = 3}
+stages = [{receptive_field = 9, maps = 2, pooling = 3, lcn = 5, lcn_border = "clip"},
+          {receptive_field = 4, stride = 2, maps = 3, pooling = 2, lcn = 3, lcn_border = "centre"}]
+"""
+
+
+def program(ranks, name, *words, timeout=60):
+    """Run one of programs/ on several ranks; its output by lines."""
+    start = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); runpy.run_module('tests.mpi.programs.{name}')"
+    job = mpiexec(ranks, "-c", start, *words, timeout=timeout)
+    assert job.returncode == 0, job.stderr
+    return job.stdout.splitlines()
+
+
+@pytest.mark.parametrize("ranks, grid, dtype", [
+    (1, "1x1", "float64"), (2, "2x1", "float32"), (2, "1x2", "float64"), (4, "2x2", "float32"), (6, "3x2", "float64"),
+    (6, "1x6", "float32"), (9, "3x3", "float64")])
+def test_mpi_gives_the_bits_of_all_blocks_in_one_process(tmp_path, ranks, grid, dtype):
+    (tmp_path / "network.toml").write_text(NETWORK)
+    program(ranks, "exchange", tmp_path / "network.toml", grid, dtype, tmp_path)
+    config = configuration.loads(NETWORK)
+    expected = run_blocks(ranks, lambda messenger: exchange_everything(
+        config, choose_grid(config, ranks, grid), messenger, np.dtype(dtype).type))
+    for rank, results in enumerate(expected):
+        with np.load(tmp_path / f"{rank}.npz") as found:
+            assert set(found.files) == set(results)
+            for name, array in results.items():
+                assert found[name].dtype == array.dtype and np.array_equal(found[name], array), (rank, name)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_a_messenger_sends_large_messages_in_any_order_and_gives_everything_back(ranks):
+    lines = program(ranks, "messenger")
+    expected = np.array([[[0.1, rank], [1, 2]] for rank in range(ranks)]).sum(axis=0)
+    assert lines == [" ".join(["sums", *map(str, expected.ravel().tolist())])] * ranks
+
+
+def test_a_rank_that_waits_leaves_its_core_to_others():
+    """It waits a second for a message and a second for a sum."""
+    [line] = program(2, "waiting")
+    channel, total, *received = map(float, line.split())
+    assert received == [1] * 4
+    assert channel < 0.2 and total < 0.2
