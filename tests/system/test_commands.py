@@ -36,7 +36,7 @@ def command_lines(lines):
         called = re.match(r"(?:\$ )?(?:.*(?:\|\||&&|;) )?(?:mpiexec -n \d+ )?(?:python -m )?hpclcae (.*)", line.strip())
         if called:
             words = shlex.split(called.group(1).split("  ")[0], comments=True)
-            end = next((i for i, word in enumerate(words) if word in ("|", "&&", "||", ";", ">", "2>")), None)
+            end = next((i for i, word in enumerate(words) if word in ("|", "&&", "||", ";", ">", ">>", "2>")), None)
             found.append(words[:end])
     return found
 
