@@ -36,9 +36,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
                     "hpclcae bench peers --maps-in 8"),
     "bench memory": ("hpclcae.bench.memory", "peak memory of a training step against what it needs",
                      "hpclcae bench memory run/desk.toml"),
+    "bench halo": ("hpclcae.bench.halo", "what the exchanges between blocks send in a training step, and their time",
+                   "hpclcae bench halo run/desk.toml"),
+    "bench scaling": ("hpclcae.bench.scaling", "how much faster several ranks train one network",
+                      "hpclcae bench scaling run/desk.toml --ranks 1 2 4"),
 }
 
-PARALLEL = {"train"}  # commands that run on many ranks
+PARALLEL = {"train", "bench halo"}  # commands that run on many ranks
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -22,6 +22,9 @@ from hpclcae.geometry import StageGeometry, network_geometry
 
 Span = tuple[int, int]  # positions start <= p < stop
 
+#: What a block computes in the time in which it borrows one number: 50 GFLOP/s, 4 bytes at 2 GB/s (notes/partition.md).
+FLOP_PER_NUMBER = 100
+
 
 # ---- along one axis --------------------------------------------------------------------------------------------
 
@@ -170,15 +173,29 @@ def choose_grid(config: Config, blocks: int, text: str = "auto") -> Grid:
 
 
 def fitting_grids(config: Config, blocks: int) -> list[Grid]:
-    """All grids of that many blocks that are not finer than the image, those with the least traffic first.
+    """All grids of that many blocks that are not finer than the image, the best one first.
 
-    Among equals the squarest is first, then the one with more rows: a block with long rows computes and sends
-    in longer runs.
+    That is the one whose busiest block takes the least time. Among equals the squarest is first, then the one with
+    more rows: a block with long rows computes and sends in longer runs.
     """
     grids = [Grid(rows, blocks // rows) for rows in range(1, blocks + 1) if blocks % rows == 0]
     grids = [grid for grid in grids if max(grid.rows, grid.cols) <= config.data.size]
-    return sorted(grids, key=lambda grid: (sum(t.values for t in traffic(config, grid)),
-                                           abs(grid.rows - grid.cols), grid.cols))
+    return sorted(grids, key=lambda grid: (busiest_block(config, grid), abs(grid.rows - grid.cols), grid.cols))
+
+
+def busiest_block(config: Config, grid: Grid) -> float:
+    """Estimate of what a step costs the block with the most to do, in FLOP per image.
+
+    The filters it owns, and the numbers it borrows. The least traffic alone would be a bad guide: grids that
+    leave blocks without work have the least.
+    """
+    joint = config.train.gradient == "joint"
+    flop = 0.0
+    for index, shape in enumerate(network_geometry(config)):
+        rows, cols = -(-shape.filtered[0] // grid.rows), -(-shape.filtered[1] // grid.cols)
+        share = rows * cols / (shape.filtered[0] * shape.filtered[1])
+        flop += share * shape.training_flop(joint and index > 0)
+    return flop + FLOP_PER_NUMBER * sum(exchange.largest for exchange in traffic(config, grid))
 
 
 def check_grid(config: Config, grid: Grid) -> None:
@@ -304,12 +321,6 @@ class BlockPlan:
     grid: Grid
     rank: int
     stages: tuple[StagePlan, ...]
-
-    def pixels(self, config: Config) -> Rectangle:
-        """The part of each image that the block reads: what it holds of the first x, and what whitening needs."""
-        size = config.data.size
-        held = self.stages[0].x.held
-        return held.grown(config.preprocess.whitening // 2, size, size)
 
 
 def plan_block(config: Config, grid: Grid, rank: int) -> BlockPlan:

@@ -219,11 +219,23 @@ def test_blocks_that_wait_for_each_other_are_told_apart_from_slow_ones():
 
 
 def test_waiting_for_a_block_that_has_ended_is_an_error():
+    """Whether it ends before the other waits, or after."""
     def block(messenger):
         if messenger.rank:
             messenger.allreduce_sum(1)
-    with pytest.raises(BlocksStuck, match="1 for 0"):
-        run_blocks(2, block)
+        elif late:
+            np.linalg.svd(np.ones((200, 200)))
+    for late in (False, True):
+        found = []
+
+        def run():
+            with pytest.raises(BlocksStuck, match="1 for 0"):
+                run_blocks(2, block)
+            found.append(True)
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(60)
+        assert found
 
 
 def test_a_slow_block_is_waited_for():

@@ -10,8 +10,8 @@ from hpclcae import config as configuration
 from hpclcae.config import Config, DataConfig, StageConfig
 from hpclcae.errors import InputError
 from hpclcae.geometry import network_geometry, windows
-from hpclcae.partition import (Grid, Rectangle, check_grid, choose_grid, fitting_grids, plan_block, reach, shares,
-                               split, traffic)
+from hpclcae.partition import (FLOP_PER_NUMBER, Grid, Rectangle, busiest_block, check_grid, choose_grid, fitting_grids,
+                               plan_block, reach, shares, split, traffic)
 from tests.conftest import RUN
 
 PAPER = configuration.load(RUN / "paper.toml")
@@ -240,12 +240,10 @@ def test_169_plans_agree_with_the_arithmetic_of_the_paper():
     assert weights == 1_144_863_072
 
 
-def test_pixels_are_what_the_first_filters_see_with_the_margin_of_whitening():
-    first, last = (plan_block(PAPER, Grid(13, 13), rank) for rank in (0, 168))
-    assert first.stages[0].x.held == Rectangle((0, 32), (0, 32))
-    assert first.pixels(PAPER) == Rectangle((0, 39), (0, 39))  # whitening 15: 7 more, the image ends at the other side
-    assert last.pixels(PAPER) == Rectangle((162, 200), (162, 200))
-    assert plan_block(PAPER, Grid(1, 1), 0).pixels(PAPER) == Rectangle((0, 200), (0, 200))
+def test_a_grown_rectangle_ends_where_the_array_ends():
+    first, last = (plan_block(PAPER, Grid(13, 13), rank).stages[0].x.held for rank in (0, 168))
+    assert first == Rectangle((0, 32), (0, 32)) and first.grown(7, 200, 200) == Rectangle((0, 39), (0, 39))
+    assert last.grown(7, 200, 200) == Rectangle((162, 200), (162, 200))
 
 
 # ---- extreme grids -----------------------------------------------------------------------------------------------
@@ -298,13 +296,39 @@ def test_grid_as_text():
         choose_grid(PAPER, 201, "1x201")
 
 
-def test_auto_is_the_grid_with_the_least_traffic():
+def test_auto_is_the_grid_whose_busiest_block_has_least_to_do():
     for blocks in (1, 2, 6, 12, 13, 36):
         grids = fitting_grids(PAPER, blocks)
         assert {(g.rows, g.cols) for g in grids} == {(n, blocks // n) for n in range(1, blocks + 1) if blocks % n == 0}
-        sent = [sum(t.values for t in traffic(PAPER, g)) for g in grids]
-        assert sent == sorted(sent) and choose_grid(PAPER, blocks) == grids[0]
-    assert [str(choose_grid(PAPER, n)) for n in (1, 2, 4, 6, 9, 169)] == ["1x1", "2x1", "2x2", "3x2", "3x3", "13x13"]
+        cost = [busiest_block(PAPER, grid) for grid in grids]
+        assert cost == sorted(cost) and choose_grid(PAPER, blocks) == grids[0]
+    assert [str(choose_grid(PAPER, n)) for n in (1, 2, 4, 6, 9, 144, 169)] \
+        == ["1x1", "2x1", "2x2", "3x2", "3x3", "16x9", "13x13"]
+
+
+def test_the_least_traffic_alone_would_leave_blocks_without_work():
+    desk = configuration.load(RUN / "desk.toml")
+    idle, chosen = Grid(32, 2), choose_grid(desk, 64)
+    assert str(chosen) == "8x8"
+    assert sum(t.values for t in traffic(desk, idle)) < sum(t.values for t in traffic(desk, chosen))
+    tops = [[plan.stages[-1].z.owned.size for plan in plans_of(desk, grid)] for grid in (idle, chosen)]
+    assert min(tops[0]) == 0 < min(tops[1])
+
+
+@pytest.mark.parametrize("gradient", ["joint", "stopped"])
+def test_the_busiest_block_computes_its_filters_and_borrows_its_halos(gradient):
+    stage = {"receptive_field": 4, "pooling": 2, "maps": 3, "lcn": 3}
+    config, grid = network(26, stage, stage, gradient=gradient), Grid(3, 2)
+    plans = plans_of(config, grid)
+    products = [5, 6 if gradient == "joint" else 5]
+    flop = sum(2 * products[i] * max(plan.stages[i].z.owned.size for plan in plans) * 3 * 4 * 4 * (1, 3)[i]
+               for i in range(2))
+    largest = [max(sum(part.positions.size for part in getattr(plan.stages[t.stage], t.array).borrowed)
+                   for plan in plans) * (t.values // sum(part.positions.size for plan in plans for part in
+                                                         getattr(plan.stages[t.stage], t.array).borrowed))
+               for t in traffic(config, grid)]
+    assert busiest_block(config, grid) == pytest.approx(flop + FLOP_PER_NUMBER * sum(largest), rel=1e-12)
+    assert len(largest) == (16 if gradient == "joint" else 13)
 
 
 def test_auto_leaves_out_grids_that_are_finer_than_the_image():
