@@ -394,11 +394,13 @@ def traffic(config: Config, grid: Grid) -> list[Traffic]:
     table = []
     for index, (rows, cols) in enumerate(zip(shares(config, 0, grid.rows), shares(config, 1, grid.cols))):
         stage, shape = config.stages[index], network_geometry(config)[index]
-        maps = {"x": shape.input[2], "z": stage.maps, "h": 2 if stage.lcn_border == "centre" else 1, "g": 1}
+        fields = 2 if stage.lcn_border == "centre" else 1  # of h: its mean over maps, and that of its square
+        maps = {"x": shape.input[2], "z": stage.maps, "h": fields, "g": 1}
+        counts = {array: _count(getattr(rows, array), getattr(cols, array)) for array in maps}
         for array, what in _exchanges(config, index):
-            count = _count(getattr(rows, array), getattr(cols, array))
-            if count.any():
-                values, largest, messages = count * [maps[array], maps[array], 1]
+            if counts[array].any():
+                times = maps[array], maps[array], fields if array == "h" else 1
+                values, largest, messages = counts[array] * times
                 table.append(Traffic(index, array, what, int(values), int(largest), int(messages)))
     return table
 
@@ -418,11 +420,13 @@ def _exchanges(config: Config, index: int) -> list[tuple[str, str]]:
 
 def _count(rows: Share, cols: Share) -> np.ndarray:
     """Positions that are sent, the most that one block borrows of them, and messages."""
-    def along(share: Share) -> tuple[list[int], list[int], list[int]]:
-        """For each block: positions needed, those of them it owns, and the blocks that own them."""
-        needed = [stop - start for start, stop in share.needed]
-        kept = [max(0, stop - start) for start, stop in map(meet, share.needed, share.owned)]
-        return needed, kept, [len(share.borrowed(i)) for i in range(len(needed))]
+    def along(share: Share) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each block: positions needed, those of them it owns, and how many blocks own them."""
+        (start, stop), (own_start, own_stop) = np.transpose(share.needed), np.transpose(share.owned)
+        kept = np.maximum(0, np.minimum(stop, own_stop) - np.maximum(start, own_start))
+        someone = own_start < own_stop  # spans are in order: bisection finds the first and the last owner
+        owners = np.searchsorted(own_start[someone], stop) - np.searchsorted(own_stop[someone], start, "right")
+        return stop - start, kept, np.where(start < stop, owners, 0)
     (rows_needed, rows_kept, row_owners), (cols_needed, cols_kept, col_owners) = along(rows), along(cols)
     kept = np.outer(rows_kept, cols_kept)
     borrowed = np.outer(rows_needed, cols_needed) - kept

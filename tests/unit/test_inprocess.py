@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings, strategies as st
 
 from hpclcae import config as configuration
 from hpclcae.exchange import Alone, Exchange
+from hpclcae.network import Network
 from hpclcae.parallel.inprocess import BlocksStuck, run_blocks
-from hpclcae.partition import Grid, plan_block
+from hpclcae.partition import Grid, plan_block, traffic
 from tests.conftest import RUN
 from tests.support.blocks import arrays, cut, exchange_everything, whole
 from tests.unit.test_partition import network, networks
@@ -158,6 +159,41 @@ def test_one_block_copies_nothing_and_needs_no_messenger():
         exchange.fold(array)
         exchange.close()
     assert np.array_equal(Alone().allreduce_sum([1, 2]), [1, 2])
+
+
+@pytest.mark.parametrize("gradient, border", [("joint", "clip"), ("joint", "centre"), ("stopped", "valid")])
+def test_a_training_step_sends_what_traffic_counts(gradient, border):
+    stage = {"receptive_field": 4, "maps": 2, "pooling": 2, "lcn": 3, "lcn_border": border}
+    config, grid = network(31, stage, stage, {"receptive_field": 2, "maps": 3, "pooling": 2, "lcn": 0},
+                           gradient=gradient), Grid(3, 2)
+
+    class Counting:
+        """A messenger that counts what its channels send."""
+
+        def __init__(self, messenger):
+            self.messenger, self.rank, self.size = messenger, messenger.rank, messenger.size
+            self.allreduce_sum, self.numbers, self.messages = messenger.allreduce_sum, 0, 0
+
+        def channel(self, tag, sends, receives):
+            channel = self.messenger.channel(tag, sends, receives)
+            start = channel.start
+
+            def counted():
+                self.numbers += sum(buffer.size for _, buffer in sends)
+                self.messages += len(sends)
+                start()
+            channel.start = counted
+            return channel
+
+    def block(messenger):
+        counting = Counting(messenger)
+        block_network = Network(config, grid, counting)
+        x = np.ones((*block_network.plan.stages[0].x.held.shape, 1, 4), np.float32)
+        block_network.backward(block_network.forward(block_network.parameters(0), x), lambda name, row, values: None)
+        return counting.numbers, counting.messages
+    numbers, messages = np.sum(run_blocks(grid.size, block), axis=0)
+    table = traffic(config, grid)
+    assert numbers == 4 * sum(t.values for t in table) and messages == sum(t.messages for t in table)
 
 
 # ---- messages ------------------------------------------------------------------------------------------------------

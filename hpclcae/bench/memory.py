@@ -1,0 +1,118 @@
+"""The command ``hpclcae bench memory``: peak memory of a training step against what it cannot do without."""
+import argparse
+import multiprocessing
+import resource
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from hpclcae import config as configuration
+from hpclcae.bench import common
+from hpclcae.bench.common import Report, table
+from hpclcae.config import Config
+from hpclcae.errors import InputError
+from hpclcae.geometry import network_geometry
+from hpclcae.network import Network, trained_stage
+from hpclcae.update_rules import SLOTS, UpdateRule
+
+RUN_DESK = "run/desk.toml"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("configuration", nargs="?", default=RUN_DESK, help=f"TOML file (default {RUN_DESK})")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
+                        help="change one setting, for instance --set update.rule=sgd")
+    common.configure(parser, repeat=2)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    config = configuration.load(args.configuration, args.changes)
+    need = needed(config)
+    _refuse_too_much(sum(need.values()))
+    report = Report("memory", args)
+    print(report.heading())
+    measured = _measure(config, args.repeat)
+    total, peak = sum(need.values()), max(measured.values())
+    case = " ".join([str(args.configuration), *args.changes])
+    lines = [*need.items(), ("needed", total), *measured.items()]
+    for name, size in lines:
+        report.add(case, name, size, "bytes")
+    report.add(case, "peak over needed", peak / total, "ratio")
+    print(f"\n{case}, batch {config.train.batch}, rule {config.update.rule}")
+    print(table([("", ""), ("MB", ",.1f")], [(name, size / 1e6) for name, size in lines]))
+    print(f"\npeak {peak / 1e9:.2f} GB, {peak / total:.2f} of what is needed")
+    return 0
+
+
+def needed(config: Config) -> dict[str, int]:
+    """Bytes that a step cannot do without, however it is written: parameters, update state, activations.
+
+    Activations are those that the gradients are made of: every stage's input, its filtered and pooled maps and
+    its residual.
+    """
+    item, stages, rule = np.dtype(config.train.dtype).itemsize, network_geometry(config), config.update.rule
+    parameters = sum(s.parameters for s in stages) * item
+    kept = [prod(shape) for s in stages for shape in (s.input, s.input, s.filtered, s.pooled)]
+    return {"parameters": parameters, f"state of rule {rule}": parameters * len(SLOTS[rule]),
+            "activations": sum(kept) * config.train.batch * item}
+
+
+def _measure(config: Config, steps: int) -> dict[str, int]:
+    """Run `steps` training steps in a process of their own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(peaks, config, steps).result()
+        except BrokenProcessPool as error:
+            raise InputError("the process that ran the step was killed, most likely for want of memory: choose a "
+                             "smaller train.batch or a machine with more") from error
+
+
+def peaks(config: Config, steps: int) -> dict[str, int]:
+    """Peak resident bytes of this process at the milestones of some training steps on random images."""
+    found = {"measured peak: libraries": peak_resident()}
+    network = Network(config)
+    parameters = network.parameters(config.train.seed)
+    fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
+    rule = UpdateRule(config.update, parameters, fan_in)
+    x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch), dtype=network.dtype)
+    found["measured peak: and parameters"] = peak_resident()
+    for count in range(1, steps + 1):
+        for stage in range(len(network.stages) if config.train.gradient == "greedy" else 1):
+            step = -(-stage * config.train.steps // len(network.stages))
+            only, progress = trained_stage(config, step)
+            rule.begin(progress)
+            network.backward(network.forward(parameters, x, only), rule)
+        found[f"measured peak: and {count} step" + "s" * (count > 1)] = peak_resident()
+    return found
+
+
+def peak_resident() -> int:
+    """Largest resident size of this process so far, bytes."""
+    try:  # getrusage counts what the process was forked from, too
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def _refuse_too_much(size: int) -> None:
+    """Stop before the machine does.
+
+    Raises
+    ------
+    InputError
+        Less memory is available than is needed.
+    """
+    try:
+        available = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        return
+    if size > available:
+        raise InputError(f"a step needs at least {size / 1e9:.1f} GB, {available / 1e9:.1f} GB are available: choose a "
+                         "smaller train.batch or data.size, or update.rule = 'sgd'")
