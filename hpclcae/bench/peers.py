@@ -137,8 +137,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--small", type=common.positive, default=4, metavar="N",
                         help="the same for peers that would take minutes (default 4)")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="what to compute (default both)")
-    parser.add_argument("--limit", type=float, default=10.0, metavar="SECONDS",
-                        help="no further round of a pairing begins after this time (default 10)")
+    parser.add_argument("--limit", type=float, default=5.0, metavar="SECONDS",
+                        help="no further round of a pairing begins after this time (default 5)")
     common.configure(parser, repeat=3)
 
 

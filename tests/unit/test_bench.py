@@ -310,7 +310,7 @@ def test_ratios_are_printed_and_written(problem, capsys):
     peers.compare(problem, [Loops], peers.STEPS, 10, found)
     text = capsys.readouterr().out
     assert len(re.findall(r"^hpclcae( +[\d.]+){2} +1.00 +1.00 +1.00$", text, re.MULTILINE)) == 2
-    assert len(re.findall(r"^loops( +[\d.]+){5}$", text, re.MULTILINE)) == 2
+    assert len(re.findall(r"^loops( +-?[\d.]+){5}$", text, re.MULTILINE)) == 2
     ratios = [row for row in found.rows if row["unit"] == "times the time of hpclcae" and "loops" in row["case"]]
     assert [row["metric"] for row in ratios] == ["forward", "backward", "both"] * 2
 
