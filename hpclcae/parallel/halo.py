@@ -14,7 +14,7 @@ from hpclcae.exchange import Letters
 
 #: A rank that waits looks again and again for so long, then it sleeps in between, for a twentieth of the time that it
 #: has waited: ranks which share its core can compute (measured: ../../notes/partition.md).
-SPIN_SECONDS, SLEEP_SHARE, LONGEST_SLEEP = 300e-6, 1 / 20, 0.5e-3
+SPIN_SECONDS, SLEEP_SHARE, LONGEST_SLEEP = 100e-6, 1 / 20, 0.5e-3
 
 
 class MpiMessenger:
