@@ -1,7 +1,7 @@
 """Halo exchanges: what partition.py planned is carried out, through any kind of messenger.
 
 A block's array holds what the block owns and what it needs (`ExchangePlan.held`), so `fill` writes into its halo and
-`fold` adds to its owned part; the block's own positions are never copied. Both leave arrays of any trailing shape:
+`fold` adds to its owned part; the block's own positions are never copied. Both take arrays of any trailing shape:
 (row, col, map, image), (row, col, image), ...
 
 The messengers: `Alone` here, for one block; parallel/halo.py with MPI; parallel/inprocess.py for all blocks of a

@@ -3,6 +3,8 @@
 Large arrays that are freed and allocated again in every step cost page faults (measured: they doubled
 the time of a step), so each plan asks for its arrays by name and gets the same memory every time.
 """
+import math
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -16,7 +18,7 @@ class Workspace:
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """An uninitialised C-contiguous array; what the same name held before is overwritten."""
         key = name, np.dtype(dtype)
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         if key not in self._buffers or self._buffers[key].size < size:
             self._buffers[key] = np.empty(size, dtype)
         return self._buffers[key][:size].reshape(shape)

@@ -14,6 +14,8 @@ How it is made fast, without im2col and without a gather per position (notes/arc
 * **Strip.** The u input rows under a row of tiles lie in a buffer (col, row modulo u, map, image). There,
   every window of the row of tiles is a contiguous matrix (u u maps_in, image). The next row of tiles
   overwrites only the rows that are new, since weights are stored by row *modulo u* as well.
+* The code of a row of tiles lies as (tile col, image, unit): with the images as rows of the product BLAS is 6 %
+  faster than with them as columns (../notes/performance.md).
 * Scattering (decode, dX) adds inside the matrix product (GEMM with beta = 1) to such a strip.
 
 A plan has fixed geometry and no memory of a step.
@@ -136,7 +138,7 @@ class LocalFilter:
         """
         images = x.shape[-1]
         inputs, residuals, sums = (_Strip(self, work, n, images) for n in ("inputs", "residuals", "sums"))
-        shape = self.tile_cols, self.units, images
+        shape = self.tile_cols, images, self.units
         code, dcode, answer = (work.array(n, shape, self.dtype) for n in ("code", "dcode", "answer"))
         d_encoder, d_decoder = (work.array(n, self.shape[1:], self.dtype) for n in ("d encoder", "d decoder"))
         for j in range(self.tile_rows):
@@ -145,19 +147,19 @@ class LocalFilter:
             if decoder is not None:
                 assert residual is not None
                 residuals.load(residual, j)
-                np.matmul(decoder.weights[j].transpose(0, 2, 1), residuals.windows(), out=answer)
+                np.matmul(residuals.windows().transpose(0, 2, 1), decoder.weights[j], out=answer)
                 decoder.scaled(answer, j, factor)
                 dcode += answer
             if emit is not None:
-                inner_encoder = np.einsum("xub,xub->xu", dcode, code)
+                inner_encoder = np.einsum("xbu,xbu->xu", dcode, code)
                 if decoder is not None:
-                    inner_decoder = np.einsum("xub,xub->xu", answer, code)
+                    inner_decoder = np.einsum("xbu,xbu->xu", answer, code)
                     decoder.scaled(code, j, factor)
-                    np.matmul(residuals.windows(), code.transpose(0, 2, 1), out=d_decoder)
+                    np.matmul(residuals.windows(), code, out=d_decoder)
             encoder.scaled(dcode, j)
             if emit is not None:
                 inputs.load(x, j)
-                np.matmul(inputs.windows(), dcode.transpose(0, 2, 1), out=d_encoder)
+                np.matmul(inputs.windows(), dcode, out=d_encoder)
             if dx is not None:
                 self._scatter_row(encoder.weights[j], dcode, sums, j)
                 sums.retire(dx, j)
@@ -177,9 +179,9 @@ class LocalFilter:
     # ---- one row of tiles ----------------------------------------------------------------------------
 
     def _encode_row(self, encoder: Filters, inputs: "_Strip", z: np.ndarray, j: int, work: Workspace) -> np.ndarray:
-        """Encode one row of tiles into `z`; returns it as (tile col, unit, image)."""
-        code = work.array("code", (self.tile_cols, self.units, z.shape[-1]), self.dtype)
-        np.matmul(encoder.weights[j].transpose(0, 2, 1), inputs.windows(), out=code)
+        """Encode one row of tiles into `z`; returns it as (tile col, image, unit)."""
+        code = work.array("code", (self.tile_cols, z.shape[-1], self.units), self.dtype)
+        np.matmul(inputs.windows().transpose(0, 2, 1), encoder.weights[j], out=code)
         encoder.scaled(code, j)
         self._to_positions(code, z, j)
         return code
@@ -189,14 +191,14 @@ class LocalFilter:
         sums.clear_new_rows(j)
         for i in range(self.tile_cols):
             # Row-major (input, image) += (input, unit) (unit, image), seen by BLAS as its transpose.
-            self._gemm(1.0, code[i].T, weights[i].T, 1.0, sums.window(i).T, overwrite_c=1)
+            self._gemm(1.0, code[i].T, weights[i].T, 1.0, sums.window(i).T, trans_a=1, overwrite_c=1)
 
     # ---- layout --------------------------------------------------------------------------------------
 
     def _to_positions(self, code: np.ndarray, z: np.ndarray, j: int) -> None:
-        """Copy (tile col, unit, image) of tile row j to its positions of z (row, col, map, image)."""
+        """Copy (tile col, image, unit) of tile row j to its positions of z (row, col, map, image)."""
         t = self.tile
-        tiles = code.reshape(self.tile_cols, t, t, self.maps, -1)
+        tiles = code.reshape(self.tile_cols, -1, t, t, self.maps).transpose(0, 2, 3, 4, 1)
         for a in range(min(t, self.out_rows - j * t)):
             for b in range(t):
                 columns = z[j * t + a, b::t]
@@ -205,7 +207,7 @@ class LocalFilter:
     def _to_tiles(self, z: np.ndarray, j: int, code: np.ndarray) -> None:
         """The reverse of `_to_positions`; padding positions become zero."""
         t = self.tile
-        tiles = code.reshape(self.tile_cols, t, t, self.maps, -1)
+        tiles = code.reshape(self.tile_cols, -1, t, t, self.maps).transpose(0, 2, 3, 4, 1)
         for a in range(t):
             for b in range(t):
                 columns = z[j * t + a, b::t] if j * t + a < self.out_rows else z[:0, 0]

@@ -32,9 +32,9 @@ class Filters:
     scale: np.ndarray | None = None
 
     def scaled(self, code: np.ndarray, j: int, factor: float = 1.0) -> None:
-        """Multiply code (tile col, unit, image) of tile row j in place by factor and the filters' scale."""
+        """Multiply code (tile col, image, unit) of tile row j in place by factor and the filters' scale."""
         if self.scale is not None:
-            code *= (self.scale[j] * code.dtype.type(factor))[..., None]
+            code *= (self.scale[j] * code.dtype.type(factor))[:, None, :]
         elif factor != 1.0:
             code *= code.dtype.type(factor)
 
