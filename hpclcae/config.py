@@ -84,7 +84,7 @@ class TrainConfig:
 @dataclass(frozen=True)
 class ParallelConfig:
     """How the work is spread over ranks (mpiexec, srun); it changes who computes, not what."""
-    grid: str = "auto"               # blocks that share one network, ROWSxCOLUMNS; auto: the least communication
+    grid: str = "auto"               # blocks that share one network, ROWSxCOLUMNS; auto: see partition.py
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """The command ``hpclcae show``: what a configuration means in layers, parameters, memory and FLOP."""
 import argparse
+from pathlib import Path
 
-from hpclcae import config as configuration
+from hpclcae import config as configuration, partition_picture
 from hpclcae.config import Config
+from hpclcae.errors import InputError
 from hpclcae.geometry import StageGeometry, network_geometry, pixels_seen, training_flop
 from hpclcae.layers.local_filter import LocalFilter
+from hpclcae.partition import choose_grid
 from hpclcae.update_rules import SLOTS
 
 
@@ -13,12 +16,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("configuration", help="TOML file, for instance run/paper.toml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set data.size=100")
+    parser.add_argument("--grid", metavar="ROWSxCOLUMNS", help="of blocks, for --partition, for instance 13x13")
+    parser.add_argument("--partition", type=Path, metavar="PNG",
+                        help="draw who owns and who needs what in the first stage on that grid (extra: figures)")
     parser.add_argument("--settings", action="store_true", help="print the resolved configuration instead")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     config = configuration.load(args.configuration, args.changes)
+    if args.partition is not None:
+        if args.grid is None:
+            raise InputError("--partition needs a grid: add for instance --grid 2x3")
+        rows, _, cols = args.grid.partition("x")
+        blocks = int(rows) * int(cols) if rows.isdecimal() and cols.isdecimal() else 1
+        partition_picture.write(config, choose_grid(config, blocks, args.grid), args.partition)
+        print(args.partition)
+        return 0
     print(configuration.dumps(config) if args.settings else describe(config))
     return 0
 

@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="end after this step with a checkpoint; the schedule is still that of train.steps")
     parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
                         help="blocks of ranks that share the network under mpiexec or srun, for instance 2x1; auto "
-                        "(default): the one with the least communication")
+                        "(default): the one whose busiest block has the least to do")
 
 
 def run(args: argparse.Namespace) -> int:

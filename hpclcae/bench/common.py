@@ -197,7 +197,7 @@ def machine() -> dict[str, Any]:
 def versions(libraries: Sequence[str] = ()) -> dict[str, str]:
     """Versions of Python and of the libraries that do the work."""
     found = {"python": platform.python_version()}
-    for name in ("hpclcae", "numpy", "scipy", "numexpr", *libraries):
+    for name in ("hpclcae", "numpy", "scipy", *libraries):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

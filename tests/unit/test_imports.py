@@ -30,7 +30,7 @@ ROWS = [
     {"cli", "__main__"},
 ]
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
-LIBRARIES = {"numpy", "scipy", "numexpr", "tqdm", "h5py"}   # the core's: may be imported at the top of any module
+LIBRARIES = {"numpy", "scipy", "tqdm", "h5py"}   # the core's: may be imported at the top of any module
 LAZY = {"PIL", "av", "matplotlib"}                           # of an extra: never at the top
 
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
@@ -142,9 +142,8 @@ def test_commands_that_need_neither_mpi_nor_pictures_do_not_load_them(tiny_datas
 THREADS = """
 import os
 import hpclcae
-import numpy as np, scipy.linalg.blas, numexpr
+import numpy as np, scipy.linalg.blas
 a = np.ones((600, 600), np.float32)
-numexpr.evaluate("a + a")
 scipy.linalg.blas.sgemm(1.0, a @ a, a)
 print(len(os.listdir("/proc/self/task")))
 """
@@ -158,4 +157,4 @@ def test_a_rank_computes_with_one_thread_unless_it_is_told_otherwise():
                                   env=environment | variables, timeout=60).stdout)
     assert threads() == 1
     if (os.cpu_count() or 1) > 1:
-        assert threads(OPENBLAS_NUM_THREADS="2", NUMEXPR_NUM_THREADS="2") > 1
+        assert threads(OPENBLAS_NUM_THREADS="2") > 1
