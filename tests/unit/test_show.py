@@ -27,7 +27,7 @@ def test_the_paper_on_one_screen(capsys):
 
 def test_every_sublayer_has_its_row(capsys):
     text = printed(capsys, RUN / "desk.toml")
-    assert [len(re.findall(word, text)) for word in ("filter, tied", "L2 pooling", "contrast norm.")] == [3, 3, 1]
+    assert [len(re.findall(word, text)) for word in ("filter, untied", "L2 pooling", "contrast norm.")] == [3, 3, 0]
     shapes = [(c.filtered, c.pooled) for c in Network(configuration.load(RUN / "desk.toml")).geometry]
     for shape in (s for pair in shapes for s in pair):
         assert "x".join(map(str, shape)) in text
