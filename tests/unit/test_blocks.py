@@ -65,7 +65,7 @@ def computed(config, grid):
 @pytest.mark.parametrize("border", ["clip", "valid", "centre"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_any_grid_equals_one_block(border, variant):
-    # "centre" subtracts two near-equal numbers in float32, so rounding in another order shows there (notes/equations.md).
+    # "centre" subtracts near-equal numbers, so in float32 rounding in another order shows (notes/equations.md).
     for dtype, tolerance in (("float64", 1e-12), ("float32", 2e-5 if border == "centre" else 1e-5)):
         config = network_config(border, variant, dtype)
         expected = computed(config, Grid(1, 1))
