@@ -42,10 +42,10 @@ def wheel(folder, name, version, files):
 BACKEND = """
 import os
 def prepare_metadata_for_build_wheel(folder, settings=None):
-    os.mkdir(f"{folder}/d.dist-info")
-    with open(f"{folder}/d.dist-info/METADATA", "w") as file:
+    os.mkdir(f"{folder}/desks_made-0.1.dist-info")
+    with open(f"{folder}/desks_made-0.1.dist-info/METADATA", "w") as file:
         file.write("Metadata-Version: 2.1\\nName: desks-made\\nVersion: 0.1\\n")
-    return "d.dist-info"
+    return "desks_made-0.1.dist-info"
 def build_wheel(*arguments):
     raise RuntimeError("it must not be built")
 """
