@@ -12,7 +12,10 @@ from hpclcae.parallel.halo import MpiMessenger
 
 #: What is wrong with a configuration is wrong on every rank. The first one says so and ends the job; the
 #: others give it this long before they speak for themselves.
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 4.0
+#: Between a message and the end of the job: the launcher kills all ranks at once, and what it has not read by then
+#: from their pipes is lost (seen with MPICH's mpiexec).
+LINGER_SECONDS = 1.0
 
 
 def run_on_all_ranks(name: str, program: Callable[[Messenger], None]) -> int:
@@ -40,4 +43,5 @@ def _end(world: MPI.Intracomm, message: str, code: int = 1) -> None:
         time.sleep(PATIENCE_SECONDS)
         message = f"rank {world.rank} of {world.size}: {message}"
     print(message, file=sys.stderr, flush=True)
+    time.sleep(LINGER_SECONDS)
     world.Abort(code)
