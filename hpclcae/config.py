@@ -66,6 +66,9 @@ class UpdateConfig:
     momentum: float = 0.9            # momentum; adam: first moment
     second_moment: float = 0.99      # adam
     schedule: Literal["constant", "halfway"] = "halfway"  # halfway: falls linearly to 0 over the second half
+    clip: float = 0.0                # largest norm of the gradient of one filter; 0: none
+    staleness_scaled: bool = False   # divide the rate by 1 + the updates that a gradient has missed (servers only)
+    delay_compensation: float = 0.0  # lambda of DC-ASGD (Zheng et al. 2017); 0: none (servers only)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,20 @@ class TrainConfig:
 class ParallelConfig:
     """How the work is spread over ranks (mpiexec, srun); it changes who computes, not what."""
     grid: str = "auto"               # blocks that share one network, ROWSxCOLUMNS; auto: see partition.py
+    servers: int = 0                 # ranks that hold the parameters; 0: every block updates its own
+    replicas: int = 1                # copies of the network, each trains on its own portion of the images
+    placement: Literal["beside", "apart"] = "beside"  # servers spread over the workers' nodes, or on nodes of their own
+    transport: Literal["auto", "rma", "messages"] = "auto"  # one-sided sums, or messages that the server answers
+    window: Literal["allocate", "create"] = "allocate"  # memory of RMA windows: MPI's (shared on a node), or NumPy's
+    consistency: Literal["asynchronous", "bounded", "synchronous"] = "asynchronous"  # who waits for whom
+    staleness: int = 4               # bounded: pushes that a replica may be ahead of the slowest one
+    backup: int = 0                  # synchronous: replicas that a push does not wait for; their gradients are dropped
+    fetch_every: int = 1             # steps between fetches of the parameters
+    push_every: int = 1              # steps whose gradients are summed before a push
+    overlap: bool = True             # fetch while computing, so with parameters one fetch older; not if synchronous
+    elastic: float = 0.0             # elastic averaging (Zhang et al. 2015): pull towards the servers' average; 0: none
+    warm_start: int = 0              # steps that the first replica makes before the others join
+    log_events: bool = False         # servers write down who applied what against which version (hpclcae replay)
 
 
 @dataclass(frozen=True)
@@ -218,12 +235,15 @@ _RANGES: dict[str, tuple[float, bool]] = {
     "update.rate": (0, False), "update.momentum": (0, True), "update.second_moment": (0, True),
     "train.steps": (1, True), "train.batch": (1, True), "train.seed": (0, True),
     "train.checkpoint_every": (1, True), "train.keep": (1, True), "train.log_every": (1, True),
+    "parallel.servers": (0, True), "parallel.replicas": (1, True), "parallel.staleness": (0, True),
+    "parallel.backup": (0, True), "parallel.fetch_every": (1, True), "parallel.push_every": (1, True),
+    "parallel.elastic": (0, True), "parallel.warm_start": (0, True),
 }
 
 
 def _check(config: Config, where: str) -> None:
     """Refuse values that no run could use; what depends on geometry is checked in geometry.py."""
-    sections = [(n, getattr(config, n), n) for n in ("data", "preprocess", "update", "train")]
+    sections = [(n, getattr(config, n), n) for n in ("data", "preprocess", "update", "train", "parallel")]
     sections += [("stages", stage, f"stages.{i}") for i, stage in enumerate(config.stages)]
     for rule, section, name in sections:
         for f in dataclasses.fields(section):
@@ -243,6 +263,33 @@ def _check(config: Config, where: str) -> None:
     for name in ("momentum", "second_moment"):
         if not getattr(config.update, name) < 1:
             raise InputError(f"{where}: update.{name} = {getattr(config.update, name)}; it must be below 1")
+    _check_parallel(config, where)
+
+
+def _check_parallel(config: Config, where: str) -> None:
+    """Refuse combinations that cannot work."""
+    p, u = config.parallel, config.update
+    def refuse(key: str, why: str) -> InputError:
+        section, name = key.split(".")
+        return InputError(f"{where}: {key} = {getattr(getattr(config, section), name)}: {why}")
+    if p.replicas > 1 and not p.servers:
+        raise refuse("parallel.replicas", "replicas meet at parameter servers; set parallel.servers = 1 or more")
+    if p.backup >= p.replicas:
+        raise refuse("parallel.backup", f"it must be below parallel.replicas = {p.replicas}")
+    if p.elastic >= 1:
+        raise refuse("parallel.elastic", "it must be below 1 (the paper's beta / replicas; try 0.5 / replicas)")
+    if p.elastic and (p.consistency != "asynchronous" or u.delay_compensation or u.staleness_scaled):
+        raise refuse("parallel.elastic", "replicas exchange parameters, not gradients: it goes with parallel.consistency = "
+                     "'asynchronous', without update.delay_compensation and update.staleness_scaled")
+    if p.elastic and p.fetch_every != p.push_every:
+        raise refuse("parallel.push_every", f"elastic averaging fetches and pushes together: parallel.fetch_every = "
+                     f"{p.fetch_every} must be the same")
+    sums_alone = u.rule == "sgd" or p.elastic
+    if p.transport == "rma" and not (sums_alone and p.consistency == "asynchronous" and not u.delay_compensation
+                                     and not p.log_events):
+        raise refuse("parallel.transport", "one-sided sums need update.rule = 'sgd' (or parallel.elastic), "
+                     "parallel.consistency = 'asynchronous', no update.delay_compensation and no parallel.log_events; "
+                     "'auto' chooses messages for the others")
 
 
 def flatten(config: Config) -> types.MappingProxyType[str, Any]:
