@@ -233,6 +233,7 @@ _RANGES: dict[str, tuple[float, bool]] = {
     "stages.lcn": (0, True), "stages.lcn_sigma": (0, False), "stages.lcn_floor": (0, False),
     "stages.sparsity": (0, True), "stages.weight": (0, True), "stages.tile": (0, True),
     "update.rate": (0, False), "update.momentum": (0, True), "update.second_moment": (0, True),
+    "update.clip": (0, True), "update.delay_compensation": (0, True),
     "train.steps": (1, True), "train.batch": (1, True), "train.seed": (0, True),
     "train.checkpoint_every": (1, True), "train.keep": (1, True), "train.log_every": (1, True),
     "parallel.servers": (0, True), "parallel.replicas": (1, True), "parallel.staleness": (0, True),
@@ -269,6 +270,7 @@ def _check(config: Config, where: str) -> None:
 def _check_parallel(config: Config, where: str) -> None:
     """Refuse combinations that cannot work."""
     p, u = config.parallel, config.update
+
     def refuse(key: str, why: str) -> InputError:
         section, name = key.split(".")
         return InputError(f"{where}: {key} = {getattr(getattr(config, section), name)}: {why}")
@@ -279,8 +281,8 @@ def _check_parallel(config: Config, where: str) -> None:
     if p.elastic >= 1:
         raise refuse("parallel.elastic", "it must be below 1 (the paper's beta / replicas; try 0.5 / replicas)")
     if p.elastic and (p.consistency != "asynchronous" or u.delay_compensation or u.staleness_scaled):
-        raise refuse("parallel.elastic", "replicas exchange parameters, not gradients: it goes with parallel.consistency = "
-                     "'asynchronous', without update.delay_compensation and update.staleness_scaled")
+        raise refuse("parallel.elastic", "replicas exchange parameters, not gradients: it goes with parallel.consistency "
+                     "= 'asynchronous', without update.delay_compensation and update.staleness_scaled")
     if p.elastic and p.fetch_every != p.push_every:
         raise refuse("parallel.push_every", f"elastic averaging fetches and pushes together: parallel.fetch_every = "
                      f"{p.fetch_every} must be the same")

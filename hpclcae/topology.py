@@ -44,10 +44,10 @@ def blocks_of(ranks: int, servers: int, replicas: int, blocks: int | None = None
     found, rest = divmod(ranks - servers, replicas)
     if found < 1 or rest or blocks not in (None, found):
         sizes = [servers + replicas * b for b in ([blocks] if blocks else range(1, 5))]
-        raise InputError(f"{ranks} processes were launched; {servers} servers (parallel.servers) and {replicas} replicas "
-                         f"(parallel.replicas) of {blocks or 'any number of'} blocks (parallel.grid) need "
-                         f"{', '.join(map(str, sizes))}{'' if blocks else ', ...'}: start as many (hpclcae launch does), "
-                         "or change the configuration")
+        raise InputError(f"{ranks} processes were launched; {servers} servers (parallel.servers) and {replicas} "
+                         f"replicas (parallel.replicas) of {blocks or 'any number of'} blocks (parallel.grid) need "
+                         f"{', '.join(map(str, sizes))}{'' if blocks else ', ...'}: start as many (hpclcae launch "
+                         "does), or change the configuration")
     return found
 
 
@@ -76,8 +76,8 @@ def roles(nodes: Sequence[str], servers: int, replicas: int, blocks: int, placem
         serving = [rank for ranks in list(members.values()) for rank in ranks][len(nodes) - servers:]
         shared = {nodes[r] for r in serving} & {nodes[r] for r in range(len(nodes)) if r not in serving}
         if shared:
-            raise InputError(f"parallel.placement = 'apart': node {sorted(shared)[0]} would have servers and workers; give "
-                             f"whole nodes to the {servers} servers, or use 'beside'")
+            raise InputError(f"parallel.placement = 'apart': node {sorted(shared)[0]} would have servers and workers; "
+                             f"give whole nodes to the {servers} servers, or use 'beside'")
     else:
         spare = {node: list(ranks) for node, ranks in members.items()}
         serving = []
