@@ -71,8 +71,7 @@ class Stage:
         self.config, self.geometry, self.name, self.dtype = config, geometry, name, np.dtype(dtype)
         self.plan = plan = plan or whole_stage(config, geometry)
         messenger = messenger or Alone()
-        self.filter = LocalFilter(*plan.x.needed.shape, geometry.input[2], config.maps, config.receptive_field,
-                                  config.stride, config.tile, dtype)
+        self.filter = filter_plan(config, geometry, dtype, plan)
         self.pooling = L2Pooling(*plan.z.needed.shape, config.pooling, config.pooling_stride, config.epsilon)
         self.norm = ContrastNorm(*geometry.pooled, config.lcn, config.lcn_sigma, config.lcn_floor, config.lcn_border,
                                  plan, messenger) if config.lcn else None
@@ -85,8 +84,7 @@ class Stage:
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of this block's weights, in the kernel's layout (layers/local_filter.py)."""
-        names = ["encode"] if self.config.weights == "tied" else ["encode", "decode"]
-        return {f"{self.name}/{n}": self.filter.shape for n in names}
+        return {name: self.filter.shape for name in parameter_names(self.config, self.name)}
 
     def initialise(self, parameters: ParameterVector, seed: int, index: int) -> None:
         """Random filters, the decoder equal to the encoder: of norm 1 where the norm is "unit", else of norm `gain`.
@@ -205,6 +203,17 @@ class Stage:
 
     def _kept(self, name: str, rectangle: Rectangle, *trailing: int) -> np.ndarray:
         return self._keep.array(name, (*rectangle.shape, *trailing), self.dtype)
+
+
+def parameter_names(config: StageConfig, name: str) -> list[str]:
+    """Names of a stage's parameters: "stage1/encode", and "stage1/decode" if the decoder has weights of its own."""
+    return [f"{name}/{part}" for part in (["encode"] if config.weights == "tied" else ["encode", "decode"])]
+
+
+def filter_plan(config: StageConfig, geometry: StageGeometry, dtype: DTypeLike, plan: StagePlan) -> LocalFilter:
+    """The kernel's plan of the part of a stage that one block computes."""
+    return LocalFilter(*plan.x.needed.shape, geometry.input[2], config.maps, config.receptive_field, config.stride,
+                       config.tile, dtype)
 
 
 def sum_of_squares(a: np.ndarray) -> float:

@@ -21,7 +21,7 @@ ROWS = [
     {"errors", "progress", "files", "timers", "topology", "workspace", "parameters"},  # nothing of this package
     {"config", "geometry", "partition", "exchange"},         # what an experiment is, and who computes which part
     {"layers"},                                              # numerics: one sublayer a file
-    {"stage", "network", "update_rules", "preprocess"},      # numerics: what they make up
+    {"stage", "network", "update_rules", "preprocess", "shards"},      # numerics: what they make up
     {"dataset", "minibatch", "checkpoint"},                  # files
     {"data"},                                                # commands that make datasets
     {"parallel"},                                            # MPI
