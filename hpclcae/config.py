@@ -281,8 +281,8 @@ def _check_parallel(config: Config, where: str) -> None:
     if p.elastic >= 1:
         raise refuse("parallel.elastic", "it must be below 1 (the paper's beta / replicas; try 0.5 / replicas)")
     if p.elastic and (p.consistency != "asynchronous" or u.delay_compensation or u.staleness_scaled):
-        raise refuse("parallel.elastic", "replicas exchange parameters, not gradients: it goes with "
-                     "parallel.consistency = 'asynchronous', without update.delay_compensation and update.staleness_scaled")
+        raise refuse("parallel.elastic", "replicas exchange parameters, not gradients: use parallel.consistency = "
+                     "'asynchronous', no update.delay_compensation and no update.staleness_scaled")
     if p.elastic and p.fetch_every != p.push_every:
         raise refuse("parallel.push_every", f"elastic averaging fetches and pushes together: parallel.fetch_every = "
                      f"{p.fetch_every} must be the same")
