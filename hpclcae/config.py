@@ -81,6 +81,7 @@ class TrainConfig:
     gradient: Literal["joint", "stopped", "greedy"] = "joint"  # see network.py
     checkpoint_every: int = 200      # steps between checkpoints; one is always written at the end
     keep: int = 2                    # newest checkpoints to keep
+    keep_every: int = 0              # also keep checkpoints of steps that this divides; 0: none
     log_every: int = 10              # steps between lines of metrics
 
 
@@ -235,7 +236,8 @@ _RANGES: dict[str, tuple[float, bool]] = {
     "update.rate": (0, False), "update.momentum": (0, True), "update.second_moment": (0, True),
     "update.clip": (0, True), "update.delay_compensation": (0, True),
     "train.steps": (1, True), "train.batch": (1, True), "train.seed": (0, True),
-    "train.checkpoint_every": (1, True), "train.keep": (1, True), "train.log_every": (1, True),
+    "train.checkpoint_every": (1, True), "train.keep": (1, True),
+    "train.keep_every": (0, True), "train.log_every": (1, True),
     "parallel.servers": (0, True), "parallel.replicas": (1, True), "parallel.staleness": (0, True),
     "parallel.backup": (0, True), "parallel.fetch_every": (1, True), "parallel.push_every": (1, True),
     "parallel.elastic": (0, True), "parallel.warm_start": (0, True),
@@ -283,9 +285,11 @@ def _check_parallel(config: Config, where: str) -> None:
     if p.elastic and (p.consistency != "asynchronous" or u.delay_compensation or u.staleness_scaled):
         raise refuse("parallel.elastic", "replicas exchange parameters, not gradients: use parallel.consistency = "
                      "'asynchronous', no update.delay_compensation and no update.staleness_scaled")
-    if p.elastic and p.fetch_every != p.push_every:
-        raise refuse("parallel.push_every", f"elastic averaging fetches and pushes together: parallel.fetch_every = "
-                     f"{p.fetch_every} must be the same")
+    if (p.elastic or p.consistency == "synchronous") and p.fetch_every != p.push_every:
+        raise refuse("parallel.push_every", "synchronous training and elastic averaging fetch and push together: "
+                     f"parallel.fetch_every = {p.fetch_every} must be the same")
+    if p.backup and p.consistency != "synchronous":
+        raise refuse("parallel.backup", "only parallel.consistency = 'synchronous' has backup replicas")
     sums_alone = u.rule == "sgd" or p.elastic
     if p.transport == "rma" and not (sums_alone and p.consistency == "asynchronous" and not u.delay_compensation
                                      and not p.log_events):

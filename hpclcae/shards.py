@@ -95,3 +95,35 @@ def deal(chunks: Sequence[Sequence[Chunk]], servers: int) -> list[list[int]]:
             before += chunk.size
         owners.append(mine)
     return owners
+
+
+class Shards:
+    """The chunks of all blocks and the server of each.
+
+    Attributes
+    ----------
+    chunks : list of list of Chunk
+        Of every block.
+    owners : list of list of int
+        Server of every chunk of every block.
+    """
+
+    def __init__(self, config: Config, grid: Grid, servers: int) -> None:
+        self.servers = servers
+        self.chunks = all_chunks(config, grid, servers)
+        self.owners = deal(self.chunks, servers)
+
+    def held_by(self, server: int) -> list[Chunk]:
+        """A server's chunks, in order of blocks."""
+        return [chunk for chunks, owners in zip(self.chunks, self.owners)
+                for chunk, owner in zip(chunks, owners) if owner == server]
+
+    def spans(self, block: int) -> dict[int, tuple[range, int]]:
+        """Where a block's chunks are: server -> (their numbers within the block, number of the first at the server)."""
+        spans: dict[int, tuple[range, int]] = {}
+        owners = self.owners[block]
+        for server in sorted(set(owners)):
+            first = owners.index(server)
+            before = sum(row.count(server) for row in self.owners[:block])
+            spans[server] = range(first, first + owners.count(server)), before
+        return spans

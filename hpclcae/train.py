@@ -24,6 +24,7 @@ from hpclcae.minibatch import MinibatchStream
 from hpclcae.network import Network, trained_stage
 from hpclcae.partition import choose_grid
 from hpclcae.progress import SECONDS_BETWEEN_LINES
+from hpclcae.signals import Requests, requests
 from hpclcae.stage import StageState, Terms
 from hpclcae.timers import Timers
 from hpclcae.topology import launched
@@ -32,8 +33,8 @@ from hpclcae.update_rules import UpdateRule
 #: An objective this many times larger than at first has diverged, though it may still be finite.
 DIVERGED = 1000.0
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule follows.
-_MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.log_every", "data.train", "data.test",
-               "parallel.grid"}
+_MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every", "train.log_every",
+               "data.train", "data.test", "parallel.grid"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +126,10 @@ class Trainer:
                           state.counts, state.seconds)
 
     def train(self, stop_at: int | None = None) -> None:
-        """Train to the last step (or `stop_at`), with metrics and checkpoints on the way."""
+        """Train to the last step (or `stop_at`), with metrics and checkpoints on the way.
+
+        USR1 asks for a checkpoint after the current step, TERM for one and the end (signals.py).
+        """
         settings = self.config.train
         last = min(settings.steps, stop_at or settings.steps)
         if self.writes:
@@ -133,8 +137,8 @@ class Trainer:
         began = time.monotonic() - self.state.seconds
         saved = None
         try:
-            with closing(_Report(self.config, self.state.step, last, self.folder / "metrics.jsonl",
-                                 self.writes)) as report:
+            with requests() as asked, closing(_Report(self.config, self.state.step, last,
+                                                      self.folder / "metrics.jsonl", self.writes)) as report:
                 for step in range(self.state.step, last):
                     with self.timers("read"):
                         images = self.stream.images(step, self.prepare.pixels)
@@ -143,10 +147,13 @@ class Trainer:
                     terms = self.step(step, x)
                     self.state.step, self.state.seconds = step + 1, time.monotonic() - began
                     report.step(self.state.step, terms, self.rule.rate, self.state.seconds)
-                    if self.state.step % settings.checkpoint_every == 0 or self.state.step == last:
+                    wanted, end = self._agree(asked)
+                    if wanted or self.state.step % settings.checkpoint_every == 0 or self.state.step == last:
                         with self.timers("checkpoint"):
                             self._forward(step, x)  # what is saved is known to give a finite objective
                             saved = self.save()
+                    if end:
+                        break
         except KeyboardInterrupt:
             newest = checkpoint.saved(self.folder / "checkpoints")
             where = f"--resume goes on from {newest[-1]}" if newest else "no checkpoint was due yet"
@@ -155,6 +162,17 @@ class Trainer:
         if self.writes:
             print(f"step {self.state.step} of {settings.steps}: {saved or 'nothing left to do'}; "
                   f"{self.timers.summary()}")
+
+    def _agree(self, asked: Requests) -> tuple[bool, bool]:
+        """Whether to save now, and whether to end: a signal reaches the ranks in different steps, they decide together.
+
+        A checkpoint is asked for on every rank, and the first one counts, so that it is written once.
+        """
+        mine = [asked.checkpoint and self.messenger.rank == 0, asked.end]
+        save, end = self.messenger.allreduce_sum(mine) > 0
+        if save:
+            asked.checkpoint = False
+        return bool(save or end), bool(end)
 
     def step(self, step: int, x: np.ndarray) -> list[Terms | None]:
         """One training step on prepared images (row, col, channel, image); the terms of every stage."""

@@ -5,9 +5,10 @@ Each rule is elementwise, so a row of tiles can be updated as soon as its gradie
 Rules of the form "add a multiple" use BLAS, one pass each at the memory's speed; the others take pieces that stay in
 cache through all their terms. Both were faster than numexpr's fused expressions (notes/decisions.md).
 """
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.linalg.blas import get_blas_funcs
 
 from hpclcae.config import UpdateConfig
@@ -20,62 +21,51 @@ CHUNK = 32768  # numbers that are updated at a time
 TINY = 1e-12   # keeps a weight without any gradient from 0 / 0
 
 
-class UpdateRule:
-    """Applies rows of gradients in place; it is an `emit` for Network.backward.
+class Rule:
+    """One rule's arithmetic on flat arrays; it has scratch, and no memory of its own.
 
-    Parameters
-    ----------
-    config : UpdateConfig
-    parameters : ParameterVector
-    fan_in : dict of str to int
-        Inputs of one filter of each parameter. The rate of sgd and momentum is in units of 1/fan-in: the curvature
-        of the reconstruction grows with a filter's inputs, so one number suits all stages. That of adagrad and
-        adam is in units of a typical weight, 1/sqrt(fan-in).
-
-    Attributes
-    ----------
-    rate : float
-        Of the current step; set it with `begin`.
-    state : dict of str to ParameterVector
-        The rule's memory, in the parameters' layout.
-    counts : dict of str to int
-        Updates that each parameter has had (adam's bias correction).
+    fan_in is the number of inputs of one filter. The rate of sgd and momentum is in units of 1/fan-in: the curvature of
+    the reconstruction grows with a filter's inputs, so one number suits all stages. That of adagrad and adam is in
+    units of a typical weight, 1/sqrt(fan-in).
     """
 
-    def __init__(self, config: UpdateConfig, parameters: ParameterVector, fan_in: dict[str, int]) -> None:
-        self.config, self.parameters, self.fan_in = config, parameters, fan_in
-        self.rate = config.rate
-        self.state = {slot: parameters.like() for slot in SLOTS[config.rule]}
-        self.counts = dict.fromkeys(parameters.views, 0)
-        self._scratch = np.empty(CHUNK, parameters.vector.dtype)
-        self._axpy, self._scal = get_blas_funcs(("axpy", "scal"), dtype=parameters.vector.dtype)
+    def __init__(self, config: UpdateConfig, dtype: DTypeLike) -> None:
+        self.config = config
+        self.slots = SLOTS[config.rule]
+        self._scratch = np.empty(CHUNK, dtype)
+        self._axpy, self._scal = get_blas_funcs(("axpy", "scal"), dtype=dtype)
 
-    def begin(self, progress: float) -> None:
-        """Set the rate for a step; `progress` is 0 at the first and near 1 at the last step."""
+    def rate(self, progress: float) -> float:
+        """The rate where training stands; `progress` is 0 at the first and near 1 at the last step."""
         falling = min(1.0, 2 * (1 - progress)) if self.config.schedule == "halfway" else 1.0
-        self.rate = self.config.rate * falling
+        return self.config.rate * falling
 
-    def __call__(self, name: str, row: int, gradient: np.ndarray) -> None:
-        """Update row `row` of parameter `name`."""
-        if row == 0:
-            self.counts[name] += 1
-        w = self.parameters[name][row]
-        slots = [self.state[slot][name][row] for slot in self.state]
-        if self.config.rule == "sgd":
-            self._axpy(gradient.ravel(), w.ravel(), a=-self.rate / self.fan_in[name])
-        elif self.config.rule == "momentum":
-            velocity = slots[0].ravel()
+    def apply(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], rate: float, fan_in: int,
+              count: int) -> None:
+        """Update w (n,) with gradient (n,) in place.
+
+        Parameters
+        ----------
+        slots : sequence of ndarray (n,)
+            The rule's memory (SLOTS), changed too.
+        count : int
+            Updates that w has had, with this one.
+        """
+        rule = self.config.rule
+        if rule == "sgd":
+            self._axpy(gradient, w, a=-rate / fan_in)
+        elif rule == "momentum":
+            velocity, = slots
             self._scal(self.config.momentum, velocity)
-            self._axpy(gradient.ravel(), velocity, a=-self.rate / self.fan_in[name])
-            self._axpy(velocity, w.ravel())
-        elif self.config.rule == "adagrad":
-            self._adagrad(name, w, gradient, *slots)
+            self._axpy(gradient, velocity, a=-rate / fan_in)
+            self._axpy(velocity, w)
+        elif rule == "adagrad":
+            self._adagrad(w, gradient, slots, rate / np.sqrt(fan_in))
         else:
-            self._adam(name, w, gradient, *slots)
+            self._adam(w, gradient, slots, rate / np.sqrt(fan_in), count)
 
-    def _adagrad(self, name: str, w: np.ndarray, gradient: np.ndarray, sums: np.ndarray) -> None:
-        rate = self.rate / np.sqrt(self.fan_in[name])
-        for w, g, a, t in self._chunks(w, gradient, sums):
+    def _adagrad(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], rate: float) -> None:
+        for w, g, a, t in self._chunks(w, gradient, *slots):
             np.square(g, out=t)
             a += t
             np.sqrt(a, out=t)
@@ -84,10 +74,10 @@ class UpdateRule:
             t *= rate
             w -= t
 
-    def _adam(self, name: str, w: np.ndarray, gradient: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
-        one, two, count = self.config.momentum, self.config.second_moment, self.counts[name]
-        rate = self.rate * np.sqrt(1 - two ** count) / (1 - one ** count) / np.sqrt(self.fan_in[name])
-        for w, g, m, v, t in self._chunks(w, gradient, first, second):
+    def _adam(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], rate: float, count: int) -> None:
+        one, two = self.config.momentum, self.config.second_moment
+        rate *= np.sqrt(1 - two ** count) / (1 - one ** count)
+        for w, g, m, v, t in self._chunks(w, gradient, *slots):
             np.multiply(g, 1 - one, out=t)
             m *= one
             m += t
@@ -102,8 +92,60 @@ class UpdateRule:
             w -= t
 
     def _chunks(self, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-        """Corresponding pieces that stay in cache of contiguous arrays, and scratch of the same size."""
-        flat = [a.reshape(-1) for a in arrays]
-        for start in range(0, flat[0].size, CHUNK):
-            pieces = [a[start:start + CHUNK] for a in flat]
+        """Corresponding pieces that stay in cache, and scratch of the same size."""
+        for start in range(0, arrays[0].size, CHUNK):
+            pieces = [a[start:start + CHUNK] for a in arrays]
             yield *pieces, self._scratch[:pieces[0].size]
+
+
+class UpdateRule:
+    """Applies rows of gradients in place; it is an `emit` for Network.backward.
+
+    Parameters
+    ----------
+    config : UpdateConfig
+    parameters : ParameterVector
+    fan_in : dict of str to int
+        Inputs of one filter of each parameter.
+
+    Attributes
+    ----------
+    rate : float
+        Of the current step; set it with `begin`.
+    state : dict of str to ParameterVector
+        The rule's memory, in the parameters' layout.
+    counts : dict of str to int
+        Updates that each parameter has had (adam's bias correction).
+    """
+
+    def __init__(self, config: UpdateConfig, parameters: ParameterVector, fan_in: dict[str, int]) -> None:
+        self.parameters, self.fan_in = parameters, fan_in
+        self.rule = Rule(config, parameters.vector.dtype)
+        self.rate = config.rate
+        self.state = {slot: parameters.like() for slot in self.rule.slots}
+        self.counts = dict.fromkeys(parameters.views, 0)
+
+    def begin(self, progress: float) -> None:
+        """Set the rate for a step; `progress` is 0 at the first and near 1 at the last step."""
+        self.rate = self.rule.rate(progress)
+
+    def __call__(self, name: str, row: int, gradient: np.ndarray) -> None:
+        """Update row `row` of parameter `name` with gradient (tile col, input, unit), which may be clipped in place."""
+        if row == 0:
+            self.counts[name] += 1
+        clip(gradient, self.rule.config.clip)
+        slots = [self.state[slot][name][row].reshape(-1) for slot in self.state]
+        self.rule.apply(self.parameters[name][row].reshape(-1), gradient.reshape(-1), slots, self.rate,
+                        self.fan_in[name], self.counts[name])
+
+
+def clip(gradient: np.ndarray, limit: float) -> None:
+    """Shrink, in place, the gradient of every filter whose norm is above `limit`; 0: none.
+
+    A filter is a column of gradient (tile col, input, unit), so what is clipped depends neither on the tile nor on the
+    partition, and a row can be clipped before the next one is there.
+    """
+    if limit:
+        norms = np.sqrt(np.einsum("xiu,xiu->xu", gradient, gradient))
+        if norms.max(initial=0) > limit:
+            gradient *= (limit / np.maximum(norms, limit))[:, None]

@@ -18,10 +18,10 @@ from tests.conftest import RUN
 
 PACKAGE = Path(__file__).parents[2] / "hpclcae"
 ROWS = [
-    {"errors", "progress", "files", "timers", "topology", "workspace", "parameters"},  # nothing of this package
+    {"errors", "progress", "signals", "files", "timers", "topology", "workspace", "parameters"},  # nothing of ours
     {"config", "geometry", "partition", "exchange"},         # what an experiment is, and who computes which part
     {"layers"},                                              # numerics: one sublayer a file
-    {"stage", "network", "update_rules", "preprocess", "shards"},      # numerics: what they make up
+    {"stage", "network", "update_rules", "preprocess", "shards", "parameter_store", "served_updates"},      # numerics: what they make up
     {"dataset", "minibatch", "checkpoint"},                  # files
     {"data"},                                                # commands that make datasets
     {"parallel"},                                            # MPI

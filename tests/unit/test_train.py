@@ -165,7 +165,7 @@ def test_a_rate_that_is_far_too_large_stops_the_run_and_leaves_the_last_good_che
     trained(config, tmp_path, stop_at=3)
     before = {p: p.read_bytes() for p in checkpoint.saved(tmp_path / "checkpoints")}
     trainer = Trainer(config, tmp_path, resume=True)
-    trainer.rule.config = replace(config.update, rate=rate)
+    trainer.rule.rule.config = replace(config.update, rate=rate)
     with pytest.raises(InputError, match=r"^the objective of stage \d is (not finite|[\d.e+]+ times its "
                                          r"first value) in step \d+: update\.rate = "):
         trainer.train()

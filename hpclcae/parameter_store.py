@@ -1,0 +1,209 @@
+"""What a parameter server knows and decides: chunks, versions, the update rule, and who has to wait for whom.
+
+No communication: parallel/server.py brings the messages; `InProcess` in served_updates.py calls it directly and is
+what the others are compared with.
+
+A chunk's version counts the updates that it has had. A gradient names its base, the version of the parameters it was
+computed from; its staleness is the number of updates that came between.
+
+Who waits (`parallel.consistency`):
+
+* asynchronous: nobody (Dean et al. 2012, Downpour SGD).
+* bounded: a replica may be at most s pushes ahead of the slowest one that still runs (Ho et al. 2013).
+* synchronous: an update is the mean of the gradients of all replicas, added in their order, so its bits do not depend
+  on who came first. With b backup replicas it is the mean of the first R - b to arrive; a gradient whose base is no
+  longer the chunk's version comes too late and is dropped (Chen et al. 2016).
+"""
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hpclcae.config import Config
+from hpclcae.shards import Chunk
+from hpclcae.update_rules import Rule
+
+STALENESS_BINS = 65  # 0, 1, ... 63, and more
+#: What an event log tells: a replica fetched or pushed chunk `chunk` of the server, of block `block`, in its step
+#: `clock`; `version` is what it got, or what the push made; -1: the push was dropped.
+EVENT = np.dtype([("push", "i1"), ("replica", "i4"), ("block", "i4"), ("chunk", "i4"), ("clock", "i8"),
+                  ("version", "i8")])
+
+
+@dataclass
+class Counters:
+    """What a server has done."""
+    pushes: int = 0
+    dropped: int = 0
+    fetches: int = 0       # chunks that were sent
+    unchanged: int = 0     # chunks that a replica had already
+    waits: int = 0         # fetches that had to wait for other replicas
+    staleness: np.ndarray = field(default_factory=lambda: np.zeros(STALENESS_BINS, np.int64))
+
+    def note_staleness(self, staleness: int) -> None:
+        """Count one applied gradient."""
+        self.staleness[min(max(staleness, 0), STALENESS_BINS - 1)] += 1
+
+
+class Store:
+    """The chunks of one server.
+
+    Parameters
+    ----------
+    chunks : sequence of Chunk
+        In the server's order.
+    config : Config
+    memory : ndarray (numbers of all chunks,), optional
+        Where the parameters lie; an RMA window brings its own.
+
+    Attributes
+    ----------
+    values : list of ndarray (n,)
+        The parameters of each chunk.
+    state : dict of str to list of ndarray (n,)
+        The update rule's memory.
+    versions : ndarray of int64
+        Updates that each chunk has had, with those that were dropped not counted.
+    """
+
+    def __init__(self, chunks: Sequence[Chunk], config: Config, memory: np.ndarray | None = None,
+                 log: Callable[[np.ndarray], object] | None = None) -> None:
+        self.chunks, self.config = list(chunks), config
+        self.rule = Rule(config.update, config.train.dtype)
+        size = sum(chunk.size for chunk in chunks)
+        self.dtype = np.dtype(config.train.dtype)
+        self.memory = np.zeros(size, self.dtype) if memory is None else memory
+        self.bounds = np.cumsum([0, *(chunk.size for chunk in chunks)])
+        self.values = self._pieces(self.memory)
+        slots = () if config.parallel.elastic else self.rule.slots
+        self.state = {slot: self._pieces(np.zeros(size, self.dtype)) for slot in slots}
+        self.versions = np.zeros(len(self.chunks), np.int64)
+        self.newest = 0  # the step after the newest one whose gradients were applied
+        self.counters = Counters()
+        self.log = log
+        self._clocks = dict.fromkeys(range(config.parallel.replicas), 0)
+        self._waiting: list[dict[int, np.ndarray]] = [{} for _ in chunks]  # synchronous: gradients of this round
+        self._seen: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
+
+    def _pieces(self, memory: np.ndarray) -> list[np.ndarray]:
+        return [memory[start:stop] for start, stop in zip(self.bounds[:-1], self.bounds[1:])]
+
+    # ---- pushes --------------------------------------------------------------------------------------
+
+    def push(self, index: int, replica: int, clock: int, base: int, progress: float, gradient: np.ndarray) -> None:
+        """Take the gradient (n,) of chunk `index`; it may be changed in place, and is not kept.
+
+        Parameters
+        ----------
+        clock : int
+            Step of the replica.
+        base : int
+            Version of the parameters that it was computed from.
+        progress : float
+            How far the replica's training has come, 0 to 1 (update_rules.Rule.rate).
+        """
+        if self.config.parallel.consistency == "synchronous":
+            self._gather(index, replica, clock, base, progress, gradient)
+            return
+        self._apply(index, replica, clock, base, progress, gradient)
+        self._note(True, replica, index, clock, int(self.versions[index]))
+
+    def _apply(self, index: int, replica: int, clock: int, base: int, progress: float, gradient: np.ndarray) -> None:
+        update, w = self.config.update, self.values[index]
+        self.newest = max(self.newest, clock + 1)
+        staleness = int(self.versions[index]) - base
+        self.versions[index] += 1
+        self.counters.pushes += 1
+        self.counters.note_staleness(staleness)
+        if self.config.parallel.elastic:
+            w += gradient
+            return
+        if update.delay_compensation:
+            self._compensate(index, replica, base, gradient)
+        rate = self.rule.rate(progress)
+        if update.staleness_scaled:
+            rate /= 1 + staleness
+        self.rule.apply(w, gradient, [pieces[index] for pieces in self.state.values()], rate, self.chunks[index].fan_in,
+                        int(self.versions[index]))
+
+    def _gather(self, index: int, replica: int, clock: int, base: int, progress: float, gradient: np.ndarray) -> None:
+        """Keep a gradient until the others of its round are there, then apply their mean."""
+        parallel = self.config.parallel
+        if base != self.versions[index]:
+            self.counters.dropped += 1
+            self._note(True, replica, index, clock, -1)
+            return
+        waiting = self._waiting[index]
+        waiting[replica] = gradient.copy()
+        alone = clock < parallel.warm_start
+        if len(waiting) < (1 if alone else parallel.replicas - parallel.backup):
+            return
+        for number in sorted(waiting):
+            self._note(True, number, index, clock, int(self.versions[index]) + 1)
+        total = waiting.pop(min(waiting))
+        count = len(waiting) + 1
+        for number in sorted(waiting):
+            total += waiting.pop(number)
+        if count > 1:
+            total /= count
+        self._apply(index, replica, clock, base, progress, total)
+
+    def _compensate(self, index: int, replica: int, base: int, gradient: np.ndarray) -> None:
+        """g + lambda g g (w - w then): a first-order guess of the gradient at today's parameters (DC-ASGD)."""
+        then = [values for version, values in self._seen[replica, index] if version == base]
+        if then:
+            moved = self.values[index] - then[0]
+            moved *= gradient
+            moved *= gradient
+            moved *= self.config.update.delay_compensation
+            gradient += moved
+
+    # ---- fetches -------------------------------------------------------------------------------------
+
+    def may_fetch(self, replica: int, pushes: int, first: int, wanted: np.ndarray) -> bool:
+        """Whether a replica gets its chunks now, or has to wait.
+
+        Parameters
+        ----------
+        pushes : int
+            Pushes that the replica has made.
+        first : int
+        wanted : ndarray of int64
+            The versions that it must at least get of chunks first, first + 1, ...
+        """
+        if replica in self._clocks:
+            self._clocks[replica] = max(pushes, self._clocks[replica])
+        parallel = self.config.parallel
+        if parallel.consistency == "bounded":
+            return pushes - min(self._clocks.values(), default=pushes) <= parallel.staleness
+        return bool((self.versions[first:first + len(wanted)] >= wanted).all())
+
+    def changed(self, replica: int, clock: int, first: int, have: np.ndarray) -> np.ndarray:
+        """Which of the chunks first, first + 1, ... a replica has another version of (a mask); notes the fetch."""
+        now = self.versions[first:first + len(have)]
+        mask = now != have
+        self.counters.fetches += int(mask.sum())
+        self.counters.unchanged += int((~mask).sum())
+        for index in range(first, first + len(have)):
+            self._note(False, replica, index, clock, int(self.versions[index]))
+            if self.config.update.delay_compensation:
+                seen = self._seen[replica, index]
+                if not seen or seen[-1][0] != self.versions[index]:
+                    # Two are enough: the replica computes with one while it fetches the next.
+                    seen[:] = [*seen[-1:], (int(self.versions[index]), self.values[index].copy())]
+        return mask
+
+    def close(self, replica: int) -> None:
+        """The replica has ended: nobody waits for it any more."""
+        self._clocks.pop(replica, None)
+
+    def _note(self, push: bool, replica: int, index: int, clock: int, version: int) -> None:
+        if self.log is not None:
+            self.log(np.array((push, replica, self.chunks[index].block, index, clock, version), EVENT))
+
+
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Where a mask is true, as (first, end) of its runs: contiguous chunks travel as one message."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))

@@ -1,0 +1,117 @@
+"""Training with parameter servers in one process: replicas and blocks are threads, stores are shared."""
+import threading
+
+import numpy as np
+
+from hpclcae.network import Network, trained_stage
+from hpclcae.parallel.inprocess import run_blocks
+from hpclcae.parameter_store import Store
+from hpclcae.partition import Grid
+from hpclcae.served_updates import InProcess, ServedUpdates
+from hpclcae.shards import Shards
+from hpclcae.update_rules import UpdateRule
+
+
+def inputs(config, step, replica=0, replicas=1):
+    """Prepared images (row, col, channel, image) of a step: a replica's part of one large minibatch."""
+    size, images = config.data.size, config.train.batch
+    rng = np.random.default_rng([7, step])
+    x = rng.standard_normal((size, size, config.data.channels, images * replicas)).astype(config.train.dtype)
+    return x[..., replica * images:(replica + 1) * images]
+
+
+def fan_in(network):
+    return {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
+
+
+def one_step(network, parameters, x, step, emit):
+    states = network.forward(parameters, x, trained_stage(network.config, step)[0])
+    network.backward(states, emit)
+    return [state.terms.objective for state in states if state.terms]
+
+
+def train_alone(config, steps, images=inputs):
+    """Parameters after training without servers."""
+    network = Network(config)
+    parameters = network.parameters(config.train.seed)
+    rule = UpdateRule(config.update, parameters, fan_in(network))
+    for step in range(steps):
+        rule.begin(trained_stage(config, step)[1])
+        one_step(network, parameters, images(config, step), step, rule)
+    return parameters
+
+
+class Servers:
+    """Stores that hold the initial parameters of a network."""
+
+    def __init__(self, config, grid, servers, logs=None):
+        self.config, self.grid = config, grid
+        self.shards = Shards(config, grid, servers)
+        self.stores = [Store(self.shards.held_by(s), config, log=logs[s].append if logs else None)
+                       for s in range(servers)]
+        self.office = threading.Condition()
+        for block in range(grid.size):
+            start = block_network(config, grid, block).parameters(config.train.seed).vector
+            for server, (numbers, first) in self.shards.spans(block).items():
+                for number in numbers:
+                    chunk = self.shards.chunks[block][number]
+                    self.stores[server].values[first + number - numbers.start][:] = start[chunk.start:chunk.stop]
+
+    def line(self, replica, block):
+        return InProcess(self.office, self.stores, self.shards, replica, block)
+
+    def parameters(self, block):
+        """What the stores hold of a block's parameters."""
+        parameters = block_network(self.config, self.grid, block).parameters()
+        for server, (numbers, first) in self.shards.spans(block).items():
+            for number in numbers:
+                chunk = self.shards.chunks[block][number]
+                parameters.vector[chunk.start:chunk.stop] = self.stores[server].values[first + number - numbers.start]
+        return parameters
+
+
+def block_network(config, grid, block):
+    class Here:
+        rank, size = block, grid.size
+    return Network(config, grid, Here())
+
+
+def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs):
+    """Train all replicas at the same time; returns (objectives of every replica, updates of replica 0 block 0)."""
+    replicas = config.parallel.replicas
+    objectives = [[] for _ in range(replicas)]
+    kept = {}
+
+    def block_of(replica):
+        def program(messenger):
+            network = Network(config, grid, messenger)
+            updates = ServedUpdates(config, servers.shards.chunks[messenger.rank], network.parameters(),
+                                    servers.line(replica, messenger.rank))
+            held = network.plan.stages[0].x.held
+            for step in range(steps):
+                stage, progress = trained_stage(config, step)
+                updates.begin(step, progress)
+                x = images(config, step, replica, replicas)[slice(*held.rows), slice(*held.cols)]
+                found = one_step(network, updates.parameters, x, step, updates)
+                updates.end()
+                if messenger.rank == 0:
+                    objectives[replica].append(sum(found))
+            kept[replica, messenger.rank] = updates
+            updates.close()
+        return program
+    errors = []
+
+    def replica_thread(replica):
+        try:
+            run_blocks(grid.size, block_of(replica))
+        except BaseException as error:
+            errors.append(error)
+    threads = [threading.Thread(target=replica_thread, args=(replica,), daemon=True) for replica in range(replicas)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a replica waits for ever"
+    if errors:
+        raise errors[0]
+    return objectives, kept

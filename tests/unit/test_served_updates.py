@@ -1,0 +1,113 @@
+"""Training with parameter servers, in one process: the same numbers as without them where that can be."""
+import numpy as np
+import pytest
+
+from hpclcae import config as configuration
+from hpclcae.partition import Grid
+from tests.conftest import RUN
+from tests.support.replicas import Servers, inputs, train_alone, train_served
+
+STEPS = 7
+SMALL = ("train.batch=3", "train.dtype=float64", "train.steps=14")
+
+
+def configured(*changes):
+    text = (RUN / "tiny.toml").read_text()
+    return configuration.loads(text, [*SMALL, "parallel.servers=2", *changes])
+
+
+def assert_same(served, alone, tolerance=1e-12):
+    assert np.abs(alone.vector).max() > 0.1
+    np.testing.assert_allclose(served.vector, alone.vector, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum", "adagrad", "adam"])
+@pytest.mark.parametrize("changes", [("parallel.overlap=false",), ("parallel.consistency=synchronous",),
+                                     ("parallel.consistency=bounded", "parallel.staleness=0", "parallel.overlap=false",
+                                      "update.clip=0.01"),
+                                     ("parallel.overlap=false", "update.staleness_scaled=true",
+                                      "update.delay_compensation=0.5", "train.gradient=greedy")])
+def test_one_replica_is_training_without_servers(rule, changes):
+    config = configured(f"update.rule={rule}", "update.rate=0.02", *changes)
+    servers = Servers(config, Grid(1, 1), 2)
+    train_served(config, servers, STEPS)
+    assert_same(servers.parameters(0), train_alone(config, STEPS))
+    assert sum(store.counters.dropped for store in servers.stores) == 0
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+@pytest.mark.parametrize("replicas, grid", [(2, Grid(1, 1)), (3, Grid(1, 2))])
+def test_synchronous_replicas_are_one_with_all_their_images(rule, replicas, grid):
+    config = configured(f"update.rule={rule}", "update.rate=0.02", "parallel.consistency=synchronous",
+                        f"parallel.replicas={replicas}")
+    servers = Servers(config, grid, 2)
+    train_served(config, servers, STEPS, grid)
+
+    def all_images(config, step):
+        return np.concatenate([inputs(config, step, r, replicas) for r in range(replicas)], axis=-1)
+    if grid.size == 1:
+        assert_same(servers.parameters(0), train_alone(config, STEPS, all_images), 1e-11)
+    again = Servers(config, grid, 2)
+    train_served(config, again, STEPS, grid)
+    for block in range(grid.size):
+        assert np.array_equal(again.parameters(block).vector, servers.parameters(block).vector)
+
+
+def test_gradients_of_several_steps_are_pushed_as_their_sum():
+    config = configured("update.rule=sgd", "parallel.push_every=2", "parallel.fetch_every=2",
+                        "parallel.consistency=synchronous", "update.schedule=constant")
+    servers = Servers(config, Grid(1, 1), 2)
+    train_served(config, servers, 6, images=lambda c, step, *_: inputs(c, step // 2))
+    counts = np.concatenate([store.versions for store in servers.stores])
+    assert (counts == 3).all()
+
+
+@pytest.mark.parametrize("fetch, push", [(1, 3), (3, 1), (2, 3)])
+@pytest.mark.parametrize("overlap", ["true", "false"])
+def test_every_push_is_applied_once_whatever_the_intervals(fetch, push, overlap):
+    config = configured("update.rule=sgd", "parallel.replicas=2", f"parallel.fetch_every={fetch}",
+                        f"parallel.push_every={push}", f"parallel.overlap={overlap}", "update.rate=0.001")
+    servers = Servers(config, Grid(1, 2), 2)
+    objectives, _ = train_served(config, servers, 6, Grid(1, 2))
+    for store in servers.stores:
+        assert (store.versions == 2 * (6 // push)).all()
+        assert store.counters.staleness.sum() == store.counters.pushes == store.versions.sum()
+    assert all(o[-1] < o[0] for o in objectives)
+
+
+def test_overlapped_fetches_are_one_step_older():
+    config = configured("update.rule=sgd", "parallel.overlap=true")
+    servers = Servers(config, Grid(1, 1), 1)
+    train_served(config, servers, STEPS)
+    chunks = len(servers.stores[0].chunks)
+    # Step 0 and 1 see what they would see alone; every later one has missed the gradients of the step before.
+    assert servers.stores[0].counters.staleness[:3].tolist() == [chunks, chunks * (STEPS - 1), 0]
+
+
+def test_elastic_averaging_pulls_replicas_and_servers_together():
+    config = configured("update.rule=momentum", "parallel.replicas=2", "parallel.elastic=0.3",
+                        "parallel.fetch_every=2", "parallel.push_every=2")
+    servers = Servers(config, Grid(1, 1), 2)
+    before = servers.parameters(0).vector.copy()
+    objectives, kept = train_served(config, servers, 12)
+    centre = servers.parameters(0).vector
+    gaps = [np.abs(kept[r, 0].parameters.vector - centre).max() for r in range(2)]
+    assert np.abs(centre - before).max() > 1e-3
+    assert 0 < max(gaps) < np.abs(kept[0, 0].parameters.vector - before).max()
+    assert all(o[-1] < o[0] for o in objectives)
+
+
+def test_bounded_replicas_stay_together_and_backups_do_not_wait():
+    config = configured("update.rule=sgd", "parallel.replicas=3", "parallel.consistency=bounded",
+                        "parallel.staleness=1", "parallel.overlap=false")
+    servers = Servers(config, Grid(1, 1), 2)
+    train_served(config, servers, STEPS)
+    for store in servers.stores:  # each of the two others can be at most two pushes ahead
+        assert not store.counters.staleness[5:].any() and store.counters.pushes == 3 * STEPS * len(store.chunks)
+    config = configured("update.rule=sgd", "parallel.replicas=3", "parallel.consistency=synchronous",
+                        "parallel.backup=1")
+    servers = Servers(config, Grid(1, 1), 1)
+    store = servers.stores[0]
+    train_served(config, servers, STEPS)
+    assert (store.versions >= STEPS).all()
+    assert store.counters.staleness[1:].sum() == 0
