@@ -26,6 +26,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
              "hpclcae show run/paper.toml"),
     "train": ("hpclcae.train", "train a network; checkpoints and metrics go to a run folder",
               "hpclcae train run/desk.toml --out runs/desk"),
+    "plan": ("hpclcae.plan", "propose grid, replicas and servers for a cluster, with the sbatch line",
+             "hpclcae plan run/paper.toml --nodes 16 --cores 48 --memory 192"),
+    "check": ("hpclcae.check", "say whether this node is ready for a run; slurm/train.sbatch asks every node",
+              "hpclcae check run/desk.toml --ranks 4"),
+    "status": ("hpclcae.status", "say where runs stand and how to go on; several give a table",
+               "hpclcae status runs/desk"),
     "neurons": ("hpclcae.experiments.selectivity", "find the neuron that tells the labelled images apart best",
                 "hpclcae neurons runs/desk --test data/test.h5"),
     "figures": ("hpclcae.experiments.figures", "draw filters, curves, histogram and top stimuli of a run",
@@ -42,7 +48,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
                       "hpclcae bench scaling run/desk.toml --ranks 1 2 4"),
 }
 
-PARALLEL = {"train", "bench halo"}  # commands that run on many ranks
+PARALLEL = {"train", "check", "bench halo"}  # commands that run on many ranks
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -39,7 +39,20 @@ def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
     OSError
         The disk is full, or the folder cannot be written.
     """
-    with replacing(path) as partial, _Disk(partial) as disk:
+    with replacing(path) as partial, new_hdf5(partial, path) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def new_hdf5(path: Path, known_as: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file at `path`; errors of the disk speak of `known_as`.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder cannot be written.
+    """
+    with _Disk(path) as disk:
         try:
             with h5py.File(disk, "w") as file:
                 yield file
@@ -48,7 +61,7 @@ def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
                 raise
         if disk.error is not None:
             if isinstance(disk.error, OSError):
-                disk.error.filename = str(path)
+                disk.error.filename = str(known_as)
             raise disk.error
 
 

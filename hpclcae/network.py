@@ -46,6 +46,9 @@ class Network:
         self.stages = [Stage(c, g, f"stage{i + 1}", self.dtype, p, self.messenger)
                        for i, (c, g, p) in enumerate(zip(config.stages, self.geometry, self.plan.stages))]
         self._work = Workspace()
+        #: Numbers that travel with the sums of a training step, so that blocks can tell each other something at
+        #: no cost: `note` is what this block says, `notes` the sum over all blocks after `forward`.
+        self.note = self.notes = 0.0
 
     def parameters(self, seed: int | None = None) -> ParameterVector:
         """A parameter vector of this network: zeros, or random filters drawn from `seed`."""
@@ -81,7 +84,8 @@ class Network:
             states.append(stage.forward(parameters, x, self._work, index in objective))
         decoded = [(stage, state) for stage, state in zip(self.stages, states) if state.decoder]
         if decoded:
-            sums = self.messenger.allreduce_sum([stage.sums(state) for stage, state in decoded])
+            sums = self.messenger.allreduce_sum([*(stage.sums(state) for stage, state in decoded), (self.note, 0, 0)])
+            self.notes = float(sums[-1, 0])
             for (stage, state), row in zip(decoded, sums):
                 state.terms = stage.terms(row, x.shape[-1])
         return states

@@ -38,7 +38,6 @@ class Counters:
     dropped: int = 0
     fetches: int = 0       # chunks that were sent
     unchanged: int = 0     # chunks that a replica had already
-    waits: int = 0         # fetches that had to wait for other replicas
     staleness: np.ndarray = field(default_factory=lambda: np.zeros(STALENESS_BINS, np.int64))
 
     def note_staleness(self, staleness: int) -> None:
@@ -79,6 +78,7 @@ class Store:
         slots = () if config.parallel.elastic else self.rule.slots
         self.state = {slot: self._pieces(np.zeros(size, self.dtype)) for slot in slots}
         self.versions = np.zeros(len(self.chunks), np.int64)
+        self.missing = set(range(len(self.chunks)))  # chunks that have no values yet: nobody may fetch
         self.newest = 0  # the step after the newest one whose gradients were applied
         self.counters = Counters()
         self.log = log
@@ -88,6 +88,11 @@ class Store:
 
     def _pieces(self, memory: np.ndarray) -> list[np.ndarray]:
         return [memory[start:stop] for start, stop in zip(self.bounds[:-1], self.bounds[1:])]
+
+    def seed(self, index: int, values: np.ndarray) -> None:
+        """Set the parameters (n,) of chunk `index` at the start."""
+        self.values[index][:] = values
+        self.missing.discard(index)
 
     # ---- pushes --------------------------------------------------------------------------------------
 
@@ -175,6 +180,8 @@ class Store:
         if replica in self._clocks:
             self._clocks[replica] = max(pushes, self._clocks[replica])
         parallel = self.config.parallel
+        if self.missing:
+            return False
         if parallel.consistency == "bounded":
             return pushes - min(self._clocks.values(), default=pushes) <= parallel.staleness
         return bool((self.versions[first:first + len(wanted)] >= wanted).all())
@@ -197,6 +204,11 @@ class Store:
     def close(self, replica: int) -> None:
         """The replica has ended: nobody waits for it any more."""
         self._clocks.pop(replica, None)
+
+    def shaped(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Parameters of a chunk and the update rule's memory of it, as (tile row, tile col, input, unit)."""
+        shape = self.chunks[index].shape
+        return self.values[index].reshape(shape), {s: pieces[index].reshape(shape) for s, pieces in self.state.items()}
 
     def _note(self, push: bool, replica: int, index: int, clock: int, version: int) -> None:
         if self.log is not None:

@@ -134,6 +134,14 @@ class Grid:
         if self.rows < 1 or self.cols < 1:
             raise InputError(f"grid {self} has no block: both numbers must be at least 1, for instance 2x3")
 
+    @classmethod
+    def parse(cls, text: str) -> "Grid":
+        """From "3x2"."""
+        rows, _, cols = text.partition("x")
+        if not (rows.isdecimal() and cols.isdecimal()):
+            raise InputError(f"grid {text!r} is not understood: write ROWSxCOLUMNS of blocks, for instance 2x3, or auto")
+        return cls(int(rows), int(cols))
+
     @property
     def size(self) -> int:
         """Number of blocks."""
@@ -161,10 +169,7 @@ def choose_grid(config: Config, blocks: int, text: str = "auto") -> Grid:
             raise InputError(f"no grid of {blocks} blocks fits an image of {config.data.size} x {config.data.size} "
                              "pixels: start another number of ranks")
         return fitting[0]
-    rows, _, cols = text.partition("x")
-    if not (rows.isdecimal() and cols.isdecimal()):
-        raise InputError(f"grid {text!r} is not understood: write ROWSxCOLUMNS of blocks, for instance 2x3, or auto")
-    grid = Grid(int(rows), int(cols))
+    grid = Grid.parse(text)
     if grid.size != blocks:
         raise InputError(f"grid {grid} has {grid.size} blocks, one for each rank, and there are {blocks} ranks: start "
                          f"{grid.size}, or choose another grid")

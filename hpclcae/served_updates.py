@@ -28,9 +28,12 @@ class Line(Protocol):
     newest : int
         The step after the newest one whose gradients the servers have applied, as far as this block has heard.
     fetched_bytes, pushed_bytes : int
+    staleness : ndarray of int64
+        How many pushes were how stale, if the line learns it; empty where the servers count.
     """
     buffers: list[np.ndarray]
     newest: int
+    staleness: np.ndarray
     fetched_bytes: int
     pushed_bytes: int
 
@@ -102,7 +105,7 @@ class ServedUpdates:
         """Make `parameters` what this step computes with; it may take the place of another vector."""
         self._step, self._progress, self.rate = step, progress, self._rule.rate(progress)
         if self.local:
-            self.local.begin(progress)
+            self.local.begin(step, progress)
         if self._first or step % self.parallel.fetch_every == 0:
             if not self._fetching:
                 self._start_fetch()
@@ -186,11 +189,11 @@ class ServedUpdates:
             self._pushes += 1
         self.line.settle()
 
-    def close(self) -> None:
-        """End; a fetch that is under way is waited for."""
+    def stand(self) -> None:
+        """Between two steps, let nothing be under way; the next step fetches anew."""
         if self._fetching:
             self._finish_fetch()
-        self.line.close()
+        self._first = not self.parallel.elastic
 
 
 class InProcess:
@@ -209,6 +212,7 @@ class InProcess:
         dtype = stores[0].dtype
         self.buffers = [np.empty(chunk.size, dtype) for chunk in self._chunks]
         self.newest = self.fetched_bytes = self.pushed_bytes = 0
+        self.staleness = np.zeros(0, np.int64)
         self._place = {index: (server, first + index - numbers[0])
                        for server, (numbers, first) in self._spans.items() for index in numbers}
 

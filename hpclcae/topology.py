@@ -22,6 +22,10 @@ def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     return 1, 0
 
 
+#: What the first replica asks of the others (parallel/asks.py).
+GO, CHECKPOINT, END, OVER = range(4)
+
+
 @dataclass(frozen=True)
 class Role:
     """What one rank does: it is server number `server`, or block `block` of replica `replica`."""
@@ -89,3 +93,11 @@ def roles(nodes: Sequence[str], servers: int, replicas: int, blocks: int, placem
     workers = [rank for ranks in members.values() for rank in ranks if rank not in chosen]
     chosen |= {rank: Role(replica=n // blocks, block=n % blocks) for n, rank in enumerate(workers)}
     return [chosen[rank] for rank in range(len(nodes))]
+
+
+def joint_step(cursors: Sequence[int]) -> int:
+    """The step that stands for a run whose replicas have made these: the mean, rounded down.
+
+    It grows with every few steps that any replica makes, and is the last step when all have made theirs.
+    """
+    return sum(cursors) // len(cursors)

@@ -1,40 +1,43 @@
 """The command ``hpclcae train``: minibatches in, checkpoints and metrics out."""
 import argparse
 import hashlib
-import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from hpclcae import checkpoint, config as configuration, preprocess
-from hpclcae.checkpoint import Checkpoint
+from hpclcae.checkpoint import BlockState, Committer, RunState, ShardWriter
 from hpclcae.config import Config
 from hpclcae.dataset import Dataset
 from hpclcae.errors import InputError
 from hpclcae.exchange import Alone, Messenger
-from hpclcae.files import replacing
-from hpclcae.geometry import training_flop
 from hpclcae.minibatch import MinibatchStream
 from hpclcae.network import Network, trained_stage
 from hpclcae.partition import choose_grid
-from hpclcae.progress import SECONDS_BETWEEN_LINES
+from hpclcae.report import Report, metrics_path, open_folder
+from hpclcae.served_updates import ServedUpdates
 from hpclcae.signals import Requests, requests
 from hpclcae.stage import StageState, Terms
 from hpclcae.timers import Timers
-from hpclcae.topology import launched
+from hpclcae.topology import CHECKPOINT, END, GO, Role, joint_step, launched
 from hpclcae.update_rules import UpdateRule
+
+if TYPE_CHECKING:
+    from hpclcae.parallel.halo import MpiMessenger
+    from hpclcae.parallel.service import Place
 
 #: An objective this many times larger than at first has diverged, though it may still be finite.
 DIVERGED = 1000.0
+_END_NOTE = 1e6  # in Network.note; smaller ones are wishes for a checkpoint
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule follows.
 _MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every", "train.log_every",
-               "data.train", "data.test", "parallel.grid"}
+               "data.train", "data.test"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +53,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
                         help="blocks of ranks that share the network under mpiexec or srun, for instance 2x1; auto "
                         "(default): the one whose busiest block has the least to do")
+    parser.add_argument("--servers", type=int, metavar="N",
+                        help="ranks that hold the parameters while replicas train (parallel.servers)")
+    parser.add_argument("--replicas", type=int, metavar="N", help="copies of the network (parallel.replicas)")
+
+
+def changes(args: argparse.Namespace) -> list[str]:
+    """The settings that the arguments change."""
+    short = {"grid": args.grid and f'"{args.grid}"', "servers": args.servers, "replicas": args.replicas}
+    return args.changes + [f"parallel.{name}={value}" for name, value in short.items() if value is not None]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,135 +70,200 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
     size, _ = launched()
     if size == 1:
-        _train(args, Alone())
+        config = configuration.load(args.configuration, changes(args))
+        if config.parallel.servers:
+            raise InputError(f"the configuration asks for {config.parallel.servers} parameter servers and "
+                             f"{config.parallel.replicas} replicas, and this is one process: start it with hpclcae "
+                             f"launch {args.configuration} ..., or train in one process with --servers 0 --replicas 1")
+        start = starting_point(config, args.out, args.resume, Alone())
+        Trainer(config, args.out, start).train(args.stop_at)
         return 0
     from hpclcae.parallel.runtime import run_on_all_ranks  # starts MPI
-    return run_on_all_ranks("hpclcae train", lambda messenger: _train(args, messenger))
+    return run_on_all_ranks("hpclcae train", lambda world: _train(args, world))
 
 
-def _train(args: argparse.Namespace, messenger: Messenger) -> None:
-    grid = [f'parallel.grid="{args.grid}"'] if args.grid else []
-    config = configuration.load(args.configuration, args.changes + grid)
-    Trainer(config, args.out, args.resume, messenger).train(args.stop_at)
+def _train(args: argparse.Namespace, world: "MpiMessenger") -> None:
+    """The part of one rank of a job."""
+    config = configuration.load(args.configuration, changes(args))
+    start = starting_point(config, args.out, args.resume, world)
+    if not config.parallel.servers:
+        Trainer(config, args.out, start, world).train(args.stop_at)
+        return
+    from hpclcae.parallel.service import take_part
+    take_part(world, config, args.out, start, lambda place: Trainer(
+        config, args.out, start, place.messenger, place).train(args.stop_at))
 
 
-class Trainer:
-    """One run: from a configuration, or from the newest checkpoint of its folder.
-
-    With a messenger of several blocks, every rank has a Trainer of its block; the first one writes.
+def starting_point(config: Config, run: Path, resume: bool, world: Messenger) -> Path | None:
+    """The checkpoint to go on from, or None for a new run; all ranks come to the same.
 
     Raises
     ------
     InputError
-        The folder holds another run, the dataset does not fit the configuration, the grid does not fit the ranks,
-        or the ranks do not agree on what to do.
+        The folder holds another run, or one that is not to be resumed; or the ranks do not agree on what to do.
+    """
+    found = checkpoint.saved(run / "checkpoints")
+    _check_agreement(world, {"configuration": configuration.dumps(config),
+                             "checkpoints in the run folder": found[-1].name if found else "none"})
+    if not found:
+        return None
+    if not resume:
+        raise InputError(f"{run} already holds a run, up to {found[-1].name}: go on with --resume, or choose another "
+                         "--out")
+    old, new = configuration.flatten(checkpoint.load_state(found[-1]).config), configuration.flatten(config)
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key) and key not in _MAY_CHANGE and not key.startswith("parallel."):
+            raise InputError(f"{found[-1]} was written with {key} = {old.get(key)!r}, the configuration now says "
+                             f"{new.get(key)!r}: change it back, or start a new run with another --out")
+    return found[-1]
+
+
+class Trainer:
+    """One block of one replica: from a configuration, or from a checkpoint.
+
+    Without servers the block updates its own parameters; with them (`place`) it fetches and pushes.
+
+    Parameters
+    ----------
+    run : Path
+        Run folder.
+    start : Path or None
+        Checkpoint to go on from (`starting_point`).
+    messenger : Messenger, optional
+        To the other blocks of the replica.
+    place : Place, optional
+        Where this worker stands in a job with parameter servers.
+
+    Raises
+    ------
+    InputError
+        The dataset does not fit the configuration, or the grid does not fit the ranks.
     """
 
-    def __init__(self, config: Config, folder: Path, resume: bool = False, messenger: Messenger | None = None) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: Config, run: Path, start: Path | None = None, messenger: Messenger | None = None,
+                 place: "Place | None" = None) -> None:
+        self.config, self.run, self.place = config, run, place
         self.messenger = messenger = messenger or Alone()
-        self.writes = messenger.rank == 0
-        self.grid = choose_grid(config, messenger.size, config.parallel.grid)
+        self.role = place.role if place else Role(block=messenger.rank)
+        self.leads = self.role == Role()
+        self.grid = place.grid if place else choose_grid(config, messenger.size, config.parallel.grid)
         self.network = Network(config, self.grid, messenger)
         self.dataset = _open_dataset(config)
-        self.stream = MinibatchStream(self.dataset, config.train.batch, config.train.seed, mirror=config.data.mirror)
+        _check_agreement(place.peers if place else messenger,
+                         {"training images": f"{self.dataset.created} {self.dataset.count}"})
+        self.stream = MinibatchStream(self.dataset, config.train.batch, config.train.seed, self.role.replica,
+                                      config.parallel.replicas, mirror=config.data.mirror)
         self.timers = Timers()
         self._first_objective: dict[int, float] = {}
-        found = checkpoint.saved(folder / "checkpoints")
-        _check_agreement(messenger, {"configuration": configuration.dumps(config),
-                                     "training images": f"{self.dataset.created} {self.dataset.count}",
-                                     "checkpoints in the run folder": found[-1].name if found else "none"})
-        if found and not resume:
-            raise InputError(f"{folder} already holds a run, up to {found[-1].name}: go on with --resume, "
-                             "or choose another --out")
-        self.state = self._load(found[-1]) if found else self._start()
-        self.parameters = self.state.parameters
-        fan_in = {name: s.filter.fan_in for s in self.network.stages for name in s.parameter_shapes()}
-        self.rule = UpdateRule(config.update, self.parameters, fan_in)
-        if found:
-            self.rule.state, self.rule.counts = self.state.update_state, self.state.counts
+        self._prepared: np.ndarray | None = None    # images of the last step
+        self._holds, self._told_end = config.parallel.warm_start > 0, False
+        self.state = self._load(start) if start else self._start()
+        self.step_number, self.seconds = self._cursor(), self.state.seconds
+        self._saved = self.step_number if start else 0  # step of the last checkpoint
+        self.updates = self._updates(seed=not start)
         self.prepare = self.state.preprocessing.preparer(config.data.size, self.network.dtype,
                                                          self.network.plan.stages[0].x, messenger)
+        owners = config.parallel.servers or self.grid.size
+        self.writer = None if place else ShardWriter(run, messenger.rank, config, self.grid)
+        self.committer = Committer(run, owners) if self.leads else None
 
-    def _start(self) -> Checkpoint:
+    def _start(self) -> BlockState:
         """A new run: fit the preprocessing, draw the weights."""
         count = min(self.config.preprocess.whitening_images, self.dataset.count)
         chosen = np.random.default_rng(self.config.train.seed).permutation(self.dataset.count)[:count]
         fitted = preprocess.fit(self.config.preprocess, self.dataset.read(np.sort(chosen)))
-        return Checkpoint(self.config, 0, self.network.parameters(self.config.train.seed), fitted)
+        return BlockState(config=self.config, step=0, preprocessing=fitted,
+                          parameters=self.network.parameters(self.config.train.seed))
 
-    def _load(self, path: Path) -> Checkpoint:
-        state, _ = checkpoint.load(path, self.grid, self.messenger)
-        old, new = configuration.flatten(state.config), configuration.flatten(self.config)
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key) and key not in _MAY_CHANGE:
-                raise InputError(f"{path} was written with {key} = {old.get(key)!r}, the configuration now says "
-                                 f"{new.get(key)!r}: change it back, or start a new run with another --out")
-        return Checkpoint(self.config, state.step, state.parameters, state.preprocessing, state.update_state,
-                          state.counts, state.seconds)
+    def _load(self, start: Path) -> BlockState:
+        if not self.place:
+            return checkpoint.load(start, self.grid, self.messenger)[0]
+        return BlockState(**vars(checkpoint.load_state(start)), parameters=self.network.parameters())
 
-    def train(self, stop_at: int | None = None) -> None:
-        """Train to the last step (or `stop_at`), with metrics and checkpoints on the way.
+    def _cursor(self) -> int:
+        """The step that this replica goes on with."""
+        cursors = self.state.cursors
+        if len(cursors) == self.config.parallel.replicas:
+            return cursors[self.role.replica]
+        return self.state.step
 
-        USR1 asks for a checkpoint after the current step, TERM for one and the end (signals.py).
-        """
-        settings = self.config.train
-        last = min(settings.steps, stop_at or settings.steps)
-        if self.writes:
-            self._open_folder()
-        began = time.monotonic() - self.state.seconds
-        saved = None
+    def _updates(self, seed: bool) -> UpdateRule | ServedUpdates:
+        """What changes the parameters: this block, or servers."""
+        if self.place:
+            if seed and self.role.replica == 0:
+                self.place.line.seed(self.state.parameters.vector)
+            return ServedUpdates(self.config, self.place.chunks, self.state.parameters, self.place.line)
+        fan_in = {name: s.filter.fan_in for s in self.network.stages for name in s.parameter_shapes()}
+        rule = UpdateRule(self.config.update, self.state.parameters, fan_in)
+        rule.state |= {slot: vector for slot, vector in self.state.update_state.items() if slot in rule.state}
+        rule.counts |= self.state.counts
+        return rule
+
+    # ---- the loop ------------------------------------------------------------------------------------
+
+    def train(self, stop_at: int | None = None) -> dict:
+        """Train to the last step (or `stop_at`), with metrics and checkpoints; returns what there is to tell."""
+        last = min(self.config.train.steps, stop_at or self.config.train.steps)
+        speaks = self.messenger.rank == 0
+        if self.leads:
+            checkpoint.clean(self.run)
+        if speaks:
+            open_folder(self.run, self.config, self.step_number, self.role.replica)
+        path = metrics_path(self.run, self.role.replica) if speaks else None
+        first, began = self.step_number, time.monotonic() - self.seconds
         try:
-            with requests() as asked, closing(_Report(self.config, self.state.step, last,
-                                                      self.folder / "metrics.jsonl", self.writes)) as report:
-                for step in range(self.state.step, last):
-                    with self.timers("read"):
-                        images = self.stream.images(step, self.prepare.pixels)
-                    with self.timers("prepare"):
-                        x = self.prepare(images)
-                    terms = self.step(step, x)
-                    self.state.step, self.state.seconds = step + 1, time.monotonic() - began
-                    report.step(self.state.step, terms, self.rule.rate, self.state.seconds)
-                    wanted, end = self._agree(asked)
-                    if wanted or self.state.step % settings.checkpoint_every == 0 or self.state.step == last:
-                        with self.timers("checkpoint"):
-                            self._forward(step, x)  # what is saved is known to give a finite objective
-                            saved = self.save()
-                    if end:
-                        break
+            with requests() as asked, closing(Report(self.config, first, last, path, self.leads)) as report:
+                self._let_go()
+                over = self._wait_for_go()
+                while self.step_number < last and not over:
+                    terms = self._one_step(asked)
+                    self.seconds = time.monotonic() - began
+                    report.step(self.step_number, terms, self.updates.rate, self.seconds)
+                    over = self._after_step(asked, self.step_number == last)
+                self._finish(asked)
         except KeyboardInterrupt:
-            newest = checkpoint.saved(self.folder / "checkpoints")
+            newest = checkpoint.saved(self.run / "checkpoints")
             where = f"--resume goes on from {newest[-1]}" if newest else "no checkpoint was due yet"
-            print(f"interrupted after step {self.state.step}; {where}", file=sys.stderr)
+            print(f"interrupted after step {self.step_number}; {where}", file=sys.stderr)
             raise
-        if self.writes:
-            print(f"step {self.state.step} of {settings.steps}: {saved or 'nothing left to do'}; "
-                  f"{self.timers.summary()}")
+        if self.leads:
+            saved = "nothing left to do" if first == last else self.committer and self.committer.committed
+            print(f"step {self.step_number} of {self.config.train.steps}: {saved}; {self.timers.summary()}")
+        return self._account(first)
 
-    def _agree(self, asked: Requests) -> tuple[bool, bool]:
-        """Whether to save now, and whether to end: a signal reaches the ranks in different steps, they decide together.
-
-        A checkpoint is asked for on every rank, and the first one counts, so that it is written once.
-        """
-        mine = [asked.checkpoint and self.messenger.rank == 0, asked.end]
-        save, end = self.messenger.allreduce_sum(mine) > 0
-        if save:
-            asked.checkpoint = False
-        return bool(save or end), bool(end)
+    def _one_step(self, asked: Requests) -> list[Terms | None]:
+        """Fetch, read, compute, push or update."""
+        for writer in (self.writer, self.committer):
+            if writer:
+                writer.check()
+        if self.config.parallel.backup:
+            self._catch_up()
+        step = self.step_number
+        with self.timers("fetch"):
+            self.updates.begin(step, trained_stage(self.config, step)[1])
+        with self.timers("read"):
+            images = self.stream.images(step, self.prepare.pixels)
+        with self.timers("prepare"):
+            x = self.prepare(images)
+        self._prepared = x
+        self.network.note = self._wish(asked)
+        terms = self.step(step, x)
+        self.step_number += 1
+        return terms
 
     def step(self, step: int, x: np.ndarray) -> list[Terms | None]:
         """One training step on prepared images (row, col, channel, image); the terms of every stage."""
-        self.rule.begin(trained_stage(self.config, step)[1])
         with self.timers("forward"):
             states = self._forward(step, x)
         terms = [state.terms for state in states]
         with self.timers("backward and update"), np.errstate(over="ignore", invalid="ignore"):
-            self.network.backward(states, self.rule)
+            self.network.backward(states, self.updates)
+            self.updates.end()
         return terms + [None] * (len(self.network.stages) - len(terms))
 
     def _forward(self, step: int, x: np.ndarray) -> list[StageState]:
         with np.errstate(over="ignore", invalid="ignore"):  # what follows is checked as a whole
-            states = self.network.forward(self.parameters, x, trained_stage(self.config, step)[0])
+            states = self.network.forward(self.updates.parameters, x, trained_stage(self.config, step)[0])
         self._check([state.terms for state in states], step)
         return states
 
@@ -211,81 +288,124 @@ class Trainer:
                              f"{update.rate:g} is likely too large for rule {update.rule!r} (or the weights of an "
                              "earlier checkpoint are damaged); the last checkpoint is untouched")
 
-    def save(self) -> Path:
-        """Write a checkpoint and remove those that are not to be kept."""
-        self.state.update_state, self.state.counts = self.rule.state, self.rule.counts
-        folder = self.folder / "checkpoints"
-        path = checkpoint.path_of(folder, self.state.step)
-        checkpoint.save(path, self.state, self.network)
-        if not self.writes:
-            return path
-        for old in checkpoint.saved(folder)[:-self.config.train.keep]:
-            old.unlink()
-        return path
+    def _catch_up(self) -> None:
+        """With backup replicas: leave out the steps that the others have made without this one."""
+        assert self.place
+        ahead = self.messenger.allreduce_sum([self.place.line.newest if self.messenger.rank == 0 else 0])[0]
+        self.step_number = min(max(self.step_number, int(ahead)), self.config.train.steps - 1)
 
-    def _open_folder(self) -> None:
-        """Make the run folder; metrics of steps after the checkpoint, if any, are dropped."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / "configuration.toml") as partial:
-                partial.write_text(configuration.dumps(self.config))
-            metrics = self.folder / "metrics.jsonl"
-            lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() and self.state.step else []
-            lines = [line for line in lines if line.endswith("\n")]  # a crash may have cut the last one short
-            with replacing(metrics) as partial:
-                partial.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.state.step))
-        except OSError as error:
-            raise InputError(f"run folder {self.folder} cannot be written ({error.strerror}); choose another --out") \
-                from error
+    # ---- standing between two steps: checkpoints, and the end -----------------------------------------
 
+    def _wish(self, asked: Requests) -> float:
+        """What this block tells the others of its replica in its next step: it was asked for a checkpoint, or to end.
 
-class _Report:
-    """Metrics to a file, and to the terminal as a bar or to a log as lines; only by the rank that writes."""
+        The first replica listens to signals; the others to the first one.
+        """
+        if self.role.replica == 0:
+            return asked.checkpoint + _END_NOTE * asked.end
+        if self.place and self.messenger.rank == 0 and self.place.asks.heard():
+            return _END_NOTE if self.place.asks.take() == END else 1.0
+        return 0.0
 
-    def __init__(self, config: Config, first: int, last: int, path: Path, writes: bool) -> None:
-        self.config, self.flop = config, training_flop(config)
-        self.writes = writes
-        self.bar = None
-        if not writes:
-            return
-        self.file = path.open("a")
-        self.clock, self.clock_step, self.last = time.monotonic(), first, last
-        self.printed = self.clock
-        self.bar = tqdm(total=last, initial=first, desc="train", unit="step") if sys.stderr.isatty() else None
+    def _after_step(self, asked: Requests, at_the_end: bool) -> bool:
+        """Take a checkpoint if one is due or asked for; returns whether training is over."""
+        end, now = self.network.notes >= _END_NOTE, 0 < self.network.notes % _END_NOTE
+        due = self.role.replica == 0 and self.step_number % self.config.train.checkpoint_every == 0
+        self._let_go()
+        if at_the_end or end:  # the last checkpoint is `_finish`'s
+            if end and not at_the_end:
+                self._tell(END)
+            return True
+        if due or now:
+            asked.checkpoint = False
+            self._tell(CHECKPOINT)
+            self.save()
+        return False
 
-    def step(self, step: int, terms: Sequence[Terms | None], rate: float, seconds: float) -> None:
-        """Called after every step."""
-        if not self.writes:
-            return
-        if self.bar is not None:
-            self.bar.update()
-        if step % self.config.train.log_every and step != self.last:
-            return
-        now = time.monotonic()
-        images = (step - self.clock_step) * self.config.train.batch / max(now - self.clock, 1e-9)
-        self.clock, self.clock_step = now, step
-        row = {"step": step, "seconds": round(seconds, 3), "objective": sum(t.objective for t in terms if t),
-               "stages": [t and {"reconstruction": t.reconstruction, "sparsity": t.sparsity, "response": t.response}
-                          for t in terms],
-               "images_per_second": images, "gflop_per_second": images * self.flop / 1e9, "rate": rate}
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-        parts = "  ".join(f"stage {i + 1}: {t.reconstruction:.4g} + {t.sparsity:.4g}"
-                          for i, t in enumerate(terms) if t)
-        speed = f"{images:.0f} images/s  {row['gflop_per_second']:.1f} GFLOP/s"
-        if self.bar is not None:
-            self.bar.set_postfix_str(f"objective {row['objective']:.5g}  {speed}")
-        elif now - self.printed >= SECONDS_BETWEEN_LINES or step == self.last:
-            self.printed = now
-            print(f"step {step}/{self.config.train.steps}  objective {row['objective']:.5g}  {parts}  {speed}",
-                  file=sys.stderr, flush=True)
+    def _tell(self, what: int) -> None:
+        """Ask the other replicas."""
+        if self.place and self.leads:
+            self._told_end = self._told_end or what == END
+            self.place.asks.tell(what)
 
-    def close(self) -> None:
-        """Close the file and the bar."""
-        if self.writes:
-            self.file.close()
-        if self.bar is not None:
-            self.bar.close()
+    def _let_go(self) -> None:
+        """After the warm start, let the other replicas begin."""
+        if self._holds and self.step_number >= self.config.parallel.warm_start:
+            self._holds = False
+            self._tell(GO)
+
+    def _wait_for_go(self) -> bool:
+        """The other replicas wait for the first one's warm start; returns whether all is over before it begins."""
+        if not self.place or not self.role.replica or not self._holds:
+            return False
+        while True:
+            heard = self.place.asks.take() if self.messenger.rank == 0 else 0
+            what = int(self.messenger.allreduce_sum([heard])[0])
+            if what in (GO, END):
+                return what == END
+            self._stand(False)
+        return False
+
+    def save(self) -> None:
+        """Begin to write a checkpoint; with servers, all replicas come to stand first."""
+        if self.place:
+            self._stand(False)
+        elif self.step_number != self._saved:
+            if self._prepared is not None:  # what is saved is known to give a finite objective
+                self._forward(self.step_number - 1, self._prepared)
+            self._saved = self.step_number
+            assert self.writer and isinstance(self.updates, UpdateRule)
+            with self.timers("checkpoint"):
+                self.writer.start(self.step_number, checkpoint.block_holdings(
+                    self.config, self.grid, self.messenger.rank, self.updates.parameters, self.updates.state,
+                    self.updates.counts))
+                self._commit([self.step_number])
+
+    def _stand(self, final: bool, meanwhile: Callable[[], None] = lambda: None) -> bool:
+        """Stand until all workers do and the servers have taken a checkpoint; returns whether nobody steps again."""
+        assert self.place and isinstance(self.updates, ServedUpdates)
+        with self.timers("checkpoint"):
+            self.updates.stand()
+            clocks, over = self.place.line.mark(self.step_number, final, meanwhile)
+            self._commit(clocks.tolist())
+        return over
+
+    def _commit(self, cursors: Sequence[int]) -> None:
+        """Let the committer wait for the shards of this checkpoint (only the first rank has one)."""
+        if self.committer:
+            state = self.state
+            self.committer.start(RunState(
+                config=self.config, step=joint_step(cursors), preprocessing=state.preprocessing, seconds=self.seconds,
+                cursors=tuple(cursors), metrics=metrics_path(self.run).read_text()))
+
+    def _finish(self, asked: Requests) -> None:
+        """The last checkpoint, when all replicas have come to their end; wait until it is committed."""
+        if self.place:
+            def look_out() -> None:
+                if self.leads and asked.end and not self._told_end:
+                    self._tell(END)
+                if self.committer:
+                    self.committer.check()
+            self._let_go()
+            while not self._stand(True, look_out):
+                pass
+            self.place.line.close(self.step_number)
+        else:
+            self.save()
+        for writer in (self.writer, self.committer):
+            if writer:
+                with self.timers("checkpoint"):
+                    writer.wait()
+                writer.close()
+
+    def _account(self, first: int) -> dict:
+        """What this worker has to say of its part."""
+        if not isinstance(self.updates, ServedUpdates):
+            return {}
+        line = self.updates.line
+        return {"steps": self.step_number - first, "fetched_bytes": line.fetched_bytes,
+                "pushed_bytes": line.pushed_bytes, "wait_seconds": self.updates.wait_seconds,
+                "training_seconds": self.seconds - self.state.seconds, "staleness": line.staleness.tolist()}
 
 
 def _check_agreement(messenger: Messenger, facts: dict[str, str]) -> None:

@@ -125,9 +125,12 @@ class UpdateRule:
         self.state = {slot: parameters.like() for slot in self.rule.slots}
         self.counts = dict.fromkeys(parameters.views, 0)
 
-    def begin(self, progress: float) -> None:
+    def begin(self, step: int, progress: float) -> None:
         """Set the rate for a step; `progress` is 0 at the first and near 1 at the last step."""
         self.rate = self.rule.rate(progress)
+
+    def end(self) -> None:
+        """After a step: nothing is left to do."""
 
     def __call__(self, name: str, row: int, gradient: np.ndarray) -> None:
         """Update row `row` of parameter `name` with gradient (tile col, input, unit), which may be clipped in place."""

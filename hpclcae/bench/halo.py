@@ -190,7 +190,7 @@ class _Training:
             self.meter.begin_step()
             step = -(-stage * self.config.train.steps // self.steps)
             only, progress = trained_stage(self.config, step)
-            self.rule.begin(progress)
+            self.rule.begin(0, progress)
             times = [time.perf_counter()]
             x = self.prepare(self.images)
             times.append(time.perf_counter())

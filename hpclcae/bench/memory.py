@@ -86,7 +86,7 @@ def peaks(config: Config, steps: int) -> dict[str, int]:
         for stage in range(len(network.stages) if config.train.gradient == "greedy" else 1):
             step = -(-stage * config.train.steps // len(network.stages))
             only, progress = trained_stage(config, step)
-            rule.begin(progress)
+            rule.begin(0, progress)
             network.backward(network.forward(parameters, x, only), rule)
         found[f"measured peak: and {count} step" + "s" * (count > 1)] = peak_resident()
     return found

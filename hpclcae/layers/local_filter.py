@@ -33,6 +33,7 @@ from hpclcae.workspace import Workspace
 
 #: Receives the finished gradient of one row of tiles: (name, row of tiles, (tile col, input, unit)).
 RowSink = Callable[[str, int, np.ndarray], None]
+Tiles = tuple[tuple[int, int], tuple[int, int]]  # first and last + 1, of rows and of columns
 
 
 def choose_tile(field: int, stride: int, maps_in: int, maps: int, rows: int, cols: int, images: int = 100) -> int:
@@ -224,22 +225,36 @@ class LocalFilter:
                 grid[:, k, :, :, :, a] = 0                                 # columns
                 grid[:, :, (k + j * self.step) % u, :, a] = 0              # rows, stored modulo u
 
-    def pack_row(self, filters: np.ndarray, weights: np.ndarray, j: int) -> None:
+    def positions(self, tiles: Tiles) -> Tiles:
+        """The positions of rows tiles[0] and columns tiles[1] of tiles: ((first, last + 1), (first, last + 1))."""
+        (top, bottom), (left, right) = tiles
+        t = self.tile
+        return (top * t, min(bottom * t, self.out_rows)), (left * t, min(right * t, self.out_cols))
+
+    def pack_row(self, filters: np.ndarray, weights: np.ndarray, j: int, tiles: Tiles | None = None) -> None:
         """Write filters (row, col, krow, kcol, map in, map) of tile row j's positions into `weights`.
 
-        `weights` is the whole weight array, `filters` the rows j t ... of positions (t of them, or what is
-        left); entries that belong to no filter become zero.
+        Parameters
+        ----------
+        filters
+            The rows j t ... of positions (t of them, or what is left).
+        weights : (tile row, tile col, input, unit)
+            The whole weight array, or `tiles` of it; entries of its row that belong to no filter become zero.
+        tiles : ((first, last + 1), (first, last + 1)), optional
+            Rows and columns of tiles that `weights` holds (a chunk); without it all.
         """
-        weights[j] = 0
-        for filter_view, weight_view, krows in self._correspondence(filters, weights[j], j):
+        row = weights[j - tiles[0][0] if tiles else j]
+        row[:] = 0
+        for filter_view, weight_view, krows in self._correspondence(filters, row, j):
             for k, krow in enumerate(krows):
                 weight_view[:, :, krow] = filter_view[:, k]
 
-    def unpack_row(self, weights: np.ndarray, j: int) -> np.ndarray:
-        """The filters (row, col, krow, kcol, map in, map) of tile row j's positions."""
-        rows = min(self.tile, self.out_rows - j * self.tile)
-        filters = np.empty((rows, self.out_cols, self.field, self.field, self.maps_in, self.maps), weights.dtype)
-        for filter_view, weight_view, krows in self._correspondence(filters, weights[j], j):
+    def unpack_row(self, weights: np.ndarray, j: int, tiles: Tiles | None = None) -> np.ndarray:
+        """The filters (row, col, krow, kcol, map in, map) of tile row j's positions; arguments as in `pack_row`."""
+        (first, _), cols = tiles or ((0, self.tile_rows), (0, self.tile_cols))
+        (top, bottom), (left, right) = self.positions(((j, j + 1), cols))
+        filters = np.empty((bottom - top, right - left, self.field, self.field, self.maps_in, self.maps), weights.dtype)
+        for filter_view, weight_view, krows in self._correspondence(filters, weights[j - first], j):
             for k, krow in enumerate(krows):
                 filter_view[:, k] = weight_view[:, :, krow]
         return filters
@@ -248,7 +263,7 @@ class LocalFilter:
             -> "list[tuple[np.ndarray, np.ndarray, list[int]]]":
         """Views of the same numbers: (col, krow, kcol, map in, map), (col, kcol, row modulo u, ...), rows."""
         t, s, r, u = self.tile, self.stride, self.field, self.window
-        grid = row.reshape(self.tile_cols, u, u, self.maps_in, t, t, self.maps)
+        grid = row.reshape(len(row), u, u, self.maps_in, t, t, self.maps)
         pairs = []
         for a in range(filters.shape[0]):
             krows = [(j * self.step + a * s + k) % u for k in range(r)]

@@ -27,24 +27,41 @@ class MpiMessenger:
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:
-        self._comm = comm.Dup()
+        self.comm: MPI.Intracomm = comm.Dup()
         self.rank, self.size = comm.rank, comm.size
+
+    def split(self, colour: int) -> "MpiMessenger":
+        """The line between all ranks that give the same colour, in the same order; every rank calls it."""
+        part: MPI.Intracomm = self.comm.Split(colour, self.rank)  # type: ignore[assignment]
+        try:
+            return MpiMessenger(part)
+        finally:
+            part.Free()
+
+    def gather_texts(self, text: str) -> list[str]:
+        """What every rank says, on every rank; all call it."""
+        mine = np.frombuffer(text.encode(), np.uint8)
+        sizes = np.empty(self.size, np.int64)
+        self.comm.Allgather(np.array([mine.size], np.int64), sizes)
+        everyones = np.empty(sizes.sum(), np.uint8)
+        self.comm.Allgatherv(mine, [everyones, sizes])
+        return [part.tobytes().decode() for part in np.split(everyones, np.cumsum(sizes)[:-1])]
 
     def channel(self, tag: int, sends: Letters, receives: Letters) -> "MpiChannel":
         """See exchange.Messenger."""
-        return MpiChannel([*(self._comm.Recv_init(buffer, peer, tag) for peer, buffer in receives),
-                           *(self._comm.Send_init(buffer, peer, tag) for peer, buffer in sends)])
+        return MpiChannel([*(self.comm.Recv_init(buffer, peer, tag) for peer, buffer in receives),
+                           *(self.comm.Send_init(buffer, peer, tag) for peer, buffer in sends)])
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
         """See exchange.Messenger. Gathered and added in order of ranks: the same bits in every run."""
         mine = np.array(values, np.float64)
         everyones = np.empty((self.size, *mine.shape))
-        wait([self._comm.Iallgather(mine, everyones)])
+        wait([self.comm.Iallgather(mine, everyones)])
         return everyones.sum(axis=0)
 
     def close(self) -> None:
         """Free the communicator; channels are closed before."""
-        self._comm.Free()
+        self.comm.Free()
 
 
 class MpiChannel:
@@ -68,13 +85,24 @@ class MpiChannel:
         self._requests.clear()
 
 
-def wait(requests: Sequence[MPI.Request]) -> None:
-    """Return when all requests are complete, without keeping a core busy for long."""
-    requests = list(requests)
-    began = time.monotonic()
-    while not MPI.Request.Testall(requests):
-        waited = time.monotonic() - began
+class Patience:
+    """Waiting without keeping a core busy for long: look again at once at first, later after ever longer naps."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def pause(self) -> None:
+        """Called when there was nothing."""
+        waited = time.monotonic() - self._began
         if waited < SPIN_SECONDS:
             os.sched_yield()
         else:
             time.sleep(min(waited * SLEEP_SHARE, LONGEST_SLEEP))
+
+
+def wait(requests: Sequence[MPI.Request]) -> None:
+    """Return when all requests are complete."""
+    requests = list(requests)
+    patience = Patience()
+    while not MPI.Request.Testall(requests):
+        patience.pause()

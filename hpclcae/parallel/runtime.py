@@ -7,7 +7,6 @@ from collections.abc import Callable
 from mpi4py import MPI
 
 from hpclcae.errors import InputError
-from hpclcae.exchange import Messenger
 from hpclcae.parallel.halo import MpiMessenger
 
 #: What is wrong with a configuration is wrong on every rank. The first one says so and ends the job; the
@@ -18,7 +17,7 @@ PATIENCE_SECONDS = 4.0
 LINGER_SECONDS = 1.0
 
 
-def run_on_all_ranks(name: str, program: Callable[[Messenger], None]) -> int:
+def run_on_all_ranks(name: str, program: Callable[[MpiMessenger], None]) -> int:
     """Run program(messenger) on each rank of the world; returns the exit code.
 
     An exception on any rank ends the whole job with a non-zero exit code and one message, with a traceback only if

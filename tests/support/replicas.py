@@ -36,7 +36,7 @@ def train_alone(config, steps, images=inputs):
     parameters = network.parameters(config.train.seed)
     rule = UpdateRule(config.update, parameters, fan_in(network))
     for step in range(steps):
-        rule.begin(trained_stage(config, step)[1])
+        rule.begin(step, trained_stage(config, step)[1])
         one_step(network, parameters, images(config, step), step, rule)
     return parameters
 
@@ -55,7 +55,7 @@ class Servers:
             for server, (numbers, first) in self.shards.spans(block).items():
                 for number in numbers:
                     chunk = self.shards.chunks[block][number]
-                    self.stores[server].values[first + number - numbers.start][:] = start[chunk.start:chunk.stop]
+                    self.stores[server].seed(first + number - numbers.start, start[chunk.start:chunk.stop])
 
     def line(self, replica, block):
         return InProcess(self.office, self.stores, self.shards, replica, block)
@@ -97,7 +97,8 @@ def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs):
                 if messenger.rank == 0:
                     objectives[replica].append(sum(found))
             kept[replica, messenger.rank] = updates
-            updates.close()
+            updates.stand()
+            updates.line.close()
         return program
     errors = []
 

@@ -33,7 +33,7 @@ def started(config, dtype=np.float64):
 
 def run(rule, steps, dtype=np.float64):
     for step in steps:
-        rule.begin(step / STEPS)
+        rule.begin(step, step / STEPS)
         for name, gradient in gradients(step, dtype).items():
             for row in range(len(gradient)):
                 rule(name, row, gradient[row])
@@ -143,8 +143,8 @@ def test_first_step_is_the_rate_in_typical_weights(rule):
 @pytest.mark.parametrize("progress, falling", [(0, 1), (0.25, 1), (0.5, 1), (0.6, 0.8), (0.75, 0.5), (0.99, 0.02)])
 def test_halfway_schedule(progress, falling):
     rule, _ = started(UpdateConfig(rate=0.4, schedule="halfway"))
-    rule.begin(progress)
+    rule.begin(0, progress)
     assert rule.rate == pytest.approx(0.4 * falling, rel=1e-12)
     constant, _ = started(UpdateConfig(rate=0.4, schedule="constant"))
-    constant.begin(progress)
+    constant.begin(0, progress)
     assert constant.rate == 0.4

@@ -12,7 +12,6 @@ them. ``encode`` are the learned weights; normalised filters are ``encode / ||en
 """
 import json
 import platform
-import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,19 +22,17 @@ import scipy
 
 from hpclcae import __version__, config as configuration
 from hpclcae.config import Config
-from hpclcae.errors import InputError
 from hpclcae.files import replacing_hdf5
 from hpclcae.exchange import Letters, Messenger
 from hpclcae.network import Network
 from hpclcae.parameters import ParameterVector
-from hpclcae.partition import Grid, plan_block
+from hpclcae.partition import plan_block
 from hpclcae.preprocess import Preprocessing
 from hpclcae.stage import Stage
 
 KIND = "hpclcae checkpoint"
 SCHEMA = 1
 _TAG = 10_000  # of messages with weights; exchanges of halos have smaller ones
-_NAME = re.compile(r"step-(\d{8})\.h5")
 
 
 @dataclass
@@ -61,29 +58,6 @@ class Checkpoint:
 def path_of(folder: Path, step: int) -> Path:
     """Name of the checkpoint of `step` in a run's folder of checkpoints."""
     return folder / f"step-{step:08d}.h5"
-
-
-def find(run: str | Path) -> Path:
-    """The file itself, or the newest checkpoint of a run folder.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    path = Path(run)
-    if path.is_file():
-        return path
-    found = saved(path / "checkpoints")
-    if not found:
-        raise InputError(f"{path} is neither a checkpoint nor the folder of a run with checkpoints; "
-                         f"train one with: hpclcae train CONFIGURATION --out {path}")
-    return found[-1]
-
-
-def saved(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first."""
-    return sorted(p for p in folder.glob("step-*.h5") if _NAME.fullmatch(p.name))
 
 
 def save(path: Path, state: Checkpoint, network: Network) -> None:
@@ -117,49 +91,6 @@ def save(path: Path, state: Checkpoint, network: Network) -> None:
                           configuration=configuration.dumps(state.config), counts=json.dumps(state.counts),
                           versions=json.dumps(versions),
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
-
-
-def load(path: Path, grid: Grid | None = None, messenger: Messenger | None = None) -> tuple[Checkpoint, Network]:
-    """Read a checkpoint and build its network, or one block of it with that block's weights.
-
-    Raises
-    ------
-    InputError
-        The file is missing, truncated, of another kind, or of a newer schema.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            kind, schema = file.attrs.get("kind"), int(file.attrs.get("schema", 0))
-            if kind != KIND:
-                raise InputError(f"{path} is {kind or 'an HDF5 file of another program'}, not an {KIND}: "
-                                 "give the folder of a run, or a file in its folder of checkpoints")
-            if schema > SCHEMA:
-                raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a newer hpclcae")
-            return _read(file, str(path), grid, messenger)
-    except KeyError as error:
-        raise InputError(f"{path} is a damaged checkpoint ({error}): use an older one") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}): use an older checkpoint") from error
-
-
-def _read(file: h5py.File, where: str, grid: Grid | None, messenger: Messenger | None) -> tuple[Checkpoint, Network]:
-    config = configuration.loads(str(file.attrs["configuration"]), where=f"configuration in {where}")
-    network = Network(config, grid, messenger)
-    stages = _stages(network)
-
-    def vector(prefix: str) -> ParameterVector:
-        parameters = network.parameters()
-        for name, weights in parameters.views.items():
-            _read_weights(file[prefix + name], stages[name], weights)
-        return parameters
-
-    preprocessing = Preprocessing(config.preprocess, *(
-        file[f"preprocess/{n}"][...] if f"preprocess/{n}" in file else None for n in ("kernel", "eigenvalues")))
-    slots = list(file["update"]) if "update" in file else []
-    state = Checkpoint(config, int(file.attrs["step"]), vector(""), preprocessing,
-                       {slot: vector(f"update/{slot}/") for slot in slots},
-                       json.loads(str(file.attrs["counts"])), float(file.attrs["seconds"]))
-    return state, network
 
 
 def _stages(network: Network) -> dict[str, Stage]:
@@ -197,10 +128,3 @@ def _transfer(messenger: Messenger, sends: Letters, receives: Letters) -> None:
     channel.start()
     channel.wait()
     channel.close()
-
-
-def _read_weights(data: h5py.Dataset, stage: Stage, weights: np.ndarray) -> None:
-    plan, owned = stage.filter, stage.plan.z.owned
-    for j in range(plan.tile_rows):
-        first, last = owned.rows[0] + j * plan.tile, min(owned.rows[0] + (j + 1) * plan.tile, owned.rows[1])
-        plan.pack_row(data[first:last, slice(*owned.cols)], weights, j)

@@ -1,0 +1,32 @@
+"""Checkpoints: a folder for every step, sharded, committed by its manifest, readable with plain h5py.
+
+``RUN/checkpoints/step-00000200/`` (../../notes/checkpoints.md)::
+
+    shard-0000.h5 ...   one for every owner: a parameter server, or a block of the grid where there are none
+        stage1/encode/0, update/<slot>/stage1/encode/0 ...    rectangles of positions: attributes row, col
+        chunks                                                count and version of every chunk
+    model.h5            the shards shown as one model, by virtual datasets with relative names
+        stage1/encode, stage1/decode   (row, col, krow, kcol, map in, map)    weights by position
+        update/<slot>/stage1/encode    the update rule's memory, same axes
+        preprocess/kernel, preprocess/eigenvalues
+        chunks, cursors, metrics       of all shards; next step of every replica; lines of metrics.jsonl
+        attributes: kind, schema, run, step, seconds, shards, configuration (TOML), created, versions, revision, host
+    manifest.json       size and CRC-32 of every file, written last: with it the folder is a checkpoint
+
+Weights are stored by position, not in the kernel's layout, so any tile size, grid, number of servers or version can
+load them. ``encode`` are the learned weights; normalised filters are ``encode / ||encode||`` (layers/unit_norm.py).
+
+Every owner has a `ShardWriter`, one rank has the `Committer`; `clean` comes first. `load`, `load_holdings` and
+`load_state` read. A single file of schema 1 (attribute counts instead of chunks) is read too.
+"""
+from hpclcae.checkpoint.committer import Committer
+from hpclcae.checkpoint.folder import (KIND, SCHEMA, check, clean, find, read_manifest, saved, step_folder, step_of,
+                                       verify)
+from hpclcae.checkpoint.reading import fill, load, load_holdings, load_state, opened
+from hpclcae.checkpoint.single_file import Checkpoint, path_of, save
+from hpclcae.checkpoint.state import BlockState, Holding, RunState, block_holdings
+from hpclcae.checkpoint.writer import ShardWriter
+
+__all__ = ["BlockState", "Checkpoint", "Committer", "Holding", "KIND", "RunState", "SCHEMA", "ShardWriter",
+           "block_holdings", "check", "clean", "fill", "find", "load", "load_holdings", "load_state", "opened",
+           "path_of", "read_manifest", "save", "saved", "step_folder", "step_of", "verify"]

@@ -1,0 +1,119 @@
+"""One rank makes a checkpoint out of the shards of all owners, when they are all there."""
+from pathlib import Path
+from time import monotonic, sleep
+
+from hpclcae.checkpoint.background import Background
+from hpclcae.checkpoint.folder import (MANIFEST, MODEL, Content, Manifest, content_of, remove, remove_notes, saved,
+                                       shard_name, step_folder, step_of, write_manifest)
+from hpclcae.checkpoint.model_file import write_model
+from hpclcae.checkpoint.state import RunState
+from hpclcae.checkpoint.writer import PATIENCE, POLL, one_line, read_note, run_id
+from hpclcae.errors import InputError
+
+KEEP_AT_LEAST = 2  # a checkpoint may turn out to be damaged
+
+
+class Committer:
+    """Commits the checkpoints of a run; one rank has one (replica 0, block 0).
+
+    Parameters
+    ----------
+    run : Path
+        Run folder, prepared by `clean`.
+    shards : int
+        Owners that write one.
+    patience : float
+        Seconds that the last shard may come after `start`.
+    """
+
+    def __init__(self, run: Path, shards: int, patience: float = PATIENCE) -> None:
+        self.run, self.shards, self.patience = run, shards, patience
+        self._thread = Background("committer")
+
+    @property
+    def committed(self) -> Path | None:
+        """The newest checkpoint of the run."""
+        found = saved(self.run / "checkpoints")
+        return found[-1] if found else None
+
+    def start(self, state: RunState) -> None:
+        """Begin to wait for the shards of a step and to commit them; waits first if the step before is not committed.
+
+        Raises
+        ------
+        InputError
+            The step before could not be committed.
+        """
+        self._thread.wait()
+        folder = step_folder(self.run, state.step)
+        if (folder / MANIFEST).exists():
+            return
+
+        def work() -> None:
+            with one_line(self.run, state.step, folder):
+                self._commit(folder, state)
+        self._thread.start(work)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being committed."""
+        return self._thread.busy
+
+    def check(self) -> None:
+        """Raise the error of committing, if there was one; cheap, for every step."""
+        self._thread.check()
+
+    def wait(self) -> None:
+        """Return when the checkpoint is committed, or raise why it is not."""
+        self._thread.wait()
+
+    def close(self) -> None:
+        """Give up what is not committed."""
+        self._thread.close()
+
+    def _commit(self, folder: Path, state: RunState) -> None:
+        files = self._shards(folder)
+        run = run_id(self.run, self._thread)
+        write_model(folder / MODEL, run, state, self.shards)
+        files[MODEL] = content_of(folder / MODEL, from_disk=True)
+        write_manifest(folder, Manifest(run, state.step, files))
+        remove_notes(folder)
+        tidy(self.run, state.config.train.keep, state.config.train.keep_every)
+
+    def _shards(self, folder: Path) -> dict[str, Content]:
+        """Wait until every shard is there, as large as its note says; names on another node may appear late."""
+        found: dict[str, Content] = {}
+        deadline = monotonic() + self.patience
+        while len(found) < self.shards:
+            for name in map(shard_name, range(self.shards)):
+                if name not in found and (content := read_note(folder / name)) and _there(folder / name, content):
+                    found[name] = content
+            self._thread.go_on()
+            if monotonic() > deadline:
+                late = [str(n) for n in range(self.shards) if shard_name(n) not in found]
+                raise InputError(f"{folder}: no shard of owner {', '.join(late[:9])} after {self.patience:.0f} s: see "
+                                 "the messages of the servers; older checkpoints are untouched")
+            sleep(POLL)
+        return {name: found[name] for name in sorted(found)}
+
+
+def _there(shard: Path, content: Content) -> bool:
+    try:
+        return shard.stat().st_size == content.size
+    except FileNotFoundError:
+        return False
+
+
+def tidy(run: Path, keep: int, keep_every: int) -> None:
+    """Remove checkpoints, except for the last `keep` (2 or more) and those of steps that `keep_every` divides.
+
+    What is older than the newest and was never finished goes too.
+    """
+    folder = run / "checkpoints"
+    found = saved(folder)
+    for path in found[:-max(keep, KEEP_AT_LEAST)]:
+        if not (keep_every and step_of(path) % keep_every == 0):
+            remove(path)
+    for path in folder.glob("step-*"):
+        if path.is_dir() and -1 < step_of(path) < step_of(found[-1]) and not (path / MANIFEST).exists():
+            remove(path)

@@ -1,0 +1,107 @@
+"""``model.h5``: one model out of many shards, by virtual datasets, with the state of the run."""
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hpclcae import config as configuration
+from hpclcae.checkpoint.folder import KIND, SCHEMA, shard_name
+from hpclcae.checkpoint.provenance import revision, versions
+from hpclcae.checkpoint.shard_file import AXES
+from hpclcae.checkpoint.state import RunState
+from hpclcae.config import Config
+from hpclcae.errors import InputError
+from hpclcae.files import replacing_hdf5
+from hpclcae.geometry import network_geometry
+from hpclcae.stage import parameter_names
+from hpclcae.update_rules import SLOTS
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A dataset of a shard, and where its first position lies in the whole."""
+    file: str
+    name: str
+    shape: tuple[int, ...]
+    row: int
+    col: int
+
+
+def global_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter by position: (row, col, krow, kcol, map in, map)."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index, (stage, geometry) in enumerate(zip(config.stages, network_geometry(config))):
+        rows, cols, maps = geometry.filtered
+        field = geometry.receptive_field
+        for name in parameter_names(stage, f"stage{index + 1}"):
+            shapes[name] = rows, cols, field, field, geometry.input[2], maps
+    return shapes
+
+
+def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
+    """Write the file that shows the shards beside it as one model.
+
+    Raises
+    ------
+    InputError
+        A shard is of another run or step, or together they are not the whole network.
+    OSError
+        The disk is full, or the folder cannot be written.
+    """
+    pieces: dict[str, list[_Piece]] = {}
+    chunks = []
+    for number in range(shards):
+        with h5py.File(path.with_name(shard_name(number)), "r", locking=False) as file:
+            if (file.attrs["run"], file.attrs["step"]) != (run, state.step):
+                raise InputError(f"{file.filename} is of another run or step: two jobs write into one run folder")
+            chunks.append(file["chunks"][...])
+            for name, piece in _pieces(file, shard_name(number)):
+                pieces.setdefault(name, []).append(piece)
+    with replacing_hdf5(path) as file:
+        prefixes = ["", *(f"update/{slot}/" for slot in SLOTS[state.config.update.rule])]
+        for name, shape in global_shapes(state.config).items():
+            for prefix in prefixes:
+                _check_whole(path, prefix + name, shape, pieces.get(prefix + name, []))
+                _show(file, prefix + name, shape, state.config.train.dtype, pieces[prefix + name])
+        file["chunks"] = np.concatenate(chunks)
+        file["cursors"] = np.array(state.cursors, np.int64)
+        file["metrics"] = state.metrics
+        for name in ("kernel", "eigenvalues"):
+            array = getattr(state.preprocessing, name)
+            if array is not None:
+                file[f"preprocess/{name}"] = array
+        file.attrs.update(kind=KIND, schema=SCHEMA, run=run, step=state.step, seconds=state.seconds, shards=shards,
+                          configuration=configuration.dumps(state.config), versions=json.dumps(versions()),
+                          revision=revision(), host=platform.node(),
+                          created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def _pieces(file: h5py.File, known_as: str) -> Iterator[tuple[str, _Piece]]:
+    """The rectangles of a shard, by the name of the parameter that they are a part of."""
+    found: list[tuple[str, h5py.Dataset]] = []
+    file.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None)
+    for name, data in found:
+        if name != "chunks":
+            yield name.rpartition("/")[0], _Piece(known_as, name, data.shape, data.attrs["row"], data.attrs["col"])
+
+
+def _check_whole(path: Path, name: str, shape: tuple[int, ...], pieces: list[_Piece]) -> None:
+    covered = sum(piece.shape[0] * piece.shape[1] for piece in pieces)
+    if covered != shape[0] * shape[1]:
+        raise InputError(f"{path.parent}: the shards have {covered} of {shape[0] * shape[1]} positions of {name}: the "
+                         "owners do not agree on who holds what")
+
+
+def _show(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str, pieces: list[_Piece]) -> None:
+    """A virtual dataset; what is missing in it later on reads as NaN."""
+    layout = h5py.VirtualLayout(shape, dtype)
+    for piece in pieces:
+        rows, cols = slice(piece.row, piece.row + piece.shape[0]), slice(piece.col, piece.col + piece.shape[1])
+        layout[rows, cols] = h5py.VirtualSource(piece.file, piece.name, piece.shape, dtype)
+    data = file.create_virtual_dataset(name, layout, fillvalue=np.nan)
+    data.attrs["axes"] = AXES

@@ -1,0 +1,158 @@
+"""Reading a checkpoint: each rank its own part, on any grid and any number of servers."""
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hpclcae import config as configuration
+from hpclcae.checkpoint.folder import KIND, MANIFEST, MODEL, SCHEMA, check, find
+from hpclcae.checkpoint.regions import Blocks
+from hpclcae.checkpoint.shard_file import CHUNKS
+from hpclcae.checkpoint.state import BlockState, Holding, RunState, views
+from hpclcae.config import Config
+from hpclcae.errors import InputError
+from hpclcae.exchange import Messenger
+from hpclcae.network import Network
+from hpclcae.partition import Grid
+from hpclcae.preprocess import Preprocessing
+from hpclcae.shards import Chunk, block_chunks
+
+
+def load(path: Path, grid: Grid | None = None, messenger: Messenger | None = None) -> tuple[BlockState, Network]:
+    """Read a checkpoint and build its network, or one block of it with that block's weights.
+
+    Raises
+    ------
+    InputError
+        A file is missing, truncated, of another kind or run, or of a newer schema.
+    """
+    with opened(path) as file:
+        state = _run_state(file, path)
+        network = Network(state.config, grid, messenger)
+        slots = list(file["update"]) if "update" in file else []
+        parameters, memory = network.parameters(), {slot: network.parameters() for slot in slots}
+        pieces = block_chunks(state.config, network.grid, network.messenger.rank)
+        _fill(file, path, state.config, network.grid, views(pieces, parameters, memory, {}))
+        chunks = _chunks(file)
+    counts = {name: int(chunks["count"][chunks["parameter"] == name.encode()].max(initial=0))
+              for name in parameters.views}
+    return BlockState(**vars(state), parameters=parameters, update_state=memory, counts=counts), network
+
+
+def load_state(path: Path) -> RunState:
+    """The state of the run alone, without the parameters; errors as in `load`."""
+    with opened(path) as file:
+        return _run_state(file, path)
+
+
+def load_holdings(path: Path, config: Config, grid: Grid, chunks: Sequence[Chunk]) -> list[Holding]:
+    """What an owner of these chunks begins with; errors as in `load`.
+
+    Values and the update rule's memory are read by position, so the owners, the grid and the tiles may be others than
+    those that wrote. Where a chunk covers several that were written, its count and version are the largest of theirs.
+    """
+    dtype = np.dtype(config.train.dtype)
+    with opened(path) as file:
+        slots = list(file["update"]) if "update" in file else []
+        holdings = [Holding(chunk, np.empty(chunk.shape, dtype), {slot: np.empty(chunk.shape, dtype) for slot in slots})
+                    for chunk in chunks]
+        _fill(file, path, config, grid, holdings)
+    return holdings
+
+
+def fill(path: Path, config: Config, grid: Grid, holdings: Sequence[Holding]) -> None:
+    """The same into arrays that are there already, such as a server's window; errors as in `load`."""
+    with opened(path) as file:
+        _fill(file, path, config, grid, holdings)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """The HDF5 file that shows a checkpoint as one model.
+
+    Raises
+    ------
+    InputError
+        A file is missing, truncated, of another kind or run, of a newer schema, or was removed meanwhile.
+    """
+    path = find(path)
+    try:
+        if not path.is_dir():
+            with h5py.File(path, "r", locking=False) as file:
+                _refuse_others(file, path)
+                yield file
+            return
+        manifest = check(path)
+        with h5py.File(path / MODEL, "r", locking=False) as file:
+            _refuse_others(file, path / MODEL)
+            if (file.attrs["run"], file.attrs["step"]) != (manifest.run, manifest.step):
+                raise InputError(f"{path / MANIFEST} is of another run or step than {MODEL} beside it: bring back its "
+                                 "own, or use another checkpoint")
+            yield file
+        if not (path / MANIFEST).exists():  # then some shards may be gone, and HDF5 does not say so
+            raise InputError(f"{path} was removed while it was read: use a newer checkpoint")
+    except KeyError as error:
+        raise InputError(f"{path} is a damaged checkpoint ({error}): use an older one") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5 ({error}): use an older checkpoint") from error
+
+
+def _refuse_others(file: h5py.File, path: Path) -> None:
+    kind, schema = file.attrs.get("kind"), int(file.attrs.get("schema", 0))
+    if kind != KIND:
+        raise InputError(f"{path} is {kind or 'an HDF5 file of another program'}, not an {KIND}: "
+                         "give the folder of a run, or a checkpoint in it")
+    if schema > SCHEMA:
+        raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a newer hpclcae")
+    if schema == SCHEMA and "shard" in file.attrs:
+        raise InputError(f"{path} is one shard of a checkpoint: give the folder that it is in")
+
+
+def _run_state(file: h5py.File, path: Path) -> RunState:
+    config = configuration.loads(str(file.attrs["configuration"]), where=f"configuration in {path}")
+    kernel, eigenvalues = (file[f"preprocess/{name}"][...] if f"preprocess/{name}" in file else None
+                           for name in ("kernel", "eigenvalues"))
+    step = int(file.attrs["step"])
+    one_file = file.attrs["schema"] < SCHEMA  # written by one replica, without its metrics
+    return RunState(config=config, step=step, preprocessing=Preprocessing(config.preprocess, kernel, eigenvalues),
+                    seconds=float(file.attrs["seconds"]),
+                    cursors=(step,) if one_file else tuple(map(int, file["cursors"][...])),
+                    metrics="" if one_file else file["metrics"].asstr()[()])
+
+
+def _chunks(file: h5py.File) -> np.ndarray:
+    """The table of chunks (shard_file.CHUNKS); a checkpoint of schema 1 has one count for every parameter."""
+    if file.attrs["schema"] == SCHEMA:
+        return file["chunks"][...]
+    counts = json.loads(str(file.attrs["counts"]))
+    return np.array([(name.encode(), 0, 0, *file[name].shape[:2], count, count) for name, count in counts.items()],
+                    CHUNKS)
+
+
+def _fill(file: h5py.File, path: Path, config: Config, grid: Grid, holdings: Sequence[Holding]) -> None:
+    """Read what the holdings are to hold."""
+    blocks, table = Blocks(config, grid), _chunks(file)
+    tables = {name: table[table["parameter"] == name.encode()] for name in {h.chunk.name for h in holdings}}
+    arrays = {}
+    for holding in holdings:
+        chunk = holding.chunk
+        plan, _ = blocks.plan(chunk.block, chunk.name)
+        (top, bottom), (left, right) = blocks.positions(chunk)
+        for prefix, values in [("", holding.values), *((f"update/{s}/", a) for s, a in holding.state.items())]:
+            name = prefix + chunk.name
+            if name not in arrays:
+                arrays[name] = file[name]
+            if arrays[name].shape[2:] != (plan.field, plan.field, plan.maps_in, plan.maps):
+                raise InputError(f"{path} has {name} of shape {arrays[name].shape}, which is not that of the "
+                                 "configuration: use the configuration of the checkpoint")
+            filters = arrays[name][top:bottom, left:right]
+            for j in range(*chunk.rows):
+                first = (j - chunk.rows[0]) * plan.tile
+                plan.pack_row(filters[first:first + plan.tile], values, j, (chunk.rows, chunk.cols))
+        rows = tables[chunk.name]
+        met = rows[(rows["row"] < bottom) & (rows["row"] + rows["rows"] > top)
+                   & (rows["col"] < right) & (rows["col"] + rows["cols"] > left)]
+        holding.count, holding.version = (int(met[n].max(initial=0)) for n in ("count", "version"))

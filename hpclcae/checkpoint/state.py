@@ -1,0 +1,79 @@
+"""What a checkpoint holds, as the programs see it: the state of a run, and what every owner holds of the parameters."""
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hpclcae.config import Config
+from hpclcae.parameters import ParameterVector
+from hpclcae.partition import Grid
+from hpclcae.preprocess import Preprocessing
+from hpclcae.shards import Chunk, block_chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """What a run needs to go on, beside its parameters.
+
+    Attributes
+    ----------
+    step : int
+        Finished steps (with parameter servers: of the replica that is furthest behind).
+    seconds : float
+        Training time so far.
+    cursors : tuple of int
+        The next step of every replica. A minibatch and its mirroring are a function of (seed, replica, step), so this
+        is the cursor in the data and the state of the random numbers.
+    metrics : str
+        Lines of metrics.jsonl up to `step`.
+    """
+    config: Config
+    step: int
+    preprocessing: Preprocessing
+    seconds: float = 0.0
+    cursors: tuple[int, ...] = ()
+    metrics: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockState(RunState):
+    """The same with one block's parameters and its update rule's memory (update_rules.UpdateRule)."""
+    parameters: ParameterVector
+    update_state: dict[str, ParameterVector] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Holding:
+    """One chunk as its owner holds it.
+
+    Attributes
+    ----------
+    values : (tile row, tile col, input, unit)
+        Its weights, of shape chunk.shape.
+    state : dict of str to ndarray
+        The update rule's memory, one array of the same shape for every slot.
+    count, version : int
+        Updates that the weights have had, as the update rule counts them and as fetches are numbered.
+    """
+    chunk: Chunk
+    values: np.ndarray
+    state: dict[str, np.ndarray] = field(default_factory=dict)
+    count: int = 0
+    version: int = 0
+
+
+def block_holdings(config: Config, grid: Grid, block: int, parameters: ParameterVector,
+                   update_state: Mapping[str, ParameterVector], counts: Mapping[str, int]) -> list[Holding]:
+    """A block's parameters as holdings, one for every parameter: views, so they follow every update."""
+    return views(block_chunks(config, grid, block, sys.maxsize), parameters, update_state, counts)
+
+
+def views(chunks: Sequence[Chunk], parameters: ParameterVector, update_state: Mapping[str, ParameterVector],
+          counts: Mapping[str, int]) -> list[Holding]:
+    """Holdings that are views of a block's vectors."""
+    def view(vector: ParameterVector, chunk: Chunk) -> np.ndarray:
+        return vector.vector[chunk.start:chunk.stop].reshape(chunk.shape)
+    return [Holding(chunk, view(parameters, chunk), {slot: view(v, chunk) for slot, v in update_state.items()},
+                    counts.get(chunk.name, 0), counts.get(chunk.name, 0)) for chunk in chunks]

@@ -1,0 +1,145 @@
+"""An owner writes its shard of a checkpoint while training goes on."""
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import monotonic, sleep
+
+import numpy as np
+
+from hpclcae.checkpoint.background import Background
+from hpclcae.checkpoint.folder import (KIND, MANIFEST, RUN_ID, SCHEMA, Content, note, saved, shard_name, step_folder)
+from hpclcae.checkpoint.regions import Blocks
+from hpclcae.checkpoint.shard_file import chunk_table, write_shard
+from hpclcae.checkpoint.state import Holding
+from hpclcae.config import Config
+from hpclcae.errors import InputError
+from hpclcae.files import replacing
+from hpclcae.partition import Grid
+
+PATIENCE = 600.0  # seconds that a file of another rank may take to appear
+POLL = 0.02       # seconds between looks
+
+
+class ShardWriter:
+    """Writes the shards of one owner: a parameter server, or a block where there are none.
+
+    Parameters
+    ----------
+    run : Path
+        Run folder, prepared by `clean`.
+    number : int
+        Of the owner, from 0.
+    config, grid
+        What the chunks were cut from.
+    """
+
+    def __init__(self, run: Path, number: int, config: Config, grid: Grid) -> None:
+        self.run, self.number, self.dtype = run, number, np.dtype(config.train.dtype)
+        self._blocks = Blocks(config, grid)
+        self._thread = Background(f"shard {number}")
+        self._buffers: dict[str, np.ndarray] = {}
+
+    def start(self, step: int, holdings: Sequence[Holding]) -> None:
+        """Copy what the owner holds, and begin to write it as its shard of the checkpoint of `step`.
+
+        Returns as soon as the copy is made; the next update may change the arrays then. Waits first if the shard
+        before is not written yet. A step that is committed already is left alone.
+
+        Raises
+        ------
+        InputError
+            The shard before could not be written.
+        """
+        self._thread.wait()
+        if (step_folder(self.run, step) / MANIFEST).exists():
+            return
+        self._copy(holdings)
+        chunks = chunk_table(self._blocks, holdings)
+        regions = self._blocks.regions([holding.chunk for holding in holdings])
+
+        def work() -> None:
+            path = step_folder(self.run, step) / shard_name(self.number)
+            with one_line(self.run, step, path):
+                marks = {"kind": KIND, "schema": SCHEMA, "run": run_id(self.run, self._thread), "step": step,
+                         "shard": self.number}
+                path.parent.mkdir(exist_ok=True)
+                write_note(path, write_shard(path, marks, regions, self._buffers, chunks, self._thread.go_on))
+        self._thread.start(work)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a shard is being written."""
+        return self._thread.busy
+
+    def check(self) -> None:
+        """Raise the error of writing, if there was one; cheap, for every step."""
+        self._thread.check()
+
+    def wait(self) -> None:
+        """Return when the shard is written, or raise why it is not."""
+        self._thread.wait()
+
+    def close(self) -> None:
+        """Give up what is not written and let go of the memory."""
+        self._thread.close()
+        self._buffers = {}
+
+    def _copy(self, holdings: Sequence[Holding]) -> None:
+        """Put values and state one after the other into memory that is kept from checkpoint to checkpoint."""
+        size = sum(holding.chunk.size for holding in holdings)
+        slots = list(holdings[0].state) if holdings else []
+        for slot in (None, *slots):
+            prefix = f"update/{slot}/" if slot else ""
+            buffer = self._buffers.get(prefix)
+            if buffer is None or buffer.size != size:
+                buffer = self._buffers[prefix] = np.empty(size, self.dtype)
+            start = 0
+            for holding in holdings:
+                array = holding.state[slot] if slot else holding.values
+                buffer[start:start + array.size].reshape(array.shape)[...] = array
+                start += array.size
+
+
+@contextlib.contextmanager
+def one_line(run: Path, step: int, path: Path) -> Iterator[None]:
+    """An error of the system becomes one line that says what is left."""
+    try:
+        yield
+    except OSError as error:
+        older = [path.name for path in saved(run / "checkpoints")[-1:]]
+        left = f"{older[0]} is complete, and --resume goes on from it" if older else "there is no older one"
+        raise InputError(f"the checkpoint of step {step} cannot be written: {error.filename or path}: "
+                         f"{error.strerror or error}; {left}") from error
+
+
+def write_note(shard: Path, content: Content) -> None:
+    """Say that a shard is finished, and what is in it."""
+    with replacing(note(shard)) as partial:
+        partial.write_text(json.dumps({"size": content.size, "crc32": content.crc32}))
+
+
+def read_note(shard: Path) -> Content | None:
+    """What the note of a shard says; None: there is none yet, or not all of it."""
+    try:
+        return Content(**json.loads(note(shard).read_bytes()))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def run_id(run: Path, thread: Background) -> str:
+    """The mark of the run; another rank writes it before anything else, so at most it is visible late.
+
+    Raises
+    ------
+    InputError
+        It does not appear.
+    """
+    path, began = run / "checkpoints" / RUN_ID, monotonic()
+    while monotonic() < began + PATIENCE:
+        if path.exists() and (text := path.read_text().strip()):
+            return text
+        thread.go_on()
+        sleep(POLL)
+    raise InputError(f"{path} did not appear in {PATIENCE:.0f} s: the ranks do not see the same run folder; put it on "
+                     "a file system that all nodes share")
