@@ -2,7 +2,7 @@
 
 Every server has one window, on a communicator of its own: it and the workers that hold chunks there. Bytes of it:
 
-    | started (int64, one a chunk) | finished (int64, one a chunk) | parameters, chunk after chunk |
+    | started (int64, one a chunk) | finished (int64, one a chunk) | visits begun, ended (int64) | parameters |
 
 All access is of the accumulate family (Accumulate, Get_accumulate with NO_OP), which MPI makes atomic number by number
 and allows to overlap; nothing else touches the window while training runs. That a chunk is never read half old,
@@ -11,8 +11,12 @@ half new is our part (a sequence lock):
 * Push: started + 1 (which tells the staleness), wait; add the gradient; when that has arrived (flush), finished + 1.
 * Fetch: read `finished`; read the chunk; read `started`. If the two are equal, nobody wrote in between; if not, again.
 
+Where ranks share no memory, MPI moves data only while the server calls it (the self-test finds out). Workers count
+their visits, so the server knows when somebody is there and looks after MPI without naps until they have gone.
+
 notes/rma-protocol.md draws it, and says which rule of the standard each step rests on.
 """
+import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -32,7 +36,15 @@ from hpclcae.update_rules import Rule
 #: A chunk that somebody writes to whenever it is read is given up after this long.
 TORN_SECONDS = 60.0
 _ONE = np.ones(1, np.int64)
-_TESTS = 16  # rounds of the self-test
+_TESTS = 16            # rounds of the self-test
+_ABSENT_SECONDS = 0.1  # that a server stays away in it, to see whether workers get on without it
+
+
+def _hurry(requests: Sequence[MPI.Request]) -> None:
+    """Wait without naps: a transfer may need many small acts of MPI on both sides."""
+    requests = list(requests)
+    while not MPI.Request.Testall(requests):
+        os.sched_yield()
 
 
 class Window:
@@ -50,9 +62,10 @@ class Window:
 
     def __init__(self, comm: MPI.Intracomm, chunks: Sequence[Chunk], dtype: np.dtype, created: bool) -> None:
         self.comm, self.count, self.dtype = comm, len(chunks), dtype
+        self.direct = False  # whether workers reach the memory without the server's help
         self.type = dtlib.from_numpy_dtype(dtype)
         self.bounds = np.cumsum([0, *(chunk.size for chunk in chunks)])
-        self._start = -(-16 * self.count // 64) * 64  # where the parameters begin
+        self._start = -(-(16 * self.count + 16) // 64) * 64  # where the parameters begin
         size = self._start + int(self.bounds[-1]) * dtype.itemsize if comm.rank == 0 else 0
         info = MPI.Info.Create()
         info["accumulate_ops"], info["accumulate_ordering"] = "same_op_no_op", "none"
@@ -78,6 +91,22 @@ class Window:
         """The server's versions, in its own memory."""
         return self._memory[8 * self.count:16 * self.count].view(np.int64)
 
+    def visit(self, ended: bool) -> None:
+        """A worker says that it comes to read, or that it has read."""
+        self.win.Accumulate([_ONE, 1, MPI.INT64_T], 0, [8 * (2 * self.count + ended), 1, MPI.INT64_T], MPI.SUM)
+
+    def visited(self) -> bool:
+        """Whether a worker is reading or writing at this moment, and needs the server for it; asked by the server."""
+        if self.direct:
+            return False
+        size = 2 * self.count + 2
+        counters = np.empty(size, np.int64)
+        self.win.Get_accumulate([counters, 0, MPI.INT64_T], [counters, size, MPI.INT64_T], 0, [0, size, MPI.INT64_T],
+                                MPI.NO_OP)
+        self.win.Flush_local(0)
+        started, finished = counters[:self.count], counters[self.count:2 * self.count]
+        return bool(counters[-2] != counters[-1] or (started != finished).any())
+
     def set_versions(self, versions: np.ndarray) -> None:
         """Set both counters of every chunk, in the server's own memory."""
         self._memory[:16 * self.count].view(np.int64)[:] = np.concatenate([versions, versions])
@@ -101,8 +130,8 @@ class Window:
     def start(self, index: int) -> int:
         """Announce a push; returns the pushes to the chunk that began before."""
         ticket = np.empty(1, np.int64)
-        wait([self.win.Rget_accumulate([_ONE, 1, MPI.INT64_T], [ticket, 1, MPI.INT64_T], 0,
-                                       [8 * index, 1, MPI.INT64_T], MPI.SUM)])
+        _hurry([self.win.Rget_accumulate([_ONE, 1, MPI.INT64_T], [ticket, 1, MPI.INT64_T], 0,
+                                         [8 * index, 1, MPI.INT64_T], MPI.SUM)])
         return int(ticket[0])
 
     def add(self, index: int, numbers: np.ndarray) -> MPI.Request:
@@ -164,6 +193,9 @@ def self_test(windows: dict[int, Window]) -> bool:
                     wait([window.add(index, numbers)])
                     window.finish([index])
             window.win.Flush(0)
+        elif window.count:
+            time.sleep(_ABSENT_SECONDS)  # no call of MPI
+            window.direct = bool(window.finished.any())
         comm.Barrier()
         verdict = np.ones(1, np.int64)
         if comm.rank == 0:
@@ -195,7 +227,7 @@ class OneSidedLine(MessageLine):
         self._started = np.zeros(len(self.chunks), np.int64)
         self._finished = np.zeros(len(self.chunks), np.int64)
         self.staleness = np.zeros(STALENESS_BINS, np.int64)
-        self._joined = False
+        self._joined = self._visiting = False
         self.torn = 0
 
     def factor(self, index: int, progress: float) -> float:
@@ -211,10 +243,15 @@ class OneSidedLine(MessageLine):
         if not self._joined:
             self._join()
         self._into = into
-        wait(self._read_counters())
+        for server in self.spans:
+            self._windows[server].visit(False)
+        _hurry(self._read_counters())
         self._versions = self._finished.copy()
         self._todo = have != self._versions
+        self._visiting = True
         self._coming = self._read_chunks()
+        if MPI.Request.Testall(self._coming):  # memory that ranks share is read at once
+            self._look_for_torn_chunks()
 
     def finish_fetch(self) -> np.ndarray:
         """See Line.
@@ -226,10 +263,8 @@ class OneSidedLine(MessageLine):
         """
         patience, deadline = Patience(), time.monotonic() + TORN_SECONDS
         while True:
-            wait(self._coming)
-            wait(self._read_counters())
-            self._todo &= self._started != self._versions
-            if not self._todo.any():
+            _hurry(self._coming)
+            if not self._visiting or self._look_for_torn_chunks():
                 return self._versions
             if time.monotonic() > deadline:
                 raise InputError(f"{int(self._todo.sum())} chunks were written to whenever they were read, for "
@@ -237,9 +272,20 @@ class OneSidedLine(MessageLine):
                                  "parallel.transport = 'messages'")
             self.torn += int(self._todo.sum())
             patience.pause()
-            wait(self._read_counters())
+            _hurry(self._read_counters())
             self._versions[self._todo] = self._finished[self._todo]
             self._coming = self._read_chunks()
+
+    def _look_for_torn_chunks(self) -> bool:
+        """Of what has been read, keep to do what was written to meanwhile; returns whether all is good."""
+        _hurry(self._read_counters())
+        self._todo &= self._started != self._versions
+        if self._todo.any():
+            return False
+        for server in self.spans:
+            self._windows[server].visit(True)
+        self._visiting = False
+        return True
 
     def _join(self) -> None:
         """Ask the servers for nothing: they answer when all seeds have come."""
@@ -287,7 +333,7 @@ class OneSidedLine(MessageLine):
         """Say of the last pushes to a server that they have arrived: they had the time of a row to do so."""
         if self._open[server]:
             self._windows[server].finish([self.place[index][1] for index in self._open[server]])
-            wait([self._sent[index] for index in self._open[server]])
+            _hurry([self._sent[index] for index in self._open[server]])
             self._open[server].clear()
 
     def settle(self) -> None:

@@ -44,13 +44,16 @@ class Server:
         Called while there is nothing to do.
     synchronise : callable
         Makes the store's memory and what workers see of it in a window the same; called before an answer.
+    visited : callable
+        Whether workers are busy with the server's window: then it looks after MPI without naps.
     """
 
     def __init__(self, comm: MPI.Intracomm, roles: Sequence[Role], store: Store,
                  checkpoint: Callable[[np.ndarray], None], check: Callable[[], None],
-                 synchronise: Callable[[], None]) -> None:
+                 synchronise: Callable[[], None], visited: Callable[[], bool]) -> None:
         self._comm, self._store, self._roles = comm, store, roles
         self._checkpoint, self._check, self._synchronise = checkpoint, check, synchronise
+        self._visited = visited
         self._running = {rank for rank, role in enumerate(roles) if role.server is None}
         self._clocks = np.zeros(max(roles[rank].replica for rank in self._running) + 1, np.int64)
         self._marked: dict[int, bool] = {}  # workers that stand, and whether it is for ever
@@ -66,6 +69,8 @@ class Server:
             patience, began = Patience(), time.monotonic()
             while (message := self._comm.Improbe(MPI.ANY_SOURCE, TO_SERVER, status)) is None:
                 self._check()
+                if self._visited():
+                    patience = Patience()
                 patience.pause()
             self.wait_seconds += time.monotonic() - began
             count = status.Get_count(MPI.BYTE)

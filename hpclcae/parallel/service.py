@@ -147,7 +147,8 @@ def _serve(control: MPI.Intracomm, everyone: list[Role], number: int, shards: Sh
         writer.start(joint_step(clocks.tolist()), [
             Holding(chunk, *store.shaped(index), count=int(store.versions[index]), version=int(store.versions[index]))
             for index, chunk in enumerate(store.chunks)])
-    server = Server(control, everyone, store, checkpoint, writer.check, synchronise)
+    server = Server(control, everyone, store, checkpoint, writer.check, synchronise,
+                    window.visited if window else lambda: False)
     with requests():  # a first TERM is the leader's affair
         server.run()
     writer.wait()
