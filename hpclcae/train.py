@@ -205,10 +205,10 @@ class Trainer:
         """Train to the last step (or `stop_at`), with metrics and checkpoints; returns what there is to tell."""
         last = min(self.config.train.steps, stop_at or self.config.train.steps)
         speaks = self.messenger.rank == 0
-        if self.leads:
-            checkpoint.clean(self.run)
         if speaks:
             open_folder(self.run, self.config, self.step_number, self.role.replica)
+        if self.leads:
+            checkpoint.clean(self.run)
         path = metrics_path(self.run, self.role.replica) if speaks else None
         first, began = self.step_number, time.monotonic() - self.seconds
         try:

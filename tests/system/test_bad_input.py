@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from hpclcae.checkpoint import saved
 from hpclcae.train import Trainer
 from tests.conftest import RUN, run_limited, structured_images, write_dataset
 
@@ -22,8 +23,9 @@ def place(tmp_path_factory, tiny_config, tiny_dataset, labelled_dataset):
     shutil.copy(labelled_dataset, folder / "test.h5")
     content = (folder / "train.h5").read_bytes()
     (folder / "truncated.h5").write_bytes(content[:len(content) // 2])
-    newest = folder / "run/checkpoints/step-00000002.h5"
-    (folder / "truncated-checkpoint.h5").write_bytes(newest.read_bytes()[:-100])
+    shutil.copytree(folder / "run/checkpoints/step-00000002", folder / "truncated-checkpoint")
+    shard = folder / "truncated-checkpoint/shard-0000.h5"
+    shard.write_bytes(shard.read_bytes()[:-100])
     write_dataset(folder / "size20.h5", structured_images(30, 20), np.arange(30) % 2)
     write_dataset(folder / "one-label.h5", structured_images(30), np.ones(30, int))
     (folder / "empty").mkdir()
@@ -69,9 +71,9 @@ CASES = {
     "no dataset": (train(data="none.h5"), ["none.h5", "hpclcae data ingest"]),
     "truncated dataset": (train(data="truncated.h5"), ["truncated.h5", "truncated file"]),
     "text for a dataset": (train(data="file"), ["file", "cannot be read as HDF5"]),
-    "checkpoint for a dataset": (train(data="run/checkpoints/step-00000002.h5"), ["is hpclcae checkpoint, not a"]),
+    "run that exists": (train(out="run"), ["already holds a run", "step-00000002", "--resume"]),
     "run folder under a file": (train(out="file/run"), ["run folder file/run", "choose another --out"]),
-    "run that exists": (train(out="run"), ["run already holds a run", "step-00000002.h5", "--resume"]),
+    "run that exists": (train(out="run"), ["run already holds a run", "step-00000002", "--resume"]),
     "resume of another configuration": ([*train("stages.1.maps=2", out="run"), "--resume"],
                                         ["stages.1.maps = 3", "now says 2", "another --out"]),
     "objective not finite": (train("update.rate=1e30"), ["stage 1", "step 2", "update.rate = 1e+30", "too large"]),
@@ -81,8 +83,8 @@ CASES = {
     "neurons: no test set": (["neurons", "run", "--test", "none.h5"], ["none.h5 is not a file"]),
     "neurons: no run": (["neurons", "none"], ["none is neither a checkpoint nor", "hpclcae train"]),
     "neurons: nothing trained": (["neurons", "empty"], ["empty is neither a checkpoint nor", "hpclcae train"]),
-    "neurons: truncated checkpoint": (["neurons", "truncated-checkpoint.h5"],
-                                      ["truncated-checkpoint.h5 cannot be read", "older checkpoint"]),
+    "neurons: truncated checkpoint": (["neurons", "truncated-checkpoint"],
+                                      ["shard-0000.h5 has", "older checkpoint"]),
     "neurons: dataset for a checkpoint": (["neurons", "test.h5"], ["test.h5 is hpclcae dataset, not", "run"]),
     "neurons: result under a file": (["neurons", "run", "--test", "test.h5", "--json", "file/out.json"],
                                      ["file/out.json", "not a folder"]),
@@ -111,7 +113,7 @@ def test_bad_input_is_one_line(hpclcae, place, words, parts):
     assert_refused(process, command, *parts)
     assert process.stdout == ""
     assert {path for path in place.rglob("*") if "new" not in path.parts} == before
-    assert not (place / "new.h5").exists() and not (place / "new/checkpoints").exists()
+    assert not (place / "new.h5").exists() and not saved(place / "new/checkpoints")
     shutil.rmtree(place / "new", ignore_errors=True)
 
 

@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from hpclcae import checkpoint
+from hpclcae.exchange import Alone
 from hpclcae.signals import requests
-from hpclcae.train import Trainer
+from hpclcae.train import Trainer, starting_point
 from tests.unit.test_checkpoint import assert_same, datasets
 
 
@@ -48,9 +49,9 @@ def test_another_thread_listens_to_nothing():
     assert found == [(False, False)]
 
 
-@pytest.mark.parametrize("number, steps", [(signal.SIGUSR1, [2, 6]), (signal.SIGTERM, [2])])
+@pytest.mark.parametrize("number, steps", [(signal.SIGUSR1, [3, 6]), (signal.SIGTERM, [3])])
 def test_a_run_that_was_asked_gives_the_same_result(tiny_config, tmp_path, number, steps):
-    """Asked in step 2: USR1 leaves a checkpoint and goes on, TERM ends there and the run resumes."""
+    """Asked while step 2 computes: after step 3 USR1 leaves a checkpoint, TERM ends the run, and it resumes."""
     config = tiny_config("train.steps=6", "train.keep=9")
     trainer = Trainer(config, tmp_path / "asked")
     compute = trainer.step
@@ -62,7 +63,8 @@ def test_a_run_that_was_asked_gives_the_same_result(tiny_config, tmp_path, numbe
     trainer.step = step
     trainer.train()
     saved = checkpoint.saved(tmp_path / "asked/checkpoints")
-    assert saved == [checkpoint.path_of(tmp_path / "asked/checkpoints", n) for n in steps]
-    Trainer(config, tmp_path / "asked", resume=True).train()
+    assert saved == [checkpoint.step_folder(tmp_path / "asked", n) for n in steps]
+    start = starting_point(config, tmp_path / "asked", True, Alone())
+    Trainer(config, tmp_path / "asked", start).train()
     Trainer(config, tmp_path / "whole").train()
     assert_same(*(datasets(checkpoint.find(tmp_path / run)) for run in ("asked", "whole")))

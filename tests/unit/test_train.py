@@ -14,6 +14,7 @@ import pytest
 
 from hpclcae import checkpoint, train
 from hpclcae.errors import InputError
+from hpclcae.exchange import Alone
 from hpclcae.geometry import training_flop
 from hpclcae.train import Trainer
 from tests.conftest import RUN, structured_images, write_dataset
@@ -24,8 +25,17 @@ TIMES = ("seconds", "images_per_second", "gflop_per_second")
 
 def trained(config, folder, stop_at=None, resume=False):
     """Train, and give the folder back."""
-    Trainer(config, folder, resume).train(stop_at)
+    trainer(config, folder, resume).train(stop_at)
     return folder
+
+
+def trainer(config, folder, resume=False):
+    return Trainer(config, folder, train.starting_point(config, folder, resume, Alone()))
+
+
+def contents(folder):
+    """Every file of the run's finished checkpoints."""
+    return {p: p.read_bytes() for path in checkpoint.saved(folder / "checkpoints") for p in path.iterdir()}
 
 
 def metrics(folder, without=()):
@@ -41,8 +51,8 @@ def assert_same_run(one, other):
     assert_same(*map(datasets, files))
     attributes = []
     for file in files:
-        with h5py.File(file) as opened:
-            attributes.append({k: v for k, v in opened.attrs.items() if k not in ("seconds", "created")})
+        with h5py.File(file / "model.h5") as opened:
+            attributes.append({k: v for k, v in opened.attrs.items() if k not in ("seconds", "created", "run")})
     assert attributes[0] == attributes[1]
     assert metrics(one, TIMES) == metrics(other, TIMES)
 
@@ -64,7 +74,7 @@ def test_a_run_that_is_resumed_equals_one_that_never_stopped(tiny_config, tmp_pa
     config = tiny_config("train.steps=10", "train.log_every=1", "train.batch=25", *changes)
     whole = trained(config, tmp_path / "whole")
     parts = trained(config, tmp_path / "parts", stop_at=stop)
-    assert [p.name for p in checkpoint.saved(parts / "checkpoints")] == [f"step-{stop:08d}.h5"]
+    assert [p.name for p in checkpoint.saved(parts / "checkpoints")] == [f"step-{stop:08d}"]
     trained(config, parts, resume=True)
     assert_same_run(whole, parts)
     assert [row["step"] for row in metrics(parts)] == list(range(1, 11))
@@ -114,7 +124,7 @@ def test_resuming_a_finished_run_changes_nothing(tiny_config, tmp_path, capsys):
 def test_a_finished_run_can_go_on_for_longer(tiny_config, tmp_path):
     trained(tiny_config("train.steps=2"), tmp_path)
     trained(tiny_config("train.steps=4"), tmp_path, resume=True)
-    assert checkpoint.saved(tmp_path / "checkpoints")[-1].name == "step-00000004.h5"
+    assert checkpoint.saved(tmp_path / "checkpoints")[-1].name == "step-00000004"
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------
@@ -129,7 +139,7 @@ def test_resuming_with_another_configuration_is_refused(tiny_config, tmp_path, c
     trained(tiny_config("train.steps=1"), tmp_path)
     before = (tmp_path / "configuration.toml").read_text()
     with pytest.raises(InputError) as caught:
-        Trainer(tiny_config("train.steps=1", change), tmp_path, resume=True)
+        trainer(tiny_config("train.steps=1", change), tmp_path, resume=True)
     message = str(caught.value)
     assert f"was written with {key}, the configuration now says {change.partition('=')[2].strip()}" \
         in message.replace("'adam'", "adam") and "\n" not in message
@@ -138,8 +148,8 @@ def test_resuming_with_another_configuration_is_refused(tiny_config, tmp_path, c
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tiny_config, tmp_path):
     trained(tiny_config("train.steps=1"), tmp_path)
-    with pytest.raises(InputError, match="already holds a run, up to step-00000001.h5: go on with --resume"):
-        Trainer(tiny_config("train.steps=1"), tmp_path)
+    with pytest.raises(InputError, match="already holds a run, up to step-00000001: go on with --resume"):
+        trainer(tiny_config("train.steps=1"), tmp_path)
 
 
 def test_a_dataset_of_another_size_is_refused(tiny_config, tmp_path):
@@ -163,15 +173,15 @@ def test_a_rate_that_is_far_too_large_stops_the_run_and_leaves_the_last_good_che
         tiny_config, tmp_path, rule, rate):
     config = tiny_config(f"update.rule={rule}", "train.steps=40", "train.checkpoint_every=1", "train.keep=3")
     trained(config, tmp_path, stop_at=3)
-    before = {p: p.read_bytes() for p in checkpoint.saved(tmp_path / "checkpoints")}
-    trainer = Trainer(config, tmp_path, resume=True)
-    trainer.rule.rule.config = replace(config.update, rate=rate)
+    before = contents(tmp_path)
+    damaged = trainer(config, tmp_path, resume=True)
+    damaged.updates.rule.config = replace(config.update, rate=rate)
     with pytest.raises(InputError, match=r"^the objective of stage \d is (not finite|[\d.e+]+ times its "
                                          r"first value) in step \d+: update\.rate = "):
-        trainer.train()
+        damaged.train()
     good = checkpoint.saved(tmp_path / "checkpoints")
     if rate == 1e30:  # the first update already breaks the parameters: they are not saved
-        assert {p: p.read_bytes() for p in good} == before
+        assert contents(tmp_path) == before
     for path in good:
         state, network = checkpoint.load(path)
         x = state.preprocessing.preparer(24, network.dtype)(structured_images(20))
@@ -206,7 +216,7 @@ def test_ctrl_c_ends_with_130_and_a_checkpoint_to_go_on_from(tiny_config, tiny_d
     assert said.splitlines() == [f"interrupted after step {done}; --resume goes on from {newest}",
                                  "hpclcae train: interrupted"]
     assert not list(out.rglob("*.partial"))
-    stop = int(newest.stem[5:]) + 7
+    stop = checkpoint.step_of(newest) + 7
     config = tiny_config(*changes)
     assert_same_run(trained(config, tmp_path / "whole", stop), trained(config, out, stop, resume=True))
 
@@ -266,7 +276,7 @@ def test_the_rate_is_constant_and_then_falls_to_zero(tiny_config, tmp_path):
 def test_the_newest_checkpoints_are_kept(tiny_config, tmp_path):
     trained(tiny_config("train.steps=11", "train.checkpoint_every=3", "train.keep=2"), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "configuration.toml", "metrics.jsonl"]
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000009.h5", "step-00000011.h5"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["run-id", "step-00000009", "step-00000011"]
 
 
 def test_the_command_trains_with_its_options(tiny_dataset, tiny_config, tmp_path, capsys):
@@ -276,7 +286,7 @@ def test_the_command_trains_with_its_options(tiny_dataset, tiny_config, tmp_path
                               f"data.train={tiny_dataset}", "--set", "stages.2.maps=5"])
     assert train.run(args) == 0
     said = capsys.readouterr()
-    assert said.out.startswith(f"step 2 of 60: {tmp_path}/run/checkpoints/step-00000002.h5; read ")
+    assert said.out.startswith(f"step 2 of 60: {tmp_path}/run/checkpoints/step-00000002; fetch ")
     assert said.err.startswith("step 2/60  objective ")
     state, _ = checkpoint.load(checkpoint.find(tmp_path / "run"))
     assert state.config == tiny_config("stages.2.maps=5")
