@@ -15,7 +15,7 @@ from hpclcae import config as configuration
 from hpclcae.config import Config
 from hpclcae.dataset import Dataset
 from hpclcae.errors import InputError
-from hpclcae.partition import choose_grid
+from hpclcae.partition import Grid, choose_grid
 from hpclcae.topology import blocks_of
 
 LIBRARIES = ("hpclcae", "numpy", "scipy", "h5py", "mpi4py")
@@ -88,8 +88,7 @@ def check_ranks(config: Config, ranks: int) -> None:
         Names the numbers that fit.
     """
     parallel = config.parallel
-    rows, _, cols = parallel.grid.partition("x")
-    fixed = int(rows) * int(cols) if rows.isdecimal() and cols.isdecimal() else None
+    fixed = None if parallel.grid == "auto" else Grid.parse(parallel.grid).size
     choose_grid(config, blocks_of(ranks, parallel.servers, parallel.replicas, fixed), parallel.grid)
 
 

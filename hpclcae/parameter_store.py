@@ -15,8 +15,9 @@ Who waits (`parallel.consistency`):
   longer the chunk's version comes too late and is dropped (Chen et al. 2016).
 """
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -26,9 +27,11 @@ from hpclcae.update_rules import Rule
 
 STALENESS_BINS = 65  # 0, 1, ... 63, and more
 #: What an event log tells: a replica fetched or pushed chunk `chunk` of the server, of block `block`, in its step
-#: `clock`; `version` is what it got, or what the push made; -1: the push was dropped.
-EVENT = np.dtype([("push", "i1"), ("replica", "i4"), ("block", "i4"), ("chunk", "i4"), ("clock", "i8"),
+#: `clock`; `version` is what it got, or what the push made; -1: the push was dropped. Or it stood before step `clock`
+#: (block, chunk and version are -1).
+EVENT = np.dtype([("kind", "i1"), ("replica", "i4"), ("block", "i4"), ("chunk", "i4"), ("clock", "i8"),
                   ("version", "i8")])
+FETCHED, PUSHED, STOOD = range(3)  # kinds of events
 
 
 @dataclass
@@ -55,6 +58,8 @@ class Store:
     config : Config
     memory : ndarray (numbers of all chunks,), optional
         Where the parameters lie; an RMA window brings its own.
+    log : callable, optional
+        Called with every few events (n,) of EVENT when they have happened.
 
     Attributes
     ----------
@@ -83,15 +88,20 @@ class Store:
         self.counters = Counters()
         self.log = log
         self._clocks = dict.fromkeys(range(config.parallel.replicas), 0)
-        self._waiting: list[dict[int, np.ndarray]] = [{} for _ in chunks]  # synchronous: gradients of this round
+        #: Synchronous: clock, progress and gradient of the replicas whose gradients are there, in this round.
+        self._waiting: list[dict[int, tuple[int, float, np.ndarray]]] = [{} for _ in chunks]
         self._seen: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
 
     def _pieces(self, memory: np.ndarray) -> list[np.ndarray]:
         return [memory[start:stop] for start, stop in zip(self.bounds[:-1], self.bounds[1:])]
 
-    def seed(self, index: int, values: np.ndarray) -> None:
-        """Set the parameters (n,) of chunk `index` at the start."""
+    def seed(self, index: int, values: np.ndarray, state: Mapping[str, np.ndarray] = MappingProxyType({}),
+             version: int = 0) -> None:
+        """Set chunk `index` at the start: its parameters (n,), and the update rule's memory of it as far as known."""
         self.values[index][:] = values
+        for slot in self.state.keys() & state.keys():
+            self.state[slot][index][:] = state[slot].ravel()
+        self.versions[index] = version
         self.missing.discard(index)
 
     # ---- pushes --------------------------------------------------------------------------------------
@@ -112,7 +122,7 @@ class Store:
             self._gather(index, replica, clock, base, progress, gradient)
             return
         self._apply(index, replica, clock, base, progress, gradient)
-        self._note(True, replica, index, clock, int(self.versions[index]))
+        self._note(PUSHED, replica, clock, index, self.versions[index:index + 1])
 
     def _apply(self, index: int, replica: int, clock: int, base: int, progress: float, gradient: np.ndarray) -> None:
         update, w = self.config.update, self.values[index]
@@ -137,22 +147,23 @@ class Store:
         parallel = self.config.parallel
         if base != self.versions[index]:
             self.counters.dropped += 1
-            self._note(True, replica, index, clock, -1)
+            self._note(PUSHED, replica, clock, index, np.array([-1]))
             return
         waiting = self._waiting[index]
-        waiting[replica] = gradient.copy()
+        waiting[replica] = clock, progress, gradient.copy()
         alone = clock < parallel.warm_start
         if len(waiting) < (1 if alone else parallel.replicas - parallel.backup):
             return
-        for number in sorted(waiting):
-            self._note(True, number, index, clock, int(self.versions[index]) + 1)
-        total = waiting.pop(min(waiting))
-        count = len(waiting) + 1
-        for number in sorted(waiting):
-            total += waiting.pop(number)
-        if count > 1:
-            total /= count
-        self._apply(index, replica, clock, base, progress, total)
+        clocks, progresses, gradients = zip(*(waiting[number] for number in sorted(waiting)))
+        for number, its_clock in zip(sorted(waiting), clocks):
+            self._note(PUSHED, number, its_clock, index, self.versions[index:index + 1] + 1)
+        waiting.clear()
+        total = gradients[0]
+        for other in gradients[1:]:
+            total += other
+        if len(gradients) > 1:
+            total /= len(gradients)
+        self._apply(index, replica, max(clocks), base, max(progresses), total)
 
     def _compensate(self, index: int, replica: int, base: int, gradient: np.ndarray) -> None:
         """g + lambda g g (w - w then): a first-order guess of the gradient at today's parameters (DC-ASGD)."""
@@ -192,14 +203,19 @@ class Store:
         mask = now != have
         self.counters.fetches += int(mask.sum())
         self.counters.unchanged += int((~mask).sum())
-        for index in range(first, first + len(have)):
-            self._note(False, replica, index, clock, int(self.versions[index]))
-            if self.config.update.delay_compensation:
+        self._note(FETCHED, replica, clock, first, now)
+        if self.config.update.delay_compensation:
+            for index in range(first, first + len(have)):
                 seen = self._seen[replica, index]
                 if not seen or seen[-1][0] != self.versions[index]:
                     # Two are enough: the replica computes with one while it fetches the next.
                     seen[:] = [*seen[-1:], (int(self.versions[index]), self.values[index].copy())]
         return mask
+
+    def stand(self, replica: int, clock: int) -> None:
+        """The replica stands before step `clock`, and fetches anew when it goes on."""
+        if self.log is not None:
+            self.log(np.array([(STOOD, replica, -1, -1, clock, -1)], EVENT))
 
     def close(self, replica: int) -> None:
         """The replica has ended: nobody waits for it any more."""
@@ -210,9 +226,11 @@ class Store:
         shape = self.chunks[index].shape
         return self.values[index].reshape(shape), {s: pieces[index].reshape(shape) for s, pieces in self.state.items()}
 
-    def _note(self, push: bool, replica: int, index: int, clock: int, version: int) -> None:
+    def _note(self, kind: int, replica: int, clock: int, first: int, versions: np.ndarray) -> None:
+        """Log one event for each of the chunks first, first + 1, ..."""
         if self.log is not None:
-            self.log(np.array((push, replica, self.chunks[index].block, index, clock, version), EVENT))
+            self.log(np.array([(kind, replica, self.chunks[index].block, index, clock, version)
+                               for index, version in enumerate(versions.tolist(), first)], EVENT))
 
 
 def runs(mask: np.ndarray) -> list[tuple[int, int]]:

@@ -174,9 +174,12 @@ def _layout(config: Config, nodes: int, per_node: int, replicas: int, servers: i
 
 
 def _best_grid(config: Config, blocks: int, replicas: int, multiple: int) -> Grid | None:
-    """The fastest grid of at most that many blocks whose workers are a multiple of a number; None if there is none."""
-    side = config.data.size
-    grids = [Grid(rows, cols) for rows in range(1, min(side, blocks) + 1)
+    """The fastest grid of at most that many blocks whose workers are a multiple of a number; None if there is none.
+
+    Images are square, so grids more than about four times as long as wide are not tried.
+    """
+    side, root = config.data.size, math.isqrt(max(blocks, 0))
+    grids = [Grid(rows, cols) for rows in range(max(1, root // 2), min(side, 2 * root + 1, blocks) + 1)
              for cols in {min(side, blocks // rows), min(side, blocks // rows // multiple * multiple)}
              if cols and rows * cols * replicas % multiple == 0]
     return min(grids, key=lambda grid: (busiest_block(config, grid), grid.size), default=None)
@@ -213,10 +216,13 @@ def worker_bytes(config: Config, grid: Grid, served: bool, every: int = 1) -> fl
 
 
 def server_bytes(config: Config, grid: Grid, servers: int) -> float:
-    """What a server holds: its share of the parameters with the update rule's vectors, and a copy while it saves."""
+    """What a server holds: its share of the parameters with the update rule's vectors, and a copy while it saves.
+
+    All blocks are counted like the first: about right, and much faster than one by one.
+    """
     if not servers:
         return 0.0
-    share = sum(parameter_bytes(config, grid, block) for block in range(grid.size)) / servers
+    share = parameter_bytes(config, grid, 0) * grid.size / servers
     return BARE_RANK + 2 * share * (1 + len(SLOTS[config.update.rule]))
 
 

@@ -101,14 +101,19 @@ class ServedUpdates:
 
     # ---- fetches -------------------------------------------------------------------------------------
 
+    def ask(self, step: int) -> None:
+        """Begin the fetch that this step needs, if it needs one and none is under way."""
+        self._step = step
+        if not self._fetching and (self._first or step % self.parallel.fetch_every == 0):
+            self._start_fetch()
+
     def begin(self, step: int, progress: float) -> None:
         """Make `parameters` what this step computes with; it may take the place of another vector."""
-        self._step, self._progress, self.rate = step, progress, self._rule.rate(progress)
+        self._progress, self.rate = progress, self._rule.rate(progress)
         if self.local:
             self.local.begin(step, progress)
-        if self._first or step % self.parallel.fetch_every == 0:
-            if not self._fetching:
-                self._start_fetch()
+        self.ask(step)
+        if self._fetching:
             self._finish_fetch()
             if self.parallel.elastic:
                 if self._first:

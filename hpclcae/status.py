@@ -95,12 +95,7 @@ class Standing:
 def newest_step(folder: Path) -> int:
     """Step of the newest checkpoint of a run; 0 if it has none."""
     found = checkpoint.saved(folder / "checkpoints")
-    return _step(found[-1]) if found else 0
-
-
-def _step(path: Path) -> int:
-    digits = re.search(r"\d+", path.name)
-    return int(digits.group()) if digits else 0
+    return checkpoint.step_of(found[-1]) if found else 0
 
 
 def standing(folder: Path) -> Standing:
@@ -127,7 +122,7 @@ def standing(folder: Path) -> Standing:
     result.settings, result.steps = dict(configuration.flatten(config)), config.train.steps
     found = checkpoint.saved(folder / "checkpoints")
     if found:
-        result.newest, result.step = found[-1], _step(found[-1])
+        result.newest, result.step = found[-1], checkpoint.step_of(found[-1])
         result.broken, result.trouble = _damage(found)
     _read_metrics(result)
     if result.code == INCOMPLETE:
@@ -136,13 +131,16 @@ def standing(folder: Path) -> Standing:
 
 
 def _damage(found: Sequence[Path]) -> tuple[bool, str]:
-    """Whether the newest checkpoint can be opened, and what to do if not."""
-    if found[-1].is_file():
-        try:
-            h5py.File(found[-1]).close()
-        except OSError as error:
-            older = f"; remove it, and the run goes on from {found[-2]}" if len(found) > 1 else ""
-            return True, f"{found[-1]} cannot be read as HDF5 ({error}){older}"
+    """Whether the newest checkpoint lacks something, and what to do if it does."""
+    newest = found[-1]
+    try:
+        if newest.is_dir():
+            checkpoint.check(newest)
+        else:
+            h5py.File(newest).close()
+    except (InputError, OSError) as error:
+        older = f"; without {newest.name} the run goes on from {found[-2]}" if len(found) > 1 else ""
+        return True, f"{error}{older}"
     return False, ""
 
 
@@ -159,10 +157,11 @@ def _read_metrics(result: Standing) -> None:
 
 
 def _last_words(folder: Path) -> str:
-    """The last line of the log that a job left in the run folder, or ""."""
+    """The last error in the log that a job left in the run folder, or the log's last line; "" if there is no log."""
     path = folder / LOG
-    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()] if path.exists() else []
+    errors = [line for line in lines if re.search(r"\bhpclcae \w+: ", line)]
+    return (errors or [line for line in lines if line] or [""])[-1]
 
 
 def describe(s: Standing) -> str:

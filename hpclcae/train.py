@@ -148,7 +148,7 @@ class Trainer:
         self.leads = self.role == Role()
         self.grid = place.grid if place else choose_grid(config, messenger.size, config.parallel.grid)
         self.network = Network(config, self.grid, messenger)
-        self.dataset = _open_dataset(config)
+        self.dataset = open_dataset(config)
         _check_agreement(place.peers if place else messenger,
                          {"training images": f"{self.dataset.created} {self.dataset.count}"})
         self.stream = MinibatchStream(self.dataset, config.train.batch, config.train.seed, self.role.replica,
@@ -169,10 +169,7 @@ class Trainer:
 
     def _start(self) -> BlockState:
         """A new run: fit the preprocessing, draw the weights."""
-        count = min(self.config.preprocess.whitening_images, self.dataset.count)
-        chosen = np.random.default_rng(self.config.train.seed).permutation(self.dataset.count)[:count]
-        fitted = preprocess.fit(self.config.preprocess, self.dataset.read(np.sort(chosen)))
-        return BlockState(config=self.config, step=0, preprocessing=fitted,
+        return BlockState(config=self.config, step=0, preprocessing=fit_preprocessing(self.config, self.dataset),
                           parameters=self.network.parameters(self.config.train.seed))
 
     def _load(self, start: Path) -> BlockState:
@@ -324,8 +321,8 @@ class Trainer:
 
     def _tell(self, what: int) -> None:
         """Ask the other replicas."""
+        self._told_end = self._told_end or what == END
         if self.place and self.leads:
-            self._told_end = self._told_end or what == END
             self.place.asks.tell(what)
 
     def _let_go(self) -> None:
@@ -382,8 +379,11 @@ class Trainer:
         """The last checkpoint, when all replicas have come to their end; wait until it is committed."""
         if self.place:
             def look_out() -> None:
-                if self.leads and asked.end and not self._told_end:
+                if asked.end and not self._told_end:
                     self._tell(END)
+                elif asked.checkpoint:
+                    asked.checkpoint = False
+                    self._tell(CHECKPOINT)
                 if self.committer:
                     self.committer.check()
             self._let_go()
@@ -408,6 +408,13 @@ class Trainer:
                 "training_seconds": self.seconds - self.state.seconds, "staleness": line.staleness.tolist()}
 
 
+def fit_preprocessing(config: Config, dataset: Dataset) -> preprocess.Preprocessing:
+    """Fit on images that the seed chooses: the same in every run, on every rank."""
+    count = min(config.preprocess.whitening_images, dataset.count)
+    chosen = np.random.default_rng(config.train.seed).permutation(dataset.count)[:count]
+    return preprocess.fit(config.preprocess, dataset.read(np.sort(chosen)))
+
+
 def _check_agreement(messenger: Messenger, facts: dict[str, str]) -> None:
     """Refuse to start when the ranks were given different things: they would compute one network from two.
 
@@ -426,7 +433,14 @@ def _check_agreement(messenger: Messenger, facts: dict[str, str]) -> None:
                              "with the same files and arguments")
 
 
-def _open_dataset(config: Config) -> Dataset:
+def open_dataset(config: Config) -> Dataset:
+    """The training images.
+
+    Raises
+    ------
+    InputError
+        They do not fit the configuration.
+    """
     dataset = Dataset(config.data.train)
     if (dataset.rows, dataset.cols, dataset.channels) != (config.data.size, config.data.size, config.data.channels):
         raise InputError(f"{config.data.train} holds images of {dataset.rows} x {dataset.cols} x {dataset.channels}, "

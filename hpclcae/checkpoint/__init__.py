@@ -22,11 +22,10 @@ Every owner has a `ShardWriter`, one rank has the `Committer`; `clean` comes fir
 from hpclcae.checkpoint.committer import Committer
 from hpclcae.checkpoint.folder import (KIND, SCHEMA, check, clean, find, read_manifest, saved, step_folder, step_of,
                                        verify)
-from hpclcae.checkpoint.reading import fill, load, load_holdings, load_state, opened
-from hpclcae.checkpoint.single_file import Checkpoint, path_of, save
+from hpclcae.checkpoint.reading import fill, load, load_holdings, load_state, opened, update_counts
 from hpclcae.checkpoint.state import BlockState, Holding, RunState, block_holdings
 from hpclcae.checkpoint.writer import ShardWriter
 
-__all__ = ["BlockState", "Checkpoint", "Committer", "Holding", "KIND", "RunState", "SCHEMA", "ShardWriter",
-           "block_holdings", "check", "clean", "fill", "find", "load", "load_holdings", "load_state", "opened",
-           "path_of", "read_manifest", "save", "saved", "step_folder", "step_of", "verify"]
+__all__ = ["BlockState", "Committer", "Holding", "KIND", "RunState", "SCHEMA", "ShardWriter", "block_holdings", "check",
+           "clean", "fill", "find", "load", "load_holdings", "load_state", "opened", "read_manifest", "saved",
+           "step_folder", "step_of", "update_counts", "verify"]

@@ -36,9 +36,7 @@ def load(path: Path, grid: Grid | None = None, messenger: Messenger | None = Non
         parameters, memory = network.parameters(), {slot: network.parameters() for slot in slots}
         pieces = block_chunks(state.config, network.grid, network.messenger.rank)
         _fill(file, path, state.config, network.grid, views(pieces, parameters, memory, {}))
-        chunks = _chunks(file)
-    counts = {name: int(chunks["count"][chunks["parameter"] == name.encode()].max(initial=0))
-              for name in parameters.views}
+        counts = update_counts(file)
     return BlockState(**vars(state), parameters=parameters, update_state=memory, counts=counts), network
 
 
@@ -67,6 +65,13 @@ def fill(path: Path, config: Config, grid: Grid, holdings: Sequence[Holding]) ->
     """The same into arrays that are there already, such as a server's window; errors as in `load`."""
     with opened(path) as file:
         _fill(file, path, config, grid, holdings)
+
+
+def update_counts(file: h5py.File) -> dict[str, int]:
+    """Every parameter of an opened checkpoint and its updates: the most that any chunk of it has had."""
+    table = _chunks(file)
+    names = dict.fromkeys(name.decode() for name in table["parameter"])
+    return {name: int(table["count"][table["parameter"] == name.encode()].max()) for name in names}
 
 
 @contextlib.contextmanager

@@ -39,12 +39,13 @@ class ShardWriter:
         self._blocks = Blocks(config, grid)
         self._thread = Background(f"shard {number}")
         self._buffers: dict[str, np.ndarray] = {}
+        self._step = -1
 
     def start(self, step: int, holdings: Sequence[Holding]) -> None:
         """Copy what the owner holds, and begin to write it as its shard of the checkpoint of `step`.
 
         Returns as soon as the copy is made; the next update may change the arrays then. Waits first if the shard
-        before is not written yet. A step that is committed already is left alone.
+        before is not written yet. A step that was begun or committed before is left alone.
 
         Raises
         ------
@@ -52,8 +53,9 @@ class ShardWriter:
             The shard before could not be written.
         """
         self._thread.wait()
-        if (step_folder(self.run, step) / MANIFEST).exists():
+        if step == self._step or (step_folder(self.run, step) / MANIFEST).exists():
             return
+        self._step = step
         self._copy(holdings)
         chunks = chunk_table(self._blocks, holdings)
         regions = self._blocks.regions([holding.chunk for holding in holdings])

@@ -108,9 +108,9 @@ def run_folder(model: str) -> Path:
     path = Path(model)
     if not path.exists():
         raise InputError(f"{model} does not exist: give the folder that 'hpclcae train' wrote, or a checkpoint in it")
-    if path.is_dir():
-        return path
-    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    if path.parent.name == "checkpoints":
+        return path.parent.parent
+    return path if path.is_dir() else path.parent
 
 
 def open_fitting(path: str | Path, config: Config) -> Dataset:

@@ -100,6 +100,7 @@ class Server:
                 self._store.close(replica)
             elif header.kind == MARK:
                 self._marked[worker] = bool(header.base)
+                self._store.stand(replica, header.clock)
             self._snapshot_if_all_stand()
         self._answer()
 

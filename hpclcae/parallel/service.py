@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
-from hpclcae.checkpoint import Holding, ShardWriter, load_holdings
+from hpclcae.checkpoint import Holding, ShardWriter, load_holdings, step_of
 from hpclcae.config import Config
 from hpclcae.errors import InputError
+from hpclcae.event_log import EventLog
 from hpclcae.exchange import Messenger
 from hpclcae.parallel.asks import Asks
 from hpclcae.parallel.halo import MpiMessenger
 from hpclcae.parallel.messages import MessageLine
 from hpclcae.parallel.one_sided import OneSidedLine, Window, open_windows, self_test
 from hpclcae.parallel.server import Server
-from hpclcae.parameter_store import EVENT, Store
+from hpclcae.parameter_store import Store
 from hpclcae.partition import Grid, choose_grid
 from hpclcae.shards import Chunk, Shards
 from hpclcae.signals import requests
@@ -122,11 +123,11 @@ def _transport(world: MpiMessenger, everyone: list[Role], shards: Shards, config
 def _serve(control: MPI.Intracomm, everyone: list[Role], number: int, shards: Shards, grid: Grid, config: Config,
            window: Window | None, run: Path, start: Path | None) -> dict:
     """Run a server to its end; returns what it has to say."""
-    events: list[np.ndarray] = []
-    log = events.append if config.parallel.log_events else None
+    log = EventLog(run, step_of(start) if start else 0, number, config, grid) if config.parallel.log_events else None
     store = Store(shards.held_by(number), config, window.values if window else None, log)
     if start:
-        _resume(store, load_holdings(start, config, grid, store.chunks))
+        for index, holding in enumerate(load_holdings(start, config, grid, store.chunks)):
+            store.seed(index, holding.values.ravel(), holding.state, holding.version)
         if window:
             window.set_versions(store.versions)
     first = store.versions.copy()
@@ -154,8 +155,7 @@ def _serve(control: MPI.Intracomm, everyone: list[Role], number: int, shards: Sh
     writer.wait()
     writer.close()
     if log:
-        (run / "events").mkdir(exist_ok=True)
-        np.array(events, EVENT).tofile(run / "events" / f"server-{number}.bin")
+        log.close()
     if window:
         window.win.Sync()
         store.versions[:] = window.finished
@@ -165,13 +165,4 @@ def _serve(control: MPI.Intracomm, everyone: list[Role], number: int, shards: Sh
     return {"chunks": len(store.chunks), "bytes": store.memory.nbytes, "pushes": counters.pushes,
             "dropped": counters.dropped, "fetched_chunks": counters.fetches, "unchanged_chunks": counters.unchanged,
             "staleness": counters.staleness.tolist(), "wait_seconds": server.wait_seconds,
-            "versions": [int(store.versions.min(initial=0)), int(store.versions.max(initial=0))]}
-
-
-def _resume(store: Store, holdings: list[Holding]) -> None:
-    """Put what a checkpoint holds into a store."""
-    for index, holding in enumerate(holdings):
-        store.seed(index, holding.values.ravel())
-        store.versions[index] = holding.version
-        for slot in store.state.keys() & holding.state.keys():
-            store.state[slot][index][:] = holding.state[slot].ravel()
+            "versions": [int(limit(store.versions)) for limit in (np.min, np.max)] if store.chunks else []}

@@ -7,16 +7,15 @@ from hpclcae.checkpoint import BlockState, Committer, Holding, RunState, ShardWr
 from hpclcae.checkpoint.state import views
 from hpclcae.config import Config
 from hpclcae.partition import Grid
-from hpclcae.shards import Chunk, all_chunks, deal
+from hpclcae.shards import Chunk, Shards
 
 WHOLE = Grid(1, 1)
 
 
 def owned_chunks(config: Config, grid: Grid, owners: int) -> list[list[Chunk]]:
     """The chunks of every owner, as parameter servers would have them."""
-    chunks = all_chunks(config, grid, owners)
-    dealt = [pair for block, owner in zip(chunks, deal(chunks, owners)) for pair in zip(block, owner)]
-    return [[chunk for chunk, owner in dealt if owner == number] for number in range(owners)]
+    shards = Shards(config, grid, owners)
+    return [shards.held_by(number) for number in range(owners)]
 
 
 def save(run: Path, state: BlockState, owners: int = 1) -> Path:

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hpclcae import checkpoint, preprocess
+from hpclcae import preprocess
+from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config, DataConfig, PreprocessConfig, StageConfig, TrainConfig
 from hpclcae.dataset import Dataset, DatasetWriter
 from hpclcae.network import Network
+from hpclcae.update_rules import SLOTS
+from tests.support.saving import save
 
 SIZE = 12
 STAGES = (StageConfig(receptive_field=4, maps=3, pooling=2, lcn=3, weights="tied", encoder_norm="unit"),
@@ -36,8 +39,9 @@ def write_run(folder: Path, stages: tuple[StageConfig, ...] = STAGES, channels: 
     with Dataset(folder / "train.h5") as train:
         preprocessing = preprocess.fit(config.preprocess, train.read(np.arange(60)))
     run = folder / "run"
-    checkpoint.save(checkpoint.path_of(run / "checkpoints", 20),
-                    checkpoint.Checkpoint(config, 20, network.parameters(5), preprocessing), network)
+    memory = {slot: network.parameters() for slot in SLOTS[config.update.rule]}
+    save(run, BlockState(config=config, step=20, preprocessing=preprocessing, cursors=(20,),
+                         parameters=network.parameters(5), update_state=memory), 2)
     terms = {"reconstruction": 30.0, "sparsity": 2.0, "response": 0.5}
     lines = [{"step": step, "seconds": step * 0.1, "objective": 90.0 / step, "stages": [terms] * len(stages),
               "images_per_second": 100.0, "gflop_per_second": 3.0, "rate": 0.02} for step in range(5, 25, 5)]

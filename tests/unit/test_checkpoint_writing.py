@@ -133,14 +133,22 @@ def test_only_a_step_with_all_its_shards_is_committed(run):
     assert sorted(path.name for path in run.committer.committed.iterdir()) == names
 
 
-def test_a_step_that_is_committed_is_not_written_again(run):
-    run.start()
-    run.wait()
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in checkpoint.find(run.folder).iterdir()}
+@pytest.mark.parametrize("when", ["begun", "committed", "committed by a job before"])
+def test_a_step_that_is_there_is_not_written_again(run, when):
+    shard = run.folder / "checkpoints/step-00000020/shard-0000.h5"
+    run.writers[0].start(20, run.holdings[0])
+    run.writers[0].wait()
+    if when != "begun":
+        run.start()
+        run.wait()
+    if when == "committed by a job before":
+        run.writers = [ShardWriter(run.folder, number, run.state.config, WHOLE) for number in (0, 1)]
+    before = shard.read_bytes(), shard.stat().st_mtime_ns
     run.state.parameters.vector[:] = 0
     run.start()
     run.wait()
-    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
+    assert (shard.read_bytes(), shard.stat().st_mtime_ns) == before
+    checkpoint.verify(checkpoint.find(run.folder))
 
 
 def test_a_name_that_is_visible_late_is_waited_for(run, monkeypatch):
@@ -212,8 +220,8 @@ def test_an_error_is_raised_where_somebody_asks_and_leaves_older_checkpoints(run
     monkeypatch.setattr(shard_file, "_fill", full)
     run.writers[0].start(40, run.holdings[0])
     shard = run.folder / "checkpoints/step-00000040/shard-0000.h5"
-    said = (f"the checkpoint of step 40 cannot be written: {shard}: No space left on device; step-00000020 is complete, "
-            "and --resume goes on from it")
+    said = (f"the checkpoint of step 40 cannot be written: {shard}: No space left on device; step-00000020 is "
+            "complete, and --resume goes on from it")
     for ask in (run.writers[0].wait, run.writers[0].check, lambda: run.writers[0].start(60, run.holdings[0])):
         with pytest.raises(InputError) as caught:
             ask()

@@ -5,14 +5,16 @@ import h5py
 import numpy as np
 import pytest
 
-from hpclcae import checkpoint, preprocess
-from hpclcae.checkpoint import Checkpoint
+from hpclcae import preprocess
+from hpclcae.checkpoint import BlockState
 from hpclcae.dataset import Dataset
 from hpclcae.errors import InputError
 from hpclcae.infer import Model
 from hpclcae.network import Network
+from hpclcae.update_rules import SLOTS
 from tests.conftest import structured_images
 from tests.support import naive
+from tests.support.saving import save
 
 IMAGES = structured_images(11, seed=4)
 
@@ -22,8 +24,9 @@ def saved_run(config, folder, step=3):
     network = Network(config)
     with Dataset(config.data.train) as dataset:
         fitted = preprocess.fit(config.preprocess, dataset.read(np.arange(dataset.count)))
-    state = Checkpoint(config, step, network.parameters(2), fitted)
-    checkpoint.save(checkpoint.path_of(folder / "checkpoints", step), state, network)
+    state = BlockState(config=config, step=step, preprocessing=fitted, parameters=network.parameters(2),
+                       update_state={slot: network.parameters() for slot in SLOTS[config.update.rule]})
+    save(folder, state, 3)
     return state, network
 
 
@@ -39,7 +42,7 @@ def test_responses_are_the_formulas_on_the_stored_weights(tiny_config, tmp_path,
     model = Model.load(tmp_path)
     x = model.prepare(IMAGES)
     responses = model.responses(x)
-    with h5py.File(model.path) as file:
+    with h5py.File(model.path / "model.h5") as file:
         for i, (stage, plan, answer) in enumerate(zip(model.config.stages, network.stages, responses)):
             filters = effective(file[f"stage{i + 1}/encode"][...], norm, plan.gain)
             assert np.allclose(model.filters(i), filters, rtol=1e-12)
@@ -51,7 +54,7 @@ def test_responses_are_the_formulas_on_the_stored_weights(tiny_config, tmp_path,
 def test_a_loaded_model_answers_bit_for_bit_like_the_network_that_was_saved(tiny_config, tmp_path):
     state, network = saved_run(tiny_config(), tmp_path)
     model = Model.load(tmp_path)
-    assert (model.step, model.config, model.path.name) == (3, state.config, "step-00000003.h5")
+    assert (model.step, model.config, model.path.name) == (3, state.config, "step-00000003")
     x = state.preprocessing.preparer(24, network.dtype)(IMAGES)
     assert np.array_equal(model.prepare(IMAGES), x)
     expected = [y.copy() for y in network.responses(state.parameters, x)]

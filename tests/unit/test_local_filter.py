@@ -254,3 +254,28 @@ def test_the_automatic_tile_grows_where_products_are_small():
     assert choose_tile(18, 1, 8, 8, 158, 158) > 1
     assert choose_tile(4, 4, 8, 64, 40, 40) == 1
     assert choose_tile(3, 1, 8, 8, 1, 1) == 1  # a single position needs no neighbours
+
+
+# ---- parts of a weight array -------------------------------------------------------------------------------
+
+
+@sweep
+@tiles
+def test_rectangles_of_tiles_are_packed_and_unpacked_like_the_whole(geometry, tile):
+    """Whole rows of tiles, and a part of a row, as chunks of parameter servers are."""
+    plan = Setup(geometry, tile).plan
+    filters = numbers(7, plan.out_rows, plan.out_cols, plan.field, plan.field, plan.maps_in, plan.maps)
+    weights = pack(plan, filters)
+    rows, cols = plan.tile_rows, plan.tile_cols
+    for (top, bottom), (left, right) in [((0, rows), (0, cols)), ((rows // 2, rows), (0, cols)),
+                                         ((rows - 1, rows), (cols // 2, cols)), ((0, 1), (0, (cols + 1) // 2))]:
+        chunk = ((top, bottom), (left, right))
+        (first, last), (west, east) = plan.positions(chunk)
+        part = weights[top:bottom, left:right].copy()
+        found = np.concatenate([plan.unpack_row(part, j, chunk) for j in range(top, bottom)])
+        assert np.array_equal(found, filters[first:last, west:east])
+        again = np.full_like(part, np.nan)
+        for j in range(top, bottom):
+            t = plan.tile
+            plan.pack_row(filters[j * t:(j + 1) * t, west:east], again, j, chunk)
+        assert np.array_equal(again, part)

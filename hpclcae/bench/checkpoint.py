@@ -1,0 +1,239 @@
+"""The command ``hpclcae bench checkpoint``: bandwidth against a plain file, stall of training, size, time to verify.
+
+Every shard is written and read in turn with a plain file of its size: in pieces of 4 MB, flushed to the disk; read from
+the disk, not from the system's memory. A shard's write ends when it has been read back and compared, so beside a plain
+write it is compared with a plain write and read as well.
+"""
+import argparse
+import os
+import statistics
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+
+from hpclcae import checkpoint, config as configuration
+from hpclcae.bench import common
+from hpclcae.bench.common import Report, table
+from hpclcae.checkpoint import Committer, Holding, RunState, ShardWriter
+from hpclcae.checkpoint.folder import content_of, shard_name
+from hpclcae.checkpoint.state import views
+from hpclcae.config import Config
+from hpclcae.errors import InputError
+from hpclcae.geometry import network_geometry
+from hpclcae.network import Network, trained_stage
+from hpclcae.partition import Grid
+from hpclcae.preprocess import Preprocessing
+from hpclcae.shards import Shards
+from hpclcae.update_rules import SLOTS, UpdateRule
+
+RUN_DESK = "run/desk.toml"
+WHOLE = Grid(1, 1)
+PIECE = 1 << 22  # bytes of a plain write or read
+Seconds = dict[str, list[float]]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("configuration", nargs="?", default=RUN_DESK, help=f"TOML file (default {RUN_DESK})")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
+                        help="change one setting, for instance --set update.rule=sgd")
+    parser.add_argument("--shards", type=common.positive, default=1, metavar="N",
+                        help="shards, written one after the other (default 1); only one is copied at a time")
+    parser.add_argument("--steps", type=int, default=20, metavar="N",
+                        help="training steps to measure the stall with; 0: none (default 20)")
+    parser.add_argument("--folder", type=Path, default=Path("."), metavar="DIR",
+                        help="a folder on the disk to measure; what is written there is removed (default .)")
+    parser.add_argument("--repeat", type=common.positive, default=3, metavar="N",
+                        help="rounds of measurement after a warm-up; their median counts (default 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object a row to this file")
+    parser.set_defaults(clock="wall")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    config = configuration.load(args.configuration, args.changes)
+    if not args.folder.is_dir():
+        raise InputError(f"--folder {args.folder} is not a folder: make it, or name another one")
+    report = Report("checkpoint", args)
+    print(report.heading())
+    case = " ".join([str(args.configuration), *args.changes, f"{args.shards} shards"])
+    network = Network(config)
+    parameters = network.parameters(config.train.seed)
+    memory = {slot: parameters.like() for slot in SLOTS[config.update.rule]}
+    with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-checkpoint-") as name:
+        bench = _Bench(Path(name), config, args.shards)
+        bench.write_and_read([views(chunks, parameters, memory, {}) for chunks in bench.chunks], args.repeat)
+        rows = bench.rows(_numbers(config) * network.dtype.itemsize)
+        if args.steps:
+            rows += _training(Path(name) / "training", config, network, args.steps, args.repeat)
+    for metric, value, unit in rows:
+        report.add(case, metric, value, unit)
+    print(f"\n{case}")
+    print(table([("", ""), ("", ".4g"), ("", "")], rows))
+
+
+def _numbers(config: Config) -> int:
+    """Numbers that a checkpoint of the configuration must hold."""
+    return sum(shape.parameters for shape in network_geometry(config)) * (1 + len(SLOTS[config.update.rule]))
+
+
+class _Bench:
+    """Write the checkpoints of steps 1, 2, ... and read the last, each beside a plain file.
+
+    Attributes
+    ----------
+    seconds : dict of str to list of float
+        Of each thing that was done; one entry a round, the sum over shards. Round 0 is the warm-up.
+    """
+
+    def __init__(self, folder: Path, config: Config, shards: int) -> None:
+        self.folder, self.config, self.shards = folder, config, shards
+        self.run = folder / "run"
+        owners = Shards(config, WHOLE, shards)
+        self.chunks = [owners.held_by(number) for number in range(shards)]
+        self.seconds: Seconds = {}
+        self.size = 0
+
+    def write_and_read(self, owners: Sequence[list[Holding]], rounds: int) -> None:
+        """All measurements; one round more comes first: it warms up, and copies into new memory."""
+        checkpoint.clean(self.run)
+        for number, holdings in enumerate(owners):
+            writer = ShardWriter(self.run, number, self.config, WHOLE)
+            for step in range(rounds + 1):
+                self._write(writer, step, holdings)
+            writer.close()
+        for step in range(rounds + 1):
+            self._time("commit", step, lambda: self._commit(step))
+        path = checkpoint.find(self.run)
+        self.size = sum(file.stat().st_size for file in path.iterdir())
+        for step in range(rounds + 1):
+            for number, holdings in enumerate(owners):
+                self._read(path, step, number, holdings)
+            _forget(path.iterdir())
+            self._time("verify", step, lambda: checkpoint.verify(path))
+
+    def _commit(self, step: int) -> None:
+        committer = Committer(self.run, self.shards)
+        committer.start(RunState(config=self.config, step=step, preprocessing=Preprocessing(self.config.preprocess)))
+        committer.wait()
+
+    def _write(self, writer: ShardWriter, step: int, holdings: list[Holding]) -> None:
+        plain = self.folder / "plain"
+        size = sum(a.nbytes for h in holdings for a in (h.values, *h.state.values()))
+        self._time("plain write", step, lambda: _write_plain(plain, size))
+        self._time("plain read", step, lambda: _read_plain(plain))
+        plain.unlink()
+        self._time("copy", step, lambda: writer.start(step, holdings))
+        self._time("write and read back", step, writer.wait)
+        shard = checkpoint.step_folder(self.run, step) / shard_name(writer.number)
+        self._time("read back", step, lambda: content_of(shard, from_disk=True))
+
+    def _read(self, path: Path, step: int, number: int, holdings: list[Holding]) -> None:
+        before = _crc(holdings)
+        shard = path / shard_name(number)
+        _forget([shard])
+        self._time("plain load", step, lambda: _read_plain(shard))
+        _forget([shard])
+        self._time("load", step, lambda: checkpoint.fill(path, self.config, WHOLE, holdings))
+        if _crc(holdings) != before:
+            raise InputError(f"{shard}: what was loaded is not what was saved")
+
+    def _time(self, name: str, step: int, function: Callable[[], object]) -> None:
+        """Add to the seconds of a round."""
+        began = time.perf_counter()
+        function()
+        seconds = self.seconds.setdefault(name, [])
+        seconds += [0.0] * (step + 1 - len(seconds))
+        seconds[step] += time.perf_counter() - began
+
+    def rows(self, parameters: int) -> list[tuple[str, float, str]]:
+        """Metric, value, unit."""
+        s = {name: statistics.median(seconds[1:]) for name, seconds in self.seconds.items()}
+        gigabytes = self.size / 1e9
+        write = s["write and read back"] - s["read back"]
+        return [("parameters and update state", parameters / 1e9, "GB"), ("files", gigabytes, "GB"),
+                ("files over parameters", self.size / parameters, "ratio"),
+                ("plain write", gigabytes / s["plain write"], "GB/s"),
+                ("write", gigabytes / write, "GB/s"), ("write over plain write", s["plain write"] / write, "ratio"),
+                ("write and read back", gigabytes / s["write and read back"], "GB/s"),
+                ("write and read back over plain write and read",
+                 (s["plain write"] + s["plain read"]) / s["write and read back"], "ratio"),
+                ("plain read", gigabytes / s["plain load"], "GB/s"), ("load", gigabytes / s["load"], "GB/s"),
+                ("load over plain read", s["plain load"] / s["load"], "ratio"),
+                ("verify", s["verify"], "s"), ("verify", gigabytes / s["verify"], "GB/s"),
+                ("commit after the last shard", s["commit"], "s"),
+                ("copy into new memory, the first time", self.seconds["copy"][0], "s"), ("copy", s["copy"], "s"),
+                ("copy", gigabytes / s["copy"], "GB/s")]
+
+
+def _training(folder: Path, config: Config, network: Network, steps: int, repeat: int) -> list[tuple[str, float, str]]:
+    """What checkpoints cost a training that goes on: the copy, and steps that are slower while a thread writes."""
+    parameters = network.parameters(config.train.seed)
+    fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
+    rule = UpdateRule(config.update, parameters, fan_in)
+    x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch), dtype=network.dtype)
+    stages = len(network.stages) if config.train.gradient == "greedy" else 1
+    checkpoint.clean(folder)
+    writer = ShardWriter(folder, 0, config, WHOLE)
+
+    def cycle() -> float:
+        """Seconds of a step; greedy training does one for every stage."""
+        began = time.perf_counter()
+        for stage in range(stages):
+            only, progress = trained_stage(config, -(-stage * config.train.steps // stages))
+            rule.begin(0, progress)
+            network.backward(network.forward(parameters, x, only), rule)
+        return (time.perf_counter() - began) / stages
+
+    cycle()
+    step, lost = 0.0, []
+    for number in range(repeat + 1):
+        step = statistics.median(cycle() for _ in range(-(-steps // stages)))
+        began, done = time.perf_counter(), 0
+        writer.start(number, checkpoint.block_holdings(config, WHOLE, 0, parameters, rule.state, rule.counts))
+        while writer.busy:
+            cycle()
+            done += stages
+        writer.wait()
+        lost.append(time.perf_counter() - began - done * step)
+    writer.close()
+    median, between = statistics.median(lost[1:]), config.train.checkpoint_every * step  # the first is into new memory
+    return [("training step", 1e3 * step, "ms"), ("training lost by one checkpoint", 1e3 * median, "ms"),
+            (f"of {config.train.checkpoint_every} steps between checkpoints", 100 * median / between, "%")]
+
+
+def _write_plain(path: Path, size: int) -> None:
+    piece = memoryview(np.random.default_rng(0).bytes(PIECE))
+    with FileIO(path, "w") as file:
+        for start in range(0, size, PIECE):
+            file.write(piece[:size - start])
+        os.fsync(file.fileno())
+
+
+def _read_plain(path: Path) -> None:
+    _forget([path])
+    piece = bytearray(PIECE)
+    with FileIO(path) as file:
+        while file.readinto(piece):
+            pass
+
+
+def _forget(paths: Iterable[Path]) -> None:
+    """Let the system drop what it keeps of files in memory, where it can be told so."""
+    for path in paths:
+        with FileIO(path) as file:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _crc(holdings: list[Holding]) -> int:
+    crc = 0
+    for holding in holdings:
+        for array in (holding.values, *holding.state.values()):
+            crc = zlib.crc32(array.data.cast("B"), crc)
+    return crc

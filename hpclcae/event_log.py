@@ -1,0 +1,85 @@
+"""Event logs: which replica fetched and pushed which version of which chunk, in the order in which servers acted.
+
+``RUN/events/from-00000040/`` is of the job that began with step 40, in a new folder for every start::
+
+    configuration.toml     of that job, with the grid that it used
+    server-0.bin ...       records of parameter_store.EVENT
+
+Nothing is kept back in the process, so the log of a job that was killed ends with the last thing that its servers did.
+"""
+import dataclasses
+import io
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from hpclcae import config as configuration
+from hpclcae.config import Config
+from hpclcae.errors import InputError
+from hpclcae.files import replacing
+from hpclcae.parameter_store import EVENT
+from hpclcae.partition import Grid
+
+CONFIGURATION = "configuration.toml"
+
+
+def logs(run: Path) -> dict[int, Path]:
+    """The logs of a run: the step with which the job began, and the folder; in order of steps."""
+    found = {int(name[1]): path for path in (run / "events").glob("from-*")
+             if (name := re.fullmatch(r"from-(\d{8})", path.name))}
+    return dict(sorted(found.items()))
+
+
+class EventLog:
+    """The log of one server while it is written: call it with events (n,), and they are on their way to the disk.
+
+    The first server removes logs of later steps: the job goes another way now.
+
+    Parameters
+    ----------
+    step : int
+        With which the job begins.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written.
+    """
+
+    def __init__(self, run: Path, step: int, server: int, config: Config, grid: Grid) -> None:
+        folder = run / "events" / f"from-{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if server == 0:
+            for later in [path for start, path in logs(run).items() if start > step]:
+                shutil.rmtree(later)
+            used = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, grid=str(grid)))
+            with replacing(folder / CONFIGURATION) as partial:
+                partial.write_text(configuration.dumps(used))
+        self._file = io.FileIO(folder / f"server-{server}.bin", "w")
+
+    def __call__(self, events: np.ndarray) -> None:
+        self._file.write(events.tobytes())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_log(folder: Path) -> tuple[Config, list[np.ndarray]]:
+    """The configuration of a job, and the events (n,) of each of its servers.
+
+    A record that a crash cut short is left out.
+
+    Raises
+    ------
+    InputError
+        A file is missing.
+    """
+    config = configuration.load(folder / CONFIGURATION)
+    files = [folder / f"server-{number}.bin" for number in range(config.parallel.servers)]
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        raise InputError(f"{', '.join(missing)} is missing: the logs of all {len(files)} servers are needed")
+    return config, [np.fromfile(path, EVENT) for path in files]

