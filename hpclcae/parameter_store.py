@@ -23,7 +23,7 @@ import numpy as np
 
 from hpclcae.config import Config
 from hpclcae.shards import Chunk
-from hpclcae.update_rules import Rule
+from hpclcae.update_rules import SLOTS, Rule
 
 STALENESS_BINS = 65  # 0, 1, ... 63, and more
 #: What an event log tells: a replica fetched or pushed chunk `chunk` of the server, of block `block`, in its step
@@ -46,6 +46,11 @@ class Counters:
     def note_staleness(self, staleness: int) -> None:
         """Count one applied gradient."""
         self.staleness[min(max(staleness, 0), STALENESS_BINS - 1)] += 1
+
+
+def owned_slots(config: Config) -> tuple[str, ...]:
+    """The update rule's vectors that lie beside the parameters; in elastic averaging each replica has its own."""
+    return () if config.parallel.elastic else SLOTS[config.update.rule]
 
 
 class Store:
@@ -80,8 +85,7 @@ class Store:
         self.memory = np.zeros(size, self.dtype) if memory is None else memory
         self.bounds = np.cumsum([0, *(chunk.size for chunk in chunks)])
         self.values = self._pieces(self.memory)
-        slots = () if config.parallel.elastic else self.rule.slots
-        self.state = {slot: self._pieces(np.zeros(size, self.dtype)) for slot in slots}
+        self.state = {slot: self._pieces(np.zeros(size, self.dtype)) for slot in owned_slots(config)}
         self.versions = np.zeros(len(self.chunks), np.int64)
         self.missing = set(range(len(self.chunks)))  # chunks that have no values yet: nobody may fetch
         self.newest = 0  # the step after the newest one whose gradients were applied

@@ -139,7 +139,8 @@ class Grid:
         """From "3x2"."""
         rows, _, cols = text.partition("x")
         if not (rows.isdecimal() and cols.isdecimal()):
-            raise InputError(f"grid {text!r} is not understood: write ROWSxCOLUMNS of blocks, for instance 2x3, or auto")
+            raise InputError(f"grid {text!r} is not understood: write ROWSxCOLUMNS of blocks, for instance 2x3, or "
+                             "auto")
         return cls(int(rows), int(cols))
 
     @property

@@ -192,8 +192,9 @@ class Trainer:
             return ServedUpdates(self.config, self.place.chunks, self.state.parameters, self.place.line)
         fan_in = {name: s.filter.fan_in for s in self.network.stages for name in s.parameter_shapes()}
         rule = UpdateRule(self.config.update, self.state.parameters, fan_in)
-        rule.state |= {slot: vector for slot, vector in self.state.update_state.items() if slot in rule.state}
-        rule.counts |= self.state.counts
+        if rule.state.keys() <= self.state.update_state.keys():  # elastic averaging leaves none
+            rule.state |= {slot: self.state.update_state[slot] for slot in rule.state}
+            rule.counts |= self.state.counts
         return rule
 
     # ---- the loop ------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.files import replacing_hdf5
 from hpclcae.geometry import network_geometry
+from hpclcae.parameter_store import owned_slots
 from hpclcae.stage import parameter_names
-from hpclcae.update_rules import SLOTS
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
             for name, piece in _pieces(file, shard_name(number)):
                 pieces.setdefault(name, []).append(piece)
     with replacing_hdf5(path) as file:
-        prefixes = ["", *(f"update/{slot}/" for slot in SLOTS[state.config.update.rule])]
+        prefixes = ["", *(f"update/{slot}/" for slot in owned_slots(state.config))]
         for name, shape in global_shapes(state.config).items():
             for prefix in prefixes:
                 _check_whole(path, prefix + name, shape, pieces.get(prefix + name, []))
