@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
              "hpclcae show run/paper.toml"),
     "train": ("hpclcae.train", "train a network; checkpoints and metrics go to a run folder",
               "hpclcae train run/desk.toml --out runs/desk"),
+    "launch": ("hpclcae.launch", "start train on as many processes as the configuration wants, on this machine",
+               "hpclcae launch run/desk.toml --out runs/desk --servers 1 --replicas 2"),
+    "replay": ("hpclcae.replay", "compute an asynchronous run again in one process, bit for bit, from its event log",
+               "hpclcae replay runs/desk"),
     "plan": ("hpclcae.plan", "propose grid, replicas and servers for a cluster, with the sbatch line",
              "hpclcae plan run/paper.toml --nodes 16 --cores 48 --memory 192"),
     "check": ("hpclcae.check", "say whether this node is ready for a run; slurm/train.sbatch asks every node",
@@ -48,6 +52,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
                 "hpclcae neurons runs/desk --test data/test.h5"),
     "figures": ("hpclcae.experiments.figures", "draw filters, curves, histogram and top stimuli of a run",
                 "hpclcae figures runs/desk"),
+    "convergence": ("hpclcae.experiments.convergence", "compare how runs learn, at equal work and at equal time",
+                    "hpclcae convergence runs/one runs/two --plot convergence.png"),
     "bench kernels": ("hpclcae.bench.kernels", "rates of kernels, stages and training steps, also as a share of sgemm",
                       "hpclcae bench kernels --json kernels.jsonl"),
     "bench peers": ("hpclcae.bench.peers", "the same step in PyTorch and JAX: does it agree, and how much slower is it",
@@ -60,9 +66,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
                          "hpclcae bench checkpoint run/desk.toml"),
     "bench scaling": ("hpclcae.bench.scaling", "how much faster several ranks train one network",
                       "hpclcae bench scaling run/desk.toml --ranks 1 2 4"),
+    "bench server": ("hpclcae.bench.server", "what pushing to and fetching from parameter servers costs",
+                     "hpclcae bench server run/desk.toml"),
 }
 
-PARALLEL = {"train", "check", "bench halo"}  # commands that run on many ranks
+PARALLEL = {"train", "check", "bench halo", "bench server"}  # commands that run on many ranks
 
 
 def main(argv: list[str] | None = None) -> int:

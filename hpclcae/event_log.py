@@ -3,12 +3,14 @@
 ``RUN/events/from-00000040/`` is of the job that began with step 40, in a new folder for every start::
 
     configuration.toml     of that job, with the grid that it used
+    step-00000040/         the checkpoint that it began with: the same files as the run's, which keeps only the newest
     server-0.bin ...       records of parameter_store.EVENT
 
 Nothing is kept back in the process, so the log of a job that was killed ends with the last thing that its servers did.
 """
 import dataclasses
 import io
+import os
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import config as configuration
+from hpclcae.checkpoint import step_of
 from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.files import replacing
@@ -39,8 +42,8 @@ class EventLog:
 
     Parameters
     ----------
-    step : int
-        With which the job begins.
+    start : Path or None
+        The checkpoint that the job begins with.
 
     Raises
     ------
@@ -48,12 +51,17 @@ class EventLog:
         The folder cannot be written.
     """
 
-    def __init__(self, run: Path, step: int, server: int, config: Config, grid: Grid) -> None:
+    def __init__(self, run: Path, start: Path | None, server: int, config: Config, grid: Grid) -> None:
+        step = step_of(start) if start else 0
         folder = run / "events" / f"from-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         if server == 0:
-            for later in [path for start, path in logs(run).items() if start > step]:
+            for later in [path for begin, path in logs(run).items() if begin > step]:
                 shutil.rmtree(later)
+            if start and start.is_dir():
+                shutil.copytree(start, folder / start.name, copy_function=_link, dirs_exist_ok=True)
+            elif start:
+                _link(start, folder / start.name)
             used = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, grid=str(grid)))
             with replacing(folder / CONFIGURATION) as partial:
                 partial.write_text(configuration.dumps(used))
@@ -65,6 +73,20 @@ class EventLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, which takes no space; or copy it, where the file system has no links."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def first_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a job began with."""
+    return next((path for path in folder.glob("step-*") if step_of(path) >= 0), None)
 
 
 def read_log(folder: Path) -> tuple[Config, list[np.ndarray]]:

@@ -17,8 +17,10 @@ from hpclcae.dataset import Dataset
 from hpclcae.errors import InputError, require
 from hpclcae.experiments import selectivity
 from hpclcae.experiments.filters import filter_shape
+from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.files import replacing
 from hpclcae.infer import Model
+from hpclcae.report import metrics_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         "histogram.png": lambda: draw_histograms(read_neurons(folder), name),
         "stimuli.png": lambda: draw_stimuli(read_neurons(folder), args.test, name),
         "positions.png": lambda: draw_positions(read_neurons(folder), name)}
+    if (folder / "parallel.json").exists():  # a run with parameter servers
+        drawings["replicas.png"] = lambda: draw_parallel_run(folder, name)
     written, missing = 0, []
     for file, draw in drawings.items():
         try:
@@ -69,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the metrics of a run in order of steps; of a step that was repeated after a resume, the last.
+def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
+    """Read the metrics of a replica in order of steps; of a step that was repeated after a resume, the last.
 
     A last line that was cut off by a crash is passed over.
 
@@ -79,7 +83,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     InputError
         There are none.
     """
-    file = folder / "metrics.jsonl"
+    file = metrics_path(folder, replica)
     steps: dict[int, dict[str, Any]] = {}
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
         try:
@@ -196,6 +200,17 @@ def draw_objective(metrics: list[dict[str, Any]], name: str) -> "Figure":
     for axes in panels[1]:
         axes.set_xlabel("step")
     return figure
+
+
+def draw_parallel_run(folder: Path, name: str) -> "Figure":
+    """How replicas and servers worked together."""
+    ranks = read_parallel(folder)
+    workers = [rank for rank in ranks if not is_server(rank)]
+    replicas = 1 + max(int(rank["role"].split()[1]) for rank in workers)
+    metrics = [read_metrics(folder, replica) for replica in range(replicas)]
+    subject = (f"replicas: {replicas}, blocks of each: {len(workers) // replicas}, servers: "
+               f"{len(ranks) - len(workers)}, transport: {ranks[0]['transport']}")
+    return draw_replicas(_figure(15, 7.5, name, metrics[0][-1]["step"], subject), ranks, metrics)
 
 
 def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":

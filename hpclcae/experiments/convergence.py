@@ -1,0 +1,111 @@
+"""The command ``hpclcae convergence``: how several runs learn, at equal work and at equal time.
+
+For runs of one configuration that differ in replicas and consistency. The minibatches of all replicas are counted, so
+at an equal abscissa two runs have computed the same number of gradients (synchronous training applies their mean).
+"""
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpclcae import checkpoint
+from hpclcae.config import Config
+from hpclcae.data.table import table
+from hpclcae.errors import InputError, require
+from hpclcae.experiments.figures import read_metrics
+from hpclcae.experiments.replica_figures import read_parallel
+from hpclcae.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SMOOTHED = 5  # lines of metrics that a point of a curve is the mean of
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves (extra: figures)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    runs = [read(folder) for folder in args.runs]
+    work = min(r["minibatches"][-1] for r in runs)
+    seconds = min(r["seconds"][-1] for r in runs)
+    rows = [[r["name"], int(r["minibatches"][-1]), round(float(r["seconds"][-1]), 1), round(r["staleness"], 1),
+             round(float(np.interp(work, r["minibatches"], r["objective"])), 1),
+             round(float(np.interp(seconds, r["seconds"], r["objective"])), 1)] for r in runs]
+    print(table(["run", "minibatches", "seconds", "staleness", f"objective at {work} minibatches",
+                 f"at {seconds:.0f} seconds"], rows))
+    if args.plot:
+        draw(runs, args.plot)
+        print(f"curves: {args.plot}")
+    return 0
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """A run's curves: minibatches of all replicas, seconds, and the first replica's objective, smoothed.
+
+    Raises
+    ------
+    InputError
+        It is no run folder, or it has too few lines of metrics.
+    """
+    config = checkpoint.load_state(checkpoint.find(folder)).config
+    records = read_metrics(folder)
+    if len(records) < 2 * SMOOTHED:
+        raise InputError(f"{folder} has {len(records)} lines of metrics, a curve needs {2 * SMOOTHED}: train longer, "
+                         "or with a smaller train.log_every")
+    window = np.ones(SMOOTHED) / SMOOTHED
+
+    def smooth(key: str) -> np.ndarray:
+        return np.convolve([record[key] for record in records], window, "valid")
+    return {"name": describe(config), "minibatches": smooth("step").astype(int) * config.parallel.replicas,
+            "seconds": smooth("seconds"), "objective": smooth("objective"), "staleness": mean_staleness(folder)}
+
+
+def describe(config: Config) -> str:
+    """What tells such runs apart."""
+    parallel = config.parallel
+    if not parallel.servers:
+        return "no servers"
+    replicas = f"{parallel.replicas} replica{'s' if parallel.replicas > 1 else ''}"
+    if parallel.elastic:
+        return f"{replicas}, elastic every {parallel.push_every}"
+    backup = f", {parallel.backup} backup" if parallel.backup else ""
+    more = {"bounded": f" {parallel.staleness}", "synchronous": backup}
+    return f"{replicas}, {parallel.consistency}{more.get(parallel.consistency, '')}"
+
+
+def mean_staleness(folder: Path) -> float:
+    """Of the gradients that were applied; 0 without servers."""
+    if not (folder / "parallel.json").exists():
+        return 0.0
+    counts = np.zeros(0)
+    for rank in read_parallel(folder):
+        if any(rank.get("staleness", [])):
+            counts = np.array(rank["staleness"]) + (counts if counts.size else 0)
+    return float(counts @ np.arange(counts.size) / counts.sum()) if counts.size else 0.0
+
+
+def draw(runs: list[dict[str, Any]], path: Path) -> None:
+    """Both curves of all runs."""
+    require("matplotlib", "figures", "drawing")
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for key, label, axes in (("minibatches", "minibatches of all replicas", left), ("seconds", "seconds", right)):
+        for r in runs:
+            axes.plot(r[key], r["objective"], linewidth=1.2, label=r["name"])
+        _finish(axes, label)
+    left.set_ylabel("objective of the first replica, per image")
+    left.legend(fontsize="small")
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
+
+
+def _finish(axes: "Axes", label: str) -> None:
+    axes.set(xlabel=label, yscale="log")
+    axes.grid(alpha=0.3, which="both")

@@ -1,0 +1,132 @@
+"""How a run with parameter servers went: replicas.png of ``hpclcae figures``.
+
+Drawn from parallel.json (what every rank said of itself at the end; parallel/service.py) and the metrics of every
+replica.
+"""
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpclcae.errors import InputError
+from hpclcae.parameter_store import STALENESS_BINS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FETCHED, PUSHED, SERVER, WORKER = "#1b6ca8", "#d95f02", "#7b3fa0", "#6f8f3f"
+MOST_CURVES = 10  # that a legend names one by one
+MOST_LABELS = 16  # under the bars
+
+
+def read_parallel(folder: Path) -> list[dict[str, Any]]:
+    """What every rank of the newest job said: workers in order of replicas and blocks, then servers.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    """
+    file = folder / "parallel.json"
+    try:
+        ranks = json.loads(file.read_text())
+        return sorted(ranks, key=lambda rank: (is_server(rank), [int(w) for w in rank["role"].split() if w.isdigit()]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is damaged ({error}): hpclcae train --resume writes it again") from error
+
+
+def is_server(rank: dict[str, Any]) -> bool:
+    """Whether a rank was a server, or else a worker."""
+    return rank["role"].startswith("server")
+
+
+def draw_replicas(figure: "Figure", ranks: list[dict[str, Any]], metrics: list[list[dict[str, Any]]]) -> "Figure":
+    """Objectives of all replicas against steps and time; staleness, waiting, bytes and processor time of all ranks.
+
+    Parameters
+    ----------
+    metrics : list of list of dict
+        Of every replica, in order of steps.
+    """
+    workers = [rank for rank in ranks if not is_server(rank)]
+    panels = figure.subplots(2, 3)
+    _draw_objectives(panels[0, 0], "step", "replica's step", metrics)
+    _draw_objectives(panels[0, 1], "seconds", "seconds of training", metrics)
+    _draw_staleness(panels[0, 2], ranks)
+    _draw_waiting(panels[1, 0], workers)
+    _draw_bytes(panels[1, 1], workers)
+    _draw_processor_time(panels[1, 2], ranks)
+    return figure
+
+
+def _draw_objectives(axes: "Axes", key: str, label: str, metrics: list[list[dict[str, Any]]]) -> None:
+    for number, records in enumerate(metrics):
+        axes.plot([r[key] for r in records], [r["objective"] for r in records], linewidth=1.2,
+                  label=f"replica {number}" if len(metrics) <= MOST_CURVES else None)
+    if all(record["objective"] > 0 for records in metrics for record in records):
+        axes.set_yscale("log")
+    axes.set(title=f"objective against the {label}", xlabel=label)
+    axes.grid(alpha=0.3)
+    if len(metrics) <= MOST_CURVES:
+        axes.legend()
+
+
+def _draw_staleness(axes: "Axes", ranks: list[dict[str, Any]]) -> None:
+    """Servers count it, or workers where they add by themselves."""
+    counts = np.zeros(STALENESS_BINS, np.int64)
+    for rank in ranks:
+        if rank["staleness"]:
+            counts += np.array(rank["staleness"])
+    last = int(np.flatnonzero(counts).max(initial=0))
+    share = 100 * counts[:last + 1] / max(1, counts.sum())
+    axes.bar(np.arange(last + 1), share, color=SERVER, width=0.9)
+    mean = (counts * np.arange(STALENESS_BINS)).sum() / max(1, counts.sum())
+    more = f" ({STALENESS_BINS - 1}: or more)" if last == STALENESS_BINS - 1 else ""
+    axes.set(title=f"staleness of the gradients, mean {mean:.2f}", xlabel=f"updates between fetch and push{more}",
+             ylabel=f"percent of {counts.sum():,} pushes of chunks")
+    axes.locator_params(axis="x", integer=True)
+
+
+def _draw_waiting(axes: "Axes", workers: list[dict[str, Any]]) -> None:
+    shares = [100 * w["wait_seconds"] / max(w["training_seconds"], 1e-9) for w in workers]
+    _bars(axes, workers, [(shares, WORKER, None)])
+    axes.set(title="time that workers waited for parameters", ylabel="percent of training time")
+
+
+def _draw_bytes(axes: "Axes", workers: list[dict[str, Any]]) -> None:
+    rates = [([w[f"{name}_bytes"] / max(1, w["steps"]) / 1e6 for w in workers], colour, name)
+             for name, colour in (("fetched", FETCHED), ("pushed", PUSHED))]
+    _bars(axes, workers, rates)
+    axes.set(title="sent between workers and servers", ylabel="MB per step")
+
+
+def _draw_processor_time(axes: "Axes", ranks: list[dict[str, Any]]) -> None:
+    shares = [100 * rank["cpu_seconds"] / max(rank["seconds"], 1e-9) for rank in ranks]
+    _bars(axes, ranks, [([0 if is_server(r) else s for r, s in zip(ranks, shares)], WORKER, "workers"),
+                        ([s if is_server(r) else 0 for r, s in zip(ranks, shares)], SERVER, "servers")], beside=False)
+    axes.set(title="processor time of every rank", ylabel="percent of wall time")
+
+
+def _bars(axes: "Axes", ranks: list[dict[str, Any]], series: Sequence[tuple[Sequence[float], str, str | None]],
+          beside: bool = True) -> None:
+    """A bar, or several beside each other, for every rank."""
+    width = 0.8 / (len(series) if beside else 1)
+    for number, (values, colour, label) in enumerate(series):
+        shift = (number - (len(series) - 1) / 2) * width if beside else 0
+        axes.bar(np.arange(len(ranks)) + shift, values, width=width, color=colour, label=label)
+    shown = range(0, len(ranks), -(-len(ranks) // MOST_LABELS))
+    axes.set_xticks(shown, [_short(ranks[i]["role"]) for i in shown], rotation=45 if len(shown) > 6 else 0)
+    axes.set_axisbelow(True)
+    axes.grid(alpha=0.3, axis="y")
+    if len(series) > 1:
+        axes.set_ylim(top=1.2 * axes.get_ylim()[1])  # room for the legend
+        axes.legend(loc="upper right", ncols=len(series))
+
+
+def _short(role: str) -> str:
+    """replica 1 block 0: r1 b0; server 2: s2."""
+    words = role.split()
+    return " ".join(word[0] + number for word, number in zip(words[::2], words[1::2]))
