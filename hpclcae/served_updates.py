@@ -198,7 +198,7 @@ class ServedUpdates:
         """Between two steps, let nothing be under way; the next step fetches anew."""
         if self._fetching:
             self._finish_fetch()
-        self._first = not self.parallel.elastic
+        self._first = self._first or not self.parallel.elastic
 
 
 class InProcess:

@@ -13,10 +13,12 @@ fi
 # 2. How srun starts MPI. pmi2: MPICH's wheel (hpclcae[mpich]), MPICH, Intel MPI. pmix: most Open MPI. Which of them
 #    a cluster has is what `srun --mpi=list` says.
 srun_mpi=${HPCLCAE_SRUN_MPI:-pmi2}
-#    MPICH's wheel can talk through UCX or libfabric (ofi). UCX's addresses are longer than the 1,024 characters that
-#    SLURM's pmi2 reads in one piece, and now and then a start failed (1 of 12, SLURM 22.05). A cluster's own MPI
-#    knows best: remove this line.
+#    How MPICH's wheel talks between nodes; a cluster's own MPI knows best: then remove both lines. UCX, its default,
+#    puts addresses in pieces that are longer than the 1,024 characters which SLURM's pmi2 (22.05) reads at once: 1 start
+#    of 12 failed. libfabric (ofi) with its plain tcp hung in about 1 start of 30 while nodes were busy; over ofi_rxm none
+#    did. For InfiniBand: FI_PROVIDER='verbs;ofi_rxm'.
 export MPIR_CVAR_CH4_NETMOD=${MPIR_CVAR_CH4_NETMOD:-ofi}
+export FI_PROVIDER=${FI_PROVIDER:-tcp;ofi_rxm}
 
 # 3. One thread for each rank: the products are small, ranks are for the cores.
 export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1

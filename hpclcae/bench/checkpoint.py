@@ -132,6 +132,7 @@ class _Bench:
         self._time("write and read back", step, writer.wait)
         shard = checkpoint.step_folder(self.run, step) / shard_name(writer.number)
         self._time("read back", step, lambda: content_of(shard, from_disk=True))
+        _forget([shard])  # or the next plain file would have to find new memory, and be slower for it
 
     def _read(self, path: Path, step: int, number: int, holdings: list[Holding]) -> None:
         before = _crc(holdings)

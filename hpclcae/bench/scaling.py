@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import os
-import shutil
 import signal
 import statistics
 import subprocess
@@ -27,9 +26,7 @@ from hpclcae.config import Config
 from hpclcae.errors import InputError, require
 from hpclcae.files import replacing
 from hpclcae.geometry import training_flop
-
-#: Open MPI refuses more ranks than cores unless it is told (version 5, version 4); MPICH does not know the names.
-OVERSUBSCRIBE = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+from hpclcae.launch import OVERSUBSCRIBE, find_mpiexec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -131,22 +128,6 @@ def draw(path: Path, title: str, ranks: Sequence[int], speed_ups: Sequence[float
         figure.savefig(partial, format="png", dpi=150)
 
 
-def find_mpiexec() -> str:
-    """The mpiexec beside Python's executable, where wheels of MPI libraries put it, or else that of PATH.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which("mpiexec", path=os.pathsep.join([beside, os.environ.get("PATH", os.defpath)]))
-    if not found:
-        raise InputError("there is no mpiexec, beside Python's executable or on PATH: load the cluster's MPI, or "
-                         "pip install 'hpclcae[mpich]'")
-    return found
-
-
 def seconds_of_step(start: Callable[[int], list[str]], ranks: int, args: argparse.Namespace) -> float:
     """Run one job.
 
@@ -170,9 +151,12 @@ def seconds_of_step(start: Callable[[int], list[str]], ranks: int, args: argpars
     return next(row["value"] for row in found if row["metric"] == "step")
 
 
-def run_job(command: list[str], limit: float) -> str | None:
-    """Run a command for at most `limit` seconds; None, or why it failed. Nothing that it started is left."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+def run_job(command: list[str], limit: float, show: bool = False) -> str | None:
+    """Run a command for at most `limit` seconds; None, or why it failed. Nothing that it started is left.
+
+    What it prints is shown or thrown away.
+    """
+    with subprocess.Popen(command, stdout=None if show else subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                           env={**OVERSUBSCRIBE, **os.environ}, start_new_session=True) as job:
         try:
             _, said = job.communicate(timeout=limit)

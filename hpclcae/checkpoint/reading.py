@@ -10,7 +10,7 @@ import numpy as np
 from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, MANIFEST, MODEL, SCHEMA, check, find
 from hpclcae.checkpoint.regions import Blocks
-from hpclcae.checkpoint.shard_file import CHUNKS
+from hpclcae.checkpoint.shard_file import CHUNKS, ahead
 from hpclcae.checkpoint.state import BlockState, Holding, RunState, views
 from hpclcae.config import Config
 from hpclcae.errors import InputError
@@ -138,14 +138,25 @@ def _chunks(file: h5py.File) -> np.ndarray:
 
 
 def _fill(file: h5py.File, path: Path, config: Config, grid: Grid, holdings: Sequence[Holding]) -> None:
-    """Read what the holdings are to hold."""
-    blocks, table = Blocks(config, grid), _chunks(file)
-    tables = {name: table[table["parameter"] == name.encode()] for name in {h.chunk.name for h in holdings}}
+    """Read what the holdings are to hold; the next piece is read while one is brought into the kernel's layout."""
+    blocks = Blocks(config, grid)
+    for holding, values, filters in ahead(_pieces(file, path, blocks, holdings)):
+        chunk = holding.chunk
+        plan, _ = blocks.plan(chunk.block, chunk.name)
+        for j in range(*chunk.rows):
+            first = (j - chunk.rows[0]) * plan.tile
+            plan.pack_row(filters[first:first + plan.tile], values, j, (chunk.rows, chunk.cols))
+    _count(file, blocks, holdings)
+
+
+def _pieces(file: h5py.File, path: Path, blocks: Blocks, holdings: Sequence[Holding]) \
+        -> Iterator[tuple[Holding, np.ndarray, np.ndarray]]:
+    """Every holding's arrays, and the filters by position that belong into them."""
     arrays = {}
     for holding in holdings:
         chunk = holding.chunk
         plan, _ = blocks.plan(chunk.block, chunk.name)
-        (top, bottom), (left, right) = blocks.positions(chunk)
+        rows, cols = (slice(*span) for span in blocks.positions(chunk))
         for prefix, values in [("", holding.values), *((f"update/{s}/", a) for s, a in holding.state.items())]:
             name = prefix + chunk.name
             if name not in arrays:
@@ -153,11 +164,16 @@ def _fill(file: h5py.File, path: Path, config: Config, grid: Grid, holdings: Seq
             if arrays[name].shape[2:] != (plan.field, plan.field, plan.maps_in, plan.maps):
                 raise InputError(f"{path} has {name} of shape {arrays[name].shape}, which is not that of the "
                                  "configuration: use the configuration of the checkpoint")
-            filters = arrays[name][top:bottom, left:right]
-            for j in range(*chunk.rows):
-                first = (j - chunk.rows[0]) * plan.tile
-                plan.pack_row(filters[first:first + plan.tile], values, j, (chunk.rows, chunk.cols))
-        rows = tables[chunk.name]
+            yield holding, values, arrays[name][rows, cols]
+
+
+def _count(file: h5py.File, blocks: Blocks, holdings: Sequence[Holding]) -> None:
+    """Give every holding the largest count and version of the chunks that it meets."""
+    table = _chunks(file)
+    tables = {name: table[table["parameter"] == name.encode()] for name in {h.chunk.name for h in holdings}}
+    for holding in holdings:
+        (top, bottom), (left, right) = blocks.positions(holding.chunk)
+        rows = tables[holding.chunk.name]
         met = rows[(rows["row"] < bottom) & (rows["row"] + rows["rows"] > top)
                    & (rows["col"] < right) & (rows["col"] + rows["cols"] > left)]
         holding.count, holding.version = (int(met[n].max(initial=0)) for n in ("count", "version"))

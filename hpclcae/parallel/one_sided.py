@@ -28,7 +28,7 @@ from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.parallel.halo import MpiMessenger, Patience, wait
 from hpclcae.parallel.messages import FETCH, HEADER, TO_SERVER, VERSIONS, Header, MessageLine
-from hpclcae.parameter_store import STALENESS_BINS, runs
+from hpclcae.parameter_store import STALENESS_BINS
 from hpclcae.shards import Chunk, Shards
 from hpclcae.topology import Role
 from hpclcae.update_rules import Rule
@@ -37,10 +37,10 @@ from hpclcae.update_rules import Rule
 TORN_SECONDS = 60.0
 _ONE = np.ones(1, np.int64)
 _TESTS = 16            # rounds of the self-test
-_ABSENT_SECONDS = 0.1  # that a server stays away in it, to see whether workers get on without it
+_ABSENT_SECONDS = 0.3  # that a server stays away in it at most, to see whether all workers get on without it
 
 
-def _hurry(requests: Sequence[MPI.Request]) -> None:
+def hurry(requests: Sequence[MPI.Request]) -> None:
     """Wait without naps: a transfer may need many small acts of MPI on both sides."""
     requests = list(requests)
     while not MPI.Request.Testall(requests):
@@ -62,7 +62,7 @@ class Window:
 
     def __init__(self, comm: MPI.Intracomm, chunks: Sequence[Chunk], dtype: np.dtype, created: bool) -> None:
         self.comm, self.count, self.dtype = comm, len(chunks), dtype
-        self.direct = False  # whether workers reach the memory without the server's help
+        self.direct = False  # whether all workers reach the memory without the server's help
         self.type = dtlib.from_numpy_dtype(dtype)
         self.bounds = np.cumsum([0, *(chunk.size for chunk in chunks)])
         self._start = -(-(16 * self.count + 16) // 64) * 64  # where the parameters begin
@@ -121,16 +121,16 @@ class Window:
                                          [8 * (at + first), count, MPI.INT64_T], MPI.NO_OP)
                 for at, into in ((0, started), (self.count, finished))]
 
-    def read(self, first: int, end: int, into: np.ndarray) -> MPI.Request:
-        """Begin to read chunks first ... end - 1."""
-        place = self._start + int(self.bounds[first]) * self.dtype.itemsize
+    def read(self, index: int, into: np.ndarray) -> MPI.Request:
+        """Begin to read a chunk."""
+        place = self._start + int(self.bounds[index]) * self.dtype.itemsize
         return self.win.Rget_accumulate([into, 0, self.type], [into, into.size, self.type], 0,
                                         [place, into.size, self.type], MPI.NO_OP)
 
     def start(self, index: int) -> int:
         """Announce a push; returns the pushes to the chunk that began before."""
         ticket = np.empty(1, np.int64)
-        _hurry([self.win.Rget_accumulate([_ONE, 1, MPI.INT64_T], [ticket, 1, MPI.INT64_T], 0,
+        hurry([self.win.Rget_accumulate([_ONE, 1, MPI.INT64_T], [ticket, 1, MPI.INT64_T], 0,
                                          [8 * index, 1, MPI.INT64_T], MPI.SUM)])
         return int(ticket[0])
 
@@ -194,20 +194,24 @@ def self_test(windows: dict[int, Window]) -> bool:
                     window.finish([index])
             window.win.Flush(0)
         elif window.count:
-            time.sleep(_ABSENT_SECONDS)  # no call of MPI
-            window.direct = bool(window.finished.any())
+            done, deadline = window.finished[tested], time.monotonic() + _ABSENT_SECONDS
+            while (done < workers * _TESTS).any() and time.monotonic() < deadline:
+                time.sleep(_ABSENT_SECONDS / 100)  # no call of MPI
+                done = window.finished[tested]
+            window.direct = bool((done == workers * _TESTS).all())
         comm.Barrier()
-        verdict = np.ones(1, np.int64)
+        verdict = np.array([True, window.direct])
         if comm.rank == 0:
             window.win.Sync()
             expected = sum(r + t for r in range(1, workers + 1) for t in range(_TESTS))
             for index in tested:
                 values = window.values[window.bounds[index]:window.bounds[index + 1]]
                 if (values != expected).any() or window.finished[index] != workers * _TESTS:
-                    verdict[0] = 0
+                    verdict[0] = False
             window.clear()
             window.win.Sync()
         comm.Bcast(verdict, 0)
+        window.direct = bool(verdict[1])
         good = good and bool(verdict[0])
     return good
 
@@ -221,7 +225,7 @@ class OneSidedLine(MessageLine):
     def __init__(self, comm: MPI.Intracomm, servers: Sequence[int], shards: Shards, block: int, config: Config,
                  windows: dict[int, Window]) -> None:
         super().__init__(comm, servers, shards, block, config)
-        self._config, self._windows = config, windows
+        self._config, self.windows = config, windows
         self._rule = Rule(config.update, self._dtype)
         self._open: dict[int, list[int]] = {server: [] for server in windows}  # pushes that may not have arrived
         self._started = np.zeros(len(self.chunks), np.int64)
@@ -244,8 +248,8 @@ class OneSidedLine(MessageLine):
             self._join()
         self._into = into
         for server in self.spans:
-            self._windows[server].visit(False)
-        _hurry(self._read_counters())
+            self.windows[server].visit(False)
+        hurry(self._read_counters())
         self._versions = self._finished.copy()
         self._todo = have != self._versions
         self._visiting = True
@@ -263,7 +267,7 @@ class OneSidedLine(MessageLine):
         """
         patience, deadline = Patience(), time.monotonic() + TORN_SECONDS
         while True:
-            _hurry(self._coming)
+            hurry(self._coming)
             if not self._visiting or self._look_for_torn_chunks():
                 return self._versions
             if time.monotonic() > deadline:
@@ -272,18 +276,18 @@ class OneSidedLine(MessageLine):
                                  "parallel.transport = 'messages'")
             self.torn += int(self._todo.sum())
             patience.pause()
-            _hurry(self._read_counters())
+            hurry(self._read_counters())
             self._versions[self._todo] = self._finished[self._todo]
             self._coming = self._read_chunks()
 
     def _look_for_torn_chunks(self) -> bool:
         """Of what has been read, keep to do what was written to meanwhile; returns whether all is good."""
-        _hurry(self._read_counters())
+        hurry(self._read_counters())
         self._todo &= self._started != self._versions
         if self._todo.any():
             return False
         for server in self.spans:
-            self._windows[server].visit(True)
+            self.windows[server].visit(True)
         self._visiting = False
         return True
 
@@ -300,19 +304,18 @@ class OneSidedLine(MessageLine):
         requests = []
         for server, (numbers, first) in self.spans.items():
             mine = slice(numbers.start, numbers.stop)
-            requests += self._windows[server].read_counters(first, len(numbers), self._started[mine],
+            requests += self.windows[server].read_counters(first, len(numbers), self._started[mine],
                                                             self._finished[mine])
         return requests
 
     def _read_chunks(self) -> list[MPI.Request]:
-        """Begin to read the chunks that are still to come."""
+        """Begin to read the chunks that are still to come, one by one: writers wait for one access at most."""
         requests = []
-        for server, (numbers, first) in self.spans.items():
-            for start, end in runs(self._todo[numbers.start:numbers.stop]):
-                head, tail = self.chunks[numbers[start]], self.chunks[numbers[end - 1]]
-                piece = self._into[head.start:tail.stop]
-                requests.append(self._windows[server].read(first + start, first + end, piece))
-                self.fetched_bytes += piece.nbytes
+        for index in np.flatnonzero(self._todo).tolist():
+            server, number = self.place[index]
+            chunk = self.chunks[index]
+            requests.append(self.windows[server].read(number, self._into[chunk.start:chunk.stop]))
+            self.fetched_bytes += chunk.size * self._dtype.itemsize
         return requests
 
     # ---- pushes --------------------------------------------------------------------------------------
@@ -321,30 +324,31 @@ class OneSidedLine(MessageLine):
         """See Line."""
         server, number = self.place[index]
         self._finish(server)
-        staleness = max(0, self._windows[server].start(number) - base)
+        staleness = max(0, self.windows[server].start(number) - base)
         self.staleness[min(staleness, STALENESS_BINS - 1)] += 1
         if self._config.update.staleness_scaled:
             self.buffers[index] /= 1 + staleness
-        self._sent[index] = self._windows[server].add(number, self.buffers[index])
+        self._sent[index] = self.windows[server].add(number, self.buffers[index])
         self._open[server].append(index)
         self.pushed_bytes += self.buffers[index].nbytes
+        if self.windows[server].direct:  # it has arrived already: nobody shall wait for it
+            self._finish(server)
 
     def _finish(self, server: int) -> None:
         """Say of the last pushes to a server that they have arrived: they had the time of a row to do so."""
         if self._open[server]:
-            self._windows[server].finish([self.place[index][1] for index in self._open[server]])
-            _hurry([self._sent[index] for index in self._open[server]])
+            self.windows[server].finish([self.place[index][1] for index in self._open[server]])
+            hurry([self._sent[index] for index in self._open[server]])
             self._open[server].clear()
 
     def settle(self) -> None:
         """See Line."""
-        for server, pushes in self._open.items():
-            if pushes:
-                self._finish(server)
-                self._windows[server].win.Flush(0)
+        for server, window in self.windows.items():
+            self._finish(server)
+            window.win.Flush(0)
 
     def close(self, clock: int = 0) -> None:
         """See Line."""
         super().close(clock)
-        for window in self._windows.values():
+        for window in self.windows.values():
             window.close()

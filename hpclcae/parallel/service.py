@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
-from hpclcae.checkpoint import Holding, ShardWriter, load_holdings, step_of
+from hpclcae.checkpoint import Holding, ShardWriter, load_holdings
 from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.event_log import EventLog
@@ -123,7 +123,7 @@ def _transport(world: MpiMessenger, everyone: list[Role], shards: Shards, config
 def _serve(control: MPI.Intracomm, everyone: list[Role], number: int, shards: Shards, grid: Grid, config: Config,
            window: Window | None, run: Path, start: Path | None) -> dict:
     """Run a server to its end; returns what it has to say."""
-    log = EventLog(run, step_of(start) if start else 0, number, config, grid) if config.parallel.log_events else None
+    log = EventLog(run, start, number, config, grid) if config.parallel.log_events else None
     store = Store(shards.held_by(number), config, window.values if window else None, log)
     if start:
         for index, holding in enumerate(load_holdings(start, config, grid, store.chunks)):

@@ -80,7 +80,7 @@ SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0,bf
 SlurmdTimeout=6
 SlurmctldTimeout=10
 InactiveLimit=0
-KillWait=15
+KillWait=10
 MinJobAge=600
 JobRequeue=1
 AccountingStorageType=accounting_storage/none

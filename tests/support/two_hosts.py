@@ -41,10 +41,10 @@ class TwoHosts:
         """Run a command on host 0 or 1."""
         return run_limited(self.enter(host, *command), timeout)
 
-    def mpiexec(self, program: str, *words: str, timeout: float = 120) -> subprocess.CompletedProcess:
-        """Run Python on two ranks, one on each host, with MPICH's mpiexec."""
+    def mpiexec(self, program: str, *words: str, ranks: int = 2, timeout: float = 120) -> subprocess.CompletedProcess:
+        """Run Python on several ranks, in turn on each host, with MPICH's mpiexec."""
         return self.run(0, program, "-launcher", "ssh", "-launcher-exec", str(self.launcher), "-hosts",
-                        ",".join(ADDRESSES), "-n", "2", sys.executable, *map(str, words), timeout=timeout)
+                        ",".join(ADDRESSES), "-n", str(ranks), sys.executable, *map(str, words), timeout=timeout)
 
     def received(self, host: int) -> int:
         """Bytes that have come through the cable."""

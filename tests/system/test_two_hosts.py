@@ -1,4 +1,5 @@
 """One network on two hosts that share no memory: the numbers of one block, by TCP."""
+import json
 import shutil
 import subprocess
 
@@ -55,6 +56,39 @@ def test_bad_input_on_two_hosts_ends_both_with_one_message(hosts, tiny_dataset, 
     assert job.returncode != 0 and "Traceback" not in job.stderr
     ours = [line for line in job.stderr.splitlines() if line.startswith("hpclcae") or "rank 1 of" in line]
     assert len(ours) == 1 and "grid 2x2 has 4 blocks" in ours[0]
+
+
+@pytest.mark.parametrize("transport", ["rma", "messages"])
+def test_a_server_on_the_other_host_trains_the_numbers_of_one_block(hosts, hpclcae, tiny_dataset, tmp_path, transport):
+    """Every fetch and every push goes through the cable; the second host has the server for itself."""
+    settings = ["--set", "train.dtype=float64", "--set", "update.rule=sgd"]
+    before = sum(hosts.received(host) for host in (0, 1))
+    job = hosts.mpiexec(MPIEXEC, *train(tiny_dataset, tmp_path / "hosts"), *settings, "--servers", 1, "--set",
+                        "parallel.placement=apart", "--set", "parallel.overlap=false", "--set",
+                        f"parallel.transport={transport}")
+    assert job.returncode == 0, job.stderr
+    worker, server = json.loads((tmp_path / "hosts/parallel.json").read_text())
+    assert [(one["role"], one["node"], one["transport"]) for one in (worker, server)] == [
+        ("replica 0 block 0", "host0", transport), ("server 0", "host1", transport)]
+    assert sum(hosts.received(host) for host in (0, 1)) - before > worker["pushed_bytes"] + worker["fetched_bytes"] > 0
+    alone = hpclcae(*train(tiny_dataset, tmp_path / "alone")[2:], *settings)
+    assert alone.returncode == 0, alone.stderr
+    found, expected = (datasets(checkpoint.find(tmp_path / run)) for run in ("hosts", "alone"))
+    for name in expected:
+        if name.startswith("stage"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-12 * abs(expected[name]).max(),
+                                       err_msg=name)
+
+
+def test_servers_and_replicas_on_both_hosts_lose_no_push(hosts, tiny_dataset, tmp_path):
+    """Two servers, one on each host, and two replicas of two blocks each; some share memory, some do not."""
+    job = hosts.mpiexec(MPIEXEC, *train(tiny_dataset, tmp_path / "run"), "--set", "update.rule=sgd", "--servers", 2,
+                        "--replicas", 2, "--grid", "2x1", ranks=6)
+    assert job.returncode == 0, job.stderr
+    told = json.loads((tmp_path / "run/parallel.json").read_text())
+    servers = [one for one in told if one["role"].startswith("server")]
+    assert {one["node"] for one in servers} == {"host0", "host1"} and {one["transport"] for one in told} == {"rma"}
+    assert {tuple(one["versions"]) for one in servers} == {(2 * 6, 2 * 6)}
 
 
 def test_nothing_is_left_of_the_hosts(tmp_path):

@@ -22,10 +22,10 @@ ROWS = [
     {"config", "geometry", "partition", "exchange"},         # what an experiment is, and who computes which part
     {"layers"},                                              # numerics: one sublayer a file
     {"stage", "network", "update_rules", "preprocess", "shards", "parameter_store", "served_updates"},      # numerics: what they make up
-    {"dataset", "minibatch", "checkpoint"},                  # files
+    {"dataset", "minibatch", "checkpoint", "event_log", "replayed_updates"},                  # files
     {"data"},                                                # commands that make datasets
     {"parallel"},                                            # MPI
-    {"checkpoints", "infer", "report", "train", "show", "partition_picture", "plan", "check", "status"},  # programs around the network
+    {"checkpoints", "infer", "report", "train", "launch", "replay", "show", "partition_picture", "plan", "check", "status"},  # programs around the network
     {"experiments", "bench"},                                # what is asked of a trained network, and of the kernels
     {"cli", "__main__"},
 ]

@@ -31,7 +31,7 @@ def caught_half_way(place, got):
     line, peers, count = place.line, place.peers.comm, len(place.chunks)
     half = place.chunks[0].size // 2
     server, number = line.place[0]
-    window = line._windows[server]
+    window = line.windows[server]
     if place.role.replica == 1:
         one = np.ones(place.chunks[0].size, got.dtype)
         window.start(number)
@@ -49,7 +49,7 @@ def caught_half_way(place, got):
         peers.recv(source=1, tag=HALF)
         # What an access without the lock sees:
         raw = np.empty(place.chunks[0].size, got.dtype)
-        window.read(number, number + 1, raw).Wait()
+        window.read(number, raw).Wait()
         assert (raw[:half] == 1).all() and (raw[half:] == 0).all()
         line.start_fetch(got, np.full(count, -1), np.zeros(count, np.int64), 0, 0)
         peers.send("go on", 1, ON)
