@@ -80,7 +80,7 @@ class TrainConfig:
     dtype: Literal["float32", "float64"] = "float32"
     gradient: Literal["joint", "stopped", "greedy"] = "joint"  # see network.py
     checkpoint_every: int = 200      # steps between checkpoints; one is always written at the end
-    keep: int = 2                    # newest checkpoints to keep, at least 2: one may turn out to be damaged
+    keep: int = 2                    # newest checkpoints to keep (never fewer than 2: one may turn out damaged)
     keep_every: int = 0              # also keep checkpoints of steps that this divides; 0: none
     log_every: int = 10              # steps between lines of metrics
 
@@ -236,7 +236,7 @@ _RANGES: dict[str, tuple[float, bool]] = {
     "update.rate": (0, False), "update.momentum": (0, True), "update.second_moment": (0, True),
     "update.clip": (0, True), "update.delay_compensation": (0, True),
     "train.steps": (1, True), "train.batch": (1, True), "train.seed": (0, True),
-    "train.checkpoint_every": (1, True), "train.keep": (2, True),
+    "train.checkpoint_every": (1, True), "train.keep": (1, True),
     "train.keep_every": (0, True), "train.log_every": (1, True),
     "parallel.servers": (0, True), "parallel.replicas": (1, True), "parallel.staleness": (0, True),
     "parallel.backup": (0, True), "parallel.fetch_every": (1, True), "parallel.push_every": (1, True),

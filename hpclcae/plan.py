@@ -19,6 +19,7 @@ from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.geometry import network_geometry, training_flop
 from hpclcae.partition import Grid, busiest_block, plan_block
+from hpclcae.preprocess import PORTION
 from hpclcae.shards import block_filters
 from hpclcae.topology import Role, roles
 from hpclcae.update_rules import SLOTS
@@ -168,7 +169,7 @@ def _layout(config: Config, nodes: int, per_node: int, replicas: int, servers: i
     step = busiest_block(config, grid) * config.train.batch / CORE_RATE
     computing = training_flop(config) / grid.size * config.train.batch / CORE_RATE
     every = math.ceil(parameters * replicas / count / (step * SERVER_RATE)) if count else 1
-    worker, server = worker_bytes(config, grid, bool(count), every), server_bytes(config, grid, count)
+    worker, server = worker_bytes(config, grid, bool(count)), server_bytes(config, grid, count)
     used = math.ceil((count + replicas * grid.size) / per_node)
     return Layout(grid, replicas, count, used, per_node, placement, every, worker, server, step, min(step, computing))
 
@@ -202,16 +203,16 @@ def activation_bytes(config: Config, grid: Grid, block: int) -> int:
     return (sum(stages) + max(stages)) * config.train.batch * np.dtype(config.train.dtype).itemsize
 
 
-def worker_bytes(config: Config, grid: Grid, served: bool, every: int = 1) -> float:
+def worker_bytes(config: Config, grid: Grid, served: bool) -> float:
     """The most that a rank with a block holds: while it trains, or when it fits the whitening at the start."""
     centre = grid.cols * (grid.rows // 2) + grid.cols // 2  # has halos on all sides; the first block may own more
     slots = len(SLOTS[config.update.rule])
     # With servers: the parameters, those that arrive for the next step, and gradients on their way.
-    copies = 1 + config.parallel.overlap + (every > 1 or config.parallel.push_every > 1) if served else 1 + slots
+    copies = 3 + slots * bool(config.parallel.elastic) if served else 1 + slots
     training = max(copies * parameter_bytes(config, grid, block) + activation_bytes(config, grid, block)
                    for block in (0, centre))
     images = config.preprocess.whitening_images if config.preprocess.whitening else 0
-    fitting = images * config.data.size ** 2 * config.data.channels * (np.dtype(np.float64).itemsize + 1)
+    fitting = (images + 8 * PORTION) * config.data.size ** 2 * config.data.channels
     return BARE_RANK + max(training, fitting)
 
 

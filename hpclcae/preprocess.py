@@ -21,6 +21,7 @@ from hpclcae.errors import InputError
 from hpclcae.exchange import Alone, Messenger
 from hpclcae.partition import ExchangePlan, Rectangle
 
+PORTION = 100  # images that the fit holds as float64 at a time
 TILE = 4  # neighbouring pixels of a row that are whitened by one matrix product
 
 
@@ -60,16 +61,18 @@ def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
         raise InputError(f"preprocess.whitening = {side} does not fit into images of {rows} x {cols} pixels; "
                          f"make it at most {min(rows, cols)}, or 0 for no whitening")
     whole = np.s_[:, :]
-    contrast = _contrast_normalised(config, images, np.float64, whole, lambda sums: sums / (rows * cols * channels))
     size = side * side * channels
     covariance, patches = np.zeros((size, size)), 0
     # Every patch that starts on a grid; the grid is as fine as about 200,000 patches allow.
     stride = max(1, int(np.sqrt((rows - side + 1) * (cols - side + 1) * count / 200_000)))
-    for y in range(0, rows - side + 1, stride):
-        for x in range(0, cols - side + 1, stride):
-            patch = contrast[y:y + side, x:x + side].reshape(size, count)
-            covariance += patch @ patch.T
-            patches += count
+    for first in range(0, count, PORTION):
+        part = images[first:first + PORTION]
+        contrast = _contrast_normalised(config, part, np.float64, whole, lambda sums: sums / (rows * cols * channels))
+        for y in range(0, rows - side + 1, stride):
+            for x in range(0, cols - side + 1, stride):
+                patch = contrast[y:y + side, x:x + side].reshape(size, len(part))
+                covariance += patch @ patch.T
+                patches += len(part)
     values, vectors = np.linalg.eigh(covariance / patches)
     if values.mean() <= 0:
         raise InputError(f"all {count} training images looked at are flat; whitening cannot be fitted on them")

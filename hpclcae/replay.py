@@ -180,23 +180,32 @@ class _Replica:
         self.network, self.number = network, number
         self.line = TapeLine(tape, number)
         self.updates = ServedUpdates(network.config, tape.chunks, network.parameters(), self.line)
+        self._begun = -1
         self._first_objective: dict[int, float] = {}
 
-    def ready(self, step: int, stands: set[tuple[int, int]]) -> bool:
-        """Whether what the step needs is there; asks for it. A stand that has been made is removed."""
-        if (self.number, step) in stands and not self.line.missing:
-            self.updates.stand()
-            stands.remove((self.number, step))
-        if (self.number, step) not in stands:
+    def begins(self, step: int, stands: set[tuple[int, int]]) -> bool:
+        """Begin a step if what it needs is there, and ask for that; whether it has begun.
+
+        Blocks of a replica begin by themselves: the others may wait for what this one asks for next. A stand that has
+        been made is removed from `stands`.
+        """
+        if self._begun == step:
+            return True
+        if not self.line.missing:
+            if (self.number, step) in stands:
+                self.updates.stand()
+                stands.remove((self.number, step))
             self.updates.ask(step)
-        return not self.line.missing
+        if self.line.missing:
+            return False
+        self.updates.begin(step, trained_stage(self.network.config, step)[1])
+        self._begun = step
+        return True
 
     def step(self, step: int, x: np.ndarray) -> None:
-        """Fetch, compute, push (train.Trainer)."""
-        stage, share = trained_stage(self.network.config, step)
-        self.updates.begin(step, share)
+        """Compute and push (train.Trainer)."""
         with np.errstate(over="ignore", invalid="ignore"):
-            states = self.network.forward(self.updates.parameters, x, stage)
+            states = self.network.forward(self.updates.parameters, x, trained_stage(self.network.config, step)[0])
             self._check(states, step)
             self.network.backward(states, self.updates)
             self.updates.end()
@@ -224,9 +233,9 @@ def _turns(replicas: Sequence[_Replica], tape: Tape, plan: Plan, messenger: Mess
         mine, left = [False], -1
         while left != tape.left:  # what one asks for may be what another one waits for
             left = tape.left
-            mine = [bool(steps) and replica.ready(steps[0], stands) for replica, steps in zip(replicas, todo)]
-        ready = messenger.allreduce_sum(mine)
-        able = [(todo[n][0], n) for n in np.flatnonzero(ready == messenger.size).tolist()]
+            mine = [bool(steps) and replica.begins(steps[0], stands) for replica, steps in zip(replicas, todo)]
+        begun = messenger.allreduce_sum(mine)  # how many blocks of each replica
+        able = [(todo[n][0], n) for n in np.flatnonzero(begun == messenger.size).tolist()]
         if not able:
             return
         _, number = min(able)

@@ -15,7 +15,7 @@ learn() { # NAME REPLICAS OPTIONS...
     local name=$1 replicas=$2
     shift 2
     [ -d "$folder/$name/checkpoints" ] && return
-    hpclcae launch run/desk.toml --out "$folder/$name" --replicas "$replicas" --grid 1x1 --set data.train="$data" \
+    hpclcae launch run/desk.toml --out "$folder/$name" --set parallel.replicas="$replicas" --grid 1x1 --set data.train="$data" \
         --set train.steps=$((minibatches / replicas)) --set train.gradient=stopped --set update.schedule=constant \
         --set train.log_every=$((12 / replicas)) --set train.checkpoint_every=100000 "$@"
 }

@@ -30,9 +30,10 @@ class MpiMessenger:
         self.comm: MPI.Intracomm = comm.Dup()
         self.rank, self.size = comm.rank, comm.size
 
-    def split(self, colour: int) -> "MpiMessenger":
-        """The line between all ranks that give the same colour, in the same order; every rank calls it."""
-        part: MPI.Intracomm = self.comm.Split(colour, self.rank)  # type: ignore[assignment]
+    def split(self, colour: int, place: int | None = None) -> "MpiMessenger":
+        """The line between all ranks that give the same colour, in order of place (or of rank); every rank calls it."""
+        place = self.rank if place is None else place
+        part: MPI.Intracomm = self.comm.Split(colour, place)  # type: ignore[assignment]
         try:
             return MpiMessenger(part)
         finally:

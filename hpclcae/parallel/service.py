@@ -74,7 +74,7 @@ def take_part(world: MpiMessenger, config: Config, run: Path, start: Path | None
     role = everyone[world.rank]
     shards = Shards(config, grid, parallel.servers)
     windows, transport = _transport(world, everyone, shards, config)
-    peers = world.split(role.server is None)
+    peers = world.split(role.server is None, role.replica * blocks + role.block)  # ranks may be dealt to nodes in turn
     replica = peers.split(role.replica)
     control = world.comm.Dup()
     if role.server is not None:

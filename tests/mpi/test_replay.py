@@ -1,4 +1,4 @@
-"""``hpclcae launch`` and ``hpclcae replay`` for real: what several ranks did is done again in one process, to the bit."""
+"""``hpclcae launch`` and ``hpclcae replay`` for real: what several ranks did, again in one process, to the bit."""
 import json
 import signal
 import subprocess

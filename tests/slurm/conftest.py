@@ -1,22 +1,19 @@
-"""Tests that need the cluster of tests/support/slurm_cluster.sh; skipped with one line where none answers."""
-import subprocess
-
+"""Tests that need the cluster of tests/support/slurm_cluster.sh; where none answers, test_cluster.py says so once."""
 import pytest
 
 from tests.support import slurm_jobs
-from tests.support.slurm_jobs import FOLDER, cluster, command, idle, processes, until
+from tests.support.slurm_jobs import cluster, command, idle, processes, until
+
+WHY_NOT = slurm_jobs.why_not()
+if WHY_NOT:
+    collect_ignore = ["test_train.py", "test_other_jobs.py", "test_bad_input.py"]
 
 
 @pytest.fixture(scope="session")
 def slurm():
-    """The cluster, or no test."""
-    if not FOLDER:
-        pytest.skip("no SLURM cluster (.ci/run starts one): bash tests/support/slurm_cluster.sh start FOLDER, then set "
-                    "HPCLCAE_SLURM_CLUSTER to FOLDER and SLURM_CONF to FOLDER/slurm.conf")
-    try:
-        command("sinfo", timeout=10)
-    except (OSError, AssertionError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"the SLURM cluster in {FOLDER} does not answer: {error}")
+    """The cluster."""
+    if WHY_NOT:
+        pytest.skip(WHY_NOT)
     return slurm_jobs
 
 

@@ -33,6 +33,18 @@ def until(condition: Callable[[], object], limit: float, what: Callable[[], str]
         time.sleep(0.05)
 
 
+def why_not() -> str:
+    """Why there is no cluster to test on; "" if there is."""
+    if not FOLDER:
+        return ("no SLURM cluster (.ci/run starts one): bash tests/support/slurm_cluster.sh start FOLDER, then set "
+                "HPCLCAE_SLURM_CLUSTER to FOLDER and SLURM_CONF to FOLDER/slurm.conf")
+    try:
+        command("sinfo", timeout=10)
+    except (OSError, AssertionError, subprocess.TimeoutExpired) as error:
+        return f"the SLURM cluster in {FOLDER} does not answer: {error}"
+    return ""
+
+
 class Job:
     """A job, its log, and its state."""
 

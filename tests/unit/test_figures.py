@@ -176,3 +176,76 @@ def test_positions_show_the_best_map(examined):
     figure = figures.draw_positions(neurons, "name")
     for axes, stage in zip(figure.axes, neurons["stages"]):
         assert np.allclose(axes.images[0].get_array(), 100 * stage["accuracy"].max(axis=2))
+
+
+# ---- runs with parameter servers ---------------------------------------------------------------------------
+
+def write_parallel(run, workers=((0, 0), (0, 1), (1, 0), (1, 1)), servers=2, transport="messages"):
+    """What the ranks of a job leave, in an order that is not that of the figure."""
+    counts = [0, 6, 2] + [0] * 62
+    ranks = [{"role": f"server {n}", "node": "a", "transport": transport, "seconds": 10.0, "cpu_seconds": 1.5,
+              "staleness": counts if transport == "messages" else [], "wait_seconds": 8.0} for n in range(servers)]
+    ranks += [{"role": f"replica {r} block {b}", "node": "a", "transport": transport, "seconds": 10.0,
+               "cpu_seconds": 9.0, "steps": 20, "fetched_bytes": 4e7, "pushed_bytes": 2e7, "wait_seconds": 2.0 + r,
+               "training_seconds": 8.0, "staleness": [] if transport == "messages" else counts} for r, b in workers]
+    (run / "parallel.json").write_text(json.dumps(ranks[::-1]))
+    text = (run / "metrics.jsonl").read_text()
+    for replica in {r for r, _ in workers} - {0}:
+        (run / f"metrics-replica{replica}.jsonl").write_text(text.replace('"objective": ', '"objective": 1'))
+
+
+def panels_of(figure):
+    return {axes.get_title().split(",")[0]: axes for axes in figure.axes}
+
+
+@pytest.mark.parametrize("transport, pushes", [("messages", 16), ("rma", 32)])
+def test_replicas_are_drawn_if_there_were_any(tmp_path, capsys, transport, pushes):
+    run = write_run(tmp_path)
+    write_parallel(run, transport=transport)
+    assert cli.main(["figures", str(run)]) == 0
+    assert str(run / "figures/replicas.png") in capsys.readouterr().out.splitlines()
+    figure = figures.draw_parallel_run(run, "name")
+    assert figure.get_suptitle() == f"name, step 20: replicas: 2, blocks of each: 2, servers: 2, transport: {transport}"
+    panels = panels_of(figure)
+    for axes, expected in ((panels["objective against the replica's step"], [5, 10, 15, 20]),
+                           (panels["objective against the seconds of training"], [0.5, 1.0, 1.5, 2.0])):
+        assert [list(line.get_xdata()) for line in axes.lines] == [pytest.approx(expected)] * 2
+        assert [line.get_ydata()[-1] for line in axes.lines] == [4.5, 14.5] and axes.get_yscale() == "log"
+    staleness = panels["staleness of the gradients"]
+    assert [bar.get_height() for bar in staleness.patches] == [0, 75, 25]
+    assert staleness.get_title().endswith("mean 1.25") and f"percent of {pushes} pushes" in staleness.get_ylabel()
+    waits = panels["time that workers waited for parameters"]
+    assert [bar.get_height() for bar in waits.patches] == [25, 25, 37.5, 37.5]
+    assert [label.get_text() for label in waits.get_xticklabels()] == ["r0 b0", "r0 b1", "r1 b0", "r1 b1"]
+    sent = panels["sent between workers and servers"]
+    assert [bar.get_height() for bar in sent.patches] == [2.0] * 4 + [1.0] * 4
+    times = panels["processor time of every rank"]
+    assert [bar.get_height() for bar in times.patches] == [90] * 4 + [0] * 6 + [15] * 2
+    assert [label.get_text() for label in times.get_xticklabels()][-2:] == ["s0", "s1"]
+
+
+def test_many_ranks_stay_readable(tmp_path):
+    run = write_run(tmp_path)
+    write_parallel(run, [(r, b) for r in range(24) for b in range(4)], servers=12)
+    panels = panels_of(figures.draw_parallel_run(run, "name"))
+    times = panels["processor time of every rank"]
+    labels = [label.get_text() for label in times.get_xticklabels()]
+    assert len(labels) <= 16 and labels[:2] == ["r0 b0", "r1 b3"] and len(times.patches) == 2 * 108
+    assert panels["objective against the replica's step"].get_legend() is None
+
+
+@pytest.mark.parametrize("text, words", [("[{", "is damaged"), ('[{"rank": 1}]', "is damaged")])
+def test_a_damaged_account_leaves_the_other_figures(tmp_path, capsys, text, words):
+    run = write_run(tmp_path)
+    (run / "parallel.json").write_text(text)
+    assert cli.main(["figures", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "replicas.png is left out: " in out and words in out and "objective.png" in out
+
+
+def test_metrics_of_a_replica_that_are_gone_are_named(tmp_path, capsys):
+    run = write_run(tmp_path)
+    write_parallel(run)
+    (run / "metrics-replica1.jsonl").unlink()
+    assert cli.main(["figures", str(run)]) == 0
+    assert f"replicas.png is left out: {run / 'metrics-replica1.jsonl'} has no metrics" in capsys.readouterr().out
