@@ -12,12 +12,12 @@ minibatches=${MINIBATCHES:-1200}
 mkdir -p "$folder"
 
 learn() { # NAME REPLICAS OPTIONS...
-    local name=$1 replicas=$2
+    local name=$1 replicas=$2 steps=$((minibatches / $2)) lines=$((12 / $2))
     shift 2
     [ -d "$folder/$name/checkpoints" ] && return
     hpclcae launch run/desk.toml --out "$folder/$name" --set parallel.replicas="$replicas" --grid 1x1 --set data.train="$data" \
-        --set train.steps=$((minibatches / replicas)) --set train.gradient=stopped --set update.schedule=constant \
-        --set train.log_every=$((12 / replicas)) --set train.checkpoint_every=100000 "$@"
+        --set train.steps="$steps" --set train.gradient=stopped --set update.schedule=constant \
+        --set train.log_every="$lines" --set train.checkpoint_every=100000 "$@"
 }
 learn alone 1 --servers 0
 for replicas in 1 2 4; do

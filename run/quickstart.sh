@@ -22,8 +22,10 @@ step "2/5 training and test frames; nobody and no photograph is in both"
 [ -f "$data/test.h5" ] || hpclcae data frames "$data/sources" --split test --size 32 --channels grey --count 1000 --out "$data/test.h5"
 hpclcae data info "$data/test.h5" --sheet "$data/test.png"
 
-step "3/5 train three stages, one after the other"
-hpclcae train run/desk.toml --out "$folder/runs/desk" --resume \
+step "3/5 train three stages, one after the other: two replicas of two blocks each, and a parameter server"
+# The replicas never wait for each other; every ten steps each exchanges with the server by one-sided sums.
+hpclcae launch run/desk.toml --out "$folder/runs/desk" --resume --servers 1 --replicas 2 --grid 2x1 \
+    --set parallel.elastic=0.25 --set parallel.fetch_every=10 --set parallel.push_every=10 --set train.steps=1500 \
     --set "data.train=$data/train.h5" --set "data.test=$data/test.h5"
 
 step "4/5 the best neuron, beside the baselines"
@@ -37,6 +39,7 @@ cat <<EOF
 Done. Look at the pictures in $folder/runs/desk/figures and at $data/test.png.
 Try next:
   hpclcae show run/paper.toml                                  what the paper's network costs
-  hpclcae train run/desk.toml --out runs/more --set train.steps=6000 --set data.train=$data/train.h5
+  hpclcae train run/desk.toml --out runs/alone --set data.train=$data/train.h5      one process, no servers
+  hpclcae launch run/desk.toml --out runs/async --servers 1 --replicas 2 --set data.train=$data/train.h5
   hpclcae data ingest YOUR_PHOTOS --out mine.h5 --size 32 --channels grey
 EOF

@@ -37,7 +37,7 @@ def command_lines(lines):
         if called:
             words = shlex.split(called.group(1).split("  ")[0], comments=True)
             end = next((i for i, word in enumerate(words) if word in ("|", "&&", "||", ";", ">", ">>", "2>")), None)
-            found.append(words[:end])
+            found.append([word for word in words[:end] if word != "$@"])
     return found
 
 
