@@ -91,7 +91,8 @@ class Store:
         self.newest = 0  # the step after the newest one whose gradients were applied
         self.counters = Counters()
         self.log = log
-        self._clocks = dict.fromkeys(range(config.parallel.replicas), 0)
+        self._clocks = dict.fromkeys(range(1 if config.parallel.warm_start else config.parallel.replicas), 0)
+        self._credit: dict[int, int] = {}  # pushes that a replica need not make, as it joined later
         #: Synchronous: clock, progress and gradient of the replicas whose gradients are there, in this round.
         self._waiting: list[dict[int, tuple[int, float, np.ndarray]]] = [{} for _ in chunks]
         self._seen: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
@@ -167,7 +168,7 @@ class Store:
             total += other
         if len(gradients) > 1:
             total /= len(gradients)
-        self._apply(index, replica, max(clocks), base, max(progresses), total)
+        self._apply(index, replica, min(clocks), base, max(progresses), total)
 
     def _compensate(self, index: int, replica: int, base: int, gradient: np.ndarray) -> None:
         """g + lambda g g (w - w then): a first-order guess of the gradient at today's parameters (DC-ASGD)."""
@@ -192,6 +193,10 @@ class Store:
         wanted : ndarray of int64
             The versions that it must at least get of chunks first, first + 1, ...
         """
+        if replica not in self._credit:
+            self._credit[replica] = 0 if replica in self._clocks else min(self._clocks.values(), default=0)
+            self._clocks.setdefault(replica, 0)
+        pushes += self._credit[replica]
         if replica in self._clocks:
             self._clocks[replica] = max(pushes, self._clocks[replica])
         parallel = self.config.parallel
@@ -199,7 +204,8 @@ class Store:
             return False
         if parallel.consistency == "bounded":
             return pushes - min(self._clocks.values(), default=pushes) <= parallel.staleness
-        return bool((self.versions[first:first + len(wanted)] >= wanted).all())
+        too_few = parallel.backup and len(self._clocks) < parallel.replicas - parallel.backup  # for another round
+        return bool(too_few or (self.versions[first:first + len(wanted)] >= wanted).all())
 
     def changed(self, replica: int, clock: int, first: int, have: np.ndarray) -> np.ndarray:
         """Which of the chunks first, first + 1, ... a replica has another version of (a mask); notes the fetch."""

@@ -214,6 +214,10 @@ class Trainer:
                 self._let_go()
                 over = self._wait_for_go()
                 while self.step_number < last and not over:
+                    with self.timers("fetch"):
+                        self._fetch()
+                    if self.step_number >= last:
+                        break
                     terms = self._one_step(asked)
                     self.seconds = time.monotonic() - began
                     report.step(self.step_number, terms, self.updates.rate, self.seconds)
@@ -230,15 +234,11 @@ class Trainer:
         return self._account(first)
 
     def _one_step(self, asked: Requests) -> list[Terms | None]:
-        """Fetch, read, compute, push or update."""
+        """Read, compute, push or update."""
         for writer in (self.writer, self.committer):
             if writer:
                 writer.check()
-        if self.config.parallel.backup:
-            self._catch_up()
         step = self.step_number
-        with self.timers("fetch"):
-            self.updates.begin(step, trained_stage(self.config, step)[1])
         with self.timers("read"):
             images = self.stream.images(step, self.prepare.pixels)
         with self.timers("prepare"):
@@ -286,11 +286,19 @@ class Trainer:
                              f"{update.rate:g} is likely too large for rule {update.rule!r} (or the weights of an "
                              "earlier checkpoint are damaged); the last checkpoint is untouched")
 
+    def _fetch(self) -> None:
+        """Bring the parameters of the next step, if servers hold them; with backup replicas that may be a later one."""
+        fetched = -1
+        while fetched < self.step_number < self.config.train.steps:
+            fetched = self.step_number
+            self.updates.begin(fetched, trained_stage(self.config, fetched)[1])
+            self._catch_up()
+
     def _catch_up(self) -> None:
         """With backup replicas: leave out the steps that the others have made without this one."""
-        assert self.place
-        ahead = self.messenger.allreduce_sum([self.place.line.newest if self.messenger.rank == 0 else 0])[0]
-        self.step_number = min(max(self.step_number, int(ahead)), self.config.train.steps - 1)
+        if self.place and self.config.parallel.backup:
+            newest = self.place.line.newest if self.messenger.rank == 0 else 0
+            self.step_number = max(self.step_number, int(self.messenger.allreduce_sum([newest])[0]))
 
     # ---- standing between two steps: checkpoints, and the end -----------------------------------------
 

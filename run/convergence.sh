@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# How 1, 2 and 4 replicas learn, asynchronously, with elastic averaging and synchronously: the same minibatches in all.
+# How 1, 2 and 4 replicas learn: asynchronously, the same with the rate divided by 1 + staleness, with elastic averaging, and
+# synchronously; the same minibatches in all.
 #
-#   bash run/convergence.sh TRAIN.h5 [FOLDER]     about 10 minutes on two cores; FOLDER (default: runs/convergence)
+#   bash run/convergence.sh TRAIN.h5 [FOLDER]     about 6 minutes on two cores; FOLDER (default: runs/convergence)
 #
 # All three stages learn at the same time here (train.gradient = stopped), so a curve has no jumps.
 set -euo pipefail
@@ -24,6 +25,7 @@ for replicas in 1 2 4; do
     learn "asynchronous-$replicas" "$replicas" --servers 1
 done
 for replicas in 2 4; do
+    learn "scaled-$replicas" "$replicas" --servers 1 --set update.staleness_scaled=true
     learn "elastic-$replicas" "$replicas" --servers 1 --set parallel.elastic=0.25 --set parallel.fetch_every=5 \
         --set parallel.push_every=5
     learn "synchronous-$replicas" "$replicas" --servers 1 --set parallel.consistency=synchronous

@@ -76,7 +76,8 @@ def describe(config: Config) -> str:
         return f"{replicas}, elastic every {parallel.push_every}"
     backup = f", {parallel.backup} backup" if parallel.backup else ""
     more = {"bounded": f" {parallel.staleness}", "synchronous": backup}
-    return f"{replicas}, {parallel.consistency}{more.get(parallel.consistency, '')}"
+    scaled = ", scaled rate" if config.update.staleness_scaled else ""
+    return f"{replicas}, {parallel.consistency}{more.get(parallel.consistency, '')}{scaled}"
 
 
 def mean_staleness(folder: Path) -> float:

@@ -97,10 +97,11 @@ class Server:
             self._clocks[replica] = header.clock
             if header.kind == CLOSE:
                 self._running.discard(worker)
-                self._store.close(replica)
             elif header.kind == MARK:
                 self._marked[worker] = bool(header.base)
                 self._store.stand(replica, header.clock)
+            if header.kind == CLOSE or header.base:
+                self._store.close(replica)
             self._snapshot_if_all_stand()
         self._answer()
 

@@ -60,6 +60,8 @@ WAYS = {
     "windows of our own": ("rma", 2, ["update.rule=sgd", "parallel.window=create", "train.dtype=float64"]),
     "not overlapped": ("rma", 2, ["update.rule=sgd", "parallel.overlap=false", "update.staleness_scaled=true"]),
     "warm start": ("messages", 2, ["parallel.warm_start=2", "update.clip=0.1"]),
+    "bounded warm start": ("messages", 2, ["parallel.consistency=bounded", "parallel.staleness=0",
+                                           "parallel.warm_start=3"]),
     "three replicas": ("messages", 3, ["update.delay_compensation=0.1"]),
 }
 
@@ -142,11 +144,6 @@ def test_a_run_goes_on_with_other_servers_and_replicas_and_without(hpclcae, tiny
     (2, ["--servers", 2, "--replicas", 1], ["2 processes were launched", "need 3, 4"]),
     (3, settings("parallel.placement=apart"), ["'apart'", "would have servers and workers"]),
     (3, settings("parallel.transport=rma"), ["parallel.transport = rma", "update.rule = 'sgd'"]),
-    (3, settings("update.rule=sgd", "parallel.transport=rma", "parallel.consistency=bounded"), ["'asynchronous'"]),
-    (3, settings("parallel.consistency=synchronous", "parallel.push_every=2"), ["parallel.push_every = 2"]),
-    (3, settings("parallel.backup=1"), ["parallel.backup = 1", "synchronous"]),
-    (3, settings("parallel.elastic=0.1", "parallel.consistency=bounded"), ["parallel.elastic = 0.1"]),
-    (3, ["--servers", 0], ["parallel.replicas = 2", "parallel.servers = 1"]),
     (3, settings("update.rate=1000", "update.rule=sgd"), ["update.rate = 1000 is likely too large"]),
     (3, settings("update.rate=1000", "update.rule=momentum"), ["update.rate = 1000 is likely too large"]),
     (3, settings("data.train=nowhere.h5"), ["nowhere.h5 is not a file"]),

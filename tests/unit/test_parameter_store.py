@@ -153,6 +153,14 @@ def test_bounded_replicas_wait_for_the_slowest_that_still_runs():
     assert asked(held, 0, 100)
 
 
+def test_bounded_replicas_that_join_after_the_warm_start_are_not_behind():
+    held = store("parallel.consistency=bounded", "parallel.staleness=2", "parallel.warm_start=7")
+    assert all(asked(held, 0, pushes) for pushes in range(8))    # alone
+    assert asked(held, 1, 0) and asked(held, 0, 9) and not asked(held, 0, 10)   # 1 has joined at 7
+    assert asked(held, 2, 0) and not asked(held, 0, 10)                         # 2 too
+    assert asked(held, 1, 1) and not asked(held, 0, 10) and asked(held, 2, 1) and asked(held, 0, 10)
+
+
 def test_synchronous_gradients_are_averaged_in_the_order_of_replicas():
     gradients = np.random.default_rng(0).standard_normal((3, 6))
     results = []
