@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import checkpoint
+from hpclcae.beginning import fit_preprocessing, open_dataset
 from hpclcae.checkpoint import Holding
 from hpclcae.config import Config
 from hpclcae.data.table import table
@@ -34,7 +35,7 @@ from hpclcae.replayed_updates import Tape, TapeLine, describe, events_of_chunks
 from hpclcae.served_updates import ServedUpdates
 from hpclcae.shards import Chunk, Shards
 from hpclcae.stage import StageState
-from hpclcae.train import DIVERGED, fit_preprocessing, open_dataset
+from hpclcae.train import DIVERGED
 
 MOST_LINES = 20  # about chunks that differ
 

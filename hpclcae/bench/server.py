@@ -6,28 +6,24 @@ It starts ``mpiexec -n 4 hpclcae bench server`` and measures, each against the o
   with MPI's accumulate calls alone (no versions, no lock), and against copying them in memory.
 * step: a training step that fetches and pushes every time, against one that updates its own parameters; and the share
   of a core that the server takes meanwhile, and while nothing happens.
-* slow: of three replicas one is stopped for 80 of every 100 ms (SIGSTOP, SIGCONT), so it is five times slower; the
-  rate of the two others, against that with all three undisturbed. Here a replica does not compute, it sleeps
-  in slices: on less than four cores, stopping a replica that computes would give its core to the others.
+* slow: of three replicas one is slowed down five times; the rate of the two others, against that with all three
+  undisturbed (slow_replica.py says how).
 """
 import argparse
 import json
 import os
-import signal
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpclcae import config as configuration
+from hpclcae.bench import slow_replica
 from hpclcae.bench.cases import RATE
 from hpclcae.bench.common import Report, Times, positive, ratio, refuse_more_threads, table
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
@@ -45,14 +41,6 @@ if TYPE_CHECKING:
 
 PARTS = ("lines", "step", "slow")
 RANKS = 4  # a server and three replicas
-#: Of the part "slow": a step is so many slices of sleep; then the slow replica's seconds of running and of standing.
-SLICES, SLICE, RUNS, STANDS = 20, 1e-3, 0.02, 0.08
-#: How the replicas of part "slow" wait for each other.
-MODES = {"asynchronous, one-sided": ['parallel.transport="rma"'],
-         "asynchronous, messages": ['parallel.transport="messages"'],
-         "bounded, 4 pushes": ['parallel.consistency="bounded"', "parallel.staleness=4"],
-         "synchronous": ['parallel.consistency="synchronous"'],
-         "synchronous, 1 backup": ['parallel.consistency="synchronous"', "parallel.backup=1"]}
 SUMS = ['update.rule="sgd"', "update.staleness_scaled=false", "update.delay_compensation=0.0"]
 ALONE, SERVED = "without servers", "with a server"
 
@@ -92,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(error)
         return 0
     if size != RANKS:
-        raise InputError(f"{size} processes were launched; it needs {RANKS}, and starts them itself: hpclcae bench server")
+        raise InputError(f"{size} processes were launched; it needs {RANKS}, and starts them by itself")
     from hpclcae.parallel.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae bench server", lambda world: _on_a_rank(args, world))
 
@@ -149,7 +137,7 @@ def _fetch(place: "Place", into: np.ndarray, pushes: int = 0, *, have: bool = Fa
 def _lines(args: argparse.Namespace, pair: "MpiMessenger", load: Callable[..., Config], case: str,
            report: Report | None) -> None:
     """Push and fetch everything."""
-    rows = []
+    rows: list[tuple[str, str, float, float | None, float]] = []
     for transport in ("rma", "messages"):
         # With elastic averaging the server adds what it gets and nothing else.
         config = load("parallel.elastic=0.1", f'parallel.transport="{transport}"', *SUMS)
@@ -157,18 +145,18 @@ def _lines(args: argparse.Namespace, pair: "MpiMessenger", load: Callable[..., C
         times, size = found["times"], found["bytes"]
         for what in ("push", "fetch"):
             raw = ratio(times[f"raw {what}"], times[what]) if transport == "rma" else None
-            rows.append((transport, what, size / statistics.median(times[what]) / 1e9,
-                         f"{raw:.2f}" if raw else "-", ratio(times["copy"], times[what])))
-        rows.append((transport, "copy", size / statistics.median(times["copy"]) / 1e9, "-", 1.0))
+            rows.append((transport, what, size / statistics.median(times[what]) / 1e9, raw,
+                         ratio(times["copy"], times[what])))
+        rows.append((transport, "copy", size / statistics.median(times["copy"]) / 1e9, None, 1.0))
     if report:
         print(f"\nlines: {size / 1e6:.1f} MB in {found['chunks']} chunks")
-        print(table([("", ""), ("", ""), ("GB/s", ".2f"), ("of MPI's calls alone", ""), ("of a copy", ".2f")], rows),
-              flush=True)
+        print(table([("", ""), ("", ""), ("GB/s", ".2f"), ("of MPI's calls alone", ""), ("of a copy", ".2f")],
+                    [(*row[:3], f"{row[3]:.2f}" if row[3] else "-", row[4]) for row in rows]), flush=True)
         for transport, what, rate, raw, copy in rows:
             report.add(case, f"{transport}, {what}", rate, "GB/s")
             report.add(case, f"{transport}, {what}: of a copy", copy, "ratio")
-            if raw != "-":
-                report.add(case, f"{transport}, {what}: of MPI's calls alone", float(raw), "ratio")
+            if raw:
+                report.add(case, f"{transport}, {what}: of MPI's calls alone", raw, "ratio")
 
 
 def _measure_lines(place: "Place", repeat: int) -> dict:
@@ -255,7 +243,8 @@ def _measure_step(place: "Place", config: Config, args: argparse.Namespace, serv
     place.line.seed(parameters.vector)
     fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
     rule = UpdateRule(config.update, parameters, fan_in)
-    ways = {ALONE: rule, SERVED: ServedUpdates(config, place.chunks, network.parameters(), place.line)}
+    ways: dict[str, UpdateRule | ServedUpdates] = {
+        ALONE: rule, SERVED: ServedUpdates(config, place.chunks, network.parameters(), place.line)}
     plan, size = network.plan.stages[0].x.held, config.train.batch
     x = np.random.default_rng(0).standard_normal((*plan.shape, config.data.channels, size)).astype(config.train.dtype)
     stages = len(config.stages) if config.train.gradient == "greedy" else 1
@@ -302,97 +291,23 @@ def _slow(args: argparse.Namespace, world: "MpiMessenger", load: Callable[..., C
           report: Report | None) -> None:
     """Three replicas, one of which is slowed down."""
     rows = []
-    pids = [int(text) for text in world.gather_texts(str(os.getpid()))]
-    for mode, changes in MODES.items():
+    victim = int(world.gather_texts(str(os.getpid()))[RANKS - 2])
+    for mode, changes in slow_replica.MODES.items():
         config = load("parallel.replicas=3", *SUMS, *changes)
-        found = _job(world, config, lambda place: _measure_slow(place, config, args, world, pids))
-        together, disturbed = ([statistics.median(one[name]) for one in found] for name in ("together", "disturbed"))
-        kept = statistics.median(ratio(one["together"], one["disturbed"]) for one in found[:2])
+        with tempfile.TemporaryDirectory() as folder:
+            marks = Path(world.gather_texts(folder)[0])
+            found = _job(world, config, lambda place: slow_replica.measure(place, config, args, victim, marks))
+        together, disturbed = ([statistics.median(one[name]) for one in found] for name in slow_replica.TURNS)
+        kept = statistics.median(ratio(*(one[name] for name in slow_replica.TURNS)) for one in found[:2])
         rows.append((mode, 1e3 * statistics.mean(together[:2]), 1e3 * statistics.mean(disturbed[:2]), kept,
                      1e3 * disturbed[2]))
     if not report:
         return
-    print(f"\nslow: steps of {SLICES} sleeps of {1e3 * SLICE:g} ms; one of three replicas stands for {1e3 * STANDS:g} of "
-          f"every {1e3 * (RUNS + STANDS):g} ms")
+    print(f"\nslow: {slow_replica.PATTERN}")
     print(table([("", ""), ("ms a step, undisturbed", ".1f"), ("the two others of a slow one", ".1f"),
                  ("rate kept", ".3f"), ("the slow one", ".1f")], rows), flush=True)
-    for mode, alone, disturbed, kept, slow in rows:
+    for mode, alone, disturbed_step, kept, slow in rows:
         for metric, value, unit in (("step, undisturbed", alone / 1e3, "s"), ("step beside a slow one",
-                                    disturbed / 1e3, "s"), ("rate kept", kept, "ratio"), ("slow one", slow / 1e3, "s")):
+                                    disturbed_step / 1e3, "s"), ("rate kept", kept, "ratio"),
+                                    ("slow one", slow / 1e3, "s")):
             report.add(case, f"{mode}: {metric}", value, unit)
-
-
-def _measure_slow(place: "Place", config: Config, args: argparse.Namespace, world: "MpiMessenger", pids: list[int]) \
-        -> dict:
-    """Seconds of a step in each round, with all replicas undisturbed and with the last one slowed down."""
-    network = Network(config, place.grid, place.messenger)
-    parameters, line, replica = network.parameters(config.train.seed), place.line, place.role.replica
-    if replica == 0:
-        line.seed(parameters.vector)
-    updates = ServedUpdates(config, place.chunks, parameters, line)
-    rows = [(name, row, np.zeros(view.shape[1:], view.dtype)) for name, view in parameters.views.items()
-            for row in range(len(view))]
-    victim = int(place.peers.gather_texts(str(os.getpid()))[-1])
-    times: dict[str, list[float]] = defaultdict(list)
-    everyone_steps = config.parallel.consistency == "synchronous" and not config.parallel.backup
-    with tempfile.TemporaryDirectory() as folder:
-        marks = Path(place.peers.gather_texts(folder)[0])
-        clock = 0
-        for turn in range(2 * (1 + args.repeat)):
-            disturbed = turn % 2 == 1
-            place.peers.allreduce_sum(0)
-            first, clock = clock, clock + args.steps
-            step, made, began = first, 0, time.perf_counter()
-            with _slowed(victim) if disturbed and replica == 0 else _undisturbed():
-                while step < clock if everyone_steps or replica < 2 else not all(
-                        (marks / f"{turn}-{other}").exists() for other in (0, 1)):
-                    _sleep_a_step(updates, rows, min(step, config.train.steps - 1))
-                    step, made = max(step + 1, line.newest if config.parallel.backup else 0), made + 1
-                times["disturbed" if disturbed else "together"].append((time.perf_counter() - began) / max(1, made))
-                updates.stand()  # bounded: it may still wait for the slow one, which goes on until both have come here
-                if replica < 2:
-                    (marks / f"{turn}-{replica}").touch()
-                    while not all((marks / f"{turn}-{other}").exists() for other in (0, 1)):
-                        time.sleep(SLICE)
-        place.peers.allreduce_sum(0)
-    line.close()
-    return {name: found[1:] for name, found in times.items()}
-
-
-def _sleep_a_step(updates: ServedUpdates, rows: list[tuple[str, int, np.ndarray]], step: int) -> None:
-    """A step that sleeps where it would compute: a third of it forward, then row by row backward."""
-    updates.begin(step, 0.0)
-    forward = SLICES // 3
-    for _ in range(forward):
-        time.sleep(SLICE)
-    slept = 0
-    for number, (name, row, gradient) in enumerate(rows, 1):
-        while slept < (SLICES - forward) * number // len(rows):
-            time.sleep(SLICE)
-            slept += 1
-        updates(name, row, gradient)
-    updates.end()
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _slowed(process: int) -> Iterator[None]:
-    """Stop a process and let it go on, again and again."""
-    over = threading.Event()
-
-    def disturb() -> None:
-        while not over.wait(RUNS):
-            os.kill(process, signal.SIGSTOP)
-            over.wait(STANDS)
-            os.kill(process, signal.SIGCONT)
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

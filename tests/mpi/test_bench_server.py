@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from hpclcae.bench import server
+from hpclcae.bench import server, slow_replica
 from tests.conftest import RUN
 from tests.mpi.test_launch import ENVIRONMENT, MPIEXEC, mpiexec
 
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip in
 
 def test_every_part_is_measured(hpclcae, tmp_path):
     path = tmp_path / "rows.jsonl"
-    done = hpclcae("bench", "server", RUN / "tiny.toml", "--repeat", 1, "--steps", 2, "--set", "train.batch=2", "--json",
-                   path, timeout=120, env=ENVIRONMENT)
+    done = hpclcae("bench", "server", RUN / "tiny.toml", "--repeat", 1, "--steps", 2, "--set", "train.batch=2",
+                   "--json", path, timeout=120, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     found = {row["metric"]: row["value"] for row in rows}
@@ -27,7 +27,7 @@ def test_every_part_is_measured(hpclcae, tmp_path):
         more = found[f"{way}: step with a server"] / found[f"{way}: step without servers"] - 1
         assert found[f"{way}: more"] == pytest.approx(more, rel=1e-9)  # of one round
         assert 0 <= found[f"{way}: server's share of a core, idle"] <= 1.1
-    for mode in server.MODES:
+    for mode in slow_replica.MODES:
         assert found[f"{mode}: rate kept"] > 0 and found[f"{mode}: slow one"] > 0
     assert [done.stdout.count(f"\n{part}: ") for part in server.PARTS] == [1, 1, 1]
 

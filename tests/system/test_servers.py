@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
-from tests.conftest import run_limited
 from tests.mpi.test_launch import ENVIRONMENT, MPIEXEC, mpiexec, train
 from tests.unit.test_checkpoint import assert_same, datasets
 
@@ -150,7 +149,8 @@ def test_a_run_goes_on_with_other_servers_and_replicas_and_without(hpclcae, tiny
 ])
 def test_what_cannot_work_ends_all_ranks_with_one_message(tiny_dataset, tmp_path, ranks, words, parts):
     with nothing_left(tmp_path):
-        job = mpiexec(ranks, *train(tiny_dataset, tmp_path / "run"), "--servers", 1, "--replicas", 2, *words, timeout=40)
+        job = mpiexec(ranks, *train(tiny_dataset, tmp_path / "run"), "--servers", 1, "--replicas", 2, *words,
+                      timeout=40)
     assert job.returncode != 0
     ours = [line for line in job.stderr.splitlines() if "hpclcae" in line or "rank " in line and " of " in line]
     assert len(ours) == 1 and all(part in ours[0] for part in parts), job.stderr

@@ -25,7 +25,7 @@ ROWS = [
     {"dataset", "minibatch", "checkpoint", "event_log", "replayed_updates"},                  # files
     {"data"},                                                # commands that make datasets
     {"parallel"},                                            # MPI
-    {"checkpoints", "infer", "report", "train", "launch", "replay", "show", "partition_picture", "plan", "check", "status"},  # programs around the network
+    {"checkpoints", "infer", "report", "beginning", "train", "launch", "replay", "show", "partition_picture", "plan", "check", "status"},  # programs around the network
     {"experiments", "bench"},                                # what is asked of a trained network, and of the kernels
     {"cli", "__main__"},
 ]

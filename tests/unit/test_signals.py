@@ -10,7 +10,8 @@ import pytest
 from hpclcae import checkpoint
 from hpclcae.exchange import Alone
 from hpclcae.signals import requests
-from hpclcae.train import Trainer, starting_point
+from hpclcae.beginning import starting_point
+from hpclcae.train import Trainer
 from tests.unit.test_checkpoint import assert_same, datasets
 
 

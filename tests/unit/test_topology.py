@@ -71,7 +71,7 @@ def test_servers_apart_have_whole_nodes(nodes, servers, replicas, blocks, servin
 @pytest.mark.parametrize("nodes, servers, replicas, blocks, shared", [
     (["a"] * 3, 1, 2, 1, "a"), (BLOCKWISE, 3, 9, 1, "c"), (CYCLIC, 6, 3, 2, "b")])
 def test_a_node_with_servers_and_workers_is_not_apart(nodes, servers, replicas, blocks, shared):
-    with pytest.raises(InputError, match=f"'apart': node {shared} would have servers and workers; .* 'beside'") as error:
+    with pytest.raises(InputError, match=f"'apart': node {shared} would have servers and workers; .*'beside'") as error:
         roles(nodes, servers, replicas, blocks, "apart")
     assert "\n" not in str(error.value)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint, train
+from hpclcae.beginning import starting_point
 from hpclcae.errors import InputError
 from hpclcae.exchange import Alone
 from hpclcae.geometry import training_flop
@@ -30,7 +31,7 @@ def trained(config, folder, stop_at=None, resume=False):
 
 
 def trainer(config, folder, resume=False):
-    return Trainer(config, folder, train.starting_point(config, folder, resume, Alone()))
+    return Trainer(config, folder, starting_point(config, folder, resume, Alone()))
 
 
 def contents(folder):
@@ -52,7 +53,8 @@ def assert_same_run(one, other):
     attributes = []
     for file in files:
         with h5py.File(file / "model.h5") as opened:
-            attributes.append({k: v for k, v in opened.attrs.items() if k not in ("seconds", "created", "run", "revision")})
+            attributes.append({k: v for k, v in opened.attrs.items()
+                               if k not in ("seconds", "created", "run", "revision")})
     assert attributes[0] == attributes[1]
     assert metrics(one, TIMES) == metrics(other, TIMES)
 

@@ -60,7 +60,7 @@ def caught_half_way(place, got):
 
 
 def work(place):
-    line, count, torn, reads = place.line, len(place.chunks), 0, 0
+    line, count, reads = place.line, len(place.chunks), 0
     got = np.zeros(place.chunks[-1].stop, config.train.dtype)
     if place.role.replica == 0:
         line.seed(got)
@@ -75,7 +75,7 @@ def work(place):
                 line.push(index, push, 0, 0.0)
             line.settle()
     else:
-        torn, line.torn = line.torn, 0
+        line.torn = 0
         versions = np.zeros(count, np.int64)
         expected = np.full(count, writers * pushes)
         expected[0] += 1

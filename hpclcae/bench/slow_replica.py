@@ -1,0 +1,121 @@
+"""Of three replicas one is slowed down (``hpclcae bench server``): what the two others lose.
+
+The slow one is stopped for 80 of every 100 ms (SIGSTOP, SIGCONT). A replica does not compute here, it sleeps in slices
+and fetches and pushes what a training step would: where there are fewer cores than replicas, stopping one that
+computes would give its core to the others, and they would become faster. A sleep of many slices stands still with its
+process, except for the one slice that is running.
+"""
+import argparse
+import os
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpclcae.config import Config
+from hpclcae.network import Network, trained_stage
+from hpclcae.parameters import ParameterVector
+from hpclcae.served_updates import ServedUpdates
+
+if TYPE_CHECKING:
+    from hpclcae.parallel.service import Place
+
+#: How the replicas wait for each other.
+MODES = {"asynchronous, one-sided": ['parallel.transport="rma"'],
+         "asynchronous, messages": ['parallel.transport="messages"'],
+         "bounded, 4 pushes": ['parallel.consistency="bounded"', "parallel.staleness=4"],
+         "synchronous": ['parallel.consistency="synchronous"'],
+         "synchronous, 1 backup": ['parallel.consistency="synchronous"', "parallel.backup=1"]}
+TURNS = ("together", "disturbed")
+#: Slices of sleep in a step, seconds of a slice; then how long the slow replica runs and stands.
+SLICES, SLICE, RUNS, STANDS = 20, 1e-3, 0.02, 0.08
+PATTERN = (f"steps of {SLICES} sleeps of {1e3 * SLICE:g} ms; one of three replicas stands for {1e3 * STANDS:g} of "
+           f"every {1e3 * (RUNS + STANDS):g} ms")
+
+Rows = list[tuple[str, int, np.ndarray]]  # name and row of a parameter, gradient
+
+
+def measure(place: "Place", config: Config, args: argparse.Namespace, victim: int, marks: Path) -> dict:
+    """Seconds of a step in each round, by name of TURNS: with all replicas undisturbed, and with the last one slow.
+
+    Parameters
+    ----------
+    victim : int
+        Process of the last replica.
+    marks : Path
+        Folder that all replicas see, empty.
+    """
+    network = Network(config, place.grid, place.messenger)
+    parameters, line, replica = network.parameters(config.train.seed), place.line, place.role.replica
+    if replica == 0:
+        line.seed(parameters.vector)
+    updates = ServedUpdates(config, place.chunks, parameters, line)
+    all_wait = config.parallel.consistency == "synchronous" and not config.parallel.backup
+    times: dict[str, list[float]] = defaultdict(list)
+    for turn in range(2 * (1 + args.repeat)):
+        name, step, end = TURNS[turn % 2], turn * args.steps, (turn + 1) * args.steps
+        others = [marks / f"{turn}-{fast}" for fast in (0, 1)]
+        rows = _rows(config, network, parameters, step)
+        place.peers.allreduce_sum(0)
+        with _slowed(victim) if name == "disturbed" and replica == 0 else nullcontext():
+            made, began = 0, time.perf_counter()
+            # The slow one goes on until the others have come to their end, if they do not wait for it anyway.
+            while step < end if all_wait or replica < 2 else not all(mark.exists() for mark in others):
+                _sleep_a_step(updates, rows, step)
+                step, made = max(step + 1, line.newest if config.parallel.backup else 0), made + 1
+            times[name].append((time.perf_counter() - began) / max(1, made))
+            updates.stand()  # bounded: it may wait here for the slow one, which still goes on
+            if replica < 2:
+                others[replica].touch()
+            while not all(mark.exists() for mark in others):
+                time.sleep(SLICE)
+    line.close()
+    return {name: found[1:] for name, found in times.items()}
+
+
+def _rows(config: Config, network: Network, parameters: ParameterVector, step: int) -> Rows:
+    """The rows of gradients that a step pushes; zero, so nothing moves."""
+    only, _ = trained_stage(config, min(step, config.train.steps - 1))
+    stages = network.stages if only is None else [network.stages[only]]
+    views = {name: parameters[name] for stage in stages for name in stage.parameter_shapes()}
+    return [(name, row, np.zeros_like(view[row])) for name, view in views.items() for row in range(len(view))]
+
+
+def _sleep_a_step(updates: ServedUpdates, rows: Rows, step: int) -> None:
+    """A step that sleeps where it would compute: a third of it forward, then row by row backward."""
+    updates.begin(step, 0.0)
+    slept = 0
+    for number, (name, row, gradient) in enumerate(rows):
+        while slept < SLICES * (1 + 2 * number / len(rows)) / 3:
+            time.sleep(SLICE)
+            slept += 1
+        updates(name, row, gradient)
+    while slept < SLICES:
+        time.sleep(SLICE)
+        slept += 1
+    updates.end()
+
+
+@contextmanager
+def _slowed(process: int) -> Iterator[None]:
+    """Stop a process and let it go on, again and again."""
+    over = threading.Event()
+
+    def disturb() -> None:
+        while not over.wait(RUNS):
+            os.kill(process, signal.SIGSTOP)
+            over.wait(STANDS)
+            os.kill(process, signal.SIGCONT)
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
