@@ -18,15 +18,24 @@ from tests.conftest import RUN
 
 PACKAGE = Path(__file__).parents[2] / "hpclcae"
 ROWS = [
-    {"errors", "progress", "signals", "files", "timers", "topology", "workspace", "parameters"},  # nothing of ours
-    {"config", "geometry", "partition", "exchange"},         # what an experiment is, and who computes which part
-    {"layers"},                                              # numerics: one sublayer a file
-    {"stage", "network", "update_rules", "preprocess", "shards", "parameter_store", "served_updates"},      # numerics: what they make up
-    {"dataset", "minibatch", "checkpoint", "event_log", "replayed_updates"},                  # files
-    {"data"},                                                # commands that make datasets
-    {"parallel"},                                            # MPI
-    {"checkpoints", "infer", "report", "beginning", "train", "launch", "replay", "show", "partition_picture", "plan", "check", "status"},  # programs around the network
-    {"experiments", "bench"},                                # what is asked of a trained network, and of the kernels
+    # Nothing of this package.
+    {"errors", "progress", "signals", "files", "timers", "topology", "workspace", "parameters"},
+    # What an experiment is, and who computes which part.
+    {"config", "geometry", "partition", "exchange"},
+    # Numerics: one sublayer a file; what they make up; who holds the parameters.
+    {"layers"},
+    {"stage", "network", "update_rules", "preprocess", "shards", "parameter_store", "served_updates"},
+    # Files.
+    {"dataset", "minibatch", "checkpoint", "event_log", "replayed_updates"},
+    # Commands that make datasets.
+    {"data"},
+    # MPI.
+    {"parallel"},
+    # Programs around the network.
+    {"beginning", "train", "report", "launch", "replay", "infer", "show", "partition_picture", "plan", "check", "status",
+     "checkpoints"},
+    # What is asked of a trained network, and of the kernels.
+    {"experiments", "bench"},
     {"cli", "__main__"},
 ]
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
