@@ -40,8 +40,8 @@ def unshared(installed):
         pytest.skip("shared memory can be switched off with MPICH only")
     alone = Library(MPIEXEC, MPIR_CVAR_NOLOCAL="1")
     neighbours = alone.run(2, "-c", "from mpi4py import MPI; w = MPI.COMM_WORLD; "
-                                    "print(w.Split_type(MPI.COMM_TYPE_SHARED).size)")
-    assert neighbours == ["1", "1"]
+                                    "n = w.Split_type(MPI.COMM_TYPE_SHARED).size; w.rank or print(n)")
+    assert neighbours == ["1"]
     return alone
 
 

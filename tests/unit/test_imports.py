@@ -32,8 +32,8 @@ ROWS = [
     # MPI.
     {"parallel"},
     # Programs around the network.
-    {"beginning", "train", "report", "launch", "replay", "infer", "show", "partition_picture", "plan", "check", "status",
-     "checkpoints"},
+    {"beginning", "train", "report", "launch", "replay", "infer", "show", "partition_picture", "plan", "check",
+     "status", "checkpoints"},
     # What is asked of a trained network, and of the kernels.
     {"experiments", "bench"},
     {"cli", "__main__"},
