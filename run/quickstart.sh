@@ -25,7 +25,7 @@ hpclcae data info "$data/test.h5" --sheet "$data/test.png"
 step "3/5 train three stages, one after the other: two replicas of two blocks each, and a parameter server"
 # The replicas never wait for each other; every ten steps each exchanges with the server by one-sided sums.
 hpclcae launch run/desk.toml --out "$folder/runs/desk" --resume --servers 1 --replicas 2 --grid 2x1 \
-    --set parallel.elastic=0.25 --set parallel.fetch_every=10 --set parallel.push_every=10 --set train.steps=1500 \
+    --set parallel.elastic=0.25 --set parallel.fetch_every=10 --set parallel.push_every=10 \
     --set "data.train=$data/train.h5" --set "data.test=$data/test.h5"
 
 step "4/5 the best neuron, beside the baselines"
