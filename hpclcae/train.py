@@ -156,6 +156,13 @@ class Trainer:
             return cursors[self.role.replica]
         return self.state.step
 
+    def _tell_of_other_replicas(self) -> None:
+        """Say what a checkpoint of another number of replicas means for the images."""
+        before, now = len(self.state.cursors), self.config.parallel.replicas
+        if before not in (0, now):
+            print(f"the checkpoint is of {before} replicas; {now} go on, all from step {self.step_number}, each on a "
+                  "new portion of the images: some are seen twice in this epoch", file=sys.stderr)
+
     def _updates(self, seed: bool) -> UpdateRule | ServedUpdates:
         """What changes the parameters: this block, or servers."""
         if self.place:
@@ -179,6 +186,7 @@ class Trainer:
             open_folder(self.run, self.config, self.step_number, self.role.replica)
         if self.leads:
             checkpoint.clean(self.run)
+            self._tell_of_other_replicas()
         path = metrics_path(self.run, self.role.replica) if speaks else None
         first, began = self.step_number, time.monotonic() - self.seconds
         try:

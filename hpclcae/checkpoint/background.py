@@ -8,7 +8,7 @@ class Stopped(Exception):
 
 
 class Background:
-    """A thread for work that looks now and then whether it is still wanted.
+    """A thread for work that looks now and then whether it is still wanted; what writes checkpoints inherits from it.
 
     The end of the process waits for it (so it is no daemon): a thread that vanished inside the HDF5 library would leave
     a lock behind, at which the library hangs when it closes.
@@ -20,8 +20,8 @@ class Background:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def start(self, work: Callable[[], None]) -> None:
-        """Begin; waits for the piece of work before, and raises its error if it had one."""
+    def begin(self, work: Callable[[], None]) -> None:
+        """Begin a piece of work; waits for the piece before, and raises its error if it had one."""
         self.wait()
         self._thread = threading.Thread(target=self._run, args=[work], name=self.name)
         self._thread.start()
@@ -32,7 +32,7 @@ class Background:
         return self._thread is not None and self._thread.is_alive()
 
     def check(self) -> None:
-        """Raise the error of the work so far, if there is one."""
+        """Raise the error of the work so far, if there is one; cheap, for every step."""
         if self._error is not None:
             raise self._error
 

@@ -13,7 +13,7 @@ from hpclcae.errors import InputError
 KEEP_AT_LEAST = 2  # a checkpoint may turn out to be damaged
 
 
-class Committer:
+class Committer(Background):
     """Commits the checkpoints of a run; one rank has one (replica 0, block 0).
 
     Parameters
@@ -27,8 +27,8 @@ class Committer:
     """
 
     def __init__(self, run: Path, shards: int, patience: float = PATIENCE) -> None:
+        super().__init__("committer")
         self.run, self.shards, self.patience = run, shards, patience
-        self._thread = Background("committer")
 
     @property
     def committed(self) -> Path | None:
@@ -44,7 +44,7 @@ class Committer:
         InputError
             The step before could not be committed.
         """
-        self._thread.wait()
+        self.wait()
         folder = step_folder(self.run, state.step)
         if (folder / MANIFEST).exists():
             return
@@ -52,28 +52,11 @@ class Committer:
         def work() -> None:
             with one_line(self.run, state.step, folder):
                 self._commit(folder, state)
-        self._thread.start(work)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a checkpoint is being committed."""
-        return self._thread.busy
-
-    def check(self) -> None:
-        """Raise the error of committing, if there was one; cheap, for every step."""
-        self._thread.check()
-
-    def wait(self) -> None:
-        """Return when the checkpoint is committed, or raise why it is not."""
-        self._thread.wait()
-
-    def close(self) -> None:
-        """Give up what is not committed."""
-        self._thread.close()
+        self.begin(work)
 
     def _commit(self, folder: Path, state: RunState) -> None:
         files = self._shards(folder)
-        run = run_id(self.run, self._thread)
+        run = run_id(self.run, self)
         write_model(folder / MODEL, run, state, self.shards)
         files[MODEL] = content_of(folder / MODEL, from_disk=True)
         write_manifest(folder, Manifest(run, state.step, files))
@@ -88,7 +71,7 @@ class Committer:
             for name in map(shard_name, range(self.shards)):
                 if name not in found and (content := read_note(folder / name)) and _there(folder / name, content):
                     found[name] = content
-            self._thread.go_on()
+            self.go_on()
             if monotonic() > deadline:
                 late = [str(n) for n in range(self.shards) if shard_name(n) not in found]
                 raise InputError(f"{folder}: no shard of owner {', '.join(late[:9])} after {self.patience:.0f} s: see "

@@ -21,7 +21,7 @@ PATIENCE = 600.0  # seconds that a file of another rank may take to appear
 POLL = 0.02       # seconds between looks
 
 
-class ShardWriter:
+class ShardWriter(Background):
     """Writes the shards of one owner: a parameter server, or a block where there are none.
 
     Parameters
@@ -37,7 +37,7 @@ class ShardWriter:
     def __init__(self, run: Path, number: int, config: Config, grid: Grid) -> None:
         self.run, self.number, self.dtype = run, number, np.dtype(config.train.dtype)
         self._blocks = Blocks(config, grid)
-        self._thread = Background(f"shard {number}")
+        super().__init__(f"shard {number}")
         self._buffers: dict[str, np.ndarray] = {}
         self._step = -1
 
@@ -52,7 +52,7 @@ class ShardWriter:
         InputError
             The shard before could not be written.
         """
-        self._thread.wait()
+        self.wait()
         if step == self._step or (step_folder(self.run, step) / MANIFEST).exists():
             return
         self._step = step
@@ -63,28 +63,15 @@ class ShardWriter:
         def work() -> None:
             path = step_folder(self.run, step) / shard_name(self.number)
             with one_line(self.run, step, path):
-                marks = {"kind": KIND, "schema": SCHEMA, "run": run_id(self.run, self._thread), "step": step,
+                marks = {"kind": KIND, "schema": SCHEMA, "run": run_id(self.run, self), "step": step,
                          "shard": self.number}
                 path.parent.mkdir(exist_ok=True)
-                write_note(path, write_shard(path, marks, regions, self._buffers, chunks, self._thread.go_on))
-        self._thread.start(work)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a shard is being written."""
-        return self._thread.busy
-
-    def check(self) -> None:
-        """Raise the error of writing, if there was one; cheap, for every step."""
-        self._thread.check()
-
-    def wait(self) -> None:
-        """Return when the shard is written, or raise why it is not."""
-        self._thread.wait()
+                write_note(path, write_shard(path, marks, regions, self._buffers, chunks, self.go_on))
+        self.begin(work)
 
     def close(self) -> None:
         """Give up what is not written and let go of the memory."""
-        self._thread.close()
+        super().close()
         self._buffers = {}
 
     def _copy(self, holdings: Sequence[Holding]) -> None:

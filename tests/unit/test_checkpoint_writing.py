@@ -286,7 +286,7 @@ def test_closing_gives_up_what_is_not_finished_and_leaves_no_part(run, gate):
     closing = [threading.Thread(target=part.close) for part in run.parts]
     for thread in closing:
         thread.start()
-    assert all(part._thread._closed.wait(TIMEOUT) for part in run.parts)
+    assert all(part._closed.wait(TIMEOUT) for part in run.parts)
     gate.opened.set()
     for thread in closing:
         thread.join(TIMEOUT)
@@ -299,8 +299,8 @@ def test_closing_gives_up_what_is_not_finished_and_leaves_no_part(run, gate):
 def test_a_background_thread_does_one_thing_after_the_other():
     thread, done = Background("test"), []
     opened = threading.Event()
-    thread.start(lambda: opened.wait(TIMEOUT) and done.append(1))
-    later = threading.Thread(target=thread.start, args=[lambda: done.append(2)])
+    thread.begin(lambda: opened.wait(TIMEOUT) and done.append(1))
+    later = threading.Thread(target=thread.begin, args=[lambda: done.append(2)])
     later.start()
     assert thread.busy and done == []
     opened.set()
