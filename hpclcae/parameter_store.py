@@ -12,7 +12,9 @@ Who waits (`parallel.consistency`):
 * bounded: a replica may be at most s pushes ahead of the slowest one that still runs (Ho et al. 2013).
 * synchronous: an update is the mean of the gradients of all replicas, added in their order, so its bits do not depend
   on who came first. With b backup replicas it is the mean of the first R - b to arrive; a gradient whose base is no
-  longer the chunk's version comes too late and is dropped (Chen et al. 2016).
+  longer the chunk's version comes too late and is dropped (Chen et al. 2016). A replica that is behind leaves out the
+  steps that the others have made; near the end too few may be left for a last round, so there can be fewer rounds than
+  steps.
 """
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
