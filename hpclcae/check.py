@@ -15,8 +15,9 @@ from hpclcae import config as configuration
 from hpclcae.config import Config
 from hpclcae.dataset import Dataset
 from hpclcae.errors import InputError
-from hpclcae.partition import Grid, choose_grid
+from hpclcae.partition import Grid
 from hpclcae.topology import blocks_of
+from hpclcae.traffic import choose_grid
 
 LIBRARIES = ("hpclcae", "numpy", "scipy", "h5py", "mpi4py")
 

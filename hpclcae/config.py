@@ -88,7 +88,7 @@ class TrainConfig:
 @dataclass(frozen=True)
 class ParallelConfig:
     """How the work is spread over ranks (mpiexec, srun); it changes who computes, not what."""
-    grid: str = "auto"               # blocks that share one network, ROWSxCOLUMNS; auto: see partition.py
+    grid: str = "auto"               # blocks that share one network, ROWSxCOLUMNS; auto: see traffic.py
     servers: int = 0                 # ranks that hold the parameters; 0: every block updates its own
     replicas: int = 1                # copies of the network, each trains on its own portion of the images
     placement: Literal["beside", "apart"] = "beside"  # servers spread over the workers' nodes, or on nodes of their own

@@ -22,8 +22,9 @@ from types import FrameType
 from hpclcae import config as configuration, train
 from hpclcae.config import Config
 from hpclcae.errors import InputError
-from hpclcae.partition import Grid, choose_grid, fitting_grids
+from hpclcae.partition import Grid
 from hpclcae.topology import blocks_of
+from hpclcae.traffic import choose_grid, fitting_grids
 
 #: Open MPI refuses more ranks than cores unless it is told (version 5, version 4); MPICH does not know the names.
 OVERSUBSCRIBE = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}

@@ -18,10 +18,11 @@ from hpclcae import config as configuration
 from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.geometry import network_geometry, training_flop
-from hpclcae.partition import Grid, busiest_block, plan_block
+from hpclcae.partition import Grid, plan_block
 from hpclcae.preprocess import PORTION
 from hpclcae.shards import block_filters
 from hpclcae.topology import Role, roles
+from hpclcae.traffic import busiest_block
 from hpclcae.update_rules import SLOTS
 
 #: FLOP a core computes in a second (notes/performance.md); bytes a server can send and add in a second (RMA over TCP

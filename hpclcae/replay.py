@@ -35,7 +35,7 @@ from hpclcae.replayed_updates import Tape, TapeLine, describe, events_of_chunks
 from hpclcae.served_updates import ServedUpdates
 from hpclcae.shards import Chunk, Shards
 from hpclcae.stage import StageState
-from hpclcae.train import DIVERGED
+from hpclcae.trainer import DIVERGED
 
 MOST_LINES = 20  # about chunks that differ
 

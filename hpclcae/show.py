@@ -7,7 +7,7 @@ from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.geometry import StageGeometry, network_geometry, pixels_seen, training_flop
 from hpclcae.layers.local_filter import LocalFilter
-from hpclcae.partition import choose_grid
+from hpclcae.traffic import choose_grid
 from hpclcae.update_rules import SLOTS
 
 

@@ -21,9 +21,10 @@ from hpclcae.bench.common import Report, positive, refuse_more_threads, table
 from hpclcae.config import Config
 from hpclcae.exchange import Alone, Channel, Exchange, Letters, Messenger
 from hpclcae.network import Network, trained_stage
-from hpclcae.partition import Grid, choose_grid, traffic
+from hpclcae.partition import Grid
 from hpclcae.preprocess import Preprocessing
 from hpclcae.topology import launched
+from hpclcae.traffic import choose_grid, traffic
 from hpclcae.update_rules import UpdateRule
 
 RUN_DESK = "run/desk.toml"

@@ -21,10 +21,11 @@ from hpclcae.parallel.messages import MessageLine
 from hpclcae.parallel.one_sided import OneSidedLine, Window, open_windows, self_test
 from hpclcae.parallel.server import Server
 from hpclcae.parameter_store import Store
-from hpclcae.partition import Grid, choose_grid
+from hpclcae.partition import Grid
 from hpclcae.shards import Chunk, Shards
 from hpclcae.signals import requests
 from hpclcae.topology import Role, blocks_of, joint_step, roles
+from hpclcae.traffic import choose_grid
 
 
 @dataclass(frozen=True)

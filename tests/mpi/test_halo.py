@@ -6,7 +6,7 @@ import pytest
 
 from hpclcae import config as configuration
 from hpclcae.parallel.inprocess import run_blocks
-from hpclcae.partition import choose_grid
+from hpclcae.traffic import choose_grid
 from tests.mpi.test_launch import MPIEXEC, mpiexec
 from tests.support.blocks import exchange_everything
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpclcae.checkpoint import saved
-from hpclcae.train import Trainer
+from hpclcae.trainer import Trainer
 from tests.conftest import RUN, run_limited, structured_images, write_dataset
 
 TINY = RUN / "tiny.toml"

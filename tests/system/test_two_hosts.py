@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
-from hpclcae.partition import choose_grid, traffic
+from hpclcae.traffic import choose_grid, traffic
 from tests.mpi.test_launch import MPIEXEC, train
 from tests.support.two_hosts import NoHosts, two_hosts
 from tests.unit.test_checkpoint import datasets

@@ -21,7 +21,7 @@ ROWS = [
     # Nothing of this package.
     {"errors", "progress", "signals", "files", "timers", "topology", "workspace", "parameters"},
     # What an experiment is, and who computes which part.
-    {"config", "geometry", "partition", "exchange"},
+    {"config", "geometry", "partition", "traffic", "exchange"},
     # Numerics: one sublayer a file; what they make up; who holds the parameters.
     {"layers"},
     {"stage", "network", "update_rules", "preprocess", "shards", "parameter_store", "served_updates"},
@@ -32,8 +32,8 @@ ROWS = [
     # MPI.
     {"parallel"},
     # Programs around the network.
-    {"beginning", "train", "report", "launch", "replay", "infer", "show", "partition_picture", "plan", "check",
-     "status", "checkpoints"},
+    {"beginning", "trainer", "train", "report", "launch", "replay", "infer", "show", "partition_picture", "plan",
+     "check", "status", "checkpoints"},
     # What is asked of a trained network, and of the kernels.
     {"experiments", "bench"},
     {"cli", "__main__"},

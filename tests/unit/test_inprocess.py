@@ -10,7 +10,8 @@ from hpclcae import config as configuration
 from hpclcae.exchange import Alone, Exchange
 from hpclcae.network import Network
 from hpclcae.parallel.inprocess import BlocksStuck, run_blocks
-from hpclcae.partition import Grid, plan_block, traffic
+from hpclcae.partition import Grid, plan_block
+from hpclcae.traffic import traffic
 from tests.conftest import RUN
 from tests.support.blocks import arrays, cut, exchange_everything, whole
 from tests.unit.test_partition import network, networks

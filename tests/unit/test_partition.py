@@ -10,8 +10,8 @@ from hpclcae import config as configuration
 from hpclcae.config import Config, DataConfig, StageConfig
 from hpclcae.errors import InputError
 from hpclcae.geometry import network_geometry, windows
-from hpclcae.partition import (FLOP_PER_NUMBER, Grid, Rectangle, busiest_block, check_grid, choose_grid, fitting_grids,
-                               plan_block, reach, shares, split, traffic)
+from hpclcae.partition import Grid, Rectangle, check_grid, plan_block, reach, shares, split
+from hpclcae.traffic import FLOP_PER_NUMBER, busiest_block, choose_grid, fitting_grids, traffic
 from tests.conftest import RUN
 
 PAPER = configuration.load(RUN / "paper.toml")

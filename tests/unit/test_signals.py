@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from hpclcae import checkpoint
+from hpclcae.beginning import starting_point
 from hpclcae.exchange import Alone
 from hpclcae.signals import requests
-from hpclcae.beginning import starting_point
-from hpclcae.train import Trainer
+from hpclcae.trainer import Trainer
 from tests.unit.test_checkpoint import assert_same, datasets
 
 

@@ -17,7 +17,7 @@ from hpclcae.beginning import starting_point
 from hpclcae.errors import InputError
 from hpclcae.exchange import Alone
 from hpclcae.geometry import training_flop
-from hpclcae.train import Trainer
+from hpclcae.trainer import Trainer
 from tests.conftest import RUN, structured_images, write_dataset
 from tests.unit.test_checkpoint import assert_same, datasets
 

@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from hpclcae import config as configuration
 from hpclcae.parallel.halo import MpiMessenger
-from hpclcae.partition import choose_grid
+from hpclcae.traffic import choose_grid
 from tests.support.blocks import exchange_everything
 
 config = configuration.load(sys.argv[1])
