@@ -17,6 +17,7 @@ How it is made fast, without im2col and without a gather per position (notes/arc
 * The code of a row of tiles lies as (tile col, image, unit): with the images as rows of the product BLAS is 6 %
   faster than with them as columns (../notes/performance.md).
 * Scattering (decode, dX) adds inside the matrix product (GEMM with beta = 1) to such a strip.
+* **Pieces.** Where BLAS does small products without packing, gradients of weights and scattering are cut into such.
 
 A plan has fixed geometry and no memory of a step.
 """
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.linalg.blas import get_blas_funcs
 
+from hpclcae.blas import small_product
 from hpclcae.geometry import windows
 from hpclcae.layers.unit_norm import Filters
 from hpclcae.workspace import Workspace
@@ -70,6 +72,8 @@ class LocalFilter:
     shape : tuple
         Of a weight array: (tile row, tile col, input, unit); input = (col, row modulo u, map in) and
         unit = (row in tile, col in tile, map), each flattened.
+    small : int
+        Up to so many multiplications make a product that BLAS does without packing (blas.small_product).
     """
 
     def __init__(self, rows: int, cols: int, maps_in: int, maps: int, field: int, stride: int = 1,
@@ -86,6 +90,7 @@ class LocalFilter:
         self.units = self.tile ** 2 * maps
         self.shape = self.tile_rows, self.tile_cols, self.inputs, self.units
         self.fan_in = field * field * maps_in
+        self.small = small_product()
         self._gemm = get_blas_funcs("gemm", dtype=self.dtype)
 
     # ---- forward -------------------------------------------------------------------------------------
@@ -114,7 +119,7 @@ class LocalFilter:
             inputs.load(x, j)
             code = self._encode_row(encoder, inputs, z, j, work)
             decoder.scaled(code, j)
-            self._scatter_row(decoder.weights[j], code, sums, j)
+            self._scatter_row(decoder.weights[j], code, sums, j, work)
             sums.retire(residual, j)
 
     # ---- backward ------------------------------------------------------------------------------------
@@ -156,13 +161,13 @@ class LocalFilter:
                 if decoder is not None:
                     inner_decoder = np.einsum("xbu,xbu->xu", answer, code)
                     decoder.scaled(code, j, factor)
-                    np.matmul(residuals.windows(), code, out=d_decoder)
+                    self._correlate(residuals, code, d_decoder)
             encoder.scaled(dcode, j)
             if emit is not None:
                 inputs.load(x, j)
-                np.matmul(inputs.windows(), dcode, out=d_encoder)
+                self._correlate(inputs, dcode, d_encoder)
             if dx is not None:
-                self._scatter_row(encoder.weights[j], dcode, sums, j)
+                self._scatter_row(encoder.weights[j], dcode, sums, j, work)
                 sums.retire(dx, j)
             if emit is None:
                 continue
@@ -187,12 +192,28 @@ class LocalFilter:
         self._to_positions(code, z, j)
         return code
 
-    def _scatter_row(self, weights: np.ndarray, code: np.ndarray, sums: "_Strip", j: int) -> None:
+    def _correlate(self, inputs: "_Strip", code: np.ndarray, d_weights: np.ndarray) -> None:
+        """The gradient (tile col, input, unit) of weights between a strip and the code (tile col, image, unit)."""
+        for piece in self._pieces(code.shape[1]):
+            np.matmul(inputs.windows()[:, piece], code, out=d_weights[:, piece])
+
+    def _scatter_row(self, weights: np.ndarray, code: np.ndarray, sums: "_Strip", j: int, work: Workspace) -> None:
         """Add weights @ code of every tile of row j to its window of `sums`."""
         sums.clear_new_rows(j)
+        units_first = work.array("units first", (self.units, code.shape[1]), self.dtype)
+        pieces = self._pieces(code.shape[1])
         for i in range(self.tile_cols):
-            # Row-major (input, image) += (input, unit) (unit, image), seen by BLAS as its transpose.
-            self._gemm(1.0, code[i].T, weights[i].T, 1.0, sums.window(i).T, trans_a=1, overwrite_c=1)
+            units_first[...] = code[i].T
+            window = sums.window(i)
+            for piece in pieces:
+                # Row-major (input, image) += (input, unit) (unit, image), seen by BLAS as its transpose.
+                self._gemm(1.0, units_first.T, weights[i, piece].T, 1.0, window[piece].T, overwrite_c=1)
+
+    def _pieces(self, images: int) -> list[slice]:
+        """Cuts of a window's inputs into products that BLAS does without packing; one where it always packs."""
+        most = max(1, self.small // (self.units * images)) if self.small else self.inputs
+        each = ceil(self.inputs / ceil(self.inputs / most))
+        return [slice(start, start + each) for start in range(0, self.inputs, each)]
 
     # ---- layout --------------------------------------------------------------------------------------
 

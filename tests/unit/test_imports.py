@@ -19,7 +19,7 @@ from tests.conftest import RUN
 PACKAGE = Path(__file__).parents[2] / "hpclcae"
 ROWS = [
     # Nothing of this package.
-    {"errors", "progress", "signals", "files", "timers", "topology", "workspace", "parameters"},
+    {"errors", "progress", "signals", "files", "timers", "topology", "workspace", "parameters", "blas"},
     # What an experiment is, and who computes which part.
     {"config", "geometry", "partition", "traffic", "exchange"},
     # Numerics: one sublayer a file; what they make up; who holds the parameters.

@@ -1,7 +1,10 @@
 """Filtering with unshared weights and its decoder: against loops, derivatives and other tiles."""
+from math import ceil
+
 import numpy as np
 import pytest
 
+from hpclcae import blas
 from hpclcae.layers.local_filter import LocalFilter, choose_tile
 from hpclcae.layers.unit_norm import filters as filters_of
 from hpclcae.workspace import Workspace
@@ -124,6 +127,41 @@ def test_gradients_are_the_same_for_any_tile(geometry, tile, norm, tied):
     for name in expected:
         a, b = ((g[name] if name == "x" else unpack(s.plan, g[name])) for g, s in ((expected, one), (found, other)))
         np.testing.assert_allclose(b, a, rtol=1e-11, atol=1e-11 * np.abs(a).max())
+
+
+@sweep
+@tiles
+def test_products_in_pieces_give_the_same(geometry, tile):
+    whole, cut = Setup(geometry, tile), Setup(geometry, tile)
+    whole.plan.small = 0
+    cut.plan.small = ceil(cut.plan.inputs / 3) * cut.plan.units * IMAGES
+    assert len(whole.plan._pieces(IMAGES)) == 1 < len(cut.plan._pieces(IMAGES)) <= 3
+    for expected, found in zip(whole.forward(), cut.forward()):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    expected, found = whole.backward(0.7), cut.backward(0.7)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12, atol=1e-11)
+
+
+def test_no_piece_is_larger_than_what_blas_does_without_packing():
+    plan = LocalFilter(65, 65, 8, 8, 18)
+    plan.small = 1_000_000
+    for images in (1, 8, 100, 1000):
+        pieces = plan._pieces(images)
+        sizes = [min(piece.stop, plan.inputs) - piece.start for piece in pieces]
+        assert sum(sizes) == plan.inputs and max(sizes) * plan.units * images <= plan.small
+        assert len(sizes) == 1 or max(sizes) * len(sizes) < plan.inputs + len(sizes)  # and they are alike
+    assert len(plan._pieces(8)) == 1  # small enough as it is
+
+
+@pytest.mark.parametrize("kernels, small", [("SkylakeX", 1_000_000), ("Haswell", 0), ("", 0)])
+def test_only_kernels_for_small_products_get_them(monkeypatch, kernels, small):
+    monkeypatch.setattr(blas, "blas", lambda: {"kernels": kernels})
+    blas.small_product.cache_clear()
+    try:
+        assert LocalFilter(9, 9, 2, 3, 4).small == small
+    finally:
+        blas.small_product.cache_clear()
 
 
 @sweep
