@@ -18,6 +18,7 @@ from hpclcae import config as configuration
 from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.geometry import network_geometry, training_flop
+from hpclcae.parameter_store import owned_slots
 from hpclcae.partition import Grid, plan_block
 from hpclcae.preprocess import PORTION
 from hpclcae.shards import block_filters
@@ -31,8 +32,8 @@ CORE_RATE, SERVER_RATE = 50e9, 1e9
 EFFICIENT = 0.6
 #: Of a node's memory; the system and its file cache keep the rest.
 USABLE = 0.9
-#: Bytes of a rank without arrays: Python, libraries, MPI.
-BARE_RANK = 100e6
+#: Bytes of a rank without arrays: Python, libraries, MPI (tests/system/test_plan_memory.py measures).
+BARE_RANK = 130e6
 #: At most one rank in so many is a server (the paper: 256 partitions for 845 workers).
 WORKERS_PER_SERVER = 3
 
@@ -170,7 +171,7 @@ def _layout(config: Config, nodes: int, per_node: int, replicas: int, servers: i
     step = busiest_block(config, grid) * config.train.batch / CORE_RATE
     computing = training_flop(config) / grid.size * config.train.batch / CORE_RATE
     every = math.ceil(parameters * replicas / count / (step * SERVER_RATE)) if count else 1
-    worker, server = worker_bytes(config, grid, bool(count)), server_bytes(config, grid, count)
+    worker, server = worker_bytes(config, grid, bool(count)), server_bytes(config, grid, count, replicas)
     used = math.ceil((count + replicas * grid.size) / per_node)
     return Layout(grid, replicas, count, used, per_node, placement, every, worker, server, step, min(step, computing))
 
@@ -208,8 +209,9 @@ def worker_bytes(config: Config, grid: Grid, served: bool) -> float:
     """The most that a rank with a block holds: while it trains, or when it fits the whitening at the start."""
     centre = grid.cols * (grid.rows // 2) + grid.cols // 2  # has halos on all sides; the first block may own more
     slots = len(SLOTS[config.update.rule])
-    # With servers: the parameters, those that arrive for the next step, and gradients on their way.
-    copies = 3 + slots * bool(config.parallel.elastic) if served else 1 + slots
+    # Alone: parameters and the rule's vectors, and a copy while they are saved. With servers: the parameters, those of
+    # the next step that arrive, and gradients on their way.
+    copies = 3 + slots * bool(config.parallel.elastic) if served else 2 * (1 + slots)
     training = max(copies * parameter_bytes(config, grid, block) + activation_bytes(config, grid, block)
                    for block in (0, centre))
     images = config.preprocess.whitening_images if config.preprocess.whitening else 0
@@ -217,15 +219,18 @@ def worker_bytes(config: Config, grid: Grid, served: bool) -> float:
     return BARE_RANK + max(training, fitting)
 
 
-def server_bytes(config: Config, grid: Grid, servers: int) -> float:
-    """What a server holds: its share of the parameters with the update rule's vectors, and a copy while it saves.
+def server_bytes(config: Config, grid: Grid, servers: int, replicas: int) -> float:
+    """What a server holds: its share of the parameters with the update rule's vectors, a copy while it saves, and what
+    is on its way to and from each replica.
 
     All blocks are counted like the first: about right, and much faster than one by one.
     """
     if not servers:
         return 0.0
     share = parameter_bytes(config, grid, 0) * grid.size / servers
-    return BARE_RANK + 2 * share * (1 + len(SLOTS[config.update.rule]))
+    # Gradients wait for those of the others; or for what the replica that computed them had fetched, and fetches next.
+    kept = (config.parallel.consistency == "synchronous") + 2 * bool(config.update.delay_compensation)
+    return BARE_RANK + share * (2 * (1 + len(owned_slots(config))) + replicas * (1 + kept))
 
 
 # ---- what is printed -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ export HPCLCAE_REQUEUE=no
 after=()
 jobs=()
 for ((number = 1; number <= length; number++)); do
-    job=$(sbatch --parsable --no-requeue "${after[@]}" "$@")
+    job=$(sbatch --parsable --no-requeue ${after[@]+"${after[@]}"} "$@")  # bash 4.2: no empty arrays
     job=${job%%;*}
     jobs+=("$job")
     after=(--dependency="afterany:$job")

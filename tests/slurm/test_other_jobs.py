@@ -5,7 +5,7 @@ import shlex
 import sys
 
 from tests.conftest import RUN, run_limited
-from tests.support.slurm_jobs import Job, command, submit, until
+from tests.support.slurm_jobs import HANGS, Job, command, submit, until
 
 
 def set_words(dataset, **more):
@@ -34,7 +34,7 @@ def test_a_sweep_of_six_configurations_of_which_one_fails(tiny_dataset, tmp_path
         number = command("sbatch", "--parsable", "--array=0-5", "--ntasks=1", "--mem=500",
                          f"--output={tmp_path}/log-%a", "slurm/sweep.sbatch", RUN / "tiny.toml", runs, "2 3 4", "2 3",
                          *set_words(tiny_dataset), HPCLCAE_VENV=sys.prefix, HPCLCAE_MAX_STARTS="1").strip()
-        until(lambda: not command("squeue", "--noheader", f"--jobs={number}").strip(), 90,
+        until(lambda: not command("squeue", "--noheader", f"--jobs={number}").strip(), HANGS,
               lambda: "\n".join(path.read_text() for path in runs.glob("*/train.log")))
     sweep()
     done = status(*sorted(runs.iterdir()), "--csv", table)
@@ -61,14 +61,14 @@ def test_a_sweep_of_six_configurations_of_which_one_fails(tiny_dataset, tmp_path
 def test_a_sweep_says_how_long_its_array_must_be(tiny_dataset, tmp_path):
     job = submit("sweep.sbatch", RUN / "tiny.toml", tmp_path / "sweep", "3 4 5", "2 3", *set_words(tiny_dataset),
                  log=tmp_path / "log", options=("--ntasks=1",))
-    assert job.ended(30) == "FAILED" and job.said == "sweep: it is a job array: sbatch --array=0-5\n"
+    assert job.ended() == "FAILED" and job.said == "sweep: it is a job array: sbatch --array=0-5\n"
 
 
 def test_scaling_over_one_two_and_four_nodes(tmp_path):
     out = tmp_path / "out"
     job = submit("scaling.sbatch", out, RUN / "tiny.toml", "--repeat", 1, "--steps", 2, log=tmp_path / "log",
                  options=("--nodes=4", "--ntasks-per-node=1"))
-    assert job.ended(120) == "COMPLETED", job.said
+    assert job.ended() == "COMPLETED", job.said
     rows = [json.loads(line) for line in (out / "scaling.jsonl").read_text().splitlines()]
     found = {(row["case"].endswith("weak"), row["metric"]): row["value"] for row in rows}
     for weak in (False, True):
@@ -82,9 +82,9 @@ def test_evaluation_of_a_run(slurm, tiny_dataset, labelled_dataset, tmp_path):
     words = set_words(tiny_dataset, **{"data.test": labelled_dataset})
     run = tmp_path / "run"
     trained = submit("train.sbatch", RUN / "tiny.toml", run, *words, log=tmp_path / "log", options=("--ntasks=1",))
-    assert trained.ended(60) == "COMPLETED", trained.said
+    assert trained.ended() == "COMPLETED", trained.said
     job = submit("evaluate.sbatch", run, log=tmp_path / "evaluated")
-    assert job.ended(120) == "COMPLETED", job.said
+    assert job.ended() == "COMPLETED", job.said
     assert json.loads((run / "neurons.json").read_text())["test_images"] == 60 and list((run / "figures").glob("*.png"))
     assert job.said.splitlines()[-1] == f"evaluate: done: {run}/neurons.json, {run}/figures"
     assert status(run, "--csv", tmp_path / "one.csv").returncode == 0
@@ -102,5 +102,5 @@ def test_the_line_that_plan_prints_can_be_submitted(hpclcae, tiny_dataset, tmp_p
     assert line[0] == "sbatch" and "--ntasks=8" in line
     number = command(*line[:1], "--parsable", f"--output={tmp_path}/log", *line[1:], HPCLCAE_VENV=sys.prefix).strip()
     job = Job(number, tmp_path / "log")
-    assert job.ended(60) == "COMPLETED", job.said
+    assert job.ended() == "COMPLETED", job.said
     assert len(json.loads((run / "parallel.json").read_text())) == 8

@@ -1,8 +1,8 @@
 """Training on four nodes: the time limit, cancelling, requeues, a lost node, failures. Every wait has a limit.
 
 The runs compared are deterministic (no servers): whatever happens on the way, the last checkpoint must be that of a run
-which nothing happened to, bit for bit. A run is held (STOP) where something is to happen in its middle, so
-that no test depends on how fast the machine is.
+which nothing happened to, bit for bit. A run is held (STOP) where something is to happen in its middle, and let go
+when what is to happen has come to its ranks, so that no test depends on how fast the machine is.
 """
 import json
 import re
@@ -15,7 +15,7 @@ import pytest
 
 from hpclcae import checkpoint
 from tests.conftest import RUN, run_limited
-from tests.support.slurm_jobs import Job, cluster, command, submit, until
+from tests.support.slurm_jobs import Job, cluster, command, hold, let_go, submit
 
 STEPS = 400
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=1")
@@ -54,25 +54,26 @@ def undisturbed(slurm, tiny_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     job = submit("train.sbatch", RUN / "tiny.toml", folder / "run", *settings(tiny_dataset), log=folder / "log",
                  options=TWO_NODES)
-    assert job.ended(60) == "COMPLETED", job.said
+    assert job.ended() == "COMPLETED", job.said
     return folder / "run"
 
 
 @pytest.fixture
 def started(tiny_dataset, tmp_path):
-    """Submit a run on two nodes and wait until it trains; `hold` stops its ranks there."""
-    def start(options=(), hold=False, **variables):
-        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *settings(tiny_dataset), log=tmp_path / "log",
+    """Submit a run on two nodes, wait until it trains (`until_there`: until it has that file), and hold it there."""
+    def start(*options, until_there="metrics.jsonl", checkpoint_every=STEPS, **variables):
+        words = settings(tiny_dataset, **{"train.checkpoint_every": checkpoint_every})
+        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words, log=tmp_path / "log",
                      options=(*TWO_NODES, *options), **variables)
-        job.until_there(tmp_path / "run/metrics.jsonl", 30)
-        if hold:
-            job.signal("STOP")
+        job.until_there(tmp_path / "run" / until_there)
+        hold(tmp_path / "run")
+        assert "complete" not in job.said, "it was over before it was held"
         return job
     return start
 
 
-def finished_like(job, run, undisturbed, limit=60):
-    assert job.ended(limit) == "COMPLETED", job.said
+def finished_like(job, run, undisturbed):
+    assert job.ended() == "COMPLETED", job.said
     assert f"{run}: complete, step {STEPS} of {STEPS}" in job.said
     assert status(run).returncode == 0 and not (run / "starts").exists()
     assert_same(run, undisturbed)
@@ -82,7 +83,7 @@ def test_four_nodes_train_the_numbers_of_one_process(hpclcae, tiny_dataset, tmp_
     words = settings(tiny_dataset, steps=6, **{"train.log_every": 5})
     job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words, log=tmp_path / "log",
                  options=("--nodes=4", "--ntasks-per-node=1"))
-    assert job.ended(60) == "COMPLETED", job.said
+    assert job.ended() == "COMPLETED", job.said
     assert re.search(r"^train: job \d+ on node\[1-4\], 4 ranks, from step 0 ", job.said, re.MULTILINE)
     assert re.search(r"^step 6/6  objective ", job.said, re.MULTILINE)
     assert f"{tmp_path}/run: complete, step 6 of 6 (100 %)" in job.said
@@ -98,7 +99,7 @@ def test_servers_stand_beside_workers_or_on_their_own_node(tiny_dataset, tmp_pat
                                                "parallel.placement": placement})
     job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words, log=tmp_path / "log",
                  options=("--nodes=4", "--ntasks-per-node=2"))
-    assert job.ended(60) == "COMPLETED", job.said
+    assert job.ended() == "COMPLETED", job.said
     ranks = json.loads((tmp_path / "run/parallel.json").read_text())
     assert len(ranks) == 8
     assert Counter(rank["node"] for rank in ranks if rank["role"].startswith("server")) == servers
@@ -106,11 +107,14 @@ def test_servers_stand_beside_workers_or_on_their_own_node(tiny_dataset, tmp_pat
 
 
 def test_a_time_limit_in_the_middle(started, undisturbed, tmp_path):
-    """USR1 comes to the script, TERM to the ranks; checkpoint, requeue, resume, the same result."""
-    job = started(("--time=1", "--signal=B:USR1@15"), hold=True)
-    job.until_said("train: USR1: the time limit is near", 70)
-    job.signal("CONT")
-    job.until_said("train: requeued", 30)
+    """USR1 comes to the script, TERM to the ranks; checkpoint, requeue, resume, the same result.
+
+    SLURM looks every 30 s, so USR1 comes 30 to 60 s after the start.
+    """
+    job = started("--time=2", "--signal=B:USR1@60")
+    job.until_said("train: USR1: the time limit is near")
+    let_go(tmp_path / "run", "TERM")
+    job.until_said("train: requeued")
     saved = checkpoint.saved(tmp_path / "run/checkpoints")
     assert len(saved) == 1 and 0 < checkpoint.step_of(saved[0]) < STEPS
     finished_like(job, tmp_path / "run", undisturbed)
@@ -118,9 +122,10 @@ def test_a_time_limit_in_the_middle(started, undisturbed, tmp_path):
 
 
 def test_scancel_leaves_a_checkpoint_and_is_not_requeued(started, undisturbed, tmp_path):
+    """SLURM itself lets held ranks go (CONT) before it sends them TERM."""
     job = started()
     command("scancel", job.number)
-    assert job.ended(40) == "CANCELLED"
+    assert job.ended() == "CANCELLED"
     assert "train: srun ended with exit code 0 (stopped)" in job.said and "requeued" not in job.said
     run = tmp_path / "run"
     asked = status(run)
@@ -138,10 +143,45 @@ def test_scontrol_requeue(started, undisturbed, tmp_path):
     assert len(re.findall(r"^train: job .* from step [1-9]", job.said, re.MULTILINE)) == 1
 
 
+@pytest.mark.parametrize("grace", [0, 120])
+def test_a_job_of_higher_priority(started, undisturbed, tmp_path, grace):
+    """It takes all nodes; the run goes on afterwards. With time of grace it leaves a checkpoint and requeues itself."""
+    command("scontrol", "update", "partitionname=test", f"gracetime={grace}")
+    try:
+        job = started()
+        said = command("sbatch", "--parsable", "--partition=urgent", "--nodes=4", "--exclusive", "--output=/dev/null",
+                       "--wrap=true")
+        assert Job(said.strip(), tmp_path / "no log").ended() == "COMPLETED"
+        finished_like(job, tmp_path / "run", undisturbed)
+    finally:
+        command("scontrol", "update", "partitionname=test", "gracetime=0")
+    starts = re.findall(r"^train: job .* from step (\d+)", job.said, re.MULTILINE)
+    assert len(starts) == 2 and starts[0] == "0"
+    if grace:
+        assert "train: requeued" in job.said and 0 < int(starts[1]) < STEPS
+
+
+def test_open_mpi_started_by_pmix(started, undisturbed, pmix, tmp_path):
+    """Requeued in the middle, on two nodes: the numbers are those of MPICH, bit for bit."""
+    job = started(**pmix)
+    command("scontrol", "requeue", job.number)
+    finished_like(job, tmp_path / "run", undisturbed)
+    assert job.said.count("; MPI Open MPI v") == 2
+    assert len(re.findall(r"^train: job .* from step [1-9]", job.said, re.MULTILINE)) == 1
+
+
+def test_servers_under_open_mpi(tiny_dataset, pmix, tmp_path):
+    words = settings(tiny_dataset, steps=6, **{"parallel.servers": 2, "parallel.replicas": 2})
+    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words, log=tmp_path / "log",
+                 options=("--nodes=4", "--ntasks-per-node=2"), **pmix)
+    assert job.ended() == "COMPLETED", job.said
+    assert "; MPI Open MPI v" in job.said and status(tmp_path / "run").returncode == 0
+
+
 def test_usr1_to_the_ranks_leaves_a_checkpoint_and_goes_on(started, undisturbed, tmp_path):
-    job = started(hold=True)
+    job = started()
     job.signal("USR1")
-    job.signal("CONT")
+    let_go(tmp_path / "run", "USR1")
     finished_like(job, tmp_path / "run", undisturbed)
     steps = [checkpoint.step_of(path) for path in checkpoint.saved(tmp_path / "run/checkpoints")]
     assert len(steps) == 2 and 0 < steps[0] < steps[1] == STEPS
@@ -152,19 +192,15 @@ def test_usr1_to_the_ranks_leaves_a_checkpoint_and_goes_on(started, undisturbed,
 def test_a_node_that_is_lost(started, undisturbed, tmp_path, lost):
     """With the script's node or with a rank's; the job starts again on the others, from the last checkpoint.
 
-    One is declared down, the other one SLURM finds out about.
+    One is declared down, the other one SLURM finds out about. A checkpoint is waited for before the next one is
+    begun, so the run cannot be over when the first one is there.
     """
-    job = started(hold=True)
-    job.signal("USR1")
-    job.signal("CONT")
-    until(lambda: checkpoint.saved(tmp_path / "run/checkpoints"), 30, lambda: job.said)
-    job.signal("STOP")
-    assert "complete" not in job.said, "it was over before the node was lost"
+    job = started(until_there="checkpoints/step-00000020/manifest.json", checkpoint_every=20)
     number = {"first": "1", "second": "2"}[lost]
     cluster("crash", number)
     if lost == "first":
         command("scontrol", "update", "nodename=node1", "state=down", "reason=its slurmd ended")
-    finished_like(job, tmp_path / "run", undisturbed, limit=120)
+    finished_like(job, tmp_path / "run", undisturbed)
     start = re.findall(r"^train: job \d+ on (\S+), 2 ranks, from step (\d+)", job.said, re.MULTILINE)
     assert len(start) == 2 and f"node{number}" not in command("scontrol", "show", "hostnames", start[1][0])
     assert 0 < int(start[1][1]) < STEPS
@@ -174,7 +210,7 @@ def test_a_run_without_progress_is_given_up(tiny_dataset, tmp_path):
     """It diverges before its first checkpoint, in every start."""
     job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *settings(tiny_dataset, **{"update.rate": 1e6}),
                  log=tmp_path / "log", options=TWO_NODES, HPCLCAE_MAX_STARTS="2")
-    assert job.ended(90) == "FAILED" and job.exit_code == 1
+    assert job.ended() == "FAILED" and job.exit_code == 1
     assert job.said.count("from step 0 (start") == 2 and job.said.count("update.rate = 1e+06 is likely too large") == 2
     assert job.said.splitlines()[-1] == ("train: given up at step 0: 2 starts without a new checkpoint; when it is "
                                          f"repaired: rm {tmp_path}/run/starts")
@@ -188,8 +224,10 @@ def test_a_chain_of_jobs_without_requeue(tiny_dataset, undisturbed, tmp_path):
     numbers = re.match(r"chain: jobs (\d+) (\d+) (\d+);", said)
     assert numbers
     jobs = [Job(number, tmp_path / f"log-{number}") for number in numbers.groups()]
-    jobs[0].until_there(run / "metrics.jsonl", 30)
+    jobs[0].until_there(run / "metrics.jsonl")
+    hold(run)
     jobs[0].signal("TERM")
-    assert jobs[0].ended(30) == "FAILED" and jobs[0].exit_code == 3 and "requeued" not in jobs[0].said
+    let_go(run, "TERM")
+    assert jobs[0].ended() == "FAILED" and jobs[0].exit_code == 3 and "requeued" not in jobs[0].said
     finished_like(jobs[1], run, undisturbed)
-    assert jobs[2].ended(30) == "COMPLETED" and "nothing left to do" in jobs[2].said
+    assert jobs[2].ended() == "COMPLETED" and "nothing left to do" in jobs[2].said

@@ -13,7 +13,7 @@
 set -euo pipefail
 
 NODES=4
-LIMIT=60  # seconds until the nodes must be idle
+LIMIT=120  # seconds until the nodes must be idle
 
 fail() { echo "slurm_cluster: $*" >&2; exit 1; }
 
@@ -34,7 +34,7 @@ install_packages() {
     [ "$(id -u)" = 0 ] || fail "installing packages needs root"
     apt-get update -qq
     # The daemons must not be started by their packages: this script starts its own.
-    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge > /dev/null
+    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge libpmix-dev > /dev/null
 }
 
 # Four ports and one before them that nobody listens on.
@@ -69,6 +69,8 @@ SlurmdLogFile=$folder/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=pmi2
+# Each node has one of its own, as it has /dev/shm: pmix puts its sockets there.
+TmpFS=$folder/local
 SlurmdParameters=config_overrides
 SwitchType=switch/none
 ReturnToService=2
@@ -77,35 +79,40 @@ SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=100
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0,bf_interval=1,bf_yield_interval=1000000
 # A node that does not answer for so many seconds is down, and its jobs are requeued.
-SlurmdTimeout=6
+SlurmdTimeout=15
 SlurmctldTimeout=10
 InactiveLimit=0
-KillWait=10
+KillWait=20
 MinJobAge=600
 JobRequeue=1
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 NodeName=node[1-$NODES] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[$((base + 1))-$((base + NODES))] CPUs=4 RealMemory=4000
-PartitionName=test Nodes=node[1-$NODES] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+# Jobs of the second partition take the nodes of jobs of the first, which are requeued.
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=test Nodes=node[1-$NODES] Default=YES PriorityTier=1 MaxTime=INFINITE State=UP OverSubscribe=NO
+PartitionName=urgent Nodes=node[1-$NODES] PriorityTier=2 MaxTime=INFINITE State=UP OverSubscribe=NO
 END
 }
 
 start_node() {
     local name=node$1
-    mkdir -p "$folder/spool.$name"
+    mkdir -p "$folder/spool.$name" "$folder/local"
     # bash is the node's first process: it takes care of orphans. SIGKILL for unshare is SIGKILL for all of them.
     # shellcheck disable=SC2016 # expanded on the node
     setsid unshare --pid --fork --kill-child --mount-proc --uts --ipc bash -c '
         set -e
         hostname "$1"
         mount -t tmpfs -o size=512m shm /dev/shm
+        mount -t tmpfs -o size=16m local "$2"
         slurmd -D -N "$1" &
-        wait' slurm-node "$name" < /dev/null > "$folder/$name.out" 2>&1 &
+        wait' slurm-node "$name" "$folder/local" < /dev/null > "$folder/$name.out" 2>&1 &
     echo $! > "$folder/$name.pid"
     disown
 }
 
-all_idle() { [ "$(sinfo --noheader --Node --states=idle --format=%T 2> /dev/null | grep -c '^idle$')" = $NODES ]; }
+all_idle() { [ "$(sinfo --noheader --Node --partition=test --states=idle --format=%T 2> /dev/null | grep -c '^idle$')" = $NODES ]; }
 controller_answers() { scontrol ping 2> /dev/null | grep -q 'is UP'; }
 
 start() {

@@ -1,6 +1,7 @@
 """Jobs on the test cluster of slurm_cluster.sh, each under a time limit; and what can happen to a node."""
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -13,11 +14,13 @@ ROOT = RUN.parent
 SCRIPT = Path(__file__).parent / "slurm_cluster.sh"
 #: The folder that slurm_cluster.sh was started with; .ci/run sets it.
 FOLDER = os.environ.get("HPCLCAE_SLURM_CLUSTER", "")
-OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
 NODES = tuple(f"node{number}" for number in range(1, 5))
+#: Seconds after which something hangs: many times what it takes on a busy machine. No test is faster for a lower one.
+HANGS = 240
 
 
-def command(*words: object, timeout: float = 30, **variables: str) -> str:
+def command(*words: object, timeout: float = 60, **variables: str) -> str:
     """Output of a command that must succeed."""
     done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=timeout, cwd=ROOT,
                           env=os.environ | variables)
@@ -30,7 +33,7 @@ def until(condition: Callable[[], object], limit: float, what: Callable[[], str]
     end = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < end, f"not within {limit:g} s: {what()}"
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def why_not() -> str:
@@ -39,7 +42,7 @@ def why_not() -> str:
         return ("no SLURM cluster (.ci/run starts one): bash tests/support/slurm_cluster.sh start FOLDER, then set "
                 "HPCLCAE_SLURM_CLUSTER to FOLDER and SLURM_CONF to FOLDER/slurm.conf")
     try:
-        command("sinfo", timeout=10)
+        command("sinfo")
     except (OSError, AssertionError, subprocess.TimeoutExpired) as error:
         return f"the SLURM cluster in {FOLDER} does not answer: {error}"
     return ""
@@ -70,15 +73,15 @@ class Job:
         assert found
         return int(found[1])
 
-    def until_said(self, text: str, limit: float, times: int = 1) -> None:
+    def until_said(self, text: str, limit: float = HANGS) -> None:
         """Wait for a text on the log."""
-        until(lambda: self.said.count(text) >= times, limit, lambda: f"{text!r} ({self.state}):\n{self.said}")
+        until(lambda: text in self.said, limit, lambda: f"{text!r} ({self.state}):\n{self.said}")
 
-    def until_there(self, path: Path, limit: float) -> None:
+    def until_there(self, path: Path, limit: float = HANGS) -> None:
         """Wait for a file with something in it."""
         until(lambda: path.exists() and path.stat().st_size, limit, lambda: f"{path} ({self.state}):\n{self.said}")
 
-    def ended(self, limit: float) -> str:
+    def ended(self, limit: float = HANGS) -> str:
         """Wait until the job is over for good; its last state."""
         until(lambda: self.state in OVER, limit, lambda: f"the end of job {self.number} ({self.state}):\n{self.said}")
         return self.state
@@ -96,17 +99,81 @@ def submit(script: str, *words: object, log: Path, options: tuple[str, ...] = ()
     return Job(number, log)
 
 
+def unfinished() -> dict[str, str]:
+    """Jobs that run, wait or are about to: their states, by their numbers."""
+    lines = command("squeue", "--noheader", "--format=%i %T").splitlines()
+    return dict(line.split() for line in lines)
+
+
+def end_what_is_left() -> dict[str, str]:
+    """Wait for jobs that are only COMPLETING, and end all others at once; returns those others with their states."""
+    until(lambda: "COMPLETING" not in unfinished().values(), HANGS, lambda: command("squeue"))
+    left = unfinished()
+    for words in (["--signal=KILL", "--full"], []):  # held ranks, too; then the job, so that it does not start again
+        for number in left:
+            # A job may end by itself meanwhile, and scancel fails then: what counts is that none is left.
+            subprocess.run(["scancel", *words, number], capture_output=True, timeout=60)
+    until(lambda: not unfinished(), HANGS, lambda: command("squeue"))
+    return left
+
+
+# ---- ranks -----------------------------------------------------------------------------------------------------
+
+def processes(text: str) -> dict[int, str]:
+    """Command lines of processes, on any node, that name a text, by their numbers outside the nodes."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has ended meanwhile
+            continue
+        if text in line and int(path.parent.name) != os.getpid():
+            found[int(path.parent.name)] = line
+    return found
+
+
+def ranks(run: Path) -> list[int]:
+    """Process numbers of the ranks that train a run."""
+    return [number for number, line in processes(f" --out {run} ").items()
+            if " -m hpclcae train " in line and not line.startswith("srun ")]
+
+
+def hold(run: Path) -> None:
+    """Stop the ranks of a run at once: past SLURM, which takes its time, so that the run does not end before."""
+    for rank in ranks(run):
+        os.kill(rank, signal.SIGSTOP)
+
+
+def let_go(run: Path, name: str) -> None:
+    """Let held ranks go on, as soon as a signal that SLURM was told to send has come to all of them."""
+    bit = 1 << signal.Signals[f"SIG{name}"] - 1
+
+    def has_come(rank: int) -> bool:
+        found = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{rank}/status").read_text(), re.MULTILINE)
+        return found is not None and bool(int(found[1], 16) & bit)
+    held = ranks(run)
+    assert held, f"no rank of {run} is there"
+    until(lambda: all(map(has_come, held)), HANGS, lambda: f"{name} for ranks {held}")
+    for rank in held:
+        os.kill(rank, signal.SIGCONT)
+
+
 # ---- nodes -----------------------------------------------------------------------------------------------------
 
 def cluster(action: str, *words: str) -> str:
     """Call slurm_cluster.sh."""
-    return command("bash", SCRIPT, action, FOLDER, *words, timeout=90)
+    return command("bash", SCRIPT, action, FOLDER, *words, timeout=HANGS)
 
 
 def idle() -> bool:
-    """Whether all nodes wait for work."""
-    states = command("sinfo", "--noheader", "--Node", "--format=%T").split()
+    """Whether all nodes wait for work (and answer: `idle*` does not)."""
+    states = command("sinfo", "--noheader", "--Node", "--partition=test", "--format=%T").split()
     return states == ["idle"] * len(NODES)
+
+
+def lost() -> list[str]:
+    """Numbers of the nodes that have ended."""
+    return [node.removeprefix("node") for node in NODES if not (Path(FOLDER) / f"{node}.pid").exists()]
 
 
 def on_node(node: str, *words: object) -> None:
@@ -114,16 +181,3 @@ def on_node(node: str, *words: object) -> None:
     outer = (Path(FOLDER) / f"{node}.pid").read_text().strip()
     first, *_ = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
     command("nsenter", "--target", first, "--mount", "--pid", "--", *words)
-
-
-def processes(text: str) -> list[str]:
-    """Command lines of processes, on any node, that name a text; not those of this test."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it has ended meanwhile
-            continue
-        if text in line and "pytest" not in line:
-            found.append(line)
-    return found

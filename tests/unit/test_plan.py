@@ -65,11 +65,13 @@ class Peer:
 
 
 def test_servers_share_what_they_hold():
-    one, four = (plan.server_bytes(PAPER, Grid(4, 4), servers) - plan.BARE_RANK for servers in (1, 4))
-    assert one == pytest.approx(4 * four) and plan.server_bytes(PAPER, Grid(4, 4), 0) == 0
+    def held(servers, replicas=1):
+        return plan.server_bytes(PAPER, Grid(4, 4), servers, replicas) - plan.BARE_RANK
+    assert held(1) == pytest.approx(4 * held(4)) and plan.server_bytes(PAPER, Grid(4, 4), 0, 1) == 0
     parameters = sum(plan.parameter_bytes(PAPER, Grid(4, 4), block) for block in range(16))
-    # Momentum: parameters and velocity, twice while they are saved.
-    assert one == pytest.approx(4 * parameters, rel=0.1)
+    # Momentum: parameters and velocity, twice while they are saved; and what each replica is sent.
+    assert held(1) == pytest.approx(5 * parameters, rel=0.1)
+    assert held(1, 3) == pytest.approx(7 * parameters, rel=0.1)
 
 
 @pytest.mark.parametrize("words, message", [
