@@ -1,11 +1,17 @@
 """The command ``hpclcae bench checkpoint``: bandwidth against a plain file, stall of training, size, time to verify.
 
-Every shard is written and read in turn with a plain file of its size: in pieces of 4 MB, flushed to the disk; read from
-the disk, not from the system's memory. A shard's write ends when it has been read back and compared, so beside a plain
-write it is compared with a plain write and read as well.
+Every shard is written and read in turn with a plain file of its size, and what is the same for both:
+
+- A write (a plain one in pieces of 4 MB) ends when fsync says that it is on the disk. A shard's write also makes the
+  HDF5 file, brings weights into another order, computes a checksum, renames, and flushes the folder.
+- What was written is read back from the disk, which the system was told to drop from its memory. A shard's write ends
+  only then, so beside a plain write it is compared with a plain write and read as well.
+- Loading ends in arrays that are there already, and begins with a file that the system was told to drop.
+- Each comes first in every other round, as the second finds the memory that the first gave back.
 """
 import argparse
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -26,6 +32,7 @@ from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.geometry import network_geometry
 from hpclcae.network import Network, trained_stage
+from hpclcae.parameters import ParameterVector
 from hpclcae.partition import Grid
 from hpclcae.preprocess import Preprocessing
 from hpclcae.shards import Shards
@@ -46,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="shards, written one after the other (default 1); only one is copied at a time")
     parser.add_argument("--steps", type=int, default=20, metavar="N",
                         help="training steps to measure the stall with; 0: none (default 20)")
+    parser.add_argument("--stall-only", action="store_true", help="measure the stall only; needs less of the disk")
     parser.add_argument("--folder", type=Path, default=Path("."), metavar="DIR",
                         help="a folder on the disk to measure; what is written there is removed (default .)")
     parser.add_argument("--repeat", type=common.positive, default=3, metavar="N",
@@ -66,11 +74,15 @@ def run(args: argparse.Namespace) -> None:
     parameters = network.parameters(config.train.seed)
     memory = {slot: parameters.like() for slot in SLOTS[config.update.rule]}
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-checkpoint-") as name:
-        bench = _Bench(Path(name), config, args.shards)
-        bench.write_and_read([views(chunks, parameters, memory, {}) for chunks in bench.chunks], args.repeat)
-        rows = bench.rows(_numbers(config) * network.dtype.itemsize)
+        rows = []
+        if not args.stall_only:
+            bench = _Bench(Path(name), config, args.shards)
+            bench.write_and_read([views(chunks, parameters, memory, {}) for chunks in bench.chunks], args.repeat)
+            rows += bench.rows(_numbers(config) * network.dtype.itemsize)
+            shutil.rmtree(bench.run)
+        del memory
         if args.steps:
-            rows += _training(Path(name) / "training", config, network, args.steps, args.repeat)
+            rows += _training(Path(name) / "training", config, network, parameters, args.steps, args.repeat)
     for metric, value, unit in rows:
         report.add(case, metric, value, unit)
     print(f"\n{case}")
@@ -123,24 +135,33 @@ class _Bench:
         committer.wait()
 
     def _write(self, writer: ShardWriter, step: int, holdings: list[Holding]) -> None:
-        plain = self.folder / "plain"
         size = sum(a.nbytes for h in holdings for a in (h.values, *h.state.values()))
+        sides = [lambda: self._write_plain(step, size), lambda: self._write_shard(writer, step, holdings)]
+        for side in sides[::-1] if step % 2 else sides:
+            side()
+
+    def _write_plain(self, step: int, size: int) -> None:
+        plain = self.folder / "plain"
         self._time("plain write", step, lambda: _write_plain(plain, size))
-        self._time("plain read", step, lambda: _read_plain(plain))
+        _forget([plain])
+        self._time("plain read", step, lambda: _read_plain(plain, memoryview(bytearray(PIECE))))
         plain.unlink()
+
+    def _write_shard(self, writer: ShardWriter, step: int, holdings: list[Holding]) -> None:
         self._time("copy", step, lambda: writer.start(step, holdings))
         self._time("write and read back", step, writer.wait)
         shard = checkpoint.step_folder(self.run, step) / shard_name(writer.number)
         self._time("read back", step, lambda: content_of(shard, from_disk=True))
-        _forget([shard])  # or the next plain file would have to find new memory, and be slower for it
+        _forget([shard])
 
     def _read(self, path: Path, step: int, number: int, holdings: list[Holding]) -> None:
-        before = _crc(holdings)
-        shard = path / shard_name(number)
-        _forget([shard])
-        self._time("plain load", step, lambda: _read_plain(shard))
-        _forget([shard])
-        self._time("load", step, lambda: checkpoint.fill(path, self.config, WHOLE, holdings))
+        before, shard = _crc(holdings), path / shard_name(number)
+        memory = memoryview(bytearray(shard.stat().st_size))
+        sides = [("plain load", lambda: _read_plain(shard, memory)),
+                 ("load", lambda: checkpoint.fill(path, self.config, WHOLE, holdings))]
+        for name, side in sides[::-1] if step % 2 else sides:
+            _forget(path.iterdir())
+            self._time(name, step, side)
         if _crc(holdings) != before:
             raise InputError(f"{shard}: what was loaded is not what was saved")
 
@@ -172,9 +193,9 @@ class _Bench:
                 ("copy", gigabytes / s["copy"], "GB/s")]
 
 
-def _training(folder: Path, config: Config, network: Network, steps: int, repeat: int) -> list[tuple[str, float, str]]:
+def _training(folder: Path, config: Config, network: Network, parameters: ParameterVector, steps: int, repeat: int) \
+        -> list[tuple[str, float, str]]:
     """What checkpoints cost a training that goes on: the copy, and steps that are slower while a thread writes."""
-    parameters = network.parameters(config.train.seed)
     fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
     rule = UpdateRule(config.update, parameters, fan_in)
     x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch), dtype=network.dtype)
@@ -192,20 +213,28 @@ def _training(folder: Path, config: Config, network: Network, steps: int, repeat
         return (time.perf_counter() - began) / stages
 
     cycle()
-    step, lost = 0.0, []
+    seconds: Seconds = {name: [] for name in ("step", "copy", "write", "slower step", "lost")}
     for number in range(repeat + 1):
-        step = statistics.median(cycle() for _ in range(-(-steps // stages)))
-        began, done = time.perf_counter(), 0
+        alone, began = statistics.median(cycle() for _ in range(-(-steps // stages))), time.perf_counter()
         writer.start(number, checkpoint.block_holdings(config, WHOLE, 0, parameters, rule.state, rule.counts))
+        copied, meanwhile = time.perf_counter(), []
         while writer.busy:
-            cycle()
-            done += stages
+            meanwhile.append(cycle())
         writer.wait()
-        lost.append(time.perf_counter() - began - done * step)
+        over = time.perf_counter()
+        for name, value in (("step", alone), ("copy", copied - began), ("write", over - copied),
+                            ("slower step", statistics.fmean(meanwhile or [alone])),
+                            ("lost", over - began - len(meanwhile) * stages * alone)):
+            seconds[name].append(value)
+        shutil.rmtree(checkpoint.step_folder(folder, number))
     writer.close()
-    median, between = statistics.median(lost[1:]), config.train.checkpoint_every * step  # the first is into new memory
-    return [("training step", 1e3 * step, "ms"), ("training lost by one checkpoint", 1e3 * median, "ms"),
-            (f"of {config.train.checkpoint_every} steps between checkpoints", 100 * median / between, "%")]
+    s = {name: statistics.median(values[1:]) for name, values in seconds.items()}  # the first copy is into new memory
+    between = config.train.checkpoint_every * s["step"]
+    return [("training step", 1e3 * s["step"], "ms"), ("training stands still for the copy", 1e3 * s["copy"], "ms"),
+            ("the write behind it, to the end of the step in which it ends", s["write"], "s"),
+            ("a step meanwhile", s["slower step"] / s["step"], "of a step"),
+            ("training lost by one checkpoint", 1e3 * s["lost"], "ms"),
+            (f"of {config.train.checkpoint_every} steps between checkpoints", 100 * s["lost"] / between, "%")]
 
 
 def _write_plain(path: Path, size: int) -> None:
@@ -216,12 +245,12 @@ def _write_plain(path: Path, size: int) -> None:
         os.fsync(file.fileno())
 
 
-def _read_plain(path: Path) -> None:
-    _forget([path])
-    piece = bytearray(PIECE)
+def _read_plain(path: Path, memory: memoryview) -> None:
+    """Read a file, piece by piece, into memory; where it is full, from its beginning again."""
+    start = 0
     with FileIO(path) as file:
-        while file.readinto(piece):
-            pass
+        while count := file.readinto(memory[start:start + PIECE]):
+            start = (start + count) % len(memory)
 
 
 def _forget(paths: Iterable[Path]) -> None:

@@ -9,6 +9,7 @@
         stage1/encode, stage1/decode   (row, col, krow, kcol, map in, map)    weights by position
         update/<slot>/stage1/encode    the update rule's memory, same axes
         preprocess/kernel, preprocess/eigenvalues
+        places              array, shard, rectangle, offset in bytes: where every part lies, for readers without HDF5
         chunks, cursors, metrics       of all shards; next step of every replica; lines of metrics.jsonl
         attributes: kind, schema, run, step, seconds, shards, configuration (TOML), created, versions, revision, host
     manifest.json       size and CRC-32 of every file, written last: with it the folder is a checkpoint

@@ -7,7 +7,7 @@ from hpclcae.checkpoint.folder import (MANIFEST, MODEL, Content, Manifest, conte
                                        shard_name, step_folder, step_of, write_manifest)
 from hpclcae.checkpoint.model_file import write_model
 from hpclcae.checkpoint.state import RunState
-from hpclcae.checkpoint.writer import PATIENCE, POLL, one_line, read_note, run_id
+from hpclcae.checkpoint.writer import GONE, PATIENCE, POLL, one_line, read_note, run_id
 from hpclcae.errors import InputError
 
 KEEP_AT_LEAST = 2  # a checkpoint may turn out to be damaged
@@ -35,6 +35,18 @@ class Committer(Background):
         """The newest checkpoint of the run."""
         found = saved(self.run / "checkpoints")
         return found[-1] if found else None
+
+    def check(self) -> None:
+        """Raise the error of the work so far; and see that nobody trains on for hours when the folder is gone.
+
+        Raises
+        ------
+        InputError
+            The folder of checkpoints, which `clean` made in this process, is not there any more.
+        """
+        super().check()
+        if not (self.run / "checkpoints").is_dir():
+            raise InputError(f"{self.run / 'checkpoints'} was {GONE}")
 
     def start(self, state: RunState) -> None:
         """Begin to wait for the shards of a step and to commit them; waits first if the step before is not committed.

@@ -25,7 +25,7 @@ RUN_ID = "run-id"
 
 _FOLDER = re.compile(r"step-(\d{8})")
 _OLD_FILE = re.compile(r"step-(\d{8})\.h5")  # schema 1: a checkpoint was one file
-_BLOCK = 1 << 23  # bytes that are read at a time
+_BLOCK = 1 << 20  # bytes that are read at a time; more do not fit the processor's cache
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, SCHEMA, shard_name
 from hpclcae.checkpoint.provenance import revision, versions
-from hpclcae.checkpoint.shard_file import AXES
+from hpclcae.checkpoint.shard_file import PLACES
 from hpclcae.checkpoint.state import RunState
 from hpclcae.config import Config
 from hpclcae.errors import InputError
@@ -21,15 +21,18 @@ from hpclcae.geometry import network_geometry
 from hpclcae.parameter_store import owned_slots
 from hpclcae.stage import parameter_names
 
+AXES = ["row", "col", "krow", "kcol", "map in", "map"]
+
 
 @dataclass(frozen=True)
 class _Piece:
-    """A dataset of a shard, and where its first position lies in the whole."""
-    file: str
+    """A dataset of a shard, where its first position lies in the whole, and its first number in the file."""
+    shard: int
     name: str
     shape: tuple[int, ...]
     row: int
     col: int
+    offset: int
 
 
 def global_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -60,7 +63,7 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
             if (file.attrs["run"], file.attrs["step"]) != (run, state.step):
                 raise InputError(f"{file.filename} is of another run or step: two jobs write into one run folder")
             chunks.append(file["chunks"][...])
-            for name, piece in _pieces(file, shard_name(number)):
+            for name, piece in _pieces(file, number):
                 pieces.setdefault(name, []).append(piece)
     with replacing_hdf5(path) as file:
         prefixes = ["", *(f"update/{slot}/" for slot in owned_slots(state.config))]
@@ -68,6 +71,8 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
             for prefix in prefixes:
                 _check_whole(path, prefix + name, shape, pieces.get(prefix + name, []))
                 _show(file, prefix + name, shape, state.config.train.dtype, pieces[prefix + name])
+        file["places"] = np.array([(name.encode(), piece.shard, piece.row, piece.col, *piece.shape[:2], piece.offset)
+                                   for name, parts in pieces.items() for piece in parts], PLACES)
         file["chunks"] = np.concatenate(chunks)
         file["cursors"] = np.array(state.cursors, np.int64)
         file["metrics"] = state.metrics
@@ -81,13 +86,14 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 
-def _pieces(file: h5py.File, known_as: str) -> Iterator[tuple[str, _Piece]]:
+def _pieces(file: h5py.File, shard: int) -> Iterator[tuple[str, _Piece]]:
     """The rectangles of a shard, by the name of the parameter that they are a part of."""
     found: list[tuple[str, h5py.Dataset]] = []
     file.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None)
     for name, data in found:
         if name != "chunks":
-            yield name.rpartition("/")[0], _Piece(known_as, name, data.shape, data.attrs["row"], data.attrs["col"])
+            yield name.rpartition("/")[0], _Piece(shard, name, data.shape, data.attrs["row"], data.attrs["col"],
+                                                  data.id.get_offset())
 
 
 def _check_whole(path: Path, name: str, shape: tuple[int, ...], pieces: list[_Piece]) -> None:
@@ -102,6 +108,6 @@ def _show(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str, pieces
     layout = h5py.VirtualLayout(shape, dtype)
     for piece in pieces:
         rows, cols = slice(piece.row, piece.row + piece.shape[0]), slice(piece.col, piece.col + piece.shape[1])
-        layout[rows, cols] = h5py.VirtualSource(piece.file, piece.name, piece.shape, dtype)
+        layout[rows, cols] = h5py.VirtualSource(shard_name(piece.shard), piece.name, piece.shape, dtype)
     data = file.create_virtual_dataset(name, layout, fillvalue=np.nan)
     data.attrs["axes"] = AXES

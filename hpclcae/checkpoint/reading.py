@@ -10,7 +10,7 @@ import numpy as np
 from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, MANIFEST, MODEL, SCHEMA, check, find
 from hpclcae.checkpoint.regions import Blocks
-from hpclcae.checkpoint.shard_file import CHUNKS, ahead
+from hpclcae.checkpoint.shard_file import CHUNKS, StoredArrays, ahead
 from hpclcae.checkpoint.state import BlockState, Holding, RunState, views
 from hpclcae.config import Config
 from hpclcae.errors import InputError
@@ -140,31 +140,29 @@ def _chunks(file: h5py.File) -> np.ndarray:
 def _fill(file: h5py.File, path: Path, config: Config, grid: Grid, holdings: Sequence[Holding]) -> None:
     """Read what the holdings are to hold; the next piece is read while one is brought into the kernel's layout."""
     blocks = Blocks(config, grid)
-    for holding, values, filters in ahead(_pieces(file, path, blocks, holdings)):
-        chunk = holding.chunk
-        plan, _ = blocks.plan(chunk.block, chunk.name)
-        for j in range(*chunk.rows):
-            first = (j - chunk.rows[0]) * plan.tile
-            plan.pack_row(filters[first:first + plan.tile], values, j, (chunk.rows, chunk.cols))
+    with StoredArrays(file) as arrays:
+        for holding, values, filters in ahead(_pieces(arrays, path, blocks, holdings)):
+            chunk = holding.chunk
+            plan, _ = blocks.plan(chunk.block, chunk.name)
+            for j in range(*chunk.rows):
+                first = (j - chunk.rows[0]) * plan.tile
+                plan.pack_row(filters[first:first + plan.tile], values, j, (chunk.rows, chunk.cols))
     _count(file, blocks, holdings)
 
 
-def _pieces(file: h5py.File, path: Path, blocks: Blocks, holdings: Sequence[Holding]) \
+def _pieces(arrays: StoredArrays, path: Path, blocks: Blocks, holdings: Sequence[Holding]) \
         -> Iterator[tuple[Holding, np.ndarray, np.ndarray]]:
-    """Every holding's arrays, and the filters by position that belong into them."""
-    arrays = {}
-    for holding in holdings:
-        chunk = holding.chunk
-        plan, _ = blocks.plan(chunk.block, chunk.name)
-        rows, cols = (slice(*span) for span in blocks.positions(chunk))
-        for prefix, values in [("", holding.values), *((f"update/{s}/", a) for s, a in holding.state.items())]:
-            name = prefix + chunk.name
-            if name not in arrays:
-                arrays[name] = file[name]
-            if arrays[name].shape[2:] != (plan.field, plan.field, plan.maps_in, plan.maps):
-                raise InputError(f"{path} has {name} of shape {arrays[name].shape}, which is not that of the "
-                                 "configuration: use the configuration of the checkpoint")
-            yield holding, values, arrays[name][rows, cols]
+    """Every holding's arrays, and the filters by position that belong into them; in the order of the files."""
+    for slot in (None, *(holdings[0].state if holdings else ())):
+        for holding in holdings:
+            chunk = holding.chunk
+            plan, _ = blocks.plan(chunk.block, chunk.name)
+            name = f"update/{slot}/{chunk.name}" if slot else chunk.name
+            shape = arrays[name].shape
+            if shape[2:] != (plan.field, plan.field, plan.maps_in, plan.maps):
+                raise InputError(f"{path} has {name} of shape {shape}, which is not that of the configuration: use the "
+                                 "configuration of the checkpoint")
+            yield holding, holding.state[slot] if slot else holding.values, arrays.read(name, *blocks.positions(chunk))
 
 
 def _count(file: h5py.File, blocks: Blocks, holdings: Sequence[Holding]) -> None:

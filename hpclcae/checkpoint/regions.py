@@ -4,6 +4,7 @@ A chunk is a rectangle of tiles of one block. What an owner holds of a parameter
 after row; so at most three rectangles cover it: the end of a row, whole rows, the beginning of a row. The fewer they
 are, the fewer pieces the global arrays of a checkpoint are made of.
 """
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,11 @@ class Region:
         (top, bottom), (left, right) = self.positions
         plan = self.filter
         return bottom - top, right - left, plan.field, plan.field, plan.maps_in, plan.maps
+
+    @property
+    def numbers(self) -> int:
+        """How many it stores."""
+        return math.prod(self.shape)
 
     def tiles_of(self, buffer: np.ndarray) -> np.ndarray:
         """Its part of the owner's buffer, (tile row, tile col, input, unit)."""

@@ -1,8 +1,10 @@
 """One owner's file: weights by position in rectangles, and what is known of every chunk.
 
-HDF5 makes the file with room for every rectangle; the numbers then go to their places with plain writes. Only one
-thread of a process may be inside the HDF5 library, so it is busy for milliseconds and training can read its images.
+HDF5 makes the file with room for every rectangle; the numbers then go to their places with plain writes, and come back
+with plain reads. Only one thread of a process may be inside the HDF5 library, so it is busy for milliseconds and
+training can read its images.
 """
+import contextlib
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,17 +16,23 @@ from typing import TypeVar
 import h5py
 import numpy as np
 
-from hpclcae.checkpoint.folder import Content, content_of
+from hpclcae.checkpoint.folder import Content, content_of, shard_name
 from hpclcae.checkpoint.regions import Blocks, Region
 from hpclcae.checkpoint.state import Holding
 from hpclcae.errors import InputError
 from hpclcae.files import new_hdf5, replacing
 
-AXES = ["row", "col", "krow", "kcol", "map in", "map"]
 #: One row for every chunk: the rectangle of positions that it covers, and its counts.
 CHUNKS = np.dtype([("parameter", "S64"), ("row", "i4"), ("col", "i4"), ("rows", "i4"), ("cols", "i4"),
                    ("count", "i8"), ("version", "i8")])
+#: One row for every dataset of every shard: the part of an array that it holds, and where in the file it begins.
+PLACES = np.dtype([("array", "S64"), ("shard", "i4"), ("row", "i4"), ("col", "i4"), ("rows", "i4"), ("cols", "i4"),
+                   ("offset", "i8")])
+#: Bytes that one thread hands to the other and that are written at a time: many small writes take twice as long.
+BATCH = 1 << 20
+MOST_PIECES = 1024  # that Linux writes in one call
 Item = TypeVar("Item")
+Span = tuple[int, int]
 
 
 def chunk_table(blocks: Blocks, holdings: Sequence[Holding]) -> np.ndarray:
@@ -82,40 +90,69 @@ def write_shard(path: Path, marks: Mapping[str, object], regions: Sequence[Regio
 
 def _room(file: h5py.File, name: str, region: Region, dtype: np.dtype) -> int:
     """Make a dataset whose numbers are yet to come; the place in the file where they belong."""
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout, links = h5py.h5p.create(h5py.h5p.DATASET_CREATE), h5py.h5p.create(h5py.h5p.LINK_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    data = file.create_dataset(name, region.shape, dtype, dcpl=layout)
-    data.attrs["axes"] = AXES
+    links.set_create_intermediate_group(True)
+    data = h5py.Dataset(h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True),
+                                        h5py.h5s.create_simple(region.shape), layout, links))
     data.attrs["row"], data.attrs["col"] = (span[0] for span in region.positions)
     return data.id.get_offset()
 
 
 def _fill(raw: FileIO, places: Sequence[tuple[int, Region, np.ndarray]], go_on: Callable[[], None]) -> Content:
     """Write the numbers, in the order of the file; size and checksum of the whole file as it should be."""
-    crc = position = 0
+    crc, size = 0, raw.seek(0, os.SEEK_END)
+    ends = [0, *(offset + region.numbers * buffer.itemsize for offset, region, buffer in places)]
+    begins = [*(offset for offset, _, _ in places), size]
+    of_hdf5 = [_read(raw, end, begin - end) for end, begin in zip(ends, begins)]  # what it has written in between
 
-    def between(end: int) -> None:
-        """What HDF5 has written before `end`."""
-        nonlocal crc, position
-        raw.seek(position)
-        while position < end:
-            read = raw.read(end - position)
-            crc, position = zlib.crc32(read, crc), position + len(read)
+    def batches() -> Iterator[tuple[int, list[memoryview]]]:
+        """Filters by position, and where in the file they belong; counted into the checksum."""
+        nonlocal crc
+        for before, (offset, region, buffer) in zip(of_hdf5, places):
+            crc = zlib.crc32(before, crc)
+            for batch in _batches(region.pieces(buffer)):
+                for piece in batch:
+                    crc = zlib.crc32(piece, crc)
+                yield offset, batch
+                offset += sum(map(len, batch))
 
-    size = raw.seek(0, os.SEEK_END)
-    for offset, region, buffer in places:
-        between(offset)
+    for offset, batch in ahead(batches()):
+        go_on()
         raw.seek(offset)
-        for piece in ahead(region.pieces(buffer)):
-            go_on()
-            content = piece.data.cast("B")
-            crc, position = zlib.crc32(content, crc), position + len(content)
-            while content:
-                content = content[raw.write(content):]
-    between(size)
-    return Content(size, crc)
+        _write(raw, batch)
+        if hasattr(os, "posix_fadvise"):  # the system begins to bring it to the disk, so fsync has less to wait for
+            os.posix_fadvise(raw.fileno(), offset, sum(map(len, batch)), os.POSIX_FADV_DONTNEED)
+    return Content(size, zlib.crc32(of_hdf5[-1], crc))
+
+
+def _read(raw: FileIO, start: int, size: int) -> bytes:
+    raw.seek(start)
+    return raw.read(size)
+
+
+def _batches(pieces: Iterator[np.ndarray]) -> Iterator[list[memoryview]]:
+    """The same bytes, in lists of at least BATCH (but for the last) and of no more pieces than one call may write."""
+    batch: list[memoryview] = []
+    for piece in pieces:
+        batch.append(piece.data.cast("B"))
+        if len(batch) == MOST_PIECES or sum(map(len, batch)) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _write(raw: FileIO, batch: list[memoryview]) -> None:
+    """Write all pieces, in one call if the system takes them so."""
+    done = os.writev(raw.fileno(), batch)
+    for piece in batch:
+        rest = piece[min(done, len(piece)):]
+        done -= len(piece) - len(rest)
+        while rest:
+            rest = rest[raw.write(rest):]
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
@@ -125,3 +162,75 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
         while (item := coming.result()) is not None:
             coming = pool.submit(next, items, None)
             yield item
+
+
+class StoredArrays(contextlib.ExitStack):
+    """The arrays of an opened checkpoint, by position; to be closed.
+
+    They are read past HDF5, out of the places in the shards that model.h5 lists (`PLACES`): that takes less time, and
+    other threads can read meanwhile. A checkpoint without the list is read through HDF5.
+
+    Parameters
+    ----------
+    file : h5py.File
+        model.h5, or a single file of schema 1.
+    """
+
+    def __init__(self, file: h5py.File) -> None:
+        super().__init__()
+        self._file, self._folder = file, Path(file.filename).parent
+        self._places = file["places"][...] if "places" in file else None
+        self._arrays: dict[str, tuple[h5py.Dataset, np.ndarray]] = {}
+        self._opened: dict[int, FileIO] = {}
+
+    def __getitem__(self, name: str) -> h5py.Dataset:
+        return self._known(name)[0]
+
+    def read(self, name: str, rows: Span, cols: Span) -> np.ndarray:
+        """The filters (row, col, krow, kcol, map in, map) of the rows and columns first .. last - 1 of positions.
+
+        Raises
+        ------
+        InputError
+            A shard does not have all that it should.
+        OSError
+            A shard cannot be read.
+        """
+        data, places = self._known(name)
+        if self._places is None:
+            return data[slice(*rows), slice(*cols)]
+        filters = np.empty((rows[1] - rows[0], cols[1] - cols[0], *data.shape[2:]), data.dtype)
+        missing = filters.shape[0] * filters.shape[1]
+        for place in places:
+            top, bottom = max(rows[0], place["row"]), min(rows[1], place["row"] + place["rows"])
+            left, right = max(cols[0], place["col"]), min(cols[1], place["col"] + place["cols"])
+            if top < bottom and left < right:
+                self._read(place, top, left, filters[top - rows[0]:bottom - rows[0], left - cols[0]:right - cols[0]])
+                missing -= (bottom - top) * (right - left)
+        if missing:
+            raise InputError(f"{self._file.filename} does not say where all of {name} lies: use an older checkpoint")
+        return filters
+
+    def _known(self, name: str) -> tuple[h5py.Dataset, np.ndarray]:
+        """An array, and where its parts lie."""
+        if name not in self._arrays:
+            places = self._places if self._places is not None else np.empty(0, PLACES)
+            self._arrays[name] = self._file[name], places[places["array"] == name.encode()]
+        return self._arrays[name]
+
+    def _read(self, place: np.void, top: int, left: int, filters: np.ndarray) -> None:
+        """Read the positions from (top, left) on out of one place: at once if it has no other columns."""
+        number = int(place["shard"])
+        if number not in self._opened:
+            self._opened[number] = self.enter_context(FileIO(self._folder / shard_name(number)))
+        raw, columns, size = self._opened[number], int(place["cols"]), filters[0, 0].nbytes
+        runs = [filters] if filters.flags.c_contiguous and filters.shape[1] == columns else list(filters)
+        for row, run in enumerate(runs, int(top - place["row"])):
+            raw.seek(int(place["offset"]) + (row * columns + int(left - place["col"])) * size)
+            rest = run.data.cast("B")
+            while rest:
+                count = raw.readinto(rest)
+                if not count:
+                    raise InputError(f"{self._folder / shard_name(number)} ends too early: bring back a whole copy, or "
+                                     "use an older checkpoint")
+                rest = rest[count:]

@@ -17,8 +17,10 @@ from hpclcae.errors import InputError
 from hpclcae.files import replacing
 from hpclcae.partition import Grid
 
-PATIENCE = 600.0  # seconds that a file of another rank may take to appear
+PATIENCE = 600.0  # seconds that a shard of another rank may take to appear
+LATE = 100.0      # seconds that a name may appear later on another node; network file systems ask anew within 60
 POLL = 0.02       # seconds between looks
+GONE = "removed or moved while the job ran: bring it back and go on with --resume, or start again with another --out"
 
 
 class ShardWriter(Background):
@@ -40,6 +42,7 @@ class ShardWriter(Background):
         super().__init__(f"shard {number}")
         self._buffers: dict[str, np.ndarray] = {}
         self._step = -1
+        self._run_id = ""
 
     def start(self, step: int, holdings: Sequence[Holding]) -> None:
         """Copy what the owner holds, and begin to write it as its shard of the checkpoint of `step`.
@@ -63,8 +66,8 @@ class ShardWriter(Background):
         def work() -> None:
             path = step_folder(self.run, step) / shard_name(self.number)
             with one_line(self.run, step, path):
-                marks = {"kind": KIND, "schema": SCHEMA, "run": run_id(self.run, self), "step": step,
-                         "shard": self.number}
+                self._run_id = self._run_id or run_id(self.run, self)
+                marks = {"kind": KIND, "schema": SCHEMA, "run": self._run_id, "step": step, "shard": self.number}
                 path.parent.mkdir(exist_ok=True)
                 write_note(path, write_shard(path, marks, regions, self._buffers, chunks, self.go_on))
         self.begin(work)
@@ -97,7 +100,10 @@ def one_line(run: Path, step: int, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         older = [path.name for path in saved(run / "checkpoints")[-1:]]
-        left = f"{older[0]} is complete, and --resume goes on from it" if older else "there is no older one"
+        if not (run / "checkpoints").is_dir():
+            left = f"the run folder was {GONE}"
+        else:
+            left = f"{older[0]} is complete, and --resume goes on from it" if older else "there is no older one"
         raise InputError(f"the checkpoint of step {step} cannot be written: {error.filename or path}: "
                          f"{error.strerror or error}; {left}") from error
 
@@ -125,10 +131,10 @@ def run_id(run: Path, thread: Background) -> str:
         It does not appear.
     """
     path, began = run / "checkpoints" / RUN_ID, monotonic()
-    while monotonic() < began + PATIENCE:
+    while monotonic() < began + LATE:
         if path.exists() and (text := path.read_text().strip()):
             return text
         thread.go_on()
         sleep(POLL)
-    raise InputError(f"{path} did not appear in {PATIENCE:.0f} s: the ranks do not see the same run folder; put it on "
-                     "a file system that all nodes share")
+    raise InputError(f"{path} did not appear in {LATE:.0f} s: it was removed, or the ranks do not see the same run "
+                     "folder; put it on a file system that all nodes share")

@@ -1,5 +1,7 @@
 """kill -9 at random moments, also in the middle of a checkpoint: a restart finds one that verifies, and goes on.
 
+The same when the run folder becomes read-only, or is moved away, while the job runs.
+
 The seeds are fixed. HPCLCAE_KILLS=50 kills whole training jobs that often instead of a few times.
 """
 import os
@@ -23,12 +25,11 @@ KILLS = int(os.environ.get("HPCLCAE_KILLS", "5"))
 #: Children write checkpoints in a loop and are killed: half of them by themselves, at the nth thing that they do to the
 #: disk, half after a while. The parent then looks at what is left.
 WRITE_AND_KILL = """
-import io, os, signal, sys, time
+import os, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from hpclcae import checkpoint, config as configuration
-from hpclcae.checkpoint import shard_file
 from tests.support.saving import save
 from tests.unit.test_checkpoint import made
 
@@ -46,15 +47,10 @@ def counted(function, limit):
         return function(*arguments, **named)
     return call
 
-class Raw(io.FileIO):
-    pass
-
 def child(step, limit):
     if limit:
-        for name in ("fsync", "replace", "unlink", "mkdir", "rmdir", "open"):
+        for name in ("fsync", "replace", "unlink", "mkdir", "rmdir", "open", "writev"):
             setattr(os, name, counted(getattr(os, name), limit))
-        Raw.write = counted(io.FileIO.write, limit)
-        shard_file.FileIO = Raw
     while True:
         step += 1
         np.multiply(first, np.float32(step), out=state.parameters.vector)
@@ -153,15 +149,19 @@ def kill_after(words, out, seconds):
     return not ended
 
 
-@pytest.mark.parametrize("changes, ranks", [([], 0), ([], 2), (SERVERS, 4)],
-                         ids=["one process", "two blocks", "servers"])
+JOBS = pytest.mark.parametrize("changes, ranks", [([], 0), ([], 2), (SERVERS, 4)],
+                               ids=["one process", "two blocks", "servers"])
+ENDLESS = ["train.steps=1000000", "update.schedule=constant"]
+
+
+@JOBS
 def test_a_job_that_is_killed_again_and_again_comes_to_its_end(tiny_dataset, tmp_path, changes, ranks):
     if ranks and MPIEXEC is None:
         pytest.skip("no mpiexec here: pip install 'hpclcae[mpich]' brings one")
     generator = np.random.default_rng(20120629)
     out = tmp_path / "killed"
     changes = ["train.checkpoint_every=1", "train.log_every=1", *changes]
-    endless = command(tiny_dataset, out, ["train.steps=1000000", "update.schedule=constant", *changes], ranks)
+    endless = command(tiny_dataset, out, [*ENDLESS, *changes], ranks)
     for _ in range(KILLS):
         assert kill_after(endless, out, float(generator.uniform(0, 0.3)))
         for folder in checkpoint.saved(out / "checkpoints"):
@@ -180,3 +180,79 @@ def test_a_job_that_is_killed_again_and_again_comes_to_its_end(tiny_dataset, tmp
     whole = run_limited(command(tiny_dataset, tmp_path / "whole", last, ranks), 120)
     assert whole.returncode == 0, whole.stderr
     assert_same(*(datasets(checkpoint.find(folder)) for folder in (out, tmp_path / "whole")))
+
+
+# ---- a run folder that goes away under a job ---------------------------------------------------------------
+
+#: $1: run folder, whose checkpoints lie on a disk of their own; $2: where they are copied to; then the job.
+BECOMES_READ_ONLY = """
+set -e
+run=$1 kept=$2
+shift 2
+mkdir -p "$run/checkpoints"
+mount -t tmpfs tmpfs "$run/checkpoints"
+"$@" &
+until [ -n "$(find "$run/checkpoints" -name manifest.json)" ]; do kill -0 $!; sleep 0.02; done
+until mount -o remount,ro "$run/checkpoints" 2>&-; do kill -0 $!; sleep 0.005; done    # busy while a file is written
+status=0
+wait $! || status=$?
+cp -r "$run/checkpoints" "$kept"
+exit $status
+"""
+
+
+def assert_goes_on(dataset, out, changes, ranks):
+    """All checkpoints are whole, and the job comes to its end from the newest."""
+    for folder in checkpoint.saved(out / "checkpoints"):
+        checkpoint.verify(folder)
+    steps = max(checkpoint.load_state(checkpoint.find(out)).cursors) + 3
+    job = run_limited(command(dataset, out, ["update.schedule=constant", f"train.steps={steps}", *changes], ranks), 120)
+    assert job.returncode == 0, job.stderr
+    assert checkpoint.step_of(checkpoint.find(out)) == steps
+
+
+@JOBS
+def test_a_run_folder_that_becomes_read_only_ends_the_job_and_loses_nothing(tiny_dataset, tmp_path, changes, ranks):
+    if ranks and MPIEXEC is None:
+        pytest.skip("no mpiexec here: pip install 'hpclcae[mpich]' brings one")
+    own_mounts = ["unshare", "--map-root-user", "--mount"]
+    try:
+        subprocess.run([*own_mounts, "mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True, check=True,
+                       timeout=60)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no mount namespaces here, so no disk to make read-only")
+    out, kept, changes = tmp_path / "run", tmp_path / "kept", ["train.checkpoint_every=3", *changes]
+    kept.mkdir()
+    job = run_limited([*own_mounts, "sh", "-c", BECOMES_READ_ONLY, "sh", out, kept,
+                       *command(tiny_dataset, out, [*ENDLESS, *changes], ranks)], 120)
+    assert job.returncode == 1, job.stderr
+    newest = checkpoint.find(kept).name
+    said = re.compile(rf"the checkpoint of step \d+ cannot be written: {out}/checkpoints/\S+: Read-only file system; "
+                      f"{newest} is complete, and --resume goes on from it")
+    assert any(said.search(line) for line in job.stderr.splitlines()), job.stderr
+    assert "Traceback" not in job.stderr
+    assert_goes_on(tiny_dataset, kept, changes, ranks)
+
+
+@JOBS
+def test_a_run_folder_that_is_moved_away_ends_the_job_and_loses_nothing(tiny_dataset, tmp_path, changes, ranks):
+    if ranks and MPIEXEC is None:
+        pytest.skip("no mpiexec here: pip install 'hpclcae[mpich]' brings one")
+    out, moved, changes = tmp_path / "run", tmp_path / "moved", ["train.checkpoint_every=3", *changes]
+    with subprocess.Popen(command(tiny_dataset, out, [*ENDLESS, *changes], ranks), stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, start_new_session=True) as job:
+        try:
+            deadline = time.monotonic() + 60
+            while not checkpoint.saved(out / "checkpoints"):
+                assert job.poll() is None and time.monotonic() < deadline, "the job writes no checkpoint"
+                time.sleep(0.01)
+            out.rename(moved)
+            _, errors = job.communicate(timeout=60)
+        finally:
+            for pid in descendants(job.pid) if job.poll() is None else ():
+                os.kill(pid, signal.SIGKILL)
+    assert job.returncode == 1, errors
+    lines = [line for line in errors.splitlines() if str(out) in line]
+    assert lines and all("moved while the job ran" in line or "No such file" in line for line in lines), errors
+    assert "Traceback" not in errors
+    assert_goes_on(tiny_dataset, moved, changes, ranks)

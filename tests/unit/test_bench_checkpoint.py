@@ -27,6 +27,14 @@ def test_rows_and_table(tmp_path, capsys, shards, steps):
     assert list(disk.iterdir()) == []
 
 
+def test_the_stall_alone(tmp_path, capsys):
+    assert main(["bench", "checkpoint", str(RUN / "tiny.toml"), "--folder", str(tmp_path), "--steps", "2",
+                 "--repeat", "1", "--stall-only"]) == 0
+    printed = capsys.readouterr().out
+    assert "training lost by one checkpoint" in printed and "plain" not in printed
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_none_is_named(tmp_path, capsys):
     assert main(["bench", "checkpoint", str(RUN / "tiny.toml"), "--folder", str(tmp_path / "none")]) == 1
     assert "none is not a folder: make it, or name another one" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint, config as configuration, preprocess
-from hpclcae.checkpoint import BlockState
+from hpclcae.checkpoint import BlockState, folder as folders
 from hpclcae.checkpoint.regions import Blocks, rectangles
 from hpclcae.errors import InputError
 from hpclcae.exchange import Alone
@@ -56,7 +56,7 @@ def datasets(path):
     found = {}
     with h5py.File(path / "model.h5" if path.is_dir() else path) as file:
         file.visititems(lambda name, item: found.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None)
-    return {name: array for name, array in found.items() if name not in ("chunks", "metrics")}
+    return {name: array for name, array in found.items() if name not in ("chunks", "places", "metrics")}
 
 
 def assert_same(one, other):
@@ -226,6 +226,54 @@ def test_plain_h5py_finds_what_the_package_documents(saved):
     assert {"hpclcae", "numpy", "h5py", "python"} <= json.loads(attributes["versions"]).keys()
     for name in attributes:
         assert name in checkpoint.__doc__, f"attribute {name} is not documented"
+
+
+def test_the_list_of_places_finds_every_number_without_hdf5(saved):
+    folder, state = saved
+    with h5py.File(folder / "model.h5") as file:
+        arrays = {name: file[name][...] for name in file["places"]["array"].astype(str)}
+        places = file["places"][...]
+    assert arrays.keys() == datasets(folder).keys() - {"preprocess/kernel", "preprocess/eigenvalues", "cursors"}
+    found = {name: np.full_like(array, np.nan) for name, array in arrays.items()}
+    for place in places:
+        array = found[place["array"].decode()]
+        rows, cols = (slice(place[n], place[n] + place[f"{n}s"]) for n in ("row", "col"))
+        part = array[rows, cols]
+        part[...] = np.fromfile(folder / f"shard-{place['shard']:04d}.h5", array.dtype, part.size,
+                                offset=place["offset"]).reshape(part.shape)
+    assert_same(found, arrays)
+
+
+def change_places(folder, change):
+    """Write model.h5 with another list of places (None: without it), and a manifest that fits."""
+    with h5py.File(folder / "model.h5", "a") as file:
+        places = change(file["places"][...])
+        del file["places"]
+        if places is not None:
+            file["places"] = places
+    manifest = folders.read_manifest(folder)
+    files = manifest.files | {"model.h5": folders.content_of(folder / "model.h5")}
+    folders.write_manifest(folder, replace(manifest, files=files))
+
+
+def test_a_checkpoint_without_the_list_of_places_is_read_through_hdf5(saved):
+    folder, state = saved
+    change_places(folder, lambda places: None)
+    loaded, _ = checkpoint.load(folder)
+    assert_same({"all": loaded.parameters.vector, **{s: v.vector for s, v in loaded.update_state.items()}},
+                {"all": state.parameters.vector, **{s: v.vector for s, v in state.update_state.items()}})
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda places: places[1:], "does not say where all of stage1/.* lies: use an older checkpoint"),
+    (lambda places: np.array([(*tuple(place)[:-1], 1 << 30) for place in places], places.dtype),
+     r"shard-0000.h5 ends too early: bring back a whole copy"),
+])
+def test_a_list_of_places_that_cannot_be_is_refused(saved, change, said):
+    folder, _ = saved
+    change_places(folder, change)
+    with pytest.raises(InputError, match=said):
+        checkpoint.load(folder)
 
 
 def test_the_revision_is_read_from_gits_files(tmp_path):

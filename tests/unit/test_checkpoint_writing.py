@@ -274,10 +274,24 @@ def test_owners_that_do_not_hold_everything_are_refused(run):
 
 def test_ranks_that_do_not_see_the_run_folder_are_told(run, monkeypatch):
     (run.folder / "checkpoints/run-id").unlink()
-    monkeypatch.setattr(writers, "PATIENCE", 0.0)
+    monkeypatch.setattr(writers, "LATE", 0.0)
     run.writers[0].start(20, run.holdings[0])
-    with pytest.raises(InputError, match="run-id did not appear in 0 s: the ranks do not see the same run folder"):
+    with pytest.raises(InputError, match="run-id did not appear in 0 s: it was removed, or the ranks do not see"):
         run.writers[0].wait()
+
+
+def test_a_folder_that_is_gone_is_told_at_once_by_every_part(run):
+    """Not after the time that a name may appear late; what was committed before is where it was moved to."""
+    run.start()
+    run.wait()
+    run.folder.rename(run.folder.with_name("moved"))
+    with pytest.raises(InputError, match="run/checkpoints was removed or moved while the job ran: bring it back"):
+        run.committer.check()
+    run.writers[0].start(40, run.holdings[0])
+    with pytest.raises(InputError, match="step 40 cannot be written: .*/step-00000040: No such file or directory; the "
+                       "run folder was removed or moved while the job ran"):
+        run.writers[0].wait()
+    checkpoint.verify(checkpoint.find(run.folder.with_name("moved")))
 
 
 def test_closing_gives_up_what_is_not_finished_and_leaves_no_part(run, gate):
