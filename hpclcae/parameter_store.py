@@ -13,11 +13,11 @@ Who waits (`parallel.consistency`):
 * synchronous: an update is the mean of the gradients of all replicas, added in their order, so its bits do not depend
   on who came first. With b backup replicas it is the mean of the first R - b to arrive; a gradient whose base is no
   longer the chunk's version comes too late and is dropped (Chen et al. 2016). A replica that is behind leaves out the
-  steps that the others have made; near the end too few may be left for a last round, so there can be fewer rounds than
-  steps.
+  steps that the others have made. When those whose gradients a round still lacks have all ended, the round is settled:
+  it is the mean of the gradients that are there. So every gradient is applied once, or counted as dropped.
 """
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -29,18 +29,19 @@ from hpclcae.update_rules import SLOTS, Rule
 
 STALENESS_BINS = 65  # 0, 1, ... 63, and more
 #: What an event log tells: a replica fetched or pushed chunk `chunk` of the server, of block `block`, in its step
-#: `clock`; `version` is what it got, or what the push made; -1: the push was dropped. Or it stood before step `clock`
-#: (block, chunk and version are -1).
+#: `clock`; `version` is what it got, or what the push makes (synchronous: helps to make); -1: the push was dropped. Or
+#: it stood before step `clock` (block, chunk and version are -1). Or the round of a chunk was settled and made
+#: `version` (replica and clock are -1).
 EVENT = np.dtype([("kind", "i1"), ("replica", "i4"), ("block", "i4"), ("chunk", "i4"), ("clock", "i8"),
                   ("version", "i8")])
-FETCHED, PUSHED, STOOD = range(3)  # kinds of events
+FETCHED, PUSHED, STOOD, SETTLED = range(4)  # kinds of events
 
 
 @dataclass
 class Counters:
     """What a server has done."""
-    pushes: int = 0
-    dropped: int = 0
+    pushes: int = 0        # updates: synchronous ones are of several gradients
+    dropped: int = 0       # gradients
     fetches: int = 0       # chunks that were sent
     unchanged: int = 0     # chunks that a replica had already
     staleness: np.ndarray = field(default_factory=lambda: np.zeros(STALENESS_BINS, np.int64))
@@ -97,6 +98,8 @@ class Store:
         self._credit: dict[int, int] = {}  # pushes that a replica need not make, as it joined later
         #: Synchronous: clock, progress and gradient of the replicas whose gradients are there, in this round.
         self._waiting: list[dict[int, tuple[int, float, np.ndarray]]] = [{} for _ in chunks]
+        self._ended: set[tuple[int, int]] = set()     # workers (replica, block) that make no more steps
+        self._standing: set[tuple[int, int]] = set()  # workers that make none until the checkpoint has been taken
         self._seen: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
 
     def _pieces(self, memory: np.ndarray) -> list[np.ndarray]:
@@ -156,21 +159,38 @@ class Store:
             self.counters.dropped += 1
             self._note(PUSHED, replica, clock, index, np.array([-1]))
             return
+        self._note(PUSHED, replica, clock, index, self.versions[index:index + 1] + 1)
         waiting = self._waiting[index]
         waiting[replica] = clock, progress, gradient.copy()
         alone = clock < parallel.warm_start
-        if len(waiting) < (1 if alone else parallel.replicas - parallel.backup):
-            return
-        clocks, progresses, gradients = zip(*(waiting[number] for number in sorted(waiting)))
-        for number, its_clock in zip(sorted(waiting), clocks):
-            self._note(PUSHED, number, its_clock, index, self.versions[index:index + 1] + 1)
+        if len(waiting) >= (1 if alone else parallel.replicas - parallel.backup):
+            self._finish_round(index)
+
+    def _finish_round(self, index: int) -> None:
+        """Apply the mean of the gradients that are there."""
+        waiting = self._waiting[index]
+        replicas = sorted(waiting)
+        clocks, progresses, gradients = zip(*(waiting[number] for number in replicas))
         waiting.clear()
         total = gradients[0]
         for other in gradients[1:]:
             total += other
         if len(gradients) > 1:
             total /= len(gradients)
-        self._apply(index, replica, min(clocks), base, max(progresses), total)
+        self._apply(index, replicas[0], min(clocks), int(self.versions[index]), max(progresses), total)
+
+    def settle(self, index: int) -> None:
+        """Finish the round of a chunk without the gradients that it lacks."""
+        if self._waiting[index]:
+            self._note(SETTLED, -1, -1, index, self.versions[index:index + 1] + 1)
+            self._finish_round(index)
+
+    def _settle_without(self, away: set[tuple[int, int]], indices: Iterable[int]) -> None:
+        """Settle the rounds that lack only gradients of workers that are away."""
+        for index in indices:
+            block, waiting = self.chunks[index].block, self._waiting[index]
+            if all(replica in waiting or (replica, block) in away for replica in range(self.config.parallel.replicas)):
+                self.settle(index)
 
     def _compensate(self, index: int, replica: int, base: int, gradient: np.ndarray) -> None:
         """g + lambda g g (w - w then): a first-order guess of the gradient at today's parameters (DC-ASGD)."""
@@ -185,7 +205,7 @@ class Store:
     # ---- fetches -------------------------------------------------------------------------------------
 
     def may_fetch(self, replica: int, pushes: int, first: int, wanted: np.ndarray) -> bool:
-        """Whether a replica gets its chunks now, or has to wait.
+        """Whether a replica gets its chunks now, or has to wait; settles rounds that it would wait for in vain.
 
         Parameters
         ----------
@@ -204,10 +224,12 @@ class Store:
         parallel = self.config.parallel
         if self.missing:
             return False
+        # Who stands pushes nothing: nobody who has still to come to stand may wait for it.
         if parallel.consistency == "bounded":
-            return pushes - min(self._clocks.values(), default=pushes) <= parallel.staleness
-        too_few = parallel.backup and len(self._clocks) < parallel.replicas - parallel.backup  # for another round
-        return bool(too_few or (self.versions[first:first + len(wanted)] >= wanted).all())
+            return bool(self._standing) or pushes - min(self._clocks.values(), default=pushes) <= parallel.staleness
+        now = self.versions[first:first + len(wanted)]
+        self._settle_without(self._ended | self._standing, first + np.flatnonzero(now < wanted))
+        return bool((now >= wanted).all())
 
     def changed(self, replica: int, clock: int, first: int, have: np.ndarray) -> np.ndarray:
         """Which of the chunks first, first + 1, ... a replica has another version of (a mask); notes the fetch."""
@@ -224,14 +246,23 @@ class Store:
                     seen[:] = [*seen[-1:], (int(self.versions[index]), self.values[index].copy())]
         return mask
 
-    def stand(self, replica: int, clock: int) -> None:
-        """The replica stands before step `clock`, and fetches anew when it goes on."""
+    def stand(self, replica: int, block: int, clock: int) -> None:
+        """A worker stands before step `clock`, and fetches anew when it goes on."""
+        self._standing.add((replica, block))
         if self.log is not None:
             self.log(np.array([(STOOD, replica, -1, -1, clock, -1)], EVENT))
 
-    def close(self, replica: int) -> None:
-        """The replica has ended: nobody waits for it any more."""
+    def all_stand(self) -> None:
+        """Everybody stands, and goes on when a checkpoint has been taken; it is to hold what backups wait with."""
+        if self.config.parallel.backup:
+            self._settle_without(self._ended | self._standing, range(len(self.chunks)))
+        self._standing.clear()
+
+    def close(self, replica: int, block: int) -> None:
+        """A worker makes no more steps: nobody waits for it any more."""
         self._clocks.pop(replica, None)
+        self._ended.add((replica, block))
+        self._settle_without(self._ended, [i for i, chunk in enumerate(self.chunks) if chunk.block == block])
 
     def shaped(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Parameters of a chunk and the update rule's memory of it, as (tile row, tile col, input, unit)."""
@@ -243,9 +274,3 @@ class Store:
         if self.log is not None:
             self.log(np.array([(kind, replica, self.chunks[index].block, index, clock, version)
                                for index, version in enumerate(versions.tolist(), first)], EVENT))
-
-
-def runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Where a mask is true, as (first, end) of its runs: contiguous chunks travel as one message."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))

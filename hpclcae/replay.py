@@ -28,7 +28,7 @@ from hpclcae.exchange import Messenger
 from hpclcae.minibatch import MinibatchStream
 from hpclcae.network import Network, trained_stage
 from hpclcae.parallel.inprocess import run_blocks
-from hpclcae.parameter_store import FETCHED, PUSHED, STOOD
+from hpclcae.parameter_store import FETCHED, PUSHED, SETTLED, STOOD
 from hpclcae.partition import Grid
 from hpclcae.progress import progress
 from hpclcae.replayed_updates import Tape, TapeLine, describe, events_of_chunks
@@ -91,6 +91,8 @@ class Plan:
     ----------
     steps : list of list of int
         The steps that each replica began.
+    left_out : set of (int, int)
+        Replica and step for which it only fetched: backup replicas leave out what the others have made.
     stands : set of (int, int)
         Replica and step before which it stood.
 
@@ -102,6 +104,7 @@ class Plan:
 
     def __init__(self, logs: Sequence[np.ndarray], config: Config) -> None:
         parallel, events = config.parallel, np.concatenate(logs)
+        events = events[events["kind"] != SETTLED]  # a server's own doing
         if events.size and not (0 <= events["replica"].min() <= events["replica"].max() < parallel.replicas
                                 and set(np.unique(events["kind"])) <= {FETCHED, PUSHED, STOOD}):
             raise InputError("the log is damaged: it names replicas that there were not, or events of another version")
@@ -112,8 +115,14 @@ class Plan:
                   for replica in range(parallel.replicas)]
         self.steps = [c.tolist() if parallel.backup or not c.size else list(range(int(c[0]), int(c[-1]) + 1))
                       for c in clocks]
-        stood = events[events["kind"] == STOOD]
-        self.stands = set(zip(stood["replica"].tolist(), stood["clock"].tolist()))
+        self.stands = _told(events, STOOD)
+        self.left_out = _told(events, FETCHED) - _told(events, PUSHED) if parallel.backup else set()
+
+
+def _told(events: np.ndarray, kind: int) -> set[tuple[int, int]]:
+    """Replica and step of all events of a kind."""
+    found = events[events["kind"] == kind]
+    return set(zip(found["replica"].tolist(), found["clock"].tolist()))
 
 
 def replay(config: Config, events: Sequence[np.ndarray], start: Path | None, goal: Path | None) -> list[Tape]:
@@ -169,7 +178,7 @@ def replay_block(network: Network, tape: Tape, plan: Plan, images: Callable[[int
     replicas = [_Replica(network, tape, number) for number in range(config.parallel.replicas)]
     turns = _turns(replicas, tape, plan, messenger)
     if messenger.rank == 0:
-        turns = progress(turns, "replaying", sum(map(len, plan.steps)), "steps")
+        turns = progress(turns, "replaying", sum(map(len, plan.steps)) - len(plan.left_out), "steps")
     for number, step in turns:
         replicas[number].step(step, images(number, step))
 
@@ -240,7 +249,9 @@ def _turns(replicas: Sequence[_Replica], tape: Tape, plan: Plan, messenger: Mess
         if not able:
             return
         _, number = min(able)
-        yield number, todo[number].popleft()
+        step = todo[number].popleft()
+        if (number, step) not in plan.left_out:
+            yield number, step
 
 
 # ---- what there is to say ------------------------------------------------------------------------------------------
@@ -249,7 +260,8 @@ def _summary(tapes: Sequence[Tape], plan: Plan, seconds: float) -> str:
     """Who did what, and whose gradients came late."""
     rows: list[tuple[object, ...]] = []
     means = []
-    for replica, steps in enumerate(plan.steps):
+    for replica, begun in enumerate(plan.steps):
+        steps = [step for step in begun if (replica, step) not in plan.left_out]
         tallies = [tape.tallies[replica] for tape in tapes]
         pushes, dropped = sum(t.pushes for t in tallies), sum(t.dropped for t in tallies)
         means.append(sum(t.staleness for t in tallies) / max(1, pushes - dropped))

@@ -13,7 +13,7 @@ import numpy as np
 from hpclcae.checkpoint import Holding
 from hpclcae.config import Config
 from hpclcae.errors import InputError
-from hpclcae.parameter_store import EVENT, FETCHED, Store
+from hpclcae.parameter_store import EVENT, FETCHED, SETTLED, Store
 from hpclcae.shards import Chunk, Shards
 
 
@@ -74,8 +74,7 @@ class Tape:
     def __init__(self, chunks: Sequence[Chunk], config: Config, events: list[np.ndarray], start: Sequence[Holding],
                  goal: Sequence[Holding] = ()) -> None:
         self.chunks, self.events, self.goal = chunks, events, goal
-        self.done = [0] * len(chunks)   # events that have happened to each chunk
-        self._told = [0] * len(chunks)  # events that the store has told of: all pushes of a round at once
+        self.done = [0] * len(chunks)  # events that have happened to each chunk
         self._asked: dict[tuple[int, int], TapeLine] = {}
         self._pushes: dict[tuple[int, int], deque[_Push]] = defaultdict(deque)
         self.tallies = [Tally() for _ in range(config.parallel.replicas)]
@@ -114,6 +113,9 @@ class Tape:
                 if who not in self._asked:
                     return
                 self._asked.pop(who).deliver(index)
+            elif event["kind"] == SETTLED:
+                self.store.settle(index)
+                self._compare_with_goal(index)
             else:
                 if not self._pushes[who]:
                     return
@@ -141,12 +143,11 @@ class Tape:
     def _compare_with_log(self, events: np.ndarray) -> None:
         """What the store did is what the log says: otherwise the log is not that of this run."""
         index = int(events[0]["chunk"])
-        number = self._told[index]
+        number = self.done[index]
         logged = self.events[index][number:number + 1]
         if not np.array_equal(logged, events):
             raise InputError(f"the log does not fit: event {number} of {describe(self.chunks[index])} is "
                              f"{_fields(logged)}, the replay comes to {_fields(events)}")
-        self._told[index] += 1
 
     def _compare_with_goal(self, index: int) -> None:
         if not self.goal or self.store.versions[index] != self.goal[index].version:

@@ -212,7 +212,7 @@ class InProcess:
 
     def __init__(self, office: threading.Condition, stores: Sequence[Store], shards: Shards, replica: int,
                  block: int) -> None:
-        self._office, self._stores, self._replica = office, stores, replica
+        self._office, self._stores, self._replica, self._block = office, stores, replica, block
         self._chunks, self._spans = shards.chunks[block], shards.spans(block)
         dtype = stores[0].dtype
         self.buffers = [np.empty(chunk.size, dtype) for chunk in self._chunks]
@@ -271,5 +271,5 @@ class InProcess:
         """See Line."""
         with self._office:
             for store in self._stores:
-                store.close(self._replica)
+                store.close(self._replica, self._block)
             self._office.notify_all()

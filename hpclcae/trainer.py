@@ -73,6 +73,9 @@ class Trainer:
         self._first_objective: dict[int, float] = {}
         self._prepared: np.ndarray | None = None    # images of the last step
         self._holds, self._told_end = config.parallel.warm_start > 0, False
+        #: Whether all replicas make the same steps: then each knows by itself after which to stand.
+        self._lockstep = (place is not None and config.parallel.consistency == "synchronous"
+                          and not config.parallel.backup and not config.parallel.warm_start)
         self.state = self._load(start) if start else self._start()
         self.step_number, self.seconds = self._cursor(), self.state.seconds
         self._saved = self.step_number if start else 0  # step of the last checkpoint
@@ -240,15 +243,17 @@ class Trainer:
     def _after_step(self, asked: Requests, at_the_end: bool) -> bool:
         """Take a checkpoint if one is due or asked for; returns whether training is over."""
         end, now = self.network.notes >= _END_NOTE, 0 < self.network.notes % _END_NOTE
-        due = self.role.replica == 0 and self.step_number % self.config.train.checkpoint_every == 0
+        due = self.step_number % self.config.train.checkpoint_every == 0
         self._let_go()
         if at_the_end or end:  # the last checkpoint is `_finish`'s
             if end and not at_the_end:
                 self._tell(END)
             return True
-        if due or now:
+        if now or due and self.role.replica == 0 and not self._lockstep:
             asked.checkpoint = False
             self._tell(CHECKPOINT)
+            self.save()
+        if due and self._lockstep:
             self.save()
         return False
 

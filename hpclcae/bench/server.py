@@ -3,7 +3,8 @@
 It starts ``mpiexec -n 4 hpclcae bench server`` and measures, each against the other within the same rounds:
 
 * lines: pushing and fetching all parameters of a network, by one-sided sums and by messages; against the same chunks
-  with MPI's accumulate calls alone (no versions, no lock), and against copying them in memory.
+  with MPI's calls alone (accumulates without versions or a lock; messages that go where they belong, and nobody
+  applies), and against copying them in memory.
 * step: a training step that fetches and pushes every time, against one that updates its own parameters; and the share
   of a core that the server takes meanwhile, and while nothing happens.
 * slow: of three replicas one is slowed down five times; the rate of the two others, against that with all three
@@ -31,7 +32,9 @@ from hpclcae.bench.scaling import find_mpiexec, run_job
 from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.network import Network, trained_stage
+from hpclcae.partition import Grid
 from hpclcae.served_updates import ServedUpdates
+from hpclcae.shards import Shards
 from hpclcae.topology import launched
 from hpclcae.update_rules import UpdateRule
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
 PARTS = ("lines", "step", "slow")
 RANKS = 4  # a server and three replicas
+RAW = ("raw push", "raw fetch", "")
 SUMS = ['update.rule="sgd"', "update.staleness_scaled=false", "update.delay_compensation=0.0"]
 ALONE, SERVED = "without servers", "with a server"
 
@@ -99,9 +103,11 @@ def _on_a_rank(args: argparse.Namespace, world: "MpiMessenger") -> None:
     if report:
         print(f"{report.heading()}\n\n{case}", flush=True)
     pair = world.split(world.rank < 2)  # a server and a worker; the others sleep
+    if "lines" in args.parts and world.rank == 2:
+        _RawMessages(world, load("parallel.elastic=0.1", *SUMS)).answer()
     if world.rank < 2:
         if "lines" in args.parts:
-            _lines(args, pair, load, case, report)
+            _lines(args, pair, world, load, case, report)
         if "step" in args.parts:
             _step(args, pair, load, case, report)
     world.allreduce_sum(0)
@@ -134,20 +140,20 @@ def _fetch(place: "Place", into: np.ndarray, pushes: int = 0, *, have: bool = Fa
 
 # ---- lines -----------------------------------------------------------------------------------------------------
 
-def _lines(args: argparse.Namespace, pair: "MpiMessenger", load: Callable[..., Config], case: str,
-           report: Report | None) -> None:
+def _lines(args: argparse.Namespace, pair: "MpiMessenger", world: "MpiMessenger", load: Callable[..., Config],
+           case: str, report: Report | None) -> None:
     """Push and fetch everything."""
     rows: list[tuple[str, str, float, float | None, float]] = []
     for transport in ("rma", "messages"):
         # With elastic averaging the server adds what it gets and nothing else.
         config = load("parallel.elastic=0.1", f'parallel.transport="{transport}"', *SUMS)
-        [found] = _job(pair, config, lambda place: _measure_lines(place, args.repeat))
+        messages = _RawMessages(world, config) if transport == "messages" and pair.rank == 0 else None
+        [found] = _job(pair, config, lambda place: _measure_lines(place, messages, args.repeat))
         times, size = found["times"], found["bytes"]
-        for what in ("push", "fetch"):
-            raw = ratio(times[f"raw {what}"], times[what]) if transport == "rma" else None
+        for what in ("push", "raw push", "fetch", "raw fetch", "copy"):
+            raw = ratio(times[f"raw {what}"], times[what]) if what in ("push", "fetch") else None
             rows.append((transport, what, size / statistics.median(times[what]) / 1e9, raw,
                          ratio(times["copy"], times[what])))
-        rows.append((transport, "copy", size / statistics.median(times["copy"]) / 1e9, None, 1.0))
     if report:
         print(f"\nlines: {size / 1e6:.1f} MB in {found['chunks']} chunks")
         print(table([("", ""), ("", ""), ("GB/s", ".2f"), ("of MPI's calls alone", ""), ("of a copy", ".2f")],
@@ -159,7 +165,7 @@ def _lines(args: argparse.Namespace, pair: "MpiMessenger", load: Callable[..., C
                 report.add(case, f"{transport}, {what}: of MPI's calls alone", raw, "ratio")
 
 
-def _measure_lines(place: "Place", repeat: int) -> dict:
+def _measure_lines(place: "Place", messages: "_RawMessages | None", repeat: int) -> dict:
     """Seconds of everything in each round."""
     from hpclcae.parallel.one_sided import OneSidedLine, hurry
     line, count = place.line, len(place.chunks)
@@ -185,26 +191,82 @@ def _measure_lines(place: "Place", repeat: int) -> dict:
             other[chunk.start:chunk.stop] = mine[chunk.start:chunk.stop]
 
     def raw_push() -> None:
-        assert isinstance(line, OneSidedLine)
-        hurry([line.windows[0].add(index, line.buffers[index]) for index in range(count)])
-        line.windows[0].win.Flush(0)
+        if isinstance(line, OneSidedLine):
+            hurry([line.windows[0].add(index, line.buffers[index]) for index in range(count)])
+            line.windows[0].win.Flush(0)
+        else:
+            assert messages
+            messages.push()
 
     def raw_fetch() -> None:
-        assert isinstance(line, OneSidedLine)
-        hurry([line.windows[0].read(index, mine[chunk.start:chunk.stop])
-               for index, chunk in enumerate(place.chunks)])
-    functions: dict[str, Callable[[], None]] = {"push": push, "fetch": lambda: _fetch(place, mine), "copy": copy}
-    if isinstance(line, OneSidedLine):
-        functions |= {"raw push": raw_push, "raw fetch": raw_fetch}
+        if isinstance(line, OneSidedLine):
+            hurry([line.windows[0].read(index, mine[chunk.start:chunk.stop])
+                   for index, chunk in enumerate(place.chunks)])
+        else:
+            assert messages
+            messages.fetch()
+    functions: dict[str, Callable[[], None]] = {"push": push, "raw push": raw_push, "raw fetch": raw_fetch,
+                                                "fetch": lambda: _fetch(place, mine), "copy": copy}
     times: Times = {name: [] for name in functions}
     order = np.random.default_rng(0)
     for _ in range(1 + repeat):
         for name in order.permutation(list(functions)):  # what was used last is in the caches: in turn for each
+            if messages:
+                messages.meet(name)
             began = time.perf_counter()
             functions[name]()
             times[name].append(time.perf_counter() - began)
+    if messages:
+        messages.meet("")
     line.close()
     return {"times": {name: found[1:] for name, found in times.items()}, "bytes": mine.nbytes, "chunks": count}
+
+
+class _RawMessages:
+    """The chunks of a network by MPI's messages alone, between the first rank and one that does nothing else."""
+
+    def __init__(self, world: "MpiMessenger", config: Config) -> None:
+        self._comm, self._other = world.comm, 2 - world.rank
+        sizes = [chunk.size for chunk in Shards(config, Grid(1, 1), 1).chunks[0]]
+        self._pieces = np.split(np.ones(sum(sizes), config.train.dtype), np.cumsum(sizes)[:-1])
+        self._word = np.empty(1, np.int64)
+
+    def meet(self, name: str) -> None:
+        """The first rank says what it is going to do ("" in the end); not part of what is measured."""
+        from hpclcae.parallel.one_sided import hurry
+        if name in RAW:
+            self._word[0] = RAW.index(name)
+            hurry([self._comm.Isend(self._word, self._other, 1)])
+            hurry([self._comm.Irecv(self._word, self._other, 1)])
+
+    def push(self) -> None:
+        """Send everything and hear that it is there."""
+        from hpclcae.parallel.one_sided import hurry
+        hurry([self._comm.Isend(piece, self._other, 0) for piece in self._pieces])
+        hurry([self._comm.Irecv(self._word, self._other, 1)])
+
+    def fetch(self) -> None:
+        """Ask for everything and get it."""
+        from hpclcae.parallel.one_sided import hurry
+        hurry([self._comm.Isend(self._word, self._other, 1)])
+        hurry([self._comm.Irecv(piece, self._other, 0) for piece in self._pieces])
+
+    def answer(self) -> None:
+        """The other side."""
+        from hpclcae.parallel.halo import wait
+        from hpclcae.parallel.one_sided import hurry
+        while True:
+            wait([self._comm.Irecv(self._word, self._other, 1)])
+            hurry([self._comm.Isend(self._word, self._other, 1)])
+            name = RAW[self._word[0]]
+            if name == "raw push":
+                hurry([self._comm.Irecv(piece, self._other, 0) for piece in self._pieces])
+                hurry([self._comm.Isend(self._word, self._other, 1)])
+            elif name == "raw fetch":
+                hurry([self._comm.Irecv(self._word, self._other, 1)])
+                hurry([self._comm.Isend(piece, self._other, 0) for piece in self._pieces])
+            else:
+                return
 
 
 # ---- step ------------------------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def self_test(windows: dict[int, Window]) -> bool:
     good = True
     for window in windows.values():
         comm, workers = window.comm, window.comm.size - 1
-        tested = sorted({0, window.count - 1})
+        tested = sorted({0, window.count - 1}) if window.count else []
         if comm.rank and window.count:
             for round_ in range(_TESTS):
                 for index in tested:

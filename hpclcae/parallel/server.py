@@ -5,16 +5,17 @@ memory by themselves; then only the seeds, the marks and the end come as message
 MPI make progress for the others.
 """
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from mpi4py import MPI
 
-from hpclcae.parallel.halo import Patience, wait
+from hpclcae.parallel.halo import Patience
 from hpclcae.parallel.messages import (CHUNKS, CLOSE, FETCH, HEADER, MARK, MARKED, PUSH, SEED, TO_SERVER, VERSIONS,
-                                       Header)
-from hpclcae.parameter_store import Store, runs
+                                       Header, wait_in_turn)
+from hpclcae.parameter_store import Store
 from hpclcae.topology import Role
 
 
@@ -57,34 +58,53 @@ class Server:
         self._running = {rank for rank, role in enumerate(roles) if role.server is None}
         self._clocks = np.zeros(max(roles[rank].replica for rank in self._running) + 1, np.int64)
         self._marked: dict[int, bool] = {}  # workers that stand, and whether it is for ever
-        self._letter = np.zeros(HEADER, np.uint8)
+        self._letters = {worker: np.empty(self._longest_letter(worker), np.uint8) for worker in sorted(self._running)}
         self._waiting: list[_Fetch] = []
-        self._answers: dict[int, tuple[list[MPI.Request], np.ndarray]] = {}
+        self._answers: dict[int, tuple[deque[MPI.Request], np.ndarray]] = {}
         self.wait_seconds = 0.0
 
     def run(self) -> None:
         """Serve until every worker has closed its line."""
-        status = MPI.Status()
+        workers, statuses = list(self._letters), [MPI.Status() for _ in self._letters]
+        # One letter of each worker is on its way: nobody waits for one that has stopped in the middle of a letter.
+        requests = [self._receive(worker) for worker in workers]
         while self._running:
             patience, began = Patience(), time.monotonic()
-            while (message := self._comm.Improbe(MPI.ANY_SOURCE, TO_SERVER, status)) is None:
+            while not (arrived := MPI.Request.Testsome(requests, statuses)):
                 self._check()
-                if self._visited():
+                if self._visited() or self._sends_go_on():
                     patience = Patience()
                 patience.pause()
             self.wait_seconds += time.monotonic() - began
-            count = status.Get_count(MPI.BYTE)
-            if count > self._letter.size:
-                self._letter = np.zeros(count, np.uint8)
-            letter = self._letter[:count]
-            message.Recv(letter)
-            self._take(status.Get_source(), Header.read(letter), letter[HEADER:])
-        for requests, _ in self._answers.values():
-            wait(requests)
+            for place, status in zip(arrived, statuses):
+                worker = workers[place]
+                letter = self._letters[worker][:status.Get_count(MPI.BYTE)]
+                self._take(worker, Header.read(letter), letter[HEADER:])
+                if worker in self._running:
+                    requests[place] = self._receive(worker)
+        for sent, _ in self._answers.values():
+            wait_in_turn(sent)
+
+    def _longest_letter(self, worker: int) -> int:
+        """Bytes of the longest message of a worker: the gradient of a chunk, or two versions of each."""
+        sizes = [chunk.size for chunk in self._store.chunks if chunk.block == self._roles[worker].block]
+        return HEADER + max(16 * len(sizes), max(sizes, default=0) * self._store.dtype.itemsize)
+
+    def _receive(self, worker: int) -> MPI.Request:
+        """Let the next message of a worker come."""
+        return self._comm.Irecv(self._letters[worker], worker, TO_SERVER)
+
+    def _sends_go_on(self) -> bool:
+        """Whether an answer has gone a little further since the last look."""
+        before = sum(len(sent) for sent, _ in self._answers.values())
+        for sent, _ in self._answers.values():
+            while sent and sent[0].Test():
+                sent.popleft()
+        return before > sum(len(sent) for sent, _ in self._answers.values())
 
     def _take(self, worker: int, header: Header, rest: np.ndarray) -> None:
         """Do what one message says; `rest` is overwritten by the next one."""
-        replica = self._roles[worker].replica
+        replica, block = self._roles[worker].replica, self._roles[worker].block
         if header.kind == PUSH:
             self._store.push(header.chunk, replica, header.clock, header.base, header.progress,
                              rest.view(self._store.dtype))
@@ -99,22 +119,19 @@ class Server:
                 self._running.discard(worker)
             elif header.kind == MARK:
                 self._marked[worker] = bool(header.base)
-                self._store.stand(replica, header.clock)
+                self._store.stand(replica, block, header.clock)
             if header.kind == CLOSE or header.base:
-                self._store.close(replica)
+                self._store.close(replica, block)
             self._snapshot_if_all_stand()
         self._answer()
 
     def _answer(self) -> None:
         """Answer the fetches that may be answered now, the oldest first."""
-        # Who stands at a mark makes no pushes: nobody who has still to come there may wait for them.
-        standing = bool(self._marked) and not self._store.missing
         if self._waiting:
             self._synchronise()
         for fetch in list(self._waiting):
             replica = self._roles[fetch.worker].replica
-            if self._store.may_fetch(replica, fetch.header.pushes, fetch.header.chunk, fetch.wanted) or (
-                    standing and self._store.config.parallel.consistency == "bounded"):
+            if self._store.may_fetch(replica, fetch.header.pushes, fetch.header.chunk, fetch.wanted):
                 self._waiting.remove(fetch)
                 self._send(fetch)
 
@@ -124,24 +141,27 @@ class Server:
         replica = self._roles[fetch.worker].replica
         if fetch.worker not in self._answers:
             numbers = store.bounds[first + count] - store.bounds[first]
-            self._answers[fetch.worker] = [], np.empty(8 * (1 + count) + numbers * store.dtype.itemsize, np.uint8)
-        requests, buffer = self._answers[fetch.worker]
-        wait(requests)
-        requests.clear()
+            self._answers[fetch.worker] = (
+                deque(), np.empty(8 * (1 + count) + numbers * store.dtype.itemsize, np.uint8))
+        sent, buffer = self._answers[fetch.worker]
+        wait_in_turn(sent)
+        sent.clear()
         head = buffer[:8 * (1 + count)].view(np.int64)
         head[0], head[1:] = store.newest, store.versions[first:first + count]
-        requests.append(self._comm.Isend(head, fetch.worker, VERSIONS))
+        sent.append(self._comm.Isend(head, fetch.worker, VERSIONS))
         copies, at = buffer[8 * (1 + count):].view(store.dtype), 0
-        for start, end in runs(store.changed(replica, fetch.header.clock, first, fetch.have)):
-            piece = store.memory[store.bounds[first + start]:store.bounds[first + end]]
-            copies[at:at + piece.size] = piece
-            requests.append(self._comm.Isend(copies[at:at + piece.size], fetch.worker, CHUNKS))
-            at += piece.size
+        for number in np.flatnonzero(store.changed(replica, fetch.header.clock, first, fetch.have)):
+            values = store.values[first + number]
+            copy = copies[at:at + values.size]
+            copy[:] = values
+            sent.append(self._comm.Isend(copy, fetch.worker, CHUNKS))
+            at += values.size
 
     def _snapshot_if_all_stand(self) -> None:
         """When every worker that runs has marked: take the checkpoint, then let them go on."""
         if not self._marked or not self._running <= self._marked.keys():
             return
+        self._store.all_stand()
         self._checkpoint(self._clocks)
         answer = np.array([all(self._marked.values()), *self._clocks], np.int64)
         for worker in sorted(self._marked):

@@ -44,6 +44,8 @@ def launch(hpclcae):
     (2, 3, "1x1", ["update.rule=momentum", "parallel.fetch_every=2", "parallel.push_every=3", "train.dtype=float32"]),
     (2, 3, "1x1", ["update.rule=sgd", "parallel.elastic=0.3", "parallel.warm_start=4"]),
     (1, 3, "1x1", ["update.rule=adagrad", "parallel.consistency=synchronous"]),
+    (2, 3, "1x1", ["update.rule=adam", "update.rate=0.01", "parallel.consistency=synchronous", "parallel.backup=1"]),
+    (1, 2, "2x1", ["update.rule=momentum", "parallel.consistency=synchronous", "parallel.backup=1"]),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else str(value))
 def test_the_replay_ends_with_the_bits_of_the_run(launch, hpclcae, tiny_dataset, tmp_path, servers, replicas, grid,
                                                   changes):

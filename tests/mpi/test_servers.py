@@ -72,6 +72,21 @@ def test_it_does_in_windows_of_our_own_memory(library, tmp_path):
     check_sums(library, tmp_path, (2, 2, "2x1"), "parallel.transport=rma", "parallel.window=create")
 
 
+#: Two filters' worth of parameters: two chunks for four servers.
+SMALLEST = """
+data = {size = 4, channels = 1}
+stages = [{receptive_field = 3, maps = 1, pooling = 1, lcn = 0, tile = 2}]
+"""
+
+
+@pytest.mark.parametrize("transport", ["rma", "messages"])
+def test_servers_may_have_nothing_to_hold(installed, tmp_path, transport):
+    _, path, ranks = job(tmp_path, "parallel.elastic=0.1", f"parallel.transport={transport}", servers=4, replicas=2,
+                         text=SMALLEST)
+    program(installed, ranks, "pushing", path, tmp_path, 2)
+    assert sorted((one["chunks"], one["pushes"]) for one in told(tmp_path)[1]) == [(0, 0), (0, 0), (1, 4), (1, 4)]
+
+
 # ---- torn chunks -----------------------------------------------------------------------------------------------
 
 #: Two stages whose chunks have about a megabyte.

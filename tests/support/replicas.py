@@ -1,5 +1,6 @@
 """Training with parameter servers in one process: replicas and blocks are threads, stores are shared."""
 import threading
+from types import MappingProxyType
 
 import numpy as np
 
@@ -76,8 +77,14 @@ def block_network(config, grid, block):
     return Network(config, grid, Here())
 
 
-def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs):
-    """Train all replicas at the same time; returns (objectives of every replica, updates of replica 0 block 0)."""
+def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs, ends=MappingProxyType({})):
+    """Train all replicas at the same time; returns (objectives of every replica, updates of every replica and block).
+
+    Parameters
+    ----------
+    ends : dict of int to int
+        Replicas that end before the last step, and after how many.
+    """
     replicas = config.parallel.replicas
     objectives = [[] for _ in range(replicas)]
     kept = {}
@@ -88,15 +95,18 @@ def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs):
             updates = ServedUpdates(config, servers.shards.chunks[messenger.rank], network.parameters(),
                                     servers.line(replica, messenger.rank))
             held = network.plan.stages[0].x.held
-            step = 0
-            while step < steps:
+            step, updates.made = 0, []
+            while step < min(steps, ends.get(replica, steps)):
                 updates.begin(step, trained_stage(config, step)[1])
-                if config.parallel.backup and updates.line.newest > step:  # one block: no need to agree
-                    step = updates.line.newest
-                    continue
+                if config.parallel.backup:
+                    newest = messenger.allreduce_sum([updates.line.newest if messenger.rank == 0 else 0])[0]
+                    if newest > step:
+                        step = int(newest)
+                        continue
                 x = images(config, step, replica, replicas)[slice(*held.rows), slice(*held.cols)]
                 found = one_step(network, updates.parameters, x, step, updates)
                 updates.end()
+                updates.made.append(step)
                 if messenger.rank == 0:
                     objectives[replica].append(sum(found))
                 step += 1

@@ -1,6 +1,7 @@
 """Training with parameter servers, as a user starts it: whole commands under mpiexec."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
+from hpclcae.event_log import logs
+from hpclcae.parameter_store import EVENT, PUSHED
 from tests.mpi.test_launch import ENVIRONMENT, MPIEXEC, mpiexec, train
 from tests.unit.test_checkpoint import assert_same, datasets
 
@@ -83,13 +86,24 @@ def test_every_push_of_every_step_counts(tiny_dataset, tmp_path, way):
 
 @pytest.mark.parametrize("backup", [0, 1])
 def test_synchronous_replicas_make_one_update_a_step(tiny_dataset, tmp_path, backup):
-    _, servers = trained(tiny_dataset, tmp_path / "run", "--set", "parallel.consistency=synchronous", "--set",
-                         f"parallel.backup={backup}", servers=2, replicas=3, grid="1x1")
+    workers, servers = trained(tiny_dataset, tmp_path / "run", *settings(
+        "parallel.consistency=synchronous", f"parallel.backup={backup}", "parallel.log_events=true",
+        "train.checkpoint_every=4"), servers=2, replicas=3, grid="1x1")
     assert newest_step(tmp_path / "run") == STEPS
     for server in servers:
         assert server["pushes"] == sum(server["staleness"][:1]) and server["chunks"] > 0
+        events = np.fromfile(logs(tmp_path / "run")[0] / f"{server['role'].replace(' ', '-')}.bin", EVENT)
+        pushed = events[events["kind"] == PUSHED]
+        assert server["dropped"] == (pushed["version"] < 0).sum()
+        for chunk in range(server["chunks"]):  # whatever was computed has been applied or dropped
+            mine = pushed[pushed["chunk"] == chunk]
+            versions = set(mine["version"].tolist()) - {-1}
+            assert versions == set(range(1, len(versions) + 1)) and server["versions"][0] <= len(versions)
+            assert len({*mine[["replica", "clock"]].tolist()}) == len(mine)
+        assert server["pushes"] == len({*pushed[pushed["version"] > 0][["chunk", "version"]].tolist()})
         if not backup:
             assert server["pushes"] == STEPS * server["chunks"] and server["dropped"] == 0
+            assert len(pushed) == sum(one["steps"] for one in workers) * server["chunks"]
 
 
 def test_elastic_averaging_pushes_when_it_fetches(tiny_dataset, tmp_path):
@@ -116,6 +130,23 @@ def test_synchronous_training_goes_on_to_the_same_bits(tiny_dataset, tmp_path):
     trained(tiny_dataset, tmp_path / "parts", *words, "--resume")
     trained(tiny_dataset, tmp_path / "whole", *words)
     assert newest_step(tmp_path / "parts") == newest_step(tmp_path / "whole") == 10
+    assert_same(*(datasets(checkpoint.find(tmp_path / run)) for run in ("parts", "whole")))
+
+
+def test_checkpoints_on_the_way_change_no_bits_of_synchronous_training(tiny_dataset, tmp_path):
+    """All replicas stand after the same step; a job that was killed goes on from there to the same numbers."""
+    words = settings("train.dtype=float64", "train.steps=10", "parallel.consistency=synchronous", "update.rule=adam",
+                     "update.rate=0.01", "train.keep=9")
+    trained(tiny_dataset, tmp_path / "whole", *words, replicas=3, grid="1x1")
+    _, [server] = trained(tiny_dataset, tmp_path / "parts", *words, "--set", "train.checkpoint_every=3", replicas=3,
+                          grid="1x1")
+    assert server["pushes"] == 10 * server["chunks"]
+    assert_same(*(datasets(checkpoint.find(tmp_path / run)) for run in ("parts", "whole")))
+    saved = checkpoint.saved(tmp_path / "parts/checkpoints")
+    assert [checkpoint.load_state(path).cursors for path in saved] == [(step,) * 3 for step in (3, 6, 9, 10)]
+    for path in saved[2:]:
+        shutil.rmtree(path)
+    trained(tiny_dataset, tmp_path / "parts", *words, "--resume", replicas=3, grid="1x1")
     assert_same(*(datasets(checkpoint.find(tmp_path / run)) for run in ("parts", "whole")))
 
 

@@ -1,9 +1,11 @@
 """What a parameter server decides: versions, staleness, whose gradients make an update, who has to wait."""
+import dataclasses
+
 import numpy as np
 import pytest
 
 from hpclcae import config as configuration
-from hpclcae.parameter_store import FETCHED, PUSHED, STALENESS_BINS, STOOD, Counters, Store, runs
+from hpclcae.parameter_store import FETCHED, PUSHED, SETTLED, STALENESS_BINS, STOOD, Counters, Store
 from hpclcae.shards import Chunk
 from hpclcae.update_rules import SLOTS
 
@@ -147,10 +149,19 @@ def test_bounded_replicas_wait_for_the_slowest_that_still_runs():
     assert asked(held, 0, 2) and not asked(held, 0, 3)      # replicas 1 and 2 have made none
     assert asked(held, 1, 1) and not asked(held, 0, 3)
     assert asked(held, 2, 1) and asked(held, 0, 3) and not asked(held, 0, 4)
-    held.close(2)
+    held.close(2, 0)
     assert not asked(held, 0, 4)                            # 1 has made one
-    held.close(1)
+    held.close(1, 0)
     assert asked(held, 0, 100)
+
+
+def test_bounded_replicas_do_not_wait_for_one_that_stands():
+    held = store("parallel.consistency=bounded", "parallel.staleness=2")
+    assert not asked(held, 0, 3)
+    held.stand(1, 0, 0)
+    assert asked(held, 0, 3)
+    held.all_stand()
+    assert not asked(held, 0, 3)
 
 
 def test_bounded_replicas_that_join_after_the_warm_start_are_not_behind():
@@ -195,7 +206,7 @@ def test_what_comes_after_the_first_ones_is_dropped():
     push(held, 1, 1, 6.0)
     push(held, 0, 1, 6.0)
     assert held.versions[0] == 2 and moved(held) == -9 and held.counters.pushes == 2
-    assert np.concatenate(events)[["replica", "version"]].tolist() == [(0, 1), (2, 1), (1, -1), (0, 2), (1, 2)]
+    assert np.concatenate(events)[["replica", "version"]].tolist() == [(2, 1), (0, 1), (1, -1), (1, 2), (0, 2)]
 
 
 def test_in_the_warm_start_one_replica_is_enough():
@@ -205,6 +216,97 @@ def test_in_the_warm_start_one_replica_is_enough():
     assert held.versions[0] == 2 and moved(held) == -6
     push(held, 0, 2, clock=2)
     assert held.versions[0] == 2
+
+
+# ---- rounds that nobody completes ------------------------------------------------------------------------------
+
+BACKUP = ("parallel.consistency=synchronous", "parallel.backup=1")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1)], ids=str)
+def test_a_round_is_settled_when_the_last_one_that_it_lacks_has_ended(order):
+    events = []
+    held = store(*BACKUP, log=events.append)
+    first, second, last = order
+    push(held, first, 0, 4.0)
+    held.close(first, 0)
+    held.close(second, 0)
+    assert held.versions[0] == 0 and not asked(held, second, 1, (1, 0))   # the last one may still come
+    held.close(last, 0)
+    assert held.versions.tolist() == [1, 0] and moved(held) == -4 and held.newest == 1
+    held.close(last, 0)                                                   # it says so twice: MARK and CLOSE
+    assert held.versions.tolist() == [1, 0] and (held.counters.pushes, held.counters.dropped) == (1, 0)
+    assert np.concatenate(events).tolist() == [(PUSHED, first, 0, 0, 0, 1), (SETTLED, -1, 0, 0, -1, 1)]
+
+
+def test_the_last_replica_goes_on_alone():
+    held = store(*BACKUP)
+    held.close(0, 0)
+    push(held, 1, 0, 2.0)
+    assert not asked(held, 1, 1, (1, 0))
+    held.close(2, 0)
+    assert held.versions[0] == 1 and asked(held, 1, 1, (1, 0))
+    push(held, 1, 1, 2.0, clock=1)
+    assert held.versions[0] == 1 and asked(held, 1, 2, (2, 0)) and moved(held) == -4 and held.newest == 2
+
+
+def test_what_came_before_the_end_is_in_the_mean():
+    held = store("parallel.consistency=synchronous")
+    push(held, 2, 0, 3.0)
+    held.close(2, 0)
+    push(held, 0, 0, 6.0)
+    assert held.versions[0] == 0
+    push(held, 1, 0, 9.0)
+    assert held.versions[0] == 1 and moved(held) == -6
+    push(held, 1, 1, 1.0)
+    assert not asked(held, 1, 2, (2, 0))
+    push(held, 0, 1, 3.0)
+    assert asked(held, 1, 2, (2, 0)) and moved(held) == -8
+
+
+def test_the_end_of_one_block_is_not_that_of_another():
+    config = configuration.loads('train = {dtype = "float64"}\nparallel = {servers = 1, replicas = 2, consistency = '
+                                 '"synchronous", backup = 0}\nupdate = {rule = "sgd", rate = 1.0}')
+    one, two = chunks()
+    held = Store([one, dataclasses.replace(two, block=1)], config)
+    for index, size in enumerate(SIZES):
+        held.seed(index, np.zeros(size))
+        push(held, 0, 0, index=index)
+    held.close(1, 0)                # of block 1 the gradient may still be on its way
+    assert held.versions.tolist() == [1, 0]
+    push(held, 1, 0, index=1)
+    assert held.versions.tolist() == [1, 1]
+
+
+def test_nobody_waits_for_a_round_of_those_who_stand():
+    """Replica 0 stands for a checkpoint a step before 1 has heard of it."""
+    held = store("parallel.consistency=synchronous")
+    held.stand(0, 0, 0)
+    push(held, 1, 0, 2.0)
+    assert not asked(held, 1, 1, (1, 0))         # 2 will come
+    push(held, 2, 0, 4.0)
+    held.stand(2, 0, 1)
+    assert asked(held, 1, 1, (1, 0)) and moved(held) == -3
+    held.all_stand()
+    push(held, 1, 1, 2.0)
+    assert not asked(held, 1, 2, (2, 0))         # they have gone on
+    push(held, 0, 1, 2.0)
+    push(held, 2, 1, 2.0)
+    assert asked(held, 1, 2, (2, 0)) and moved(held) == -5
+
+
+@pytest.mark.parametrize("backup", [0, 1])
+def test_a_checkpoint_has_what_backups_wait_with(backup):
+    held = store("parallel.consistency=synchronous", f"parallel.backup={backup}")
+    push(held, 1, 0, 2.0)
+    for replica in range(3):
+        held.stand(replica, 0, 1)
+    held.all_stand()
+    assert held.versions[0] == backup            # without backups the round goes on as if nobody had stood
+    if not backup:
+        push(held, 0, 0, 2.0)
+        push(held, 2, 0, 2.0)
+    assert held.versions[0] == 1 and moved(held) == -2
 
 
 # ---- fetches and the log ---------------------------------------------------------------------------------------
@@ -223,12 +325,6 @@ def test_the_log_tells_who_did_what_against_which_version():
     held = store(log=events.append)
     held.changed(2, 5, 0, np.array([-1, -1]))
     push(held, 2, 0, index=1, clock=5)
-    held.stand(2, 6)
+    held.stand(2, 0, 6)
     assert np.concatenate(events).tolist() == [(FETCHED, 2, 0, 0, 5, 0), (FETCHED, 2, 1, 1, 5, 0),
                                                (PUSHED, 2, 1, 1, 5, 1), (STOOD, 2, -1, -1, 6, -1)]
-
-
-@pytest.mark.parametrize("mask, expected", [
-    ([], []), ([0, 0], []), ([1, 1, 1], [(0, 3)]), ([1, 0, 1, 1, 0], [(0, 1), (2, 4)]), ([0, 1], [(1, 2)])])
-def test_runs_of_a_mask(mask, expected):
-    assert runs(np.array(mask, bool)) == expected

@@ -1,4 +1,6 @@
 """A run again from its event log: the same bits; a log that was changed is noticed."""
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from hpclcae.errors import InputError
 from hpclcae.event_log import EventLog, first_checkpoint, logs, read_log
 from hpclcae.network import Network
 from hpclcae.parallel.inprocess import run_blocks
-from hpclcae.parameter_store import EVENT, FETCHED, PUSHED
+from hpclcae.parameter_store import EVENT, FETCHED, PUSHED, SETTLED
 from hpclcae.partition import Grid
 from hpclcae.replay import Plan, replay_block, seeds
 from hpclcae.replayed_updates import Tape, events_of_chunks
@@ -23,11 +25,11 @@ def configured(*changes):
     return configuration.loads((RUN / "tiny.toml").read_text(), [*small, *changes])
 
 
-def recorded(config, grid=Grid(1, 1)):
+def recorded(config, grid=Grid(1, 1), **more):
     """Train replicas as threads; the servers at the end, and their events."""
     kept = [[] for _ in range(config.parallel.servers)]
     servers = Servers(config, grid, config.parallel.servers, kept)
-    train_served(config, servers, STEPS, grid)
+    train_served(config, servers, STEPS, grid, **more)
     return servers, [np.concatenate(events) for events in kept]
 
 
@@ -67,6 +69,7 @@ def same(tapes):
     ("parallel.replicas=2", "update.rule=sgd", "parallel.fetch_every=2", "parallel.push_every=3"),
     ("parallel.replicas=3", "update.rule=adagrad", "parallel.consistency=bounded", "parallel.staleness=1"),
     ("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous"),
+    ("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous", "parallel.backup=1"),
     ("parallel.replicas=3", "update.rule=sgd", "update.delay_compensation=0.5", "update.staleness_scaled=true",
      "update.clip=0.05", "train.gradient=greedy"),
     ("parallel.replicas=2", "update.rule=momentum", "parallel.elastic=0.3", "parallel.fetch_every=2",
@@ -80,10 +83,29 @@ def test_the_replay_ends_with_the_same_bits(changes, grid):
     assert same(tapes)
     counted = sum(store.counters.pushes for store in servers.stores)
     tallied = sum(tally.pushes for tape in tapes for tally in tape.tallies)
-    assert tallied == counted * (config.parallel.replicas if config.parallel.consistency == "synchronous" else 1)
+    dropped = sum(store.counters.dropped for store in servers.stores)
+    assert sum(tally.dropped for tape in tapes for tally in tape.tallies) == dropped
+    if config.parallel.backup:
+        assert counted + dropped <= tallied <= 2 * counted + dropped
+    else:
+        assert tallied == counted * (config.parallel.replicas if config.parallel.consistency == "synchronous" else 1)
     if config.parallel.consistency != "synchronous":
         late = sum(int((store.counters.staleness * np.arange(65)).sum()) for store in servers.stores)
         assert sum(tally.staleness for tape in tapes for tally in tape.tallies) == late
+
+
+@pytest.mark.parametrize("ends", list(itertools.permutations([1, 3, STEPS])), ids=str)
+def test_rounds_that_were_settled_are_replayed(ends):
+    config = configured("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous",
+                        "parallel.backup=1")
+    servers, events = recorded(config, ends=dict(enumerate(ends)))
+    assert any((log["kind"] == SETTLED).any() for log in events)
+    assert same(replayed(config, events, servers))
+    unsettled = [log[log["kind"] != SETTLED] for log in events]
+    try:
+        assert not same(replayed(config, unsettled, servers))
+    except InputError as error:
+        assert "the log does not fit" in str(error)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,11 @@
 """Training with parameter servers, in one process: the same numbers as without them where that can be."""
+import itertools
+
 import numpy as np
 import pytest
 
 from hpclcae import config as configuration
+from hpclcae.parameter_store import PUSHED, SETTLED
 from hpclcae.partition import Grid
 from tests.conftest import RUN
 from tests.support.replicas import Servers, inputs, train_alone, train_served
@@ -112,6 +115,32 @@ def test_bounded_replicas_stay_together_and_backups_do_not_wait():
     store = servers.stores[0]
     train_served(config, servers, STEPS)
     # Whoever comes late leaves out the steps that the others have made, so there may be fewer rounds than steps.
-    # The last ones may miss their second replica, which has ended already.
-    assert store.newest >= STEPS - 2 and (store.versions > 1).all()
+    assert store.newest == STEPS and (store.versions > 1).all()
     assert store.counters.staleness[1:].sum() == 0 and store.counters.pushes == store.versions.sum()
+
+
+@pytest.mark.parametrize("first, second", list(itertools.permutations(range(3), 2)))
+@pytest.mark.parametrize("grid", [Grid(1, 1), Grid(1, 2)], ids=str)
+def test_with_backups_every_step_is_applied_once_or_dropped(grid, first, second):
+    """Three replicas end one after the other, in every order, long before the last step."""
+    config = configured("update.rule=momentum", "parallel.replicas=3", "parallel.consistency=synchronous",
+                        "parallel.backup=1")
+    kept = [[], []]
+    servers = Servers(config, grid, 2, kept)
+    _, updates = train_served(config, servers, STEPS, grid, ends={first: 2, second: 4})
+    made = {replica: updates[replica, 0].made for replica in range(3)}
+    assert len(made[first]) <= 2 and len(made[second]) <= 4 and STEPS - 1 in made[3 - first - second]
+    for store, events in zip(servers.stores, map(np.concatenate, kept)):
+        pushed, settled = (events[events["kind"] == kind] for kind in (PUSHED, SETTLED))
+        for index in range(len(store.chunks)):
+            mine = pushed[pushed["chunk"] == index]
+            assert sorted(mine[["replica", "clock"]].tolist()) == sorted((r, c) for r in made for c in made[r])
+            applied = mine[mine["version"] >= 0]
+            # No round is without gradients, none has more than the first two, and only settled ones have fewer.
+            rounds = np.bincount(applied["version"], minlength=store.versions[index] + 1)
+            assert len(rounds) == store.versions[index] + 1 and rounds[0] == 0
+            alone = set(settled["version"][settled["chunk"] == index].tolist())
+            assert {v for v in range(1, len(rounds)) if rounds[v] != 2} == alone
+            assert (rounds[list(alone)] == 1).all() and STEPS - 5 <= len(alone)
+        assert store.counters.dropped == (pushed["version"] < 0).sum()
+        assert store.newest == STEPS and store.counters.pushes == store.versions.sum()
