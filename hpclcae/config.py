@@ -104,6 +104,11 @@ class ParallelConfig:
     warm_start: int = 0              # steps that the first replica makes before the others join
     log_events: bool = False         # servers write down who applied what against which version (hpclcae replay)
 
+    @property
+    def lockstep(self) -> bool:
+        """Whether all replicas make the same steps, and so the same bits in every run."""
+        return self.servers > 0 and self.consistency == "synchronous" and not self.backup
+
 
 @dataclass(frozen=True)
 class Config:
@@ -288,6 +293,8 @@ def _check_parallel(config: Config, where: str) -> None:
     if (p.elastic or p.consistency == "synchronous") and p.fetch_every != p.push_every:
         raise refuse("parallel.push_every", "synchronous training and elastic averaging fetch and push together: "
                      f"parallel.fetch_every = {p.fetch_every} must be the same")
+    if p.warm_start and p.consistency == "synchronous":
+        raise refuse("parallel.warm_start", "synchronous replicas start together, no gradient is stale: set it to 0")
     if p.backup and p.consistency != "synchronous":
         raise refuse("parallel.backup", "only parallel.consistency = 'synchronous' has backup replicas")
     sums_alone = u.rule == "sgd" or p.elastic

@@ -162,8 +162,7 @@ class Store:
         self._note(PUSHED, replica, clock, index, self.versions[index:index + 1] + 1)
         waiting = self._waiting[index]
         waiting[replica] = clock, progress, gradient.copy()
-        alone = clock < parallel.warm_start
-        if len(waiting) >= (1 if alone else parallel.replicas - parallel.backup):
+        if len(waiting) >= parallel.replicas - parallel.backup:
             self._finish_round(index)
 
     def _finish_round(self, index: int) -> None:
@@ -205,7 +204,7 @@ class Store:
     # ---- fetches -------------------------------------------------------------------------------------
 
     def may_fetch(self, replica: int, pushes: int, first: int, wanted: np.ndarray) -> bool:
-        """Whether a replica gets its chunks now, or has to wait; settles rounds that it would wait for in vain.
+        """Whether a replica gets its chunks now, or has to wait; with backups, settles what it would wait for in vain.
 
         Parameters
         ----------
@@ -228,8 +227,20 @@ class Store:
         if parallel.consistency == "bounded":
             return bool(self._standing) or pushes - min(self._clocks.values(), default=pushes) <= parallel.staleness
         now = self.versions[first:first + len(wanted)]
-        self._settle_without(self._ended | self._standing, first + np.flatnonzero(now < wanted))
+        if parallel.backup:
+            self._settle_without(self._ended | self._standing, first + np.flatnonzero(now < wanted))
         return bool((now >= wanted).all())
+
+    def in_vain(self, first: int, wanted: np.ndarray) -> bool:
+        """Whether a round that a fetch waits for lacks a worker that stands, or has ended.
+
+        Without backups such a round is not settled: it goes on after the checkpoint as if nobody had stood.
+        """
+        away = self._ended | self._standing
+        missing = first + np.flatnonzero(self.versions[first:first + len(wanted)] < wanted)
+        return self.config.parallel.lockstep and any(
+            block == self.chunks[index].block and replica not in self._waiting[index]
+            for index in missing for replica, block in away)
 
     def changed(self, replica: int, clock: int, first: int, have: np.ndarray) -> np.ndarray:
         """Which of the chunks first, first + 1, ... a replica has another version of (a mask); notes the fetch."""
@@ -262,7 +273,8 @@ class Store:
         """A worker makes no more steps: nobody waits for it any more."""
         self._clocks.pop(replica, None)
         self._ended.add((replica, block))
-        self._settle_without(self._ended, [i for i, chunk in enumerate(self.chunks) if chunk.block == block])
+        if self.config.parallel.backup:
+            self._settle_without(self._ended, [i for i, chunk in enumerate(self.chunks) if chunk.block == block])
 
     def shaped(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Parameters of a chunk and the update rule's memory of it, as (tile row, tile col, input, unit)."""

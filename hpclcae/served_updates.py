@@ -47,7 +47,11 @@ class Line(Protocol):
         """
 
     def finish_fetch(self) -> np.ndarray:
-        """Wait until all is there; the versions of the chunks. No chunk is half old, half new."""
+        """Wait until all is there; the versions of the chunks. No chunk is half old, half new.
+
+        In lockstep (ParallelConfig.lockstep) it may bring nothing, and versions below `wanted`: a worker that the round
+        lacks stands for a checkpoint, or has ended.
+        """
 
     def push(self, index: int, clock: int, base: int, progress: float) -> None:
         """Begin to send buffers[index]."""
@@ -87,6 +91,7 @@ class ServedUpdates:
         self._written = np.full(len(chunks), -1, np.int64)   # step in which a buffer was begun; -1: nothing to push
         self._step, self._progress, self.rate = 0, 0.0, config.update.rate
         self.wait_seconds = 0.0
+        self.in_vain = False                                 # the last fetch brought nothing: it is time to stand
         self._rule = Rule(config.update, parameters.vector.dtype)
         # Between fetches a replica goes on from its own gradients (Downpour SGD); only for the rule without memory.
         moves = self.parallel.elastic or (config.update.rule == "sgd" and self.parallel.fetch_every > 1)
@@ -108,13 +113,15 @@ class ServedUpdates:
             self._start_fetch()
 
     def begin(self, step: int, progress: float) -> None:
-        """Make `parameters` what this step computes with; it may take the place of another vector."""
+        """Make `parameters` what this step computes with, unless that is `in_vain`; it may be another vector then."""
         self._progress, self.rate = progress, self._rule.rate(progress)
         if self.local:
             self.local.begin(step, progress)
         self.ask(step)
         if self._fetching:
             self._finish_fetch()
+            if self.in_vain:
+                return
             if self.parallel.elastic:
                 if self._first:
                     self.parameters.vector[:] = self._incoming.vector
@@ -133,6 +140,9 @@ class ServedUpdates:
         versions = self.line.finish_fetch()
         self.wait_seconds += time.monotonic() - began
         self._fetching = False
+        self.in_vain = self.parallel.lockstep and bool((versions < self._wanted).any())
+        if self.in_vain:
+            return
         if self.parallel.elastic:  # the working copy stays the replica's own
             self.base = self._have = versions
             return

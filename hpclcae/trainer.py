@@ -73,9 +73,6 @@ class Trainer:
         self._first_objective: dict[int, float] = {}
         self._prepared: np.ndarray | None = None    # images of the last step
         self._holds, self._told_end = config.parallel.warm_start > 0, False
-        #: Whether all replicas make the same steps: then each knows by itself after which to stand.
-        self._lockstep = (place is not None and config.parallel.consistency == "synchronous"
-                          and not config.parallel.backup and not config.parallel.warm_start)
         self.state = self._load(start) if start else self._start()
         self.step_number, self.seconds = self._cursor(), self.state.seconds
         self._saved = self.step_number if start else 0  # step of the last checkpoint
@@ -99,9 +96,9 @@ class Trainer:
     def _cursor(self) -> int:
         """The step that this replica goes on with."""
         cursors = self.state.cursors
-        if len(cursors) == self.config.parallel.replicas:
-            return cursors[self.role.replica]
-        return self.state.step
+        if len(cursors) != self.config.parallel.replicas:
+            return self.state.step
+        return min(cursors) if self.config.parallel.lockstep else cursors[self.role.replica]
 
     def _tell_of_other_replicas(self) -> None:
         """Say what a checkpoint of another number of replicas means for the images."""
@@ -142,8 +139,8 @@ class Trainer:
                 over = self._wait_for_go()
                 while self.step_number < last and not over:
                     with self.timers("fetch"):
-                        self._fetch()
-                    if self.step_number >= last:
+                        over = self._fetch()
+                    if over or self.step_number >= last:
                         break
                     terms = self._one_step(asked)
                     self.seconds = time.monotonic() - began
@@ -213,13 +210,31 @@ class Trainer:
                              f"{update.rate:g} is likely too large for rule {update.rule!r} (or the weights of an "
                              "earlier checkpoint are damaged); the last checkpoint is untouched")
 
-    def _fetch(self) -> None:
-        """Bring the parameters of the next step, if servers hold them; with backup replicas that may be a later one."""
+    def _fetch(self) -> bool:
+        """Bring the parameters of the next step, if servers hold them; returns whether training is over before it.
+
+        With backup replicas the next step may be a later one. In lockstep the parameters may not be there before the
+        leader has stood.
+        """
         fetched = -1
         while fetched < self.step_number < self.config.train.steps:
             fetched = self.step_number
-            self.updates.begin(fetched, trained_stage(self.config, fetched)[1])
+            progress = trained_stage(self.config, fetched)[1]
+            self.updates.begin(fetched, progress)
+            while self._in_vain():
+                if self._hear() == END:
+                    return True
+                self._stand(False)
+                self.updates.begin(fetched, progress)
             self._catch_up()
+        return False
+
+    def _in_vain(self) -> bool:
+        """Whether a block of this replica has fetched in vain, as the leader stands one step behind."""
+        if not self.config.parallel.lockstep:
+            return False
+        assert isinstance(self.updates, ServedUpdates)
+        return bool(self.messenger.allreduce_sum([float(self.updates.in_vain)])[0])
 
     def _catch_up(self) -> None:
         """With backup replicas: leave out the steps that the others have made without this one."""
@@ -249,11 +264,12 @@ class Trainer:
             if end and not at_the_end:
                 self._tell(END)
             return True
-        if now or due and self.role.replica == 0 and not self._lockstep:
+        lockstep = self.config.parallel.lockstep
+        if now or due and self.role.replica == 0 and not lockstep:
             asked.checkpoint = False
             self._tell(CHECKPOINT)
             self.save()
-        if due and self._lockstep:
+        if due and lockstep:  # every replica knows by itself
             self.save()
         return False
 
@@ -274,12 +290,16 @@ class Trainer:
         if not self.place or not self.role.replica or not self._holds:
             return False
         while True:
-            heard = self.place.asks.take() if self.messenger.rank == 0 else 0
-            what = int(self.messenger.allreduce_sum([heard])[0])
+            what = self._hear()
             if what in (GO, END):
                 return what == END
             self._stand(False)
-        return False
+
+    def _hear(self) -> int:
+        """What the leader asks for next, the same for all blocks of this replica; waits for it."""
+        assert self.place
+        heard = self.place.asks.take() if self.messenger.rank == 0 else 0
+        return int(self.messenger.allreduce_sum([heard])[0])
 
     def save(self) -> None:
         """Begin to write a checkpoint; with servers, all replicas come to stand first."""
@@ -302,6 +322,8 @@ class Trainer:
         with self.timers("checkpoint"):
             self.updates.stand()
             clocks, over = self.place.line.mark(self.step_number, final, meanwhile)
+            if self.config.parallel.lockstep:  # what some have computed ahead is in no round yet: it is computed again
+                clocks[:] = clocks.min()
             self._commit(clocks.tolist())
         return over
 

@@ -131,14 +131,18 @@ class Server:
             self._synchronise()
         for fetch in list(self._waiting):
             replica = self._roles[fetch.worker].replica
-            if self._store.may_fetch(replica, fetch.header.pushes, fetch.header.chunk, fetch.wanted):
+            first, count = fetch.header.chunk, len(fetch.have)
+            if self._store.may_fetch(replica, fetch.header.pushes, first, fetch.wanted):
                 self._waiting.remove(fetch)
-                self._send(fetch)
+                changed = self._store.changed(replica, fetch.header.clock, first, fetch.have)
+                self._send(fetch, self._store.versions[first:first + count], changed)
+            elif self._store.in_vain(first, fetch.wanted):  # the worker is to stand, and to ask again afterwards
+                self._waiting.remove(fetch)
+                self._send(fetch, fetch.have, np.zeros(count, bool))
 
-    def _send(self, fetch: _Fetch) -> None:
+    def _send(self, fetch: _Fetch, versions: np.ndarray, changed: np.ndarray) -> None:
         """Versions, then copies of the chunks that changed: the originals may change before they have left."""
         store, first, count = self._store, fetch.header.chunk, len(fetch.have)
-        replica = self._roles[fetch.worker].replica
         if fetch.worker not in self._answers:
             numbers = store.bounds[first + count] - store.bounds[first]
             self._answers[fetch.worker] = (
@@ -147,10 +151,10 @@ class Server:
         wait_in_turn(sent)
         sent.clear()
         head = buffer[:8 * (1 + count)].view(np.int64)
-        head[0], head[1:] = store.newest, store.versions[first:first + count]
+        head[0], head[1:] = store.newest, versions
         sent.append(self._comm.Isend(head, fetch.worker, VERSIONS))
         copies, at = buffer[8 * (1 + count):].view(store.dtype), 0
-        for number in np.flatnonzero(store.changed(replica, fetch.header.clock, first, fetch.have)):
+        for number in np.flatnonzero(changed):
             values = store.values[first + number]
             copy = copies[at:at + values.size]
             copy[:] = values

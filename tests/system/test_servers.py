@@ -284,6 +284,32 @@ def test_asked_to_end_it_writes_a_checkpoint(tiny_dataset, tmp_path, transport, 
 
 
 @LINUX
+@pytest.mark.parametrize("replicas, grid", [(3, "1x1"), (2, "2x1")])
+def test_whenever_it_is_asked_synchronous_training_keeps_its_bits(tiny_dataset, tmp_path, replicas, grid):
+    """The leader stands before the others hear of it: what they have computed ahead counts once, and in its round."""
+    words = [*ENDLESS, *settings("train.dtype=float64", "parallel.consistency=synchronous", "update.rule=momentum",
+                                 "train.keep=9")]
+    run = tmp_path / "asked"
+    ranks, command = served(tiny_dataset, run, *words, replicas=replicas, grid=grid)
+    with running(tmp_path, ranks, command) as job:
+        until(lambda: lines(run / "metrics.jsonl") > 3)
+        first = ranks_of(str(tmp_path))[0]
+        for number in range(5):
+            os.kill(first, signal.SIGUSR1)
+            until(lambda: len(checkpoint.saved(run / "checkpoints")) > number)
+        seen = lines(run / "metrics.jsonl")
+        until(lambda: lines(run / "metrics.jsonl") > seen + 3)
+        end(job, tmp_path)
+    last = newest_step(run) + 3
+    for folder, resume in ((run, ["--resume"]), (tmp_path / "whole", [])):
+        trained(tiny_dataset, folder, *words, "--stop-at", last, *resume, replicas=replicas, grid=grid)
+        assert newest_step(folder) == last
+    for path in checkpoint.saved(run / "checkpoints"):
+        assert len({*checkpoint.load_state(path).cursors}) == 1
+    assert_same(*(datasets(checkpoint.find(folder)) for folder in (run, tmp_path / "whole")))
+
+
+@LINUX
 def test_a_replica_that_stands_still_does_not_hold_up_the_others(tiny_dataset, tmp_path):
     """One of three is stopped in the middle of training, and goes on later."""
     run = tmp_path / "run"

@@ -105,6 +105,32 @@ def test_limits(change, reason):
     assert reason in refused(STAGE, change)
 
 
+SERVED = "[parallel]\nservers = 1\nreplicas = 3\n"
+
+
+@pytest.mark.parametrize("changes, reason", [
+    ({"servers": 0}, "replicas = 3: replicas meet at parameter servers"),
+    ({"consistency": "synchronous", "backup": 3}, "backup = 3: it must be below parallel.replicas = 3"),
+    ({"backup": 1}, "backup = 1: only parallel.consistency = 'synchronous'"),
+    ({"elastic": 1}, "elastic = 1.0: it must be below 1"),
+    ({"elastic": 0.1, "consistency": "bounded"}, "elastic = 0.1: replicas exchange parameters"),
+    ({"elastic": 0.1, "push_every": 2}, "push_every = 2: synchronous training and elastic averaging"),
+    ({"consistency": "synchronous", "fetch_every": 2}, "push_every = 1: synchronous training and elastic"),
+    ({"consistency": "synchronous", "warm_start": 5}, "warm_start = 5: synchronous replicas start together"),
+    ({"transport": "rma"}, "transport = rma: one-sided sums need update.rule = 'sgd'"),
+])
+def test_combinations_that_cannot_work(changes, reason):
+    message = refused(SERVED + STAGE, *(f"parallel.{key}={value}" for key, value in changes.items()))
+    assert message.startswith(f"some.toml: parallel.{reason}")
+
+
+@pytest.mark.parametrize("consistency, backup, lockstep", [("synchronous", 0, True), ("synchronous", 1, False),
+                                                           ("asynchronous", 0, False), ("bounded", 0, False)])
+def test_which_replicas_make_the_same_steps(consistency, backup, lockstep):
+    config = configuration.loads(SERVED + STAGE, [f"parallel.consistency={consistency}", f"parallel.backup={backup}"])
+    assert config.parallel.lockstep == lockstep
+
+
 @pytest.mark.parametrize("text, reason", [
     ("size = ", "not valid TOML"),
     ("stages = []", "stages must be a list of at least one table"),
