@@ -12,6 +12,7 @@ import numpy as np
 from hpclcae import checkpoint
 from hpclcae.beginning import check_agreement, fit_preprocessing, open_dataset
 from hpclcae.checkpoint import BlockState, Committer, RunState, ShardWriter
+from hpclcae.checkpoint.writer import one_line
 from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.exchange import Alone, Messenger
@@ -330,10 +331,11 @@ class Trainer:
     def _commit(self, cursors: Sequence[int]) -> None:
         """Let the committer wait for the shards of this checkpoint (only the first rank has one)."""
         if self.committer:
-            state = self.state
-            self.committer.start(RunState(
-                config=self.config, step=joint_step(cursors), preprocessing=state.preprocessing, seconds=self.seconds,
-                cursors=tuple(cursors), metrics=metrics_path(self.run).read_text()))
+            state, step, path = self.state, joint_step(cursors), metrics_path(self.run)
+            with one_line(self.run, step, path):
+                metrics = path.read_text()
+            self.committer.start(RunState(config=self.config, step=step, preprocessing=state.preprocessing,
+                                          seconds=self.seconds, cursors=tuple(cursors), metrics=metrics))
 
     def _finish(self, asked: Requests) -> None:
         """The last checkpoint, when all replicas have come to their end; wait until it is committed."""

@@ -162,7 +162,7 @@ def test_where_the_numbers_go_wrong_is_named(run):
     with np.errstate(over="ignore", invalid="ignore"):
         servers, events = recorded(config)
         with pytest.raises(InputError, match=r"replica [01], step [2-6]: the objective of stage 1 is .* in version \d+ "
-                                             r"of stage1/\w+ of block 0, tiles"):
+                                             r"of stage[123]/\w+ of block 0, tiles"):
             replayed(config, events, servers)
     config, servers, events = run
     chunks = servers.shards.chunks[0]
