@@ -28,13 +28,12 @@ from hpclcae.bench import slow_replica
 from hpclcae.bench.cases import RATE
 from hpclcae.bench.common import Report, Times, positive, ratio, refuse_more_threads, table
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
+from hpclcae.bench.raw_messages import RawMessages
 from hpclcae.bench.scaling import find_mpiexec, run_job
 from hpclcae.config import Config
 from hpclcae.errors import InputError
 from hpclcae.network import Network, trained_stage
-from hpclcae.partition import Grid
 from hpclcae.served_updates import ServedUpdates
-from hpclcae.shards import Shards
 from hpclcae.topology import launched
 from hpclcae.update_rules import UpdateRule
 
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 
 PARTS = ("lines", "step", "slow")
 RANKS = 4  # a server and three replicas
-RAW = ("raw push", "raw fetch", "")
 SUMS = ['update.rule="sgd"', "update.staleness_scaled=false", "update.delay_compensation=0.0"]
 ALONE, SERVED = "without servers", "with a server"
 
@@ -104,7 +102,7 @@ def _on_a_rank(args: argparse.Namespace, world: "MpiMessenger") -> None:
         print(f"{report.heading()}\n\n{case}", flush=True)
     pair = world.split(world.rank < 2)  # a server and a worker; the others sleep
     if "lines" in args.parts and world.rank == 2:
-        _RawMessages(world, load("parallel.elastic=0.1", *SUMS)).answer()
+        RawMessages(world, load("parallel.elastic=0.1", *SUMS)).answer()
     if world.rank < 2:
         if "lines" in args.parts:
             _lines(args, pair, world, load, case, report)
@@ -147,7 +145,7 @@ def _lines(args: argparse.Namespace, pair: "MpiMessenger", world: "MpiMessenger"
     for transport in ("rma", "messages"):
         # With elastic averaging the server adds what it gets and nothing else.
         config = load("parallel.elastic=0.1", f'parallel.transport="{transport}"', *SUMS)
-        messages = _RawMessages(world, config) if transport == "messages" and pair.rank == 0 else None
+        messages = RawMessages(world, config) if transport == "messages" and pair.rank == 0 else None
         [found] = _job(pair, config, lambda place: _measure_lines(place, messages, args.repeat))
         times, size = found["times"], found["bytes"]
         for what in ("push", "raw push", "fetch", "raw fetch", "copy"):
@@ -165,7 +163,7 @@ def _lines(args: argparse.Namespace, pair: "MpiMessenger", world: "MpiMessenger"
                 report.add(case, f"{transport}, {what}: of MPI's calls alone", raw, "ratio")
 
 
-def _measure_lines(place: "Place", messages: "_RawMessages | None", repeat: int) -> dict:
+def _measure_lines(place: "Place", messages: "RawMessages | None", repeat: int) -> dict:
     """Seconds of everything in each round."""
     from hpclcae.parallel.one_sided import OneSidedLine, hurry
     line, count = place.line, len(place.chunks)
@@ -220,53 +218,6 @@ def _measure_lines(place: "Place", messages: "_RawMessages | None", repeat: int)
         messages.meet("")
     line.close()
     return {"times": {name: found[1:] for name, found in times.items()}, "bytes": mine.nbytes, "chunks": count}
-
-
-class _RawMessages:
-    """The chunks of a network by MPI's messages alone, between the first rank and one that does nothing else."""
-
-    def __init__(self, world: "MpiMessenger", config: Config) -> None:
-        self._comm, self._other = world.comm, 2 - world.rank
-        sizes = [chunk.size for chunk in Shards(config, Grid(1, 1), 1).chunks[0]]
-        self._pieces = np.split(np.ones(sum(sizes), config.train.dtype), np.cumsum(sizes)[:-1])
-        self._word = np.empty(1, np.int64)
-
-    def meet(self, name: str) -> None:
-        """The first rank says what it is going to do ("" in the end); not part of what is measured."""
-        from hpclcae.parallel.one_sided import hurry
-        if name in RAW:
-            self._word[0] = RAW.index(name)
-            hurry([self._comm.Isend(self._word, self._other, 1)])
-            hurry([self._comm.Irecv(self._word, self._other, 1)])
-
-    def push(self) -> None:
-        """Send everything and hear that it is there."""
-        from hpclcae.parallel.one_sided import hurry
-        hurry([self._comm.Isend(piece, self._other, 0) for piece in self._pieces])
-        hurry([self._comm.Irecv(self._word, self._other, 1)])
-
-    def fetch(self) -> None:
-        """Ask for everything and get it."""
-        from hpclcae.parallel.one_sided import hurry
-        hurry([self._comm.Isend(self._word, self._other, 1)])
-        hurry([self._comm.Irecv(piece, self._other, 0) for piece in self._pieces])
-
-    def answer(self) -> None:
-        """The other side."""
-        from hpclcae.parallel.halo import wait
-        from hpclcae.parallel.one_sided import hurry
-        while True:
-            wait([self._comm.Irecv(self._word, self._other, 1)])
-            hurry([self._comm.Isend(self._word, self._other, 1)])
-            name = RAW[self._word[0]]
-            if name == "raw push":
-                hurry([self._comm.Irecv(piece, self._other, 0) for piece in self._pieces])
-                hurry([self._comm.Isend(self._word, self._other, 1)])
-            elif name == "raw fetch":
-                hurry([self._comm.Irecv(self._word, self._other, 1)])
-                hurry([self._comm.Isend(piece, self._other, 0) for piece in self._pieces])
-            else:
-                return
 
 
 # ---- step ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,60 @@
+"""What the message line is measured against: the same chunks by MPI's messages alone."""
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpclcae.config import Config
+from hpclcae.partition import Grid
+from hpclcae.shards import Shards
+
+if TYPE_CHECKING:
+    from hpclcae.parallel.halo import MpiMessenger
+
+RAW = ("raw push", "raw fetch", "")
+
+
+class RawMessages:
+    """The chunks of a network by MPI's messages alone, between the first rank and one that does nothing else."""
+
+    def __init__(self, world: "MpiMessenger", config: Config) -> None:
+        self._comm, self._other = world.comm, 2 - world.rank
+        sizes = [chunk.size for chunk in Shards(config, Grid(1, 1), 1).chunks[0]]
+        self._pieces = np.split(np.ones(sum(sizes), config.train.dtype), np.cumsum(sizes)[:-1])
+        self._word = np.empty(1, np.int64)
+
+    def meet(self, name: str) -> None:
+        """The first rank says what it is going to do ("" in the end); not part of what is measured."""
+        from hpclcae.parallel.one_sided import hurry
+        if name in RAW:
+            self._word[0] = RAW.index(name)
+            hurry([self._comm.Isend(self._word, self._other, 1)])
+            hurry([self._comm.Irecv(self._word, self._other, 1)])
+
+    def push(self) -> None:
+        """Send everything and hear that it is there."""
+        from hpclcae.parallel.one_sided import hurry
+        hurry([self._comm.Isend(piece, self._other, 0) for piece in self._pieces])
+        hurry([self._comm.Irecv(self._word, self._other, 1)])
+
+    def fetch(self) -> None:
+        """Ask for everything and get it."""
+        from hpclcae.parallel.one_sided import hurry
+        hurry([self._comm.Isend(self._word, self._other, 1)])
+        hurry([self._comm.Irecv(piece, self._other, 0) for piece in self._pieces])
+
+    def answer(self) -> None:
+        """The other side."""
+        from hpclcae.parallel.halo import wait
+        from hpclcae.parallel.one_sided import hurry
+        while True:
+            wait([self._comm.Irecv(self._word, self._other, 1)])
+            hurry([self._comm.Isend(self._word, self._other, 1)])
+            name = RAW[self._word[0]]
+            if name == "raw push":
+                hurry([self._comm.Irecv(piece, self._other, 0) for piece in self._pieces])
+                hurry([self._comm.Isend(self._word, self._other, 1)])
+            elif name == "raw fetch":
+                hurry([self._comm.Irecv(self._word, self._other, 1)])
+                hurry([self._comm.Isend(piece, self._other, 0) for piece in self._pieces])
+            else:
+                return
