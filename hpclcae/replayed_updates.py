@@ -35,6 +35,17 @@ def events_of_chunks(logs: Sequence[np.ndarray], shards: Shards, block: int) -> 
     return events
 
 
+def _without_vain_fetches(events: np.ndarray) -> np.ndarray:
+    """The events of a chunk in lockstep, with the last fetch alone of those that a replica made for one step.
+
+    Where the stage of a chunk is not trained, a server answers a fetch of which others say that it is in vain
+    (Store.in_vain); the replica makes it again, and the replay only once.
+    """
+    fetched = events["kind"] == FETCHED
+    last = {who: number for number, who in enumerate(events[["replica", "clock"]].tolist()) if fetched[number]}
+    return events[~fetched | np.isin(np.arange(len(events)), list(last.values()))]
+
+
 @dataclass
 class _Push:
     clock: int
@@ -73,7 +84,8 @@ class Tape:
 
     def __init__(self, chunks: Sequence[Chunk], config: Config, events: list[np.ndarray], start: Sequence[Holding],
                  goal: Sequence[Holding] = ()) -> None:
-        self.chunks, self.events, self.goal = chunks, events, goal
+        self.chunks, self.goal = chunks, goal
+        self.events = [_without_vain_fetches(mine) for mine in events] if config.parallel.lockstep else events
         self.done = [0] * len(chunks)  # events that have happened to each chunk
         self._asked: dict[tuple[int, int], TapeLine] = {}
         self._pushes: dict[tuple[int, int], deque[_Push]] = defaultdict(deque)

@@ -94,6 +94,21 @@ def test_the_replay_ends_with_the_same_bits(changes, grid):
         assert sum(tally.staleness for tape in tapes for tally in tape.tallies) == late
 
 
+def test_a_fetch_that_was_in_vain_is_replayed_once():
+    """A greedy run of three replicas; the servers answered for the stages that were not trained, and only for them."""
+    config = configured("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous",
+                        "train.gradient=greedy")
+    servers, events = recorded(config)
+    twice = []
+    for log in events:
+        idle = np.setdiff1d(log["chunk"], log["chunk"][(log["kind"] == PUSHED) & (log["clock"] < 2)])
+        asked = np.flatnonzero((log["kind"] == FETCHED) & (log["replica"] == 1) & (log["clock"] == 1)
+                               & np.isin(log["chunk"], idle))
+        twice.append(np.insert(log, asked, log[asked]))
+    assert sum(map(len, twice)) > sum(map(len, events))
+    assert same(replayed(config, twice, servers))
+
+
 @pytest.mark.parametrize("ends", list(itertools.permutations([1, 3, STEPS])), ids=str)
 def test_rounds_that_were_settled_are_replayed(ends):
     config = configured("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous",
