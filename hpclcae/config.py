@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hpclcae.errors import InputError
+from hpclcae.utils.errors import InputError
 
 
 @dataclass(frozen=True)

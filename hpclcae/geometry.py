@@ -6,7 +6,7 @@ All windows are VALID (no padding), which with stride 1 gives the paper's 1.15 b
 from dataclasses import dataclass
 
 from hpclcae.config import Config, StageConfig
-from hpclcae.errors import InputError
+from hpclcae.utils.errors import InputError
 
 Shape = tuple[int, int, int]  # rows, cols, maps
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from hpclcae.config import Config, DataConfig, StageConfig, TrainConfig, UpdateConfig
 from hpclcae.geometry import stage_geometry, training_flop
-from hpclcae.network import Network
-from hpclcae.parameters import ParameterVector
-from hpclcae.stage import Stage
-from hpclcae.update_rules import UpdateRule
-from hpclcae.workspace import Workspace
+from hpclcae.model.network import Network
+from hpclcae.model.optimizers import UpdateRule
+from hpclcae.model.parameters import ParameterVector
+from hpclcae.model.stage import Stage
+from hpclcae.model.workspace import Workspace
 
 #: Small enough to leave the weights as they are however many steps are timed, and not zero (BLAS skips zero).
 RATE = 1e-12

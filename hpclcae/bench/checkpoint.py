@@ -29,14 +29,14 @@ from hpclcae.checkpoint import Committer, Holding, RunState, ShardWriter
 from hpclcae.checkpoint.folder import content_of, shard_name
 from hpclcae.checkpoint.state import views
 from hpclcae.config import Config
-from hpclcae.errors import InputError
 from hpclcae.geometry import network_geometry
-from hpclcae.network import Network, trained_stage
-from hpclcae.parameters import ParameterVector
-from hpclcae.partition import Grid
-from hpclcae.preprocess import Preprocessing
-from hpclcae.shards import Shards
-from hpclcae.update_rules import SLOTS, UpdateRule
+from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.optimizers import SLOTS, UpdateRule
+from hpclcae.model.parameters import ParameterVector
+from hpclcae.model.preprocess import Preprocessing
+from hpclcae.parameter_server.chunks import Shards
+from hpclcae.partition.blocks import Grid
+from hpclcae.utils.errors import InputError
 
 RUN_DESK = "run/desk.toml"
 WHOLE = Grid(1, 1)

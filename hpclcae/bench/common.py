@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from hpclcae.blas import blas
-from hpclcae.errors import InputError
+from hpclcae.model.blas import blas
+from hpclcae.utils.errors import InputError
 
 #: Side of the square matrices of the reference product: large enough for full speed, about 0.05 s.
 SGEMM_SIDE = 1500

@@ -18,14 +18,15 @@ from numpy.typing import ArrayLike
 from hpclcae import config as configuration
 from hpclcae.bench.cases import RATE
 from hpclcae.bench.common import Report, positive, refuse_more_threads, table
+from hpclcae.cluster.launcher import launched
 from hpclcae.config import Config
-from hpclcae.exchange import Alone, Channel, Exchange, Letters, Messenger
-from hpclcae.network import Network, trained_stage
-from hpclcae.partition import Grid
-from hpclcae.preprocess import Preprocessing
-from hpclcae.topology import launched
-from hpclcae.traffic import choose_grid, traffic
-from hpclcae.update_rules import UpdateRule
+from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.optimizers import UpdateRule
+from hpclcae.model.preprocess import Preprocessing
+from hpclcae.partition.blocks import Grid
+from hpclcae.partition.communicator import Alone, Channel, Letters, Messenger
+from hpclcae.partition.cost import choose_grid, traffic
+from hpclcae.partition.halo import Exchange
 
 RUN_DESK = "run/desk.toml"
 START = "one rank has nobody to exchange with; start more, for instance: mpiexec -n 2 hpclcae bench halo"
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         print(START)
         _run(args, Alone())
         return 0
-    from hpclcae.parallel.runtime import run_on_all_ranks  # starts MPI
+    from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae bench halo", lambda messenger: _run(args, messenger))
 
 

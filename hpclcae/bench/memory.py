@@ -14,10 +14,10 @@ from hpclcae import config as configuration
 from hpclcae.bench import common
 from hpclcae.bench.common import Report, table
 from hpclcae.config import Config
-from hpclcae.errors import InputError
 from hpclcae.geometry import network_geometry
-from hpclcae.network import Network, trained_stage
-from hpclcae.update_rules import SLOTS, UpdateRule
+from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.optimizers import SLOTS, UpdateRule
+from hpclcae.utils.errors import InputError
 
 RUN_DESK = "run/desk.toml"
 

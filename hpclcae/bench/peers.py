@@ -18,10 +18,10 @@ import numpy as np
 
 from hpclcae.bench import common
 from hpclcae.bench.common import SGEMM, Report, Sgemm, Times, ratio, table
-from hpclcae.errors import InputError, MissingExtraError
-from hpclcae.layers.local_filter import LocalFilter
-from hpclcae.layers.unit_norm import Filters
-from hpclcae.workspace import Workspace
+from hpclcae.model.layers.local_filter import LocalFilter
+from hpclcae.model.layers.unit_norm import Filters
+from hpclcae.model.workspace import Workspace
+from hpclcae.utils.errors import InputError, MissingExtraError
 
 #: Largest difference that counts as agreement, relative to the array's largest magnitude: float32 sums of
 #: thousands of terms in another order.

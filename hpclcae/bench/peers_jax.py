@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hpclcae.bench.peers import STEPS, Outputs, Peer, Problem
-from hpclcae.errors import require
+from hpclcae.utils.errors import require
 
 # Read when JAX is imported: the processor, and one thread of it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

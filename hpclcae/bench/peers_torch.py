@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpclcae.bench.peers import Outputs, Peer, Problem
-from hpclcae.errors import require
+from hpclcae.utils.errors import require
 
 torch: Any = require("torch", "bench", "the comparison with PyTorch")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpclcae.config import Config
-from hpclcae.partition import Grid
-from hpclcae.shards import Shards
+from hpclcae.parameter_server.chunks import Shards
+from hpclcae.partition.blocks import Grid
 
 if TYPE_CHECKING:
-    from hpclcae.parallel.halo import MpiMessenger
+    from hpclcae.mpi.communicator import MpiMessenger
 
 RAW = ("raw push", "raw fetch", "")
 
@@ -24,7 +24,7 @@ class RawMessages:
 
     def meet(self, name: str) -> None:
         """The first rank says what it is going to do ("" in the end); not part of what is measured."""
-        from hpclcae.parallel.one_sided import hurry
+        from hpclcae.mpi.waiting import hurry
         if name in RAW:
             self._word[0] = RAW.index(name)
             hurry([self._comm.Isend(self._word, self._other, 1)])
@@ -32,20 +32,19 @@ class RawMessages:
 
     def push(self) -> None:
         """Send everything and hear that it is there."""
-        from hpclcae.parallel.one_sided import hurry
+        from hpclcae.mpi.waiting import hurry
         hurry([self._comm.Isend(piece, self._other, 0) for piece in self._pieces])
         hurry([self._comm.Irecv(self._word, self._other, 1)])
 
     def fetch(self) -> None:
         """Ask for everything and get it."""
-        from hpclcae.parallel.one_sided import hurry
+        from hpclcae.mpi.waiting import hurry
         hurry([self._comm.Isend(self._word, self._other, 1)])
         hurry([self._comm.Irecv(piece, self._other, 0) for piece in self._pieces])
 
     def answer(self) -> None:
         """The other side."""
-        from hpclcae.parallel.halo import wait
-        from hpclcae.parallel.one_sided import hurry
+        from hpclcae.mpi.waiting import hurry, wait
         while True:
             wait([self._comm.Irecv(self._word, self._other, 1)])
             hurry([self._comm.Isend(self._word, self._other, 1)])

@@ -11,7 +11,7 @@ import numpy as np
 
 from hpclcae.bench.cases import ALL_PASSES, StageCase
 from hpclcae.bench.common import SGEMM, Report, Sgemm, table
-from hpclcae.errors import require
+from hpclcae.utils.errors import require
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHOWN = ("encode", ALL_PASSES)

@@ -30,16 +30,16 @@ from hpclcae.bench.common import Report, Times, positive, ratio, refuse_more_thr
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.bench.raw_messages import RawMessages
 from hpclcae.bench.scaling import find_mpiexec, run_job
+from hpclcae.cluster.launcher import launched
 from hpclcae.config import Config
-from hpclcae.errors import InputError
-from hpclcae.network import Network, trained_stage
-from hpclcae.served_updates import ServedUpdates
-from hpclcae.topology import launched
-from hpclcae.update_rules import UpdateRule
+from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.optimizers import UpdateRule
+from hpclcae.parameter_server.client import ServedUpdates
+from hpclcae.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from hpclcae.parallel.halo import MpiMessenger
-    from hpclcae.parallel.service import Place
+    from hpclcae.mpi.communicator import MpiMessenger
+    from hpclcae.mpi.job import Place
 
 PARTS = ("lines", "step", "slow")
 RANKS = 4  # a server and three replicas
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if size != RANKS:
         raise InputError(f"{size} processes were launched; it needs {RANKS}, and starts them by itself")
-    from hpclcae.parallel.runtime import run_on_all_ranks  # starts MPI
+    from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae bench server", lambda world: _on_a_rank(args, world))
 
 
@@ -116,7 +116,7 @@ def _on_a_rank(args: argparse.Namespace, world: "MpiMessenger") -> None:
 
 def _job(world: "MpiMessenger", config: Config, work: Callable[["Place"], dict]) -> list[dict[str, Any]]:
     """What work(place) returns on every worker of a job with servers, on every rank, replica by replica."""
-    from hpclcae.parallel.service import take_part
+    from hpclcae.mpi.job import take_part
     found: dict[str, Any] = {}
 
     def kept(place: "Place") -> dict:
@@ -165,7 +165,8 @@ def _lines(args: argparse.Namespace, pair: "MpiMessenger", world: "MpiMessenger"
 
 def _measure_lines(place: "Place", messages: "RawMessages | None", repeat: int) -> dict:
     """Seconds of everything in each round."""
-    from hpclcae.parallel.one_sided import OneSidedLine, hurry
+    from hpclcae.mpi.one_sided import OneSidedLine
+    from hpclcae.mpi.waiting import hurry
     line, count = place.line, len(place.chunks)
     mine, other = np.zeros((2, place.chunks[-1].stop), line.buffers[0].dtype)
     line.seed(mine)

@@ -14,7 +14,7 @@ from multiprocessing.synchronize import Barrier
 
 from hpclcae.bench.cases import ALL_PASSES, STAGE_STEP, StageCase
 from hpclcae.bench.common import SGEMM, Report, Sgemm, ratio, table
-from hpclcae.errors import InputError
+from hpclcae.utils.errors import InputError
 
 #: A process that waits this long for the others has lost them, seconds.
 LOST = 600

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpclcae.config import Config
-from hpclcae.network import Network, trained_stage
-from hpclcae.parameters import ParameterVector
-from hpclcae.served_updates import ServedUpdates
+from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.parameters import ParameterVector
+from hpclcae.parameter_server.client import ServedUpdates
 
 if TYPE_CHECKING:
-    from hpclcae.parallel.service import Place
+    from hpclcae.mpi.job import Place
 
 #: How the replicas wait for each other.
 MODES = {"asynchronous, one-sided": ['parallel.transport="rma"'],

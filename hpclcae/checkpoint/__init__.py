@@ -21,8 +21,8 @@ Every owner has a `ShardWriter`, one rank has the `Committer`; `clean` comes fir
 `load_state` read. A single file of schema 1 (attribute counts instead of chunks) is read too.
 """
 from hpclcae.checkpoint.committer import Committer
-from hpclcae.checkpoint.folder import (KIND, SCHEMA, check, clean, find, read_manifest, saved, step_folder, step_of,
-                                       verify)
+from hpclcae.checkpoint.folder import (KIND, SCHEMA, check, clean, find, read_manifest, saved,
+                                       step_folder, step_of, verify)
 from hpclcae.checkpoint.reading import fill, load, load_holdings, load_state, opened, update_counts
 from hpclcae.checkpoint.state import BlockState, Holding, RunState, block_holdings
 from hpclcae.checkpoint.writer import ShardWriter

@@ -3,12 +3,13 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from hpclcae.checkpoint.background import Background
-from hpclcae.checkpoint.folder import (MANIFEST, MODEL, Content, Manifest, content_of, remove, remove_notes, saved,
-                                       shard_name, step_folder, step_of, write_manifest)
+from hpclcae.checkpoint.folder import (MANIFEST, MODEL, Content, Manifest, content_of, remove,
+                                       remove_notes, saved, shard_name, step_folder, step_of,
+                                       write_manifest)
 from hpclcae.checkpoint.model_file import write_model
 from hpclcae.checkpoint.state import RunState
 from hpclcae.checkpoint.writer import GONE, PATIENCE, POLL, one_line, read_note, run_id
-from hpclcae.errors import InputError
+from hpclcae.utils.errors import InputError
 
 KEEP_AT_LEAST = 2  # a checkpoint may turn out to be damaged
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpclcae.errors import InputError
-from hpclcae.files import replacing
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replacing
 
 KIND = "hpclcae checkpoint"
 SCHEMA = 2

@@ -11,15 +11,15 @@ import numpy as np
 
 from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, SCHEMA, shard_name
-from hpclcae.checkpoint.provenance import revision, versions
 from hpclcae.checkpoint.shard_file import PLACES
 from hpclcae.checkpoint.state import RunState
 from hpclcae.config import Config
-from hpclcae.errors import InputError
-from hpclcae.files import replacing_hdf5
 from hpclcae.geometry import network_geometry
-from hpclcae.parameter_store import owned_slots
-from hpclcae.stage import parameter_names
+from hpclcae.model.stage import parameter_names
+from hpclcae.parameter_server.store import owned_slots
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.provenance import revision, versions
 
 AXES = ["row", "col", "krow", "kcol", "map in", "map"]
 

@@ -13,12 +13,12 @@ from hpclcae.checkpoint.regions import Blocks
 from hpclcae.checkpoint.shard_file import CHUNKS, StoredArrays, ahead
 from hpclcae.checkpoint.state import BlockState, Holding, RunState, views
 from hpclcae.config import Config
-from hpclcae.errors import InputError
-from hpclcae.exchange import Messenger
-from hpclcae.network import Network
-from hpclcae.partition import Grid
-from hpclcae.preprocess import Preprocessing
-from hpclcae.shards import Chunk, block_chunks
+from hpclcae.model.network import Network
+from hpclcae.model.preprocess import Preprocessing
+from hpclcae.parameter_server.chunks import Chunk, block_chunks
+from hpclcae.partition.blocks import Grid
+from hpclcae.partition.communicator import Messenger
+from hpclcae.utils.errors import InputError
 
 
 def load(path: Path, grid: Grid | None = None, messenger: Messenger | None = None) -> tuple[BlockState, Network]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpclcae.config import Config
-from hpclcae.layers.local_filter import LocalFilter, Tiles
-from hpclcae.partition import Grid, plan_block
-from hpclcae.shards import Chunk, block_filters
+from hpclcae.model.layers.local_filter import LocalFilter, Tiles
+from hpclcae.parameter_server.chunks import Chunk, block_filters
+from hpclcae.partition.blocks import Grid, plan_block
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ import numpy as np
 from hpclcae.checkpoint.folder import Content, content_of, shard_name
 from hpclcae.checkpoint.regions import Blocks, Region
 from hpclcae.checkpoint.state import Holding
-from hpclcae.errors import InputError
-from hpclcae.files import new_hdf5, replacing
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import new_hdf5, replacing
 
 #: One row for every chunk: the rectangle of positions that it covers, and its counts.
 CHUNKS = np.dtype([("parameter", "S64"), ("row", "i4"), ("col", "i4"), ("rows", "i4"), ("cols", "i4"),

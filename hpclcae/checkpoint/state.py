@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hpclcae.config import Config
-from hpclcae.parameters import ParameterVector
-from hpclcae.partition import Grid
-from hpclcae.preprocess import Preprocessing
-from hpclcae.shards import Chunk, block_chunks
+from hpclcae.model.parameters import ParameterVector
+from hpclcae.model.preprocess import Preprocessing
+from hpclcae.parameter_server.chunks import Chunk, block_chunks
+from hpclcae.partition.blocks import Grid
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,15 @@ from time import monotonic, sleep
 import numpy as np
 
 from hpclcae.checkpoint.background import Background
-from hpclcae.checkpoint.folder import (KIND, MANIFEST, RUN_ID, SCHEMA, Content, note, saved, shard_name, step_folder)
+from hpclcae.checkpoint.folder import (KIND, MANIFEST, RUN_ID, SCHEMA, Content, note, saved,
+                                       shard_name, step_folder)
 from hpclcae.checkpoint.regions import Blocks
 from hpclcae.checkpoint.shard_file import chunk_table, write_shard
 from hpclcae.checkpoint.state import Holding
 from hpclcae.config import Config
-from hpclcae.errors import InputError
-from hpclcae.files import replacing
-from hpclcae.partition import Grid
+from hpclcae.partition.blocks import Grid
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replacing
 
 PATIENCE = 600.0  # seconds that a shard of another rank may take to appear
 LATE = 100.0      # seconds that a name may appear later on another node; network file systems ask anew within 60

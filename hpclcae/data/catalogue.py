@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from hpclcae.errors import InputError
-from hpclcae.files import replacing
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replacing
 
 CATALOGUE = "catalogue.json"
 SCHEMA = 1

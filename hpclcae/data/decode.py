@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpclcae.errors import require
+from hpclcae.utils.errors import require
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage

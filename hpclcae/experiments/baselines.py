@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from hpclcae.config import PreprocessConfig
-from hpclcae.dataset import Dataset
-from hpclcae.preprocess import Preprocessing
+from hpclcae.data.dataset import Dataset
+from hpclcae.model.preprocess import Preprocessing
 
 #: images uint8 (image, row, col, channel) -> pixels (row, col, channel, image)
 Prepare = Callable[[np.ndarray], np.ndarray]

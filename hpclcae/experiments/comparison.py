@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpclcae.experiments.single_neurons import BestNeuron, LabelledImages, chance_replicates, interval
+from hpclcae.experiments.single_neurons import (BestNeuron, LabelledImages, chance_replicates,
+                                                interval)
 
 #: Le et al. 2012, faces, percent, and whether the figure was confirmed ("recalled": quoted from memory).
 PAPER: dict[str, tuple[float, bool]] = {

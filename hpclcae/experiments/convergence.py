@@ -11,11 +11,11 @@ import numpy as np
 
 from hpclcae import checkpoint
 from hpclcae.config import Config
-from hpclcae.data.table import table
-from hpclcae.errors import InputError, require
 from hpclcae.experiments.figures import read_metrics
 from hpclcae.experiments.replica_figures import read_parallel
-from hpclcae.files import replacing
+from hpclcae.utils.errors import InputError, require
+from hpclcae.utils.files import replacing
+from hpclcae.utils.tables import table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from hpclcae.dataset import Dataset
-from hpclcae.errors import InputError, require
-from hpclcae.experiments import selectivity
+from hpclcae.checkpoint.trained import Model
+from hpclcae.data.dataset import Dataset
+from hpclcae.experiments import neurons as selectivity
 from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
-from hpclcae.files import replacing
-from hpclcae.infer import Model
-from hpclcae.report import metrics_path
+from hpclcae.training.metrics import metrics_path
+from hpclcae.utils.errors import InputError, require
+from hpclcae.utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

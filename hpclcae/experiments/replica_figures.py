@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpclcae.errors import InputError
-from hpclcae.parameter_store import STALENESS_BINS
+from hpclcae.parameter_server.store import STALENESS_BINS
+from hpclcae.utils.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpclcae.errors import InputError
+from hpclcae.utils.errors import InputError
 
 THRESHOLDS = 20
 BINS = THRESHOLDS + 1  # bin k holds the responses above exactly k of the thresholds

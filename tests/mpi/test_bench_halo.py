@@ -6,9 +6,9 @@ import pytest
 
 from hpclcae import config as configuration
 from hpclcae.bench.halo import least_bytes
-from hpclcae.partition import Grid
-from tests.conftest import RUN
-from tests.mpi.test_launch import ENVIRONMENT, MPIEXEC, mpiexec
+from hpclcae.partition.blocks import Grid
+from tests.support.mpi import ENVIRONMENT, MPIEXEC, mpiexec
+from tests.support.processes import RUN
 
 pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
 

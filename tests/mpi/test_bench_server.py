@@ -5,8 +5,8 @@ import os
 import pytest
 
 from hpclcae.bench import server, slow_replica
-from tests.conftest import RUN
-from tests.mpi.test_launch import ENVIRONMENT, MPIEXEC, mpiexec
+from tests.support.mpi import ENVIRONMENT, MPIEXEC, mpiexec
+from tests.support.processes import RUN
 
 pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
 

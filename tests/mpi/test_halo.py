@@ -1,17 +1,15 @@
 """Exchanges under mpiexec: the same bits as all blocks in one process, and ranks that wait leave the core to others."""
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from hpclcae import config as configuration
-from hpclcae.parallel.inprocess import run_blocks
-from hpclcae.traffic import choose_grid
-from tests.mpi.test_launch import MPIEXEC, mpiexec
+from hpclcae.partition.cost import choose_grid
+from hpclcae.partition.threads import run_blocks
 from tests.support.blocks import exchange_everything
+from tests.support.mpi import MPIEXEC, mpiexec
+from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
-ROOT = Path(__file__).parents[2]
 
 #: Uneven, with a stride, both windows of normalisation across blocks; 4 and more blocks a side skip neighbours.
 NETWORK = """

@@ -2,36 +2,18 @@
 
 Every job runs under a time limit, after which all that it started is killed.
 """
-import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hpclcae import checkpoint
-from tests.conftest import RUN, run_limited
-from tests.unit.test_checkpoint import assert_same, datasets
+from tests.support.mpi import ENVIRONMENT, MPIEXEC, mpiexec, train
+from tests.support.processes import RUN, run_limited
+from tests.support.saving import assert_same, datasets
 
-BESIDE_PYTHON = str(Path(sys.executable).parent)  # where the wheels of MPICH and Open MPI put it
-MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([BESIDE_PYTHON, os.environ.get("PATH", "")]))
 pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
-
-#: Open MPI refuses to start as root, or more ranks than cores, unless it is told.
-ENVIRONMENT = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                            "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
-
-
-def mpiexec(ranks, *words, timeout=120):
-    """Run Python on several ranks."""
-    return run_limited([MPIEXEC, "-n", str(ranks), sys.executable, *map(str, words)], timeout, env=ENVIRONMENT)
-
-
-def train(dataset, out):
-    return ["-m", "hpclcae", "train", RUN / "tiny.toml", "--out", out, "--set", f"data.train={dataset}",
-            "--set", "train.steps=6"]
 
 
 def test_two_ranks_add_their_numbers():

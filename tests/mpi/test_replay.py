@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
-from hpclcae.event_log import logs
-from hpclcae.parameter_store import EVENT, PUSHED
-from tests.conftest import RUN
-from tests.mpi.test_launch import MPIEXEC
+from hpclcae.checkpoint.event_log import logs
+from hpclcae.parameter_server.store import EVENT, PUSHED
+from tests.support.mpi import MPIEXEC
+from tests.support.processes import RUN
 
 pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
 

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from hpclcae import config as configuration
-from hpclcae.network import Network
-from hpclcae.partition import Grid
-from tests.conftest import RUN
-from tests.mpi.test_halo import ROOT
+from hpclcae.model.network import Network
+from hpclcae.partition.blocks import Grid
+from tests.support.processes import ROOT, RUN
 from tests.support.replicas import Servers, train_alone, train_served
 
 LIBRARIES = ["installed", "unshared", "openmpi"]

@@ -3,9 +3,10 @@ import subprocess
 
 import pytest
 
-from tests.mpi.conftest import openmpi  # noqa: F401
 from tests.support import slurm_jobs
-from tests.support.slurm_jobs import HANGS, cluster, command, end_what_is_left, idle, lost, processes, until
+from tests.support.mpi import openmpi  # noqa: F401
+from tests.support.slurm_jobs import (HANGS, cluster, command, end_what_is_left, idle, lost,
+                                      processes, until)
 
 WHY_NOT = slurm_jobs.why_not()
 if WHY_NOT:

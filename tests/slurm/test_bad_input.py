@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RUN
+from tests.support.processes import RUN
 from tests.support.slurm_jobs import ROOT, Job, command, on_node, submit
 
 SECONDS = 60  # it takes 1 to 3 seconds; more on a busy machine

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 
-from tests.conftest import RUN, run_limited
+from tests.support.processes import RUN, run_limited
 from tests.support.slurm_jobs import HANGS, Job, command, submit, until
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
-from tests.conftest import RUN, run_limited
+from tests.support.processes import RUN, run_limited
 from tests.support.slurm_jobs import Job, cluster, command, hold, let_go, submit
 
 STEPS = 400

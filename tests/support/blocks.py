@@ -3,9 +3,9 @@ import functools
 
 import numpy as np
 
-from hpclcae.exchange import Exchange
 from hpclcae.geometry import network_geometry
-from hpclcae.partition import plan_block
+from hpclcae.partition.blocks import plan_block
+from hpclcae.partition.halo import Exchange
 
 IMAGES = 2
 

@@ -3,8 +3,8 @@ import numpy as np
 
 from hpclcae.config import StageConfig
 from hpclcae.geometry import stage_geometry
-from hpclcae.layers.contrast_norm import ContrastNorm
-from hpclcae.partition import whole_stage
+from hpclcae.model.layers.contrast_norm import ContrastNorm
+from hpclcae.partition.blocks import whole_stage
 
 
 def pack(plan, filters):

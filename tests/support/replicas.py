@@ -4,13 +4,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hpclcae.network import Network, trained_stage
-from hpclcae.parallel.inprocess import run_blocks
-from hpclcae.parameter_store import Store
-from hpclcae.partition import Grid
-from hpclcae.served_updates import InProcess, ServedUpdates
-from hpclcae.shards import Shards
-from hpclcae.update_rules import UpdateRule
+from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.optimizers import UpdateRule
+from hpclcae.parameter_server.chunks import Shards
+from hpclcae.parameter_server.client import ServedUpdates
+from hpclcae.parameter_server.local import InProcess
+from hpclcae.parameter_server.store import Store
+from hpclcae.partition.blocks import Grid
+from hpclcae.partition.threads import run_blocks
 
 
 def inputs(config, step, replica=0, replicas=1):

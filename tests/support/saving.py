@@ -2,12 +2,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
+import numpy as np
+
 from hpclcae import checkpoint
 from hpclcae.checkpoint import BlockState, Committer, Holding, RunState, ShardWriter
 from hpclcae.checkpoint.state import views
 from hpclcae.config import Config
-from hpclcae.partition import Grid
-from hpclcae.shards import Chunk, Shards
+from hpclcae.model import preprocess
+from hpclcae.model.network import Network
+from hpclcae.model.optimizers import SLOTS
+from hpclcae.parameter_server.chunks import Chunk, Shards
+from hpclcae.partition.blocks import Grid
+from tests.support.images import structured_images
 
 WHOLE = Grid(1, 1)
 
@@ -37,3 +44,38 @@ def save_holdings(run: Path, state: RunState, grid: Grid, owners: Sequence[Seque
         part.wait()
         part.close()
     return checkpoint.step_folder(run, state.step)
+
+
+METRICS = '{"step": 5, "objective": 1.5}\n{"step": 7, "objective": 2.25, "note": "\u00e4"}\n'
+
+
+def made(config, step=7):
+    """The state of a network whose every number is another one."""
+    network = Network(config)
+    generator = np.random.default_rng(5)
+
+    def filled():
+        """Random numbers at every learned position; the kernel's padding stays zero."""
+        vector = network.parameters(0)
+        for weights in vector.views.values():
+            weights *= generator.standard_normal(weights.shape).astype(weights.dtype)
+        return vector
+    images = structured_images(40, config.data.size, config.data.channels)
+    return BlockState(config=config, step=step, preprocessing=preprocess.fit(config.preprocess, images), seconds=1.25,
+                      cursors=(7, 9), metrics=METRICS, parameters=filled(),
+                      update_state={slot: filled() for slot in SLOTS[config.update.rule]},
+                      counts={name: 3 + i for i, name in enumerate(network.parameters().views)})
+
+
+def datasets(path):
+    """Every array of a checkpoint, or of an HDF5 file, by name, read with plain h5py; not who held what, nor times."""
+    found = {}
+    with h5py.File(path / "model.h5" if path.is_dir() else path) as file:
+        file.visititems(lambda name, item: found.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None)
+    return {name: array for name, array in found.items() if name not in ("chunks", "places", "metrics")}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].dtype == other[name].dtype and np.array_equal(one[name], other[name]), name

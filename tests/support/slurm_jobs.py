@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.conftest import RUN
+from tests.support.processes import ROOT
 
-ROOT = RUN.parent
 SCRIPT = Path(__file__).parent / "slurm_cluster.sh"
 #: The folder that slurm_cluster.sh was started with; .ci/run sets it.
 FOLDER = os.environ.get("HPCLCAE_SLURM_CLUSTER", "")

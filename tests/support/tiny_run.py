@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hpclcae import preprocess
 from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config, DataConfig, PreprocessConfig, StageConfig, TrainConfig
-from hpclcae.dataset import Dataset, DatasetWriter
-from hpclcae.network import Network
-from hpclcae.update_rules import SLOTS
+from hpclcae.data.dataset import Dataset, DatasetWriter
+from hpclcae.model import preprocess
+from hpclcae.model.network import Network
+from hpclcae.model.optimizers import SLOTS
 from tests.support.saving import save
 
 SIZE = 12

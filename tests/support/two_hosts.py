@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from tests.conftest import run_limited
+from tests.support.processes import run_limited
 
 ADDRESSES = ("192.0.2.1", "192.0.2.2")  # for documentation: they lead nowhere
 TOOLS = ("ip", "unshare", "nsenter", "mount")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hpclcae.checkpoint import saved
-from hpclcae.trainer import Trainer
-from tests.conftest import RUN, run_limited, structured_images, write_dataset
+from hpclcae.training.trainer import Trainer
+from tests.support.images import structured_images, write_dataset
+from tests.support.processes import RUN, run_limited
 
 TINY = RUN / "tiny.toml"
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
-from tests.conftest import RUN, run_limited
-from tests.unit.test_checkpoint import assert_same, datasets
+from tests.support.processes import RUN, run_limited
+from tests.support.saving import assert_same, datasets
 
 KILLS = int(os.environ.get("HPCLCAE_KILLS", "5"))
 
@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from hpclcae import checkpoint, config as configuration
 from tests.support.saving import save
-from tests.unit.test_checkpoint import made
+from tests.support.saving import made
 
 run, rounds = Path(sys.argv[1]), int(sys.argv[2])
 state = made(configuration.load(sys.argv[3], ["train.keep_every=4"]))

@@ -3,42 +3,15 @@
 Every line with ``hpclcae`` in a code block of README.md and the notes, in the scripts of run/ and in the command
 table's examples is read by the parser of its command; configurations and keys that it names exist.
 """
-import argparse
-import importlib
-import re
-import shlex
-
 import pytest
 
 from hpclcae import config as configuration
 from hpclcae.cli import COMMANDS
 from hpclcae.geometry import network_geometry
-from tests.conftest import RUN
+from tests.support.documents import check_typed, code_lines, command_lines, script_lines
+from tests.support.processes import ROOT, RUN
 
-ROOT = RUN.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notes").glob("*.md"))]
-
-
-def script_lines(text):
-    """Lines of a script; a backslash at the end joins two."""
-    return re.sub(r"\s*\\\n\s*", " ", text).splitlines()
-
-
-def code_lines(text):
-    """Lines of the fenced code blocks of a Markdown text."""
-    return script_lines("\n".join(re.findall(r"^```(?:\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)))
-
-
-def command_lines(lines):
-    """Words after ``hpclcae`` of every line that calls it, as the shell would split them; two blanks end them."""
-    found = []
-    for line in lines:
-        called = re.match(r"(?:\$ )?(?:.*(?:\|\||&&|;) )?(?:mpiexec -n \d+ )?(?:python -m )?hpclcae (.*)", line.strip())
-        if called:
-            words = shlex.split(called.group(1).split("  ")[0], comments=True)
-            end = next((i for i, word in enumerate(words) if word in ("|", "&&", "||", ";", ">", ">>", "2>")), None)
-            found.append([word for word in words[:end] if word != "$@"])
-    return found
 
 
 def documented():
@@ -55,29 +28,9 @@ def documented():
 LINES = documented()
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that raises where argparse ends the process."""
-
-    def error(self, message):
-        raise AssertionError(message)
-
-
 @pytest.mark.parametrize("where, words", LINES, ids=[f"{where}: {' '.join(words)}"[:90] for where, words in LINES])
 def test_a_command_line_can_be_typed(where, words):
-    if words[:1] in (["--help"], ["--version"]) or words == ["COMMAND", "--help"]:
-        return
-    name = next((n for n in COMMANDS if words[:len(n.split())] == n.split()), None)
-    assert name, f"{where}: hpclcae {' '.join(words)} is no command"
-    rest = words[len(name.split()):]
-    if "--help" in rest:
-        return
-    parser = Parser()
-    importlib.import_module(COMMANDS[name][0]).configure(parser)
-    args = parser.parse_args(rest)
-    file = str(getattr(args, "configuration", ""))
-    if file.startswith("run/"):
-        # The file exists, and every --set is allowed; what a script puts in for a variable is not known here.
-        configuration.load(ROOT / file, [change for change in args.changes if not re.search(r"=\$\w+$", change)])
+    check_typed(where, words)
 
 
 def test_readme_shows_the_main_commands():
@@ -107,4 +60,4 @@ def test_the_reader_of_command_lines_sees_what_it_should():
     assert command_lines(code_lines(text)) == [["show", "run/x.toml"], ["data", "info", "a b", "--sheet", "s.png"],
                                                ["train", "x", "--out", "y"]]
     with pytest.raises(AssertionError, match="unrecognized arguments: --speling"):
-        test_a_command_line_can_be_typed("here", ["show", "run/tiny.toml", "--speling"])
+        check_typed("here", ["show", "run/tiny.toml", "--speling"])

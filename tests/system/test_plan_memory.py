@@ -5,10 +5,12 @@ import sys
 import numpy as np
 import pytest
 
-from hpclcae import config as configuration, plan
-from hpclcae.partition import Grid
-from tests.conftest import RUN, run_limited, write_dataset
-from tests.mpi.test_launch import ENVIRONMENT, MPIEXEC
+from hpclcae import config as configuration
+from hpclcae.cluster import plan
+from hpclcae.partition.blocks import Grid
+from tests.support.images import write_dataset
+from tests.support.mpi import ENVIRONMENT, MPIEXEC
+from tests.support.processes import RUN, run_limited
 
 SIZE = 64
 #: run/paper.toml at a size where parameters, not Python, fill the memory: 185 MB of them, saved on the way, too.

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
-from hpclcae.event_log import logs
-from hpclcae.parameter_store import EVENT, PUSHED
-from tests.mpi.test_launch import ENVIRONMENT, MPIEXEC, mpiexec, train
-from tests.unit.test_checkpoint import assert_same, datasets
+from hpclcae.checkpoint.event_log import logs
+from hpclcae.parameter_server.store import EVENT, PUSHED
+from tests.support.mpi import ENVIRONMENT, MPIEXEC, mpiexec, train
+from tests.support.saving import assert_same, datasets
 
 pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
 STEPS = 6  # of `train`

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
-from hpclcae.traffic import choose_grid, traffic
-from tests.mpi.test_launch import MPIEXEC, train
+from hpclcae.partition.cost import choose_grid, traffic
+from tests.support.mpi import MPIEXEC, train
+from tests.support.saving import datasets
 from tests.support.two_hosts import NoHosts, two_hosts
-from tests.unit.test_checkpoint import datasets
 
 
 @pytest.fixture(scope="module")

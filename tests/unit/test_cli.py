@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from hpclcae import __version__, cli
-from hpclcae.errors import InputError, MissingExtraError, require
-from tests.conftest import RUN
+from hpclcae.utils.errors import InputError, MissingExtraError, require
+from tests.support.processes import RUN
 
 
 @pytest.fixture

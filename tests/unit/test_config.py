@@ -4,15 +4,14 @@ import math
 import typing
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from hpclcae import config as configuration
-from hpclcae.config import (Config, DataConfig, ParallelConfig, PreprocessConfig, StageConfig, TrainConfig,
-                            UpdateConfig)
-from hpclcae.errors import InputError
+from hpclcae.config import (Config, DataConfig, ParallelConfig, PreprocessConfig, StageConfig,
+                            TrainConfig, UpdateConfig)
 from hpclcae.geometry import network_geometry
-from tests.conftest import RUN
+from hpclcae.utils.errors import InputError
+from tests.support.processes import RUN
 
 SECTIONS = {"data": DataConfig, "preprocess": PreprocessConfig, "update": UpdateConfig, "train": TrainConfig,
             "parallel": ParallelConfig, "stages.0": StageConfig}

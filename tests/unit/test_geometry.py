@@ -6,9 +6,9 @@ import pytest
 
 from hpclcae import config as configuration
 from hpclcae.config import Config, DataConfig, StageConfig, TrainConfig
-from hpclcae.errors import InputError
 from hpclcae.geometry import network_geometry, pixels_seen, stage_geometry, training_flop, windows
-from tests.conftest import RUN
+from hpclcae.utils.errors import InputError
+from tests.support.processes import RUN
 
 
 def starts(size, window, stride):

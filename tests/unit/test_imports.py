@@ -1,7 +1,8 @@
 """Who may import whom, and what a command may load.
 
-A module imports from the rows above its own, or from its own row as long as nothing goes in a circle. Only
-parallel/ imports mpi4py; pictures and drawing are loaded when they are needed (errors.require).
+A folder is a chapter: it imports from folders that stand above its own in ORDER, and modules never import each other in
+a circle. Only mpi/ imports mpi4py; argparse stays in commands/ and bench/; pictures and drawing are loaded when they
+are needed (errors.require).
 """
 import ast
 import graphlib
@@ -14,31 +15,13 @@ from pathlib import Path
 import pytest
 
 from hpclcae.cli import COMMANDS
-from tests.conftest import RUN
+from tests.support.processes import RUN
 
 PACKAGE = Path(__file__).parents[2] / "hpclcae"
-ROWS = [
-    # Nothing of this package.
-    {"errors", "progress", "signals", "files", "timers", "topology", "workspace", "parameters", "blas"},
-    # What an experiment is, and who computes which part.
-    {"config", "geometry", "partition", "traffic", "exchange"},
-    # Numerics: one sublayer a file; what they make up; who holds the parameters.
-    {"layers"},
-    {"stage", "network", "update_rules", "preprocess", "shards", "parameter_store", "served_updates"},
-    # Files.
-    {"dataset", "minibatch", "checkpoint", "event_log", "replayed_updates"},
-    # Commands that make datasets.
-    {"data"},
-    # MPI.
-    {"parallel"},
-    # Programs around the network.
-    {"beginning", "trainer", "train", "report", "launch", "replay", "infer", "show", "partition_picture", "plan",
-     "check", "status", "checkpoints"},
-    # What is asked of a trained network, and of the kernels.
-    {"experiments", "bench"},
-    {"cli", "__main__"},
-]
-ROW = {name: number for number, row in enumerate(ROWS) for name in row}
+#: The chapters in their order; config and geometry stand between the utilities and everything else.
+ORDER = ["utils", "config", "geometry", "partition", "model", "data", "parameter_server", "checkpoint", "cluster",
+         "training", "mpi", "experiments", "commands", "bench", "cli", "__main__"]
+ROW = {name: number for number, name in enumerate(ORDER)}
 LIBRARIES = {"numpy", "scipy", "tqdm", "h5py"}   # the core's: may be imported at the top of any module
 LAZY = {"PIL", "av", "matplotlib"}                           # of an extra: never at the top
 
@@ -76,14 +59,14 @@ def outside_at_the_top(tree):
     return {name.split(".")[0] for name in imported(runs)} - sys.stdlib_module_names - {"hpclcae"}
 
 
-def test_every_module_has_its_row():
+def test_every_module_has_its_place():
     assert {name.split(".")[0] for name in FILES} <= set(ROW)
     assert {"mpi4py"} | LIBRARIES == {
         line.split(">")[0] for line in importlib.metadata.requires("hpclcae") if "extra" not in line}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_module_imports_from_no_row_below_its_own(name):
+def test_a_module_imports_from_no_chapter_below_its_own(name):
     for other in inside(TREES[name]):
         assert ROW[other.split(".")[0]] <= ROW[name.split(".")[0]], f"{name} imports {other} from below"
 
@@ -94,17 +77,17 @@ def test_no_import_goes_in_a_circle():
 
 def test_the_check_itself_sees_an_import_from_below():
     tree = ast.parse("def later():\n    from hpclcae.experiments import figures\n    import hpclcae.cli\n"
-                     "from hpclcae import config as c, __version__\nfrom hpclcae.layers.windows import box_sum")
-    assert inside(tree) == {"experiments.figures", "cli", "config", "layers.windows"}
+                     "from hpclcae import config as c, __version__\nfrom hpclcae.model.layers.windows import box_sum")
+    assert inside(tree) == {"experiments.figures", "cli", "config", "model.layers.windows"}
     assert outside_at_the_top(ast.parse("import os, numpy.linalg\nfrom PIL import Image\ndef f():\n    import av")) \
         == {"numpy", "PIL"}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_only_parallel_imports_mpi4py_and_nothing_loads_pictures_or_plots_at_its_top(name):
-    parallel = name.startswith("parallel.")
-    assert parallel or not any(i.split(".")[0] == "mpi4py" for i in imported(TREES[name]))
-    assert outside_at_the_top(TREES[name]) <= LIBRARIES | ({"mpi4py"} if parallel else set())
+def test_only_mpi_imports_mpi4py_and_nothing_loads_pictures_or_plots_at_its_top(name):
+    mpi = name.startswith("mpi.")
+    assert mpi or not any(i.split(".")[0] == "mpi4py" for i in imported(TREES[name]))
+    assert outside_at_the_top(TREES[name]) <= LIBRARIES | ({"mpi4py"} if mpi else set())
 
 
 # ---- what is loaded, in real processes ---------------------------------------------------------------------

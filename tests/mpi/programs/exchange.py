@@ -9,8 +9,8 @@ import numpy as np
 from mpi4py import MPI
 
 from hpclcae import config as configuration
-from hpclcae.parallel.halo import MpiMessenger
-from hpclcae.traffic import choose_grid
+from hpclcae.mpi.communicator import MpiMessenger
+from hpclcae.partition.cost import choose_grid
 from tests.support.blocks import exchange_everything
 
 config = configuration.load(sys.argv[1])

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 from mpi4py import MPI
 
-from hpclcae.parallel.halo import MpiMessenger
+from hpclcae.mpi.communicator import MpiMessenger
 
 world = MPI.COMM_WORLD
 

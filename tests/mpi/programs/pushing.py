@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from hpclcae import config as configuration
-from hpclcae.parallel.runtime import run_on_all_ranks
-from hpclcae.parallel.service import take_part
+from hpclcae.mpi.job import take_part
+from hpclcae.mpi.runtime import run_on_all_ranks
 
 config, folder, pushes = configuration.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 replicas = config.parallel.replicas

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from hpclcae import config as configuration
-from hpclcae.network import Network, trained_stage
-from hpclcae.parallel.runtime import run_on_all_ranks
-from hpclcae.parallel.service import take_part
-from hpclcae.served_updates import ServedUpdates
+from hpclcae.model.network import Network, trained_stage
+from hpclcae.mpi.job import take_part
+from hpclcae.mpi.runtime import run_on_all_ranks
+from hpclcae.parameter_server.client import ServedUpdates
 from tests.support.replicas import inputs, one_step
 
 config, folder, steps = configuration.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

@@ -4,7 +4,7 @@ import time
 import numpy as np
 from mpi4py import MPI
 
-from hpclcae.parallel.halo import MpiMessenger
+from hpclcae.mpi.communicator import MpiMessenger
 
 messenger = MpiMessenger(MPI.COMM_WORLD)
 mine, other = np.full(4, messenger.rank), np.empty(4, int)

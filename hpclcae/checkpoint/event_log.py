@@ -1,0 +1,107 @@
+"""Event logs: which replica fetched and pushed which version of which chunk, in the order in which servers acted.
+
+``RUN/events/from-00000040/`` is of the job that began with step 40, in a new folder for every start::
+
+    configuration.toml     of that job, with the grid that it used
+    step-00000040/         the checkpoint that it began with: the same files as the run's, which keeps only the newest
+    server-0.bin ...       records of parameter_store.EVENT
+
+Nothing is kept back in the process, so the log of a job that was killed ends with the last thing that its servers did.
+"""
+import dataclasses
+import io
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from hpclcae import config as configuration
+from hpclcae.checkpoint import step_of
+from hpclcae.config import Config
+from hpclcae.parameter_server.store import EVENT
+from hpclcae.partition.blocks import Grid
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replacing
+
+CONFIGURATION = "configuration.toml"
+
+
+def logs(run: Path) -> dict[int, Path]:
+    """The logs of a run: the step with which the job began, and the folder; in order of steps."""
+    found = {int(name[1]): path for path in (run / "events").glob("from-*")
+             if (name := re.fullmatch(r"from-(\d{8})", path.name))}
+    return dict(sorted(found.items()))
+
+
+class EventLog:
+    """The log of one server while it is written: call it with events (n,), and they are on their way to the disk.
+
+    The first server removes logs of later steps: the job goes another way now.
+
+    Parameters
+    ----------
+    start : Path or None
+        The checkpoint that the job begins with.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written.
+    """
+
+    def __init__(self, run: Path, start: Path | None, server: int, config: Config, grid: Grid) -> None:
+        step = step_of(start) if start else 0
+        folder = run / "events" / f"from-{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if server == 0:
+            for later in [path for begin, path in logs(run).items() if begin > step]:
+                shutil.rmtree(later)
+            if start and start.is_dir():
+                shutil.copytree(start, folder / start.name, copy_function=_link, dirs_exist_ok=True)
+            elif start:
+                _link(start, folder / start.name)
+            used = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, grid=str(grid)))
+            with replacing(folder / CONFIGURATION) as partial:
+                partial.write_text(configuration.dumps(used))
+        self._file = io.FileIO(folder / f"server-{server}.bin", "w")
+
+    def __call__(self, events: np.ndarray) -> None:
+        self._file.write(events.tobytes())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, which takes no space; or copy it, where the file system has no links."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def first_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a job began with."""
+    return next((path for path in folder.glob("step-*") if step_of(path) >= 0), None)
+
+
+def read_log(folder: Path) -> tuple[Config, list[np.ndarray]]:
+    """The configuration of a job, and the events (n,) of each of its servers.
+
+    A record that a crash cut short is left out.
+
+    Raises
+    ------
+    InputError
+        A file is missing.
+    """
+    config = configuration.load(folder / CONFIGURATION)
+    files = [folder / f"server-{number}.bin" for number in range(config.parallel.servers)]
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        raise InputError(f"{', '.join(missing)} is missing: the logs of all {len(files)} servers are needed")
+    return config, [np.fromfile(path, EVENT) for path in files]

@@ -1,0 +1,75 @@
+"""A trained network as something to ask: prepared images in, responses of every stage out."""
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpclcae import checkpoint
+from hpclcae.config import Config
+from hpclcae.model.network import Network
+from hpclcae.model.parameters import ParameterVector
+from hpclcae.model.preprocess import Preparer
+from hpclcae.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its parameters and its preprocessing; make one with `load`.
+
+    step : int
+        Training steps behind the parameters; 0 for random weights.
+    """
+    config: Config
+    network: Network
+    parameters: ParameterVector
+    preparer: Preparer
+    step: int
+    path: Path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Model":
+        """Load a checkpoint, or the newest one of a run folder.
+
+        Raises
+        ------
+        InputError
+            There is none, or it cannot be read.
+        """
+        file = checkpoint.find(path)
+        state, network = checkpoint.load(file)
+        preparer = state.preprocessing.preparer(state.config.data.size, network.dtype)
+        return cls(state.config, network, state.parameters, preparer, state.step, file)
+
+    def with_random_weights(self, seed: int) -> "Model":
+        """The same architecture and preprocessing, untrained."""
+        return Model(self.config, self.network, self.network.parameters(seed), self.preparer, 0, self.path)
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images (image, row, col, channel) to the network's input (row, col, channel, image).
+
+        Raises
+        ------
+        InputError
+            The images have another size or number of channels than the network's.
+        """
+        data = self.config.data
+        if images.shape[1:] != (data.size, data.size, data.channels):
+            raise InputError(f"images are {' x '.join(map(str, images.shape[1:]))}, the network of {self.path} takes "
+                             f"{data.size} x {data.size} x {data.channels}")
+        return self.preparer(images)
+
+    def responses(self, x: np.ndarray) -> list[np.ndarray]:
+        """Each stage's output (row, col, map, image) for prepared images; overwritten by the next call."""
+        return self.network.responses(self.parameters, x)
+
+    def filters(self, stage: int) -> np.ndarray:
+        """Encoding filters of a stage (from 0), normalised as in the forward pass.
+
+        Returns
+        -------
+        (row, col, krow, kcol, map in, map)
+        """
+        plan = self.network.stages[stage]
+        filters = plan.filters(self.parameters, "encode")
+        weights = filters.weights if filters.scale is None else filters.weights * filters.scale[:, :, None, :]
+        return np.concatenate([plan.filter.unpack_row(weights, j) for j in range(plan.filter.tile_rows)])

@@ -1,0 +1,208 @@
+"""The command ``hpclcae status``: where runs stand, and how to go on.
+
+A run folder is all it needs. Exit codes: 0 all runs are complete, 3 some are not, 1 some are broken (or there is no
+run). slurm/train.sbatch decides with them.
+"""
+import argparse
+import csv
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from hpclcae import checkpoint, config as configuration
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replacing
+from hpclcae.utils.tables import table
+
+COMPLETE, BROKEN, INCOMPLETE = 0, 1, 3  # exit codes
+#: What the jobs in slurm/ leave in a run folder: the log of a sweep's run.
+LOG = "train.log"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several give a table")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table of several runs to this file, too")
+    parser.add_argument("--step", action="store_true", help="print the step of the newest checkpoint only, 0 if none")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.step:
+        print("\n".join(str(newest_step(folder)) for folder in args.runs))
+        return 0
+    found = [standing(folder) for folder in args.runs]
+    if len(found) == 1 and args.csv is None:
+        print(describe(found[0]))
+    else:
+        rows = compare(found)
+        print(table(list(rows[0]), [list(row.values()) for row in rows]))
+        for s in found:
+            if s.trouble:
+                print(f"{s.folder}: {s.trouble}")
+        if args.csv is not None:
+            with replacing(args.csv) as partial, partial.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+    codes = {s.code for s in found}
+    return next(code for code in (BROKEN, INCOMPLETE, COMPLETE) if code in codes)
+
+
+@dataclass
+class Standing:
+    """Where a run stands.
+
+    step, steps : int
+        Of the newest checkpoint, and of the whole training.
+    trouble : str
+        Why the run cannot simply go on, or the last words of one that failed; "" if nothing is known.
+    """
+    folder: Path
+    step: int = 0
+    steps: int = 0
+    newest: Path | None = None
+    objective: float | None = None
+    seconds: float = 0.0
+    trouble: str = ""
+    broken: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def code(self) -> int:
+        """The exit code that says it."""
+        if self.broken:
+            return BROKEN
+        return COMPLETE if self.newest and self.step >= self.steps else INCOMPLETE
+
+    @property
+    def word(self) -> str:
+        """The same as a word."""
+        return {COMPLETE: "complete", INCOMPLETE: "not complete", BROKEN: "broken"}[self.code]
+
+    @property
+    def saved(self) -> str:
+        """When the newest checkpoint was written."""
+        return datetime.fromtimestamp(self.newest.stat().st_mtime).isoformat(" ", "minutes") if self.newest else ""
+
+
+def newest_step(folder: Path) -> int:
+    """Step of the newest checkpoint of a run; 0 if it has none."""
+    found = checkpoint.saved(folder / "checkpoints")
+    return checkpoint.step_of(found[-1]) if found else 0
+
+
+def standing(folder: Path) -> Standing:
+    """Look at a run folder.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, or it is not that of a run.
+    """
+    result = Standing(folder)
+    if not (folder / "configuration.toml").is_file():
+        result.trouble = _last_words(folder)
+        if not result.trouble:
+            raise InputError(f"{folder} is not the folder of a run (it has no configuration.toml): start one with "
+                             f"hpclcae train CONFIGURATION --out {folder}")
+        result.broken = True
+        return result
+    try:
+        config = configuration.load(folder / "configuration.toml")
+    except InputError as error:
+        result.broken, result.trouble = True, str(error)
+        return result
+    result.settings, result.steps = dict(configuration.flatten(config)), config.train.steps
+    found = checkpoint.saved(folder / "checkpoints")
+    if found:
+        result.newest, result.step = found[-1], checkpoint.step_of(found[-1])
+        result.broken, result.trouble = _damage(found)
+    _read_metrics(result)
+    if result.code == INCOMPLETE:
+        result.trouble = _last_words(folder)
+    return result
+
+
+def _damage(found: Sequence[Path]) -> tuple[bool, str]:
+    """Whether the newest checkpoint lacks something, and what to do if it does."""
+    newest = found[-1]
+    try:
+        if newest.is_dir():
+            checkpoint.check(newest)
+        else:
+            h5py.File(newest).close()
+    except (InputError, OSError) as error:
+        older = f"; without {newest.name} the run goes on from {found[-2]}" if len(found) > 1 else ""
+        return True, f"{error}{older}"
+    return False, ""
+
+
+def _read_metrics(result: Standing) -> None:
+    """The last whole line of the metrics; a crash may have cut the last one short."""
+    path = result.folder / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    if lines:
+        try:
+            row = json.loads(lines[-1])
+            result.objective, result.seconds = float(row["objective"]), float(row["seconds"])
+        except (ValueError, KeyError, TypeError) as error:
+            result.broken, result.trouble = True, f"{path}: the last line is no line of metrics ({error})"
+
+
+def _last_words(folder: Path) -> str:
+    """The last error in the log that a job left in the run folder, or the log's last line; "" if there is no log."""
+    path = folder / LOG
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()] if path.exists() else []
+    errors = [line for line in lines if re.search(r"\bhpclcae \w+: ", line)]
+    return (errors or [line for line in lines if line] or [""])[-1]
+
+
+def describe(s: Standing) -> str:
+    """One run, in a few lines that end with what to do."""
+    lines = []
+    if s.steps:
+        share = f" ({100 * s.step / s.steps:.0f} %)"
+        lines.append(f"{s.folder}: {s.word}, step {s.step} of {s.steps}{share}, {s.seconds / 60:.1f} min of training")
+        lines.append(f"newest checkpoint  {s.newest}, {s.saved}" if s.newest else "newest checkpoint  none")
+        if s.objective is not None:
+            lines.append(f"last objective     {s.objective:.5g}")
+    else:
+        lines.append(f"{s.folder}: {s.word}")
+    if s.trouble:
+        lines.append(f"trouble            {s.trouble}")
+    resolved = s.folder / "configuration.toml"
+    if s.code == COMPLETE:
+        lines.append(f"look at it         hpclcae neurons {s.folder}")
+    elif s.code == INCOMPLETE:
+        lines.append(f"go on              hpclcae train {resolved} --out {s.folder} --resume")
+        lines.append(f"or in a cluster    sbatch ... slurm/train.sbatch {resolved} {s.folder}")
+    return "\n".join(lines)
+
+
+def compare(found: Sequence[Standing]) -> list[dict[str, str]]:
+    """A row for each run: its state, its best neuron where it was asked for, the settings in which the runs differ."""
+    known = [s.settings for s in found if s.settings]
+    keys = [key for key in (known[0] if known else {}) if len({str(settings.get(key)) for settings in known}) > 1]
+    rows = []
+    for s in found:
+        row = {"run": s.folder.name, "state": s.word, "step": f"{s.step}/{s.steps}" if s.steps else "",
+               "objective": "" if s.objective is None else f"{s.objective:.5g}", "saved": s.saved,
+               "best neuron": _accuracy(s.folder)}
+        rows.append(row | {key: str(s.settings.get(key, "")) for key in keys})
+    return rows
+
+
+def _accuracy(folder: Path) -> str:
+    """Accuracy of the network's best neuron, "" if `hpclcae neurons` has not been called."""
+    try:
+        rows = json.loads((folder / "neurons.json").read_text())["rows"]
+        return f"{max(row['accuracy'] for row in rows if row['name'].startswith('trained')):.3f}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

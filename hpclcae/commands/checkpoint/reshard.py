@@ -1,0 +1,45 @@
+"""The command ``hpclcae checkpoint reshard``: the same checkpoint in another number of shards, as a run of its own."""
+import argparse
+from pathlib import Path
+
+from hpclcae import checkpoint, config as configuration
+from hpclcae.checkpoint import Committer, ShardWriter
+from hpclcae.parameter_server.chunks import Shards
+from hpclcae.partition.blocks import Grid
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replacing
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN", help="a checkpoint, or a run folder for its newest")
+    parser.add_argument("--shards", required=True, type=int, metavar="N", help="files to write the weights to")
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="new run folder; --resume goes on in it")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the shards one after the other: only one of them is in memory at a time."""
+    path = checkpoint.find(args.checkpoint)
+    state = checkpoint.load_state(path)
+    grid = Grid(1, 1)
+    if args.shards < 1:
+        raise InputError(f"--shards {args.shards}: it must be at least 1")
+    shards = Shards(state.config, grid, args.shards)
+    if checkpoint.saved(args.out / "checkpoints"):
+        raise InputError(f"{args.out} already holds checkpoints: choose another --out")
+    checkpoint.clean(args.out)
+    committer = Committer(args.out, args.shards)
+    committer.start(state)
+    try:
+        for number in range(args.shards):
+            writer = ShardWriter(args.out, number, state.config, grid)
+            writer.start(state.step, checkpoint.load_holdings(path, state.config, grid, shards.held_by(number)))
+            writer.wait()
+            writer.close()
+        committer.wait()
+    finally:
+        committer.close()
+    for name, text in (("configuration.toml", configuration.dumps(state.config)), ("metrics.jsonl", state.metrics)):
+        with replacing(args.out / name) as partial:
+            partial.write_text(text)
+    print(f"{committer.committed}: {args.shards} shards")

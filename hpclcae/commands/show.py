@@ -1,0 +1,102 @@
+"""The command ``hpclcae show``: what a configuration means in layers, parameters, memory and FLOP."""
+import argparse
+from pathlib import Path
+
+from hpclcae import config as configuration
+from hpclcae.config import Config
+from hpclcae.geometry import StageGeometry, network_geometry, pixels_seen, training_flop
+from hpclcae.model.layers.local_filter import LocalFilter
+from hpclcae.model.optimizers import SLOTS
+from hpclcae.partition import picture as partition_picture
+from hpclcae.partition.cost import choose_grid
+from hpclcae.utils.errors import InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("configuration", help="TOML file, for instance run/paper.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
+                        help="change one setting, for instance --set data.size=100")
+    parser.add_argument("--grid", metavar="ROWSxCOLUMNS", help="of blocks, for --partition, for instance 13x13")
+    parser.add_argument("--partition", type=Path, metavar="PNG",
+                        help="draw who owns and who needs what in the first stage on that grid (extra: figures)")
+    parser.add_argument("--settings", action="store_true", help="print the resolved configuration instead")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    config = configuration.load(args.configuration, args.changes)
+    if args.partition is not None:
+        if args.grid is None:
+            raise InputError("--partition needs a grid: add for instance --grid 2x3")
+        rows, _, cols = args.grid.partition("x")
+        blocks = int(rows) * int(cols) if rows.isdecimal() and cols.isdecimal() else 1
+        partition_picture.write(config, choose_grid(config, blocks, args.grid), args.partition)
+        print(args.partition)
+        return 0
+    print(configuration.dumps(config) if args.settings else describe(config))
+    return 0
+
+
+def describe(config: Config) -> str:
+    """The layer table and what it costs, as text."""
+    stages = network_geometry(config)
+    size = f"{config.data.size}x{config.data.size}x{config.data.channels}"
+    rows = [("stage", "sublayer", "window", "output", "weights", "GFLOP/image", "sees pixels")]
+    rows.append(("", "image", "", size, "", "", "1"))
+    joint = config.train.gradient == "joint"
+    for i, (stage, plan, seen) in enumerate(zip(config.stages, stages, pixels_seen(config))):
+        flop = plan.training_flop(joint and i > 0) / 1e9
+        rows.append((str(i + 1), f"filter, {stage.weights}", f"{stage.receptive_field}x{stage.receptive_field}",
+                     _shape(plan.filtered), f"{plan.parameters:,}", f"{flop:.4g}", ""))
+        rows.append(("", "L2 pooling", f"{stage.pooling}x{stage.pooling}", _shape(plan.pooled), "", "",
+                     "" if stage.lcn else str(seen)))
+        if stage.lcn:
+            rows.append(("", f"contrast norm., {stage.lcn_border}", f"{stage.lcn}x{stage.lcn}", _shape(plan.output),
+                         "", "", str(seen)))
+    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) if c < 3 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, widths)))
+             for row in rows]
+    return "\n".join([*map(str.rstrip, lines), "", *_costs(config, stages)])
+
+
+def _costs(config: Config, stages: tuple[StageGeometry, ...]) -> list[str]:
+    encoder, parameters = sum(s.encoder_weights for s in stages), sum(s.parameters for s in stages)
+    item, batch = 4 if config.train.dtype == "float32" else 8, config.train.batch
+    tiled = sum(_tiled(config, i, s) for i, s in enumerate(stages))
+    slots = len(SLOTS[config.update.rule])
+    # Kept from forward to backward: input and residual, z, h, g and y; scratch is about one stage more.
+    kept = [2 * _size(s.input) + _size(s.filtered) + _size(s.pooled) + 2 * _size(s.output) for s in stages]
+    activations = (sum(kept) + max(kept)) * batch * item
+    flop = training_flop(config)
+    return [
+        f"encoder weights    {encoder:,} (the paper's 1.15 billion connections count these)",
+        f"learned parameters {parameters:,} = {_bytes(parameters * item)} in {config.train.dtype}",
+        f"memory of training {_bytes(tiled * item)} parameters in kernel tiles + {_bytes(tiled * slots * item)} "
+        f"for rule '{config.update.rule}' + about {_bytes(activations)} activations of {batch} images",
+        f"work               {flop / 1e9:.4g} GFLOP per image and training step, {flop * batch / 1e9:.4g} per "
+        f"minibatch, {flop * batch * config.train.steps / 1e12:.4g} TFLOP for {config.train.steps} steps",
+        f"training           {config.train.gradient}, {config.update.rule}, rate {config.update.rate:g}"]
+
+
+def _tiled(config: Config, index: int, stage: StageGeometry) -> int:
+    settings = config.stages[index]
+    plan = LocalFilter(*stage.input, settings.maps, settings.receptive_field, settings.stride, settings.tile)
+    rows, cols, inputs, units = plan.shape
+    return rows * cols * inputs * units * (1 if stage.tied else 2)
+
+
+def _size(shape: tuple[int, int, int]) -> int:
+    return shape[0] * shape[1] * shape[2]
+
+
+def _shape(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.2f} GB"

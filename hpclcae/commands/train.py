@@ -1,0 +1,68 @@
+"""The command ``hpclcae train``: minibatches in, checkpoints and metrics out."""
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpclcae import config as configuration
+from hpclcae.cluster.launcher import launched
+from hpclcae.partition.communicator import Alone
+from hpclcae.training.resume import starting_point
+from hpclcae.training.trainer import Trainer
+from hpclcae.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from hpclcae.mpi.communicator import MpiMessenger
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("configuration", help="TOML file, for instance run/desk.toml")
+    parser.add_argument("--out", required=True, type=Path, help="run folder: checkpoints, metrics, configuration")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
+                        help="change one setting, for instance --set train.steps=500 --set stages.0.maps=8")
+    parser.add_argument("--resume", action="store_true",
+                        help="go on from the newest checkpoint in the run folder (from the start if there is none)")
+    parser.add_argument("--stop-at", type=int, metavar="STEP",
+                        help="end after this step with a checkpoint; the schedule is still that of train.steps")
+    parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
+                        help="blocks of ranks that share the network under mpiexec or srun, for instance 2x1; auto "
+                        "(default): the one whose busiest block has the least to do")
+    parser.add_argument("--servers", type=int, metavar="N",
+                        help="ranks that hold the parameters while replicas train (parallel.servers)")
+    parser.add_argument("--replicas", type=int, metavar="N", help="copies of the network (parallel.replicas)")
+
+
+def changes(args: argparse.Namespace) -> list[str]:
+    """The settings that the arguments change."""
+    short = {"grid": args.grid and f'"{args.grid}"', "servers": args.servers, "replicas": args.replicas}
+    return args.changes + [f"parallel.{name}={value}" for name, value in short.items() if value is not None]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.stop_at is not None and args.stop_at < 1:
+        raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
+    size, _ = launched()
+    if size == 1:
+        config = configuration.load(args.configuration, changes(args))
+        if config.parallel.servers:
+            raise InputError(f"the configuration asks for {config.parallel.servers} parameter servers and "
+                             f"{config.parallel.replicas} replicas, and this is one process: start it with hpclcae "
+                             f"launch {args.configuration} ..., or train in one process with --servers 0 --replicas 1")
+        start = starting_point(config, args.out, args.resume, Alone())
+        Trainer(config, args.out, start).train(args.stop_at)
+        return 0
+    from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
+    return run_on_all_ranks("hpclcae train", lambda world: _train(args, world))
+
+
+def _train(args: argparse.Namespace, world: "MpiMessenger") -> None:
+    """The part of one rank of a job."""
+    config = configuration.load(args.configuration, changes(args))
+    start = starting_point(config, args.out, args.resume, world)
+    if not config.parallel.servers:
+        Trainer(config, args.out, start, world).train(args.stop_at)
+        return
+    from hpclcae.mpi.job import take_part
+    take_part(world, config, args.out, start, lambda place: Trainer(
+        config, args.out, start, place.messenger, place).train(args.stop_at))

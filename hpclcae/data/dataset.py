@@ -1,0 +1,316 @@
+"""One HDF5 file of uint8 images with labels, groups, provenance and checksums.
+
+Layout: ``images`` (image, row, col, channel); ``labels`` (image,), optional: -1 unknown, 0 not the concept,
+1 the concept, names in its attribute ``label_names``; ``group`` (image,): the person or the photograph, which
+a split never divides; ``provenance/source``, ``provenance/original`` (rows, cols) and ``provenance/crop`` (top,
+left, bottom, right, in pixels of the original); ``checksum`` (image,). Settings, versions and licences are
+attributes of the file, as JSON.
+"""
+import functools
+import hashlib
+import json
+import platform
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+
+from hpclcae import __version__
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replacing_hdf5
+
+KIND = "hpclcae dataset"
+SCHEMA = 1
+#: A chunk is a run of so many images times a square tile of about so many pixels: a rank reads its own
+#: rows and cols of a minibatch, and the minibatch stream draws runs of consecutive images.
+CHUNK_IMAGES, CHUNK_PIXELS = 8, 64
+BLOCK_BYTES = 32 * 2**20  # images are copied and verified in blocks of this many bytes
+
+
+class DatasetWriter:
+    """Write a dataset; use as a context manager.
+
+    Images are appended to an unnamed file in the folder of `path` (it vanishes with the process, however that
+    ends); on a normal exit they are copied, in their final order, to an HDF5 file that then takes the name
+    `path`. Memory stays bounded; the disk holds every image twice until the end.
+
+    Parameters
+    ----------
+    path : str or Path
+        File to write; an older file of that name stays until the new one is complete.
+    size : int
+        Rows and cols of every image, pixels.
+    channels : int
+        1 (grey) or 3 (red, green, blue).
+    label_names : list of str, optional
+        Name of label 0, 1, ...; without it no labels are stored. Names may be added until the end.
+    settings : dict, optional
+        How the images were made; anything that JSON can hold.
+    licences : dict, optional
+        Source (first part of a group) to licence.
+    shuffle_seed : int, optional
+        Store the images in the random order of this seed instead of the order in which they came.
+
+    Raises
+    ------
+    InputError
+        The size is not usable, the folder cannot be written, or no image was appended.
+    """
+
+    def __init__(self, path: str | Path, size: int, channels: int, label_names: list[str] | None = None,
+                 settings: dict[str, Any] | None = None, *, licences: dict[str, str] | None = None,
+                 shuffle_seed: int | None = None) -> None:
+        if size < 1 or channels not in (1, 3):
+            raise InputError(f"images of size {size} with {channels} channels cannot be stored: "
+                             "the size is at least 1, channels are 1 or 3")
+        self.path, self.shape = Path(path), (size, size, channels)
+        self.label_names, self.settings = label_names, settings or {}
+        self.licences, self.shuffle_seed = licences or {}, shuffle_seed
+        self._labels: list[int] = []
+        self._groups: list[str] = []
+        self._sources: list[str] = []
+        self._originals: list[tuple[int, int]] = []
+        self._crops: list[tuple[int, int, int, int]] = []
+        self._checksums: list[int] = []
+
+    def __enter__(self) -> "DatasetWriter":
+        if self.path.is_dir():
+            raise InputError(f"cannot write {self.path}: it is a folder; name a file in it")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._spool: BinaryIO = tempfile.TemporaryFile(dir=self.path.parent)
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror}; choose another folder") from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        with self._spool:
+            if kind is not None:
+                return
+            if not self.count:
+                raise InputError(f"no image for {self.path}: nothing was written")
+            self._spool.flush()
+            with replacing_hdf5(self.path) as file:
+                self._save(file)
+
+    @property
+    def count(self) -> int:
+        """How many images have been appended."""
+        return len(self._checksums)
+
+    def append(self, image: np.ndarray, *, source: str, group: str, original: tuple[int, int],
+               crop: tuple[int, int, int, int], label: int = -1) -> None:
+        """Add one image.
+
+        Parameters
+        ----------
+        image : uint8 array (row, col, channel)
+        source : str
+            Where it comes from: file, member of an archive, time in a video.
+        group : str
+            Person or photograph, ``"<source>/<name>"``.
+        original : (rows, cols)
+            Size of the picture it was cut from, pixels.
+        crop : (top, left, bottom, right)
+            The part of the original that is shown, pixels.
+        label : int
+            -1 unknown, else an index of `label_names`.
+
+        Raises
+        ------
+        ValueError
+            Wrong shape, dtype or label.
+        """
+        if image.shape != self.shape or image.dtype != np.uint8:
+            raise ValueError(f"image is {image.dtype} {image.shape}, the dataset holds uint8 {self.shape}")
+        if not -1 <= label < len(self.label_names or ()):
+            raise ValueError(f"label {label} is neither -1 nor an index of {self.label_names}")
+        content = np.ascontiguousarray(image).tobytes()
+        self._spool.write(content)
+        self._labels.append(label)
+        self._groups.append(group)
+        self._sources.append(source)
+        self._originals.append(original)
+        self._crops.append(crop)
+        self._checksums.append(_checksum(content))
+
+    def _save(self, file: h5py.File) -> None:
+        """Write everything to the HDF5 file in the final order."""
+        order = np.arange(self.count)
+        if self.shuffle_seed is not None:
+            order = np.random.default_rng(self.shuffle_seed).permutation(self.count)
+        spool = np.memmap(self._spool, np.uint8, "r", shape=(self.count, *self.shape))
+        images = file.create_dataset("images", spool.shape, np.uint8, chunks=_chunks(spool.shape))
+        images.attrs["axes"] = ["image", "row", "col", "channel"]
+        for first, last in _blocks(spool.shape):
+            images[first:last] = spool[order[first:last]]
+        if self.label_names is not None:
+            file["labels"] = np.array(self._labels, np.int8)[order]
+            file["labels"].attrs["label_names"] = self.label_names
+        for name, texts in (("group", self._groups), ("provenance/source", self._sources)):
+            file.create_dataset(name, data=[texts[i] for i in order], dtype=h5py.string_dtype())
+        file["provenance/original"] = np.array(self._originals, np.int32)[order]
+        file["provenance/crop"] = np.array(self._crops, np.int32)[order]
+        file["checksum"] = np.array(self._checksums, np.uint64)[order]
+        versions = {"hpclcae": __version__, "python": platform.python_version(), "numpy": np.__version__,
+                    "h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version}
+        file.attrs.update(kind=KIND, schema=SCHEMA, settings=json.dumps(self.settings),
+                          versions=json.dumps(versions), licences=json.dumps(self.licences),
+                          created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+class Dataset:
+    """A dataset opened for reading; use as a context manager or call `close`.
+
+    Attributes
+    ----------
+    count, rows, cols, channels : int
+        Shape of the images; `size` is `rows`, which equals `cols`.
+
+    Raises
+    ------
+    InputError
+        The file is missing, truncated, not HDF5, of another kind, or written by a newer hpclcae.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file = _open(self.path)
+        try:
+            self._images = self._file["images"]
+            self.count, self.rows, self.cols, self.channels = map(int, self._images.shape)
+            self.settings: dict[str, Any] = json.loads(self._file.attrs["settings"])
+            self.versions: dict[str, str] = json.loads(self._file.attrs["versions"])
+            self.licences: dict[str, str] = json.loads(self._file.attrs["licences"])
+            self.created = str(self._file.attrs["created"])
+        except (KeyError, ValueError) as error:
+            self._file.close()
+            raise InputError(f"{self.path} is a damaged dataset ({error}): write it again") from error
+
+    def __enter__(self) -> "Dataset":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def size(self) -> int:
+        """Rows and cols of an image, pixels."""
+        return self.rows
+
+    @property
+    def chunks(self) -> tuple[int, int, int, int]:
+        """Shape of a chunk of `images` (image, row, col, channel)."""
+        return self._images.chunks
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray | None:
+        """Labels, int8 (image,), or None."""
+        return self._file["labels"][:] if "labels" in self._file else None
+
+    @functools.cached_property
+    def label_names(self) -> list[str] | None:
+        """Name of label 0, 1, ..., or None when there are no labels."""
+        return [str(name) for name in self._file["labels"].attrs["label_names"]] if "labels" in self._file else None
+
+    @functools.cached_property
+    def groups(self) -> np.ndarray:
+        """Person or photograph of each image, str (image,)."""
+        return self._file["group"].asstr()[:]
+
+    @functools.cached_property
+    def sources(self) -> np.ndarray:
+        """File or clip that each image was made from, str (image,)."""
+        return self._file["provenance/source"].asstr()[:]
+
+    @functools.cached_property
+    def originals(self) -> np.ndarray:
+        """Size of the picture each image was cut from, int32 (image, 2): rows, cols."""
+        return self._file["provenance/original"][:]
+
+    @functools.cached_property
+    def crops(self) -> np.ndarray:
+        """Part of that picture, int32 (image, 4): top, left, bottom, right."""
+        return self._file["provenance/crop"][:]
+
+    def read(self, indices: np.ndarray, rows: slice = slice(None), cols: slice = slice(None)) -> np.ndarray:
+        """Read some images, or a spatial slab of them.
+
+        Parameters
+        ----------
+        indices : integer array (image,)
+            Any order, repeats allowed; each run of consecutive indices is read in one go.
+        rows, cols : slice
+            Part of the images.
+
+        Returns
+        -------
+        uint8 array (image, row, col, channel)
+
+        Raises
+        ------
+        IndexError
+            An index is negative or too large.
+        """
+        indices = np.asarray(indices, np.int64).reshape(-1)
+        if indices.size and not 0 <= indices.min() <= indices.max() < self.count:
+            raise IndexError(f"indices from {indices.min()} to {indices.max()} in a dataset of {self.count} images")
+        slab = [len(range(*rows.indices(self.rows))), len(range(*cols.indices(self.cols)))]
+        images = np.empty((indices.size, *slab, self.channels), np.uint8)
+        starts = np.flatnonzero(np.diff(indices, prepend=-2) != 1)
+        for start, stop in zip(starts, [*starts[1:], indices.size]):
+            first, last = indices[start], indices[stop - 1] + 1
+            self._images.read_direct(images, np.s_[first:last, rows, cols], np.s_[start:stop])
+        return images
+
+    def verify(self) -> list[int]:
+        """Return the indices of images that do not have the checksum they were written with."""
+        stored = self._file["checksum"][:]
+        return [first + i for first, last in _blocks(self._images.shape)
+                for i, image in enumerate(self._images[first:last])
+                if _checksum(image.tobytes()) != stored[first + i]]
+
+
+def _open(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise InputError(f"{path} is not a file: give a dataset, as written by 'hpclcae data ingest' or 'data frames'")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5 ({error}): if it is damaged, write it again") from error
+    kind, schema = file.attrs.get("kind"), file.attrs.get("schema", 0)
+    if kind == KIND and schema <= SCHEMA:
+        return file
+    file.close()
+    if kind == KIND:
+        raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a newer hpclcae")
+    raise InputError(f"{path} is {kind or 'an HDF5 file of another kind'}, not a dataset: "
+                     "give a file written by 'hpclcae data ingest' or 'data frames'")
+
+
+def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
+    count, rows, cols, channels = shape
+    tiles = max(1, round(rows / CHUNK_PIXELS))
+    return min(count, CHUNK_IMAGES), -(-rows // tiles), -(-cols // tiles), channels
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of runs of whole chunks of about BLOCK_BYTES."""
+    count, *image = shape
+    step = CHUNK_IMAGES * max(1, BLOCK_BYTES // (CHUNK_IMAGES * int(np.prod(image))))
+    for first in range(0, count, step):
+        yield first, min(count, first + step)
+
+
+def _checksum(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -1,0 +1,159 @@
+"""What frames are made from, and how one of them is made.
+
+A frame shows a real face, a rendered head on a photograph, a cut-out on a photograph, or part of a photograph alone.
+Each has a generator of its own, made from (seed, split, index): one frame can be made again alone, and any number of
+processes make the same frames.
+"""
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpclcae.data.frames import compose
+from hpclcae.data.frames.compose import Crop, Picture
+from hpclcae.data.frames.cues import first_not_dull, most_alike
+from hpclcae.data.frames.heads import FILLS, HeadModel
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+FACE, HEAD, CUTOUT, PHOTOGRAPH = KINDS = ("face", "head", "cut-out", "photograph")
+LABELS = ["no face", "face"]
+SPLITS = ("train", "test", "all")
+HEAD_ZOOM = 0.7   # heads are rendered with some of the shoulders, so that few frames show where these end
+HEAD_TILT = 12.0  # standard deviation of pitch and of roll, degrees
+TRIES = 5         # crops of a photograph, before a dull one is accepted
+RIVALS = 2        # photographs whose crops compete to be like a face: with more the choice is better, but some photographs
+                  # are never chosen
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what the frames show; stored in the dataset."""
+    split: str                         # one of SPLITS
+    seed: int
+    size: int                          # rows and cols, pixels
+    channels: int                      # 1 or 3
+    faces: float                       # share of the frames with a real face
+    heads: float                       # with a rendered head
+    cutouts: float                     # with a cut-out
+    test_share: float                  # of the people and photographs
+    face_size: tuple[float, float]     # height of a face or head, chin to crown, as a share of the frame
+    cutout_size: tuple[float, float]   # longer side, as a share of the frame
+    anywhere: bool                     # faces, heads and cut-outs lie anywhere in the frame, not in its middle
+    pixels: float                      # least pixels of the original per pixel of the frame, along an edge
+    alike: int                         # a crop of a photograph is the one most like a face, of so many
+    head_bank: int                     # different rendered heads
+    yaw: float                         # heads turn up to so many degrees to either side
+
+    @property
+    def least(self) -> float:
+        """Smallest side of a crop, pixels of the original."""
+        return self.pixels * self.size
+
+    def rng(self, *number: int) -> np.random.Generator:
+        """Return the generator of a frame, by its index; with a second number, of something else."""
+        return np.random.default_rng((self.seed, SPLITS.index(self.split), *number))
+
+
+@dataclass(frozen=True)
+class Bank:
+    """What frames are made from, in memory."""
+    people: list[list[Picture]]        # the pictures of each person
+    photographs: list[Picture]
+    cutouts: list[Picture]
+    heads: list["PillowImage.Image"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image and what the dataset says about it."""
+    image: np.ndarray                  # uint8 (row, col, channel)
+    source: str
+    group: str                         # the person, else the photograph
+    original: tuple[int, int]
+    crop: tuple[int, int, int, int]
+    label: int                         # -1: a photograph with people in it, which may or may not show a face
+
+
+def plan(count: int, recipe: Recipe) -> list[tuple[int, str, int]]:
+    """Deal out what the frames show.
+
+    Returns
+    -------
+    list of (index, kind, turn)
+        Each kind as often as its share says, in random order. The turn counts the frames of the same kind before it:
+        people, photographs, heads and cut-outs take turns, so that all are used equally often.
+    """
+    edges = np.round(np.cumsum([0, recipe.faces, recipe.heads, recipe.cutouts]) * count).astype(int)
+    dealt = np.repeat(np.arange(len(KINDS)), np.diff(edges, append=count))
+    turns = np.concatenate([np.arange(np.sum(dealt == kind)) for kind in range(len(KINDS))])
+    order = recipe.rng(0, 1).permutation(count)
+    return [(index, KINDS[dealt[i]], int(turns[i])) for index, i in enumerate(order)]
+
+
+def render_head(recipe: Recipe, model: HeadModel, number: int) -> "PillowImage.Image":
+    """Render a random head, large enough never to be enlarged; with alpha."""
+    rng = recipe.rng(number, 2)
+    person = model.person(rng)
+    pitch, roll = rng.normal(0, HEAD_TILT, 2)
+    light = (rng.uniform(-0.8, 0.8), rng.uniform(0.1, 0.8), rng.uniform(0.5, 1.0))
+    size = int(np.ceil(recipe.size * recipe.face_size[1] / (FILLS * HEAD_ZOOM)))
+    pixels = model.render(person, size, rng.uniform(-recipe.yaw, recipe.yaw), pitch, roll, HEAD_ZOOM, light)
+    return compose.with_alpha(pixels, recipe.channels)
+
+
+def make_frame(recipe: Recipe, bank: Bank, index: int, kind: str, turn: int) -> Frame:
+    """Compose frame `index`, which shows the `turn`-th of its `kind`."""
+    rng = recipe.rng(index)
+    if kind == FACE:
+        picture, crop, image = _face(recipe, bank.people[turn % len(bank.people)], rng)
+        label = 1
+    else:
+        picture, crop, image = _photograph(recipe, bank, turn, rng)
+        label = -1 if picture.item.kind == "people" else 0
+    source, group = picture.item.path, picture.item.group
+    if kind == HEAD:
+        number = turn % len(bank.heads)
+        _paste(recipe, image, bank.heads[number], recipe.face_size, FILLS * HEAD_ZOOM, rng)
+        group, label = f"heads/{recipe.split}-{recipe.seed}-{number}", 1
+        source = f"{group} on {source}"
+    elif kind == CUTOUT:
+        thing = bank.cutouts[turn % len(bank.cutouts)]
+        _paste(recipe, image, thing.image, recipe.cutout_size, 1.0, rng)
+        source = f"{thing.item.path} on {source}"
+    pixels = np.asarray(image).reshape(recipe.size, recipe.size, recipe.channels)
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    return Frame(pixels, source, group, picture.original, crop.of_original(picture), label)
+
+
+def _face(recipe: Recipe, pictures: list[Picture],
+          rng: np.random.Generator) -> tuple[Picture, Crop, "PillowImage.Image"]:
+    picture = pictures[rng.integers(len(pictures))]
+    crop = compose.face_crop(picture, recipe.least, recipe.face_size, recipe.anywhere, rng)
+    return picture, crop, compose.cut(picture, crop, recipe.size)
+
+
+def _photograph(recipe: Recipe, bank: Bank, turn: int,
+                rng: np.random.Generator) -> tuple[Picture, Crop, "PillowImage.Image"]:
+    """Cut something out of a photograph: like a random face of this split in its cues, or at least not dull."""
+    rivals, tries = (RIVALS, recipe.alike) if recipe.alike > 1 else (1, TRIES)
+    tried = [bank.photographs[(rivals * turn + k % rivals) % len(bank.photographs)] for k in range(tries)]
+    crops = [compose.photograph_crop(picture, recipe.least, rng) for picture in tried]
+    frames = (compose.cut(picture, crop, recipe.size) for picture, crop in zip(tried, crops))
+    if recipe.alike > 1:
+        *_, wanted = _face(recipe, bank.people[rng.integers(len(bank.people))], rng)
+        chosen = most_alike(frames, wanted)
+    else:
+        chosen = first_not_dull(frames)
+    return tried[chosen], crops[chosen], compose.cut(tried[chosen], crops[chosen], recipe.size)
+
+
+def _paste(recipe: Recipe, frame: "PillowImage.Image", thing: "PillowImage.Image", sizes: tuple[float, float],
+           filled: float, rng: np.random.Generator) -> None:
+    """Put a thing on the frame, so that the part of it that is `filled` takes a share of the frame out of `sizes`."""
+    scale = min(1.0, rng.uniform(*sizes) * recipe.size / (filled * max(thing.size)))
+    height = scale * filled * max(thing.size) / recipe.size
+    row, col = (0.5 + compose.off_centre(height, recipe.anywhere, rng)) * recipe.size
+    compose.paste(frame, thing, scale, row, col)

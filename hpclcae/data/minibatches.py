@@ -1,0 +1,71 @@
+"""The stream of minibatches: which images a replica sees in which step.
+
+Deterministic in (seed, replica, step): any step's minibatch can be made without the ones before it, so a
+run that is resumed sees what it would have seen. A replica draws from its own portion of the dataset, in
+runs of consecutive images (a chunk of the file), in a new random order in every epoch; every image is
+shown once per epoch.
+"""
+import numpy as np
+
+from hpclcae.data.dataset import CHUNK_IMAGES, Dataset
+from hpclcae.partition.blocks import Rectangle
+from hpclcae.utils.errors import InputError
+
+
+class MinibatchStream:
+    """Minibatches of a dataset for one replica.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    batch : int
+        Images a minibatch.
+    seed, replica, replicas : int
+    mirror : bool
+        Show a random half of the images mirrored left to right.
+
+    Raises
+    ------
+    InputError
+        The replica's portion is smaller than a minibatch.
+    """
+
+    def __init__(self, dataset: Dataset, batch: int, seed: int, replica: int = 0, replicas: int = 1,
+                 mirror: bool = False) -> None:
+        self.dataset, self.batch, self.mirror = dataset, batch, mirror
+        self.seed, self.replica = seed, replica
+        self.first = dataset.count * replica // replicas
+        self.count = dataset.count * (replica + 1) // replicas - self.first
+        if self.count < batch:
+            portion = f" for each of {replicas} replicas" if replicas > 1 else ""
+            raise InputError(f"train.batch = {batch} is more than the {self.count} images that {dataset.path} has"
+                             f"{portion}; make the batch smaller or the dataset larger")
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def indices(self, step: int) -> np.ndarray:
+        """Indices in the dataset of the images of minibatch `step` (from 0)."""
+        positions = np.arange(step * self.batch, (step + 1) * self.batch)
+        epochs = positions // self.count
+        return np.concatenate([self._epoch(int(e))[positions[epochs == e] % self.count] for e in np.unique(epochs)])
+
+    def images(self, step: int, part: Rectangle | None = None) -> np.ndarray:
+        """Minibatch `step`, or a part of each of its images: uint8 (image, row, col, channel)."""
+        indices, width = self.indices(step), self.dataset.cols
+        part = part or Rectangle((0, self.dataset.rows), (0, width))
+        rows, cols = slice(*part.rows), slice(*part.cols)
+        images = self.dataset.read(indices, rows, cols)
+        if self.mirror:
+            generator = np.random.default_rng([self.seed, self.replica, 1, step])
+            flipped = generator.random(self.batch) < 0.5
+            there = slice(width - part.cols[1], width - part.cols[0])  # where a mirrored image has these columns
+            mirrored = images[flipped] if there == cols else self.dataset.read(indices[flipped], rows, there)
+            images[flipped] = mirrored[:, :, ::-1]
+        return images
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        if self._order is None or self._order[0] != epoch:
+            generator = np.random.default_rng([self.seed, self.replica, 0, epoch])
+            runs = generator.permutation(-(-self.count // CHUNK_IMAGES)) * CHUNK_IMAGES
+            order = (runs[:, None] + np.arange(CHUNK_IMAGES)).ravel()
+            self._order = epoch, self.first + order[order < self.count]
+        return self._order[1]

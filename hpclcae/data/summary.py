@@ -1,0 +1,120 @@
+"""``hpclcae data info``: say what is in a dataset, check it, draw a contact sheet."""
+import argparse
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from hpclcae.data.dataset import Dataset
+from hpclcae.utils.errors import InputError, require
+from hpclcae.utils.files import replacing
+from hpclcae.utils.tables import table
+
+SAMPLE = 2000             # images for mean and standard deviation
+CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
+CELL_MIN, CELL_MAX = 64, 160   # pixels of an image on the contact sheet
+CAPTION = 14              # pixels below it
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``data info``."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="dataset (HDF5)")
+    parser.add_argument("--verify", action="store_true", help="compare every image with its checksum")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw a random sample of the images with labels")
+    parser.add_argument("--count", type=int, default=100, help="images on the sheet (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what is in the dataset; draw the sheet and verify on request."""
+    if args.count < 1:
+        raise InputError(f"--count {args.count}: a sheet needs at least 1 image")
+    with Dataset(args.file) as dataset:
+        print(_overview(dataset, args.seed))
+        if args.sheet:
+            draw_sheet(dataset, args.sheet, args.count, args.seed)
+            print(f"sheet: {args.sheet}")
+        if args.verify:
+            bad = dataset.verify()
+            if bad:
+                raise InputError(f"{len(bad)} of {dataset.count} images in {args.file} do not have the checksum they "
+                                 f"were written with, the first is {bad[0]}: write the file again")
+            print(f"checksums: all {dataset.count} images are as they were written")
+
+
+def _overview(dataset: Dataset, seed: int) -> str:
+    megabytes = dataset.path.stat().st_size / 1e6
+    lines = [f"{dataset.path}: {dataset.count} images, {dataset.rows} x {dataset.cols} pixels, "
+             f"{'colour' if dataset.channels == 3 else 'grey'}, {megabytes:.1f} MB",
+             f"written {dataset.created} by hpclcae {dataset.versions.get('hpclcae')}, "
+             f"chunks of {' x '.join(map(str, dataset.chunks))} (image, row, col, channel)", ""]
+    sources = [group.partition("/")[0] for group in dataset.groups]
+    groups = Counter(dataset.groups)
+    lines += [table(("source", "images", "groups", "licence"),
+                    [(source, count, len({g for g in groups if g.partition("/")[0] == source}),
+                      dataset.licences.get(source, "not stated")) for source, count in Counter(sources).most_common()]),
+              "", f"groups (persons or photographs): {len(groups)}, of {min(groups.values())} to "
+              f"{max(groups.values())} images, median {np.median(list(groups.values())):g}"]
+    if dataset.labels is None:
+        lines.append("labels: none")
+    else:
+        counts = {-1: "unknown", **dict(enumerate(dataset.label_names or []))}
+        lines += ["", table(("label", "name", "images", "share"),
+                            [(label, name, count, f"{count / dataset.count:.1%}") for label, name in counts.items()
+                             if (count := int((dataset.labels == label).sum())) or label >= 0])]
+    return "\n".join([*lines, "", _statistics(dataset, seed), "", "settings:",
+                      *(f"  {name}: {value}" for name, value in dataset.settings.items())])
+
+
+def _statistics(dataset: Dataset, seed: int) -> str:
+    """Mean and standard deviation of each channel over a sample of the images."""
+    sample = _sample(dataset, SAMPLE, seed)
+    images = dataset.read(sample).astype(np.float64).reshape(-1, dataset.channels)
+    return table(("channel", "mean", "std"),
+                 [(name, round(float(mean), 1), round(float(std), 1)) for name, mean, std
+                  in zip(CHANNELS[dataset.channels], images.mean(axis=0), images.std(axis=0))]
+                 ) + f"\n(levels of 256, over {sample.size} images)"
+
+
+def _sample(dataset: Dataset, count: int, seed: int) -> np.ndarray:
+    """Return sorted indices of a random sample without repeats."""
+    return np.sort(np.random.default_rng(seed).permutation(dataset.count)[:count])
+
+
+def draw_sheet(dataset: Dataset, path: Path, count: int, seed: int) -> None:
+    """Draw a random sample of a dataset, with number and label below each image, into a PNG file.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    path : Path
+        Replaced in a single step when it exists.
+    count : int
+        Images on the sheet, fewer when the dataset has fewer.
+    seed : int
+        Of the sample.
+    """
+    image_module = require("PIL.Image", "images", "drawing a contact sheet")
+    draw_module = require("PIL.ImageDraw", "images", "drawing a contact sheet")
+    chosen = _sample(dataset, count, seed)
+    columns = int(np.ceil(np.sqrt(chosen.size)))
+    rows = -(-chosen.size // columns)
+    cell = min(max(dataset.size, CELL_MIN), CELL_MAX)
+    enlarge = image_module.Resampling.NEAREST if dataset.size < cell else image_module.Resampling.LANCZOS
+    sheet = image_module.new("RGB", (columns * (cell + 2), rows * (cell + CAPTION)), "white")
+    draw = draw_module.Draw(sheet)
+    for place, (index, image) in enumerate(zip(chosen, dataset.read(chosen))):
+        left, top = place % columns * (cell + 2), place // columns * (cell + CAPTION)
+        picture = image_module.fromarray(image if dataset.channels == 3 else image[:, :, 0])
+        sheet.paste(picture.resize((cell, cell), enlarge), (left, top))
+        draw.text((left, top + cell), f"{index} {_label_name(dataset, int(index))}"[:cell // 6], fill="black")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        sheet.save(partial, format="PNG")
+
+
+def _label_name(dataset: Dataset, index: int) -> str:
+    """Return the name of the label of an image, in letters that every font has."""
+    if dataset.labels is None or dataset.label_names is None or dataset.labels[index] < 0:
+        return ""
+    return dataset.label_names[dataset.labels[index]].encode("ascii", "replace").decode()

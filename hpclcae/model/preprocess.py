@@ -1,0 +1,183 @@
+"""Contrast normalisation and local whitening of images, fitted on the training set (paper, section 3; the
+paper's recipe is not known).
+
+1. Each image: subtract its mean, divide by its standard deviation plus a floor.
+2. Whitening by one kernel at every position. ZCA of whole images is impossible at 200 x 200 x 3 (a
+   covariance of 120,000 squared); images are nearly stationary, so the covariance of small patches
+   (side k) gives the same filter: the rows of the patches' ZCA matrix that belong to the centre pixel.
+   At the image's border the image is continued by reflection.
+3. Each image: divide by its standard deviation.
+
+The same stored numbers are applied in training and in every test.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from hpclcae.config import PreprocessConfig
+from hpclcae.partition.blocks import ExchangePlan, Rectangle
+from hpclcae.partition.communicator import Alone, Messenger
+from hpclcae.utils.errors import InputError
+
+PORTION = 100  # images that the fit holds as float64 at a time
+TILE = 4  # neighbouring pixels of a row that are whitened by one matrix product
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What was fitted.
+
+    config : PreprocessConfig
+    kernel : (krow, kcol, channel in, channel) or None
+        Whitening kernel.
+    eigenvalues : (k * k * channels,) or None
+        Of the patches' covariance, largest first, for inspection.
+    """
+    config: PreprocessConfig
+    kernel: np.ndarray | None = None
+    eigenvalues: np.ndarray | None = None
+
+    def preparer(self, size: int, dtype: DTypeLike, x: ExchangePlan | None = None,
+                 messenger: Messenger | None = None) -> "Preparer":
+        """The function from uint8 images of `size` to the network's input, or to what a block holds of it."""
+        return Preparer(self, size, dtype, x, messenger)
+
+
+def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
+    """Fit the whitening kernel on uint8 images (image, row, col, channel).
+
+    Raises
+    ------
+    InputError
+        The kernel is larger than the images, or all images are flat.
+    """
+    side = config.whitening
+    if not side:
+        return Preprocessing(config)
+    count, rows, cols, channels = images.shape
+    if side > min(rows, cols):
+        raise InputError(f"preprocess.whitening = {side} does not fit into images of {rows} x {cols} pixels; "
+                         f"make it at most {min(rows, cols)}, or 0 for no whitening")
+    whole = np.s_[:, :]
+    size = side * side * channels
+    covariance, patches = np.zeros((size, size)), 0
+    # Every patch that starts on a grid; the grid is as fine as about 200,000 patches allow.
+    stride = max(1, int(np.sqrt((rows - side + 1) * (cols - side + 1) * count / 200_000)))
+    for first in range(0, count, PORTION):
+        part = images[first:first + PORTION]
+        contrast = _contrast_normalised(config, part, np.float64, whole, lambda sums: sums / (rows * cols * channels))
+        for y in range(0, rows - side + 1, stride):
+            for x in range(0, cols - side + 1, stride):
+                patch = contrast[y:y + side, x:x + side].reshape(size, len(part))
+                covariance += patch @ patch.T
+                patches += len(part)
+    values, vectors = np.linalg.eigh(covariance / patches)
+    if values.mean() <= 0:
+        raise InputError(f"all {count} training images looked at are flat; whitening cannot be fitted on them")
+    gains = 1 / np.sqrt(np.maximum(values, 0) + config.whitening_epsilon * values.mean() + 1e-12)
+    centre = (side // 2 * side + side // 2) * channels
+    zca = (vectors * gains) @ vectors.T[:, centre:centre + channels]
+    return Preprocessing(config, zca.reshape(side, side, channels, channels), values[::-1])
+
+
+class Preparer:
+    """Applies a `Preprocessing` to minibatches of one image size.
+
+    Parameters
+    ----------
+    fitted : Preprocessing
+    size : int
+        Rows and columns of the whole images.
+    dtype : dtype
+    x : ExchangePlan, optional
+        What one block owns and holds of the network's input; without it, everything.
+    messenger : Messenger, optional
+        To the other blocks: an image's mean and standard deviation are those of the whole image.
+
+    Attributes
+    ----------
+    pixels : Rectangle
+        The part of each image that is to be read: what the block holds, and half a whitening kernel around it.
+    """
+
+    def __init__(self, fitted: Preprocessing, size: int, dtype: DTypeLike, x: ExchangePlan | None = None,
+                 messenger: Messenger | None = None) -> None:
+        self.fitted, self.size, self.dtype = fitted, size, np.dtype(dtype)
+        self.messenger = messenger or Alone()
+        whole = Rectangle((0, size), (0, size))
+        self.owned, self.held = (x.owned, x.held) if x else (whole, whole)
+        half = 0 if fitted.kernel is None else fitted.kernel.shape[0] // 2
+        self.pixels = self.held.grown(half, size, size)
+        if fitted.kernel is not None:
+            side, _, channels, _ = fitted.kernel.shape
+            # TILE neighbouring pixels share one window; unit b reads it from column b on.
+            weights = np.zeros((side + TILE - 1, side, channels, TILE, channels), self.dtype)
+            for b in range(TILE):
+                weights[b:b + side, :, :, b] = fitted.kernel.transpose(1, 0, 2, 3)
+            self._weights = weights.reshape(-1, TILE * channels).T.copy()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Prepare the `pixels` of uint8 images (image, row, col, channel).
+
+        Returns
+        -------
+        (row, col, channel, image), of the held positions
+        """
+        count = self.size ** 2 * images.shape[-1]
+        own = self.owned.within(self.pixels)
+
+        def mean(sums: np.ndarray) -> np.ndarray:
+            return self.messenger.allreduce_sum(sums) / count
+        x = _contrast_normalised(self.fitted.config, images, self.dtype, own, mean)
+        if self.fitted.kernel is not None:
+            x = self._whitened(x)
+        if self.fitted.config.rescale:
+            own = self.owned.within(self.held)
+            deviation = np.sqrt(mean(np.einsum("yxci,yxci->i", x[own], x[own])))
+            x /= np.maximum(deviation, 1e-6).astype(self.dtype)
+        return x
+
+    def _whitened(self, x: np.ndarray) -> np.ndarray:
+        """The kernel at every held position of x (row, col, channel, image), which is continued by reflection.
+
+        As in layers/local_filter.py, the rows under one row of output lie as (col, krow, channel, image), so that
+        every window is a contiguous matrix.
+        """
+        assert self.fitted.kernel is not None
+        side, half = self.fitted.kernel.shape[0], self.fitted.kernel.shape[0] // 2
+        (rows, cols), (channels, images) = self.held.shape, x.shape[2:]
+        (top, bottom), (left, right) = (  # what the image lacks around the held positions
+            (half - (held[0] - read[0]), half - (read[1] - held[1]))
+            for held, read in ((self.held.rows, self.pixels.rows), (self.held.cols, self.pixels.cols)))
+        tiles = -(-cols // TILE)
+        spare = tiles * TILE - cols
+        padded = np.pad(x, ((top, bottom), (left, right), (0, 0), (0, 0)), mode="reflect")
+        strip = np.zeros((cols + spare + side - 1, side, channels, images), self.dtype)
+        item = strip.itemsize
+        column = side * channels * images * item
+        windows = np.lib.stride_tricks.as_strided(
+            strip, (tiles, self._weights.shape[1], images), (TILE * column, images * item, item), writeable=False)
+        out = np.empty((rows, cols, channels, images), self.dtype)
+        for y in range(rows):
+            strip[:cols + side - 1] = padded[y:y + side].transpose(1, 0, 2, 3)
+            out[y] = np.matmul(self._weights, windows).reshape(tiles * TILE, channels, images)[:cols]
+        return out
+
+
+def _contrast_normalised(config: PreprocessConfig, images: np.ndarray, dtype: DTypeLike,
+                         own: tuple[slice, slice], mean: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Step 1; uint8 (image, row, col, channel) to (row, col, channel, image).
+
+    `mean` turns sums (image,) over the pixels `own` into means over whole images.
+    """
+    x = np.ascontiguousarray(np.moveaxis(images, 0, -1)).astype(dtype)
+    if config.contrast:
+        # The sum of integers is exact, so a flat image becomes zero and not noise.
+        x -= mean(images[:, own[0], own[1]].sum(axis=(1, 2, 3), dtype=np.int64)).astype(dtype)
+        deviation = np.sqrt(mean(np.einsum("yxci,yxci->i", x[own], x[own])))
+        x /= (deviation + config.contrast_floor).astype(x.dtype)
+    else:
+        x /= x.dtype.type(255)
+    return x

@@ -1,0 +1,81 @@
+"""Messages between the blocks of one network with MPI.
+
+Requests are persistent: made once, started in every step. Buffers are contiguous and of predefined types.
+"""
+from collections.abc import Sequence
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import ArrayLike
+
+from hpclcae.mpi.waiting import wait
+from hpclcae.partition.communicator import Letters
+
+
+class MpiMessenger:
+    """The line between all ranks of a communicator, one block each, in the order of ranks.
+
+    Parameters
+    ----------
+    comm : Intracomm
+        Duplicated, so its messages cannot be taken for others; `close` frees the duplicate. Both are collective.
+    """
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self.comm: MPI.Intracomm = comm.Dup()
+        self.rank, self.size = comm.rank, comm.size
+
+    def split(self, colour: int, place: int | None = None) -> "MpiMessenger":
+        """The line between all ranks that give the same colour, in order of place (or of rank); every rank calls it."""
+        place = self.rank if place is None else place
+        part: MPI.Intracomm = self.comm.Split(colour, place)  # type: ignore[assignment]
+        try:
+            return MpiMessenger(part)
+        finally:
+            part.Free()
+
+    def gather_texts(self, text: str) -> list[str]:
+        """What every rank says, on every rank; all call it."""
+        mine = np.frombuffer(text.encode(), np.uint8)
+        sizes = np.empty(self.size, np.int64)
+        self.comm.Allgather(np.array([mine.size], np.int64), sizes)
+        everyones = np.empty(sizes.sum(), np.uint8)
+        self.comm.Allgatherv(mine, [everyones, sizes])
+        return [part.tobytes().decode() for part in np.split(everyones, np.cumsum(sizes)[:-1])]
+
+    def channel(self, tag: int, sends: Letters, receives: Letters) -> "MpiChannel":
+        """See exchange.Messenger."""
+        return MpiChannel([*(self.comm.Recv_init(buffer, peer, tag) for peer, buffer in receives),
+                           *(self.comm.Send_init(buffer, peer, tag) for peer, buffer in sends)])
+
+    def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
+        """See exchange.Messenger. Gathered and added in order of ranks: the same bits in every run."""
+        mine = np.array(values, np.float64)
+        everyones = np.empty((self.size, *mine.shape))
+        wait([self.comm.Iallgather(mine, everyones)])
+        return everyones.sum(axis=0)
+
+    def close(self) -> None:
+        """Free the communicator; channels are closed before."""
+        self.comm.Free()
+
+
+class MpiChannel:
+    """Persistent requests that are started together."""
+
+    def __init__(self, requests: Sequence[MPI.Prequest]) -> None:
+        self._requests = list(requests)
+
+    def start(self) -> None:
+        """See exchange.Channel."""
+        MPI.Prequest.Startall(self._requests)
+
+    def wait(self) -> None:
+        """See exchange.Channel."""
+        wait(self._requests)
+
+    def close(self) -> None:
+        """Free the requests."""
+        for request in self._requests:
+            request.Free()
+        self._requests.clear()

@@ -1,0 +1,55 @@
+"""Waiting for MPI without keeping a core busy for long."""
+import os
+import time
+from collections.abc import Iterable, Sequence
+
+from mpi4py import MPI
+
+#: A rank that waits looks again and again for so long, then it sleeps in between, for a twentieth of the time that it
+#: has waited: ranks which share its core can compute (measured: ../../notes/partition.md).
+SPIN_SECONDS, SLEEP_SHARE, LONGEST_SLEEP = 100e-6, 1 / 20, 0.5e-3
+FLOW_SECONDS = 1e-3  # that one message of a stream may take: longer than a nap takes at least, by far
+
+
+class Patience:
+    """Waiting without keeping a core busy for long: look again at once at first, later after ever longer naps."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def pause(self) -> None:
+        """Called when there was nothing."""
+        waited = time.monotonic() - self._began
+        if waited < SPIN_SECONDS:
+            os.sched_yield()
+        else:
+            time.sleep(min(waited * SLEEP_SHARE, LONGEST_SLEEP))
+
+
+def wait(requests: Sequence[MPI.Request]) -> None:
+    """Return when all requests are complete."""
+    requests = list(requests)
+    patience = Patience()
+    while not MPI.Request.Testall(requests):
+        patience.pause()
+
+
+def wait_in_turn(requests: Iterable[MPI.Request]) -> None:
+    """Return when all messages of a stream have gone through; no naps as long as one after the other does.
+
+    MPI lets only so many messages be on their way to another rank, and sends the next ones when it is called: a nap
+    here would hold up the other side.
+    """
+    for request in requests:
+        began = time.monotonic()
+        while not request.Test():
+            if time.monotonic() - began > FLOW_SECONDS:  # it has come to a halt
+                wait([request])
+            os.sched_yield()
+
+
+def hurry(requests: Sequence[MPI.Request]) -> None:
+    """Wait without naps: a transfer may need many small acts of MPI on both sides."""
+    requests = list(requests)
+    while not MPI.Request.Testall(requests):
+        os.sched_yield()

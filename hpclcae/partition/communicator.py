@@ -1,0 +1,56 @@
+"""How the blocks of one network talk to each other: the protocol, and the communicator of a single block.
+
+The others: mpi/communicator.py with MPI; threads.py for all blocks of a grid in one process. Sums are taken in the
+order of ranks by all of them, so they give the same bits.
+"""
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Letters = Sequence[tuple[int, np.ndarray]]  # (rank of the other block, contiguous buffer)
+
+
+class Channel(Protocol):
+    """Buffers that go to and come from fixed blocks, again and again."""
+
+    def start(self) -> None:
+        """Begin to send what the send buffers hold and to receive."""
+
+    def wait(self) -> None:
+        """Return when everything has arrived and the send buffers may be written again."""
+
+    def close(self) -> None:
+        """Release what belongs to the channel."""
+
+
+class Messenger(Protocol):
+    """One block's line to the other blocks of its network."""
+    rank: int
+    size: int
+
+    def channel(self, tag: int, sends: Letters, receives: Letters) -> Channel:
+        """A channel for these buffers; the nth message to a block under a tag is the nth that it receives."""
+
+    def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
+        """The sum over all blocks, float64 and of the same shape, on every block; for a few numbers."""
+
+    def close(self) -> None:
+        """Release what belongs to the messenger; every block does."""
+
+
+class Alone:
+    """The messenger of a network that has one block."""
+    rank, size = 0, 1
+
+    def channel(self, tag: int, sends: Letters, receives: Letters) -> Channel:
+        """Never asked for: one block borrows nothing."""
+        raise AssertionError(f"one block has nobody to exchange with: {len(sends)} sends, {len(receives)} receives")
+
+    def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
+        """The values themselves."""
+        return np.array(values, np.float64)
+
+    def close(self) -> None:
+        """Nothing to release."""

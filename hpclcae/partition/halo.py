@@ -1,0 +1,125 @@
+"""Halo exchanges: what partition.py planned is carried out, through any kind of messenger.
+
+A block's array holds what the block owns and what it needs (`ExchangePlan.held`), so `fill` writes into its halo and
+`fold` adds to its owned part; the block's own positions are never copied. Both take arrays of any trailing shape:
+(row, col, map, image), (row, col, image), ...
+
+The messengers: `Alone` here, for one block; parallel/halo.py with MPI; parallel/inprocess.py for all blocks of a
+grid in one process. Sums are taken in the order of ranks by all of them, so they give the same bits.
+"""
+from collections.abc import Callable
+
+import numpy as np
+
+from hpclcae.partition.blocks import ExchangePlan, Part
+from hpclcae.partition.communicator import Letters, Messenger
+
+Lines = list[tuple[tuple[slice, slice], np.ndarray]]  # (where in the array, buffer)
+
+
+class Exchange:
+    """Fill and fold of one array.
+
+    Buffers and channels are made at the first use of a trailing shape and dtype and kept. One fill and one fold
+    may be under way at the same time, not two fills or two folds.
+
+    Parameters
+    ----------
+    plan : ExchangePlan
+    messenger : Messenger
+        Of the block that the plan is for.
+    """
+
+    def __init__(self, plan: ExchangePlan, messenger: Messenger) -> None:
+        self.plan, self.messenger = plan, messenger
+        self._links: dict[tuple[str, tuple[int, ...], np.dtype], _Link] = {}
+
+    def fill(self, array: np.ndarray) -> None:
+        """Overwrite the halo of array (held row, held col, ...) with what its owners hold."""
+        self.start_fill(array)()
+
+    def fold(self, array: np.ndarray) -> None:
+        """Add what other blocks hold in their halos to the owned part of array (held row, held col, ...).
+
+        The halo of the array keeps what this block put there.
+        """
+        self.start_fold(array)()
+
+    def start_fill(self, array: np.ndarray) -> Callable[[], None]:
+        """Begin a fill; the function that is returned ends it.
+
+        Until then the owned part may be changed (it has been copied), the halo may not be used.
+        """
+        link = self._link("fill", array, self.plan.lent, self.plan.borrowed)
+        link.start(array)
+
+        def finish() -> None:
+            for where, buffer in link.finish():
+                array[where] = buffer
+        return finish
+
+    def start_fold(self, array: np.ndarray) -> Callable[[], None]:
+        """Begin a fold; the function that is returned ends it.
+
+        Until then the owned part may be added to, the halo may be changed (it has been copied).
+        """
+        link = self._link("fold", array, self.plan.borrowed, self.plan.lent)
+        link.start(array)
+
+        def finish() -> None:
+            for where, buffer in link.finish():
+                array[where] += buffer
+        return finish
+
+    def close(self) -> None:
+        """Release the channels."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+
+    def _link(self, kind: str, array: np.ndarray, sent: tuple[Part, ...], received: tuple[Part, ...]) -> "_Link":
+        assert array.shape[:2] == self.plan.held.shape, (array.shape, self.plan.held)
+        key = kind, array.shape[2:], array.dtype
+        if key not in self._links:
+            tag = 2 * self.plan.tag + (kind == "fold")
+            self._links[key] = _Link(self.plan, self.messenger, tag, sent, received, array)
+        return self._links[key]
+
+
+class _Link:
+    """The buffers of one direction for arrays like `array`."""
+
+    def __init__(self, plan: ExchangePlan, messenger: Messenger, tag: int, sent: tuple[Part, ...],
+                 received: tuple[Part, ...], array: np.ndarray) -> None:
+        def lines(parts: tuple[Part, ...]) -> Lines:
+            return [(part.positions.within(plan.held), np.empty((*part.positions.shape, *array.shape[2:]),
+                                                                array.dtype)) for part in parts]
+
+        def letters(parts: tuple[Part, ...], lines: Lines) -> Letters:
+            return [(part.peer, buffer) for part, (_, buffer) in zip(parts, lines)]
+        self.sends, self.receives = lines(sent), lines(received)
+        self.under_way = False
+        self._channel = None
+        if sent or received:
+            self._channel = messenger.channel(tag, letters(sent, self.sends), letters(received, self.receives))
+
+    def start(self, array: np.ndarray) -> None:
+        """Pack and send."""
+        assert not self.under_way, "the last exchange of this kind has not been finished"
+        self.under_way = True
+        for where, buffer in self.sends:
+            buffer[...] = array[where]
+        if self._channel:
+            self._channel.start()
+
+    def finish(self) -> Lines:
+        """Wait; what has been received, in order of rank, and where it belongs."""
+        if self._channel:
+            self._channel.wait()
+        self.under_way = False
+        return self.receives
+
+    def close(self) -> None:
+        """Release the channel."""
+        if self._channel:
+            self._channel.close()

@@ -1,0 +1,102 @@
+"""What a run says while it trains: metrics to a file; a bar on a terminal, or plain lines in a log."""
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from hpclcae import config as configuration
+from hpclcae.config import Config
+from hpclcae.geometry import training_flop
+from hpclcae.model.stage import Terms
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replacing
+from hpclcae.utils.progress import SECONDS_BETWEEN_LINES
+
+
+def metrics_path(run: Path, replica: int = 0) -> Path:
+    """The file with a replica's metrics; that of the first one is metrics.jsonl."""
+    return run / (f"metrics-replica{replica}.jsonl" if replica else "metrics.jsonl")
+
+
+def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
+    """Make the run folder with its configuration; metrics of steps after `step`, if any, are dropped.
+
+    Raises
+    ------
+    InputError
+        It cannot be written.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if not replica:
+            with replacing(run / "configuration.toml") as partial:
+                partial.write_text(configuration.dumps(config))
+        metrics = metrics_path(run, replica)
+        lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() and step else []
+        lines = [line for line in lines if line.endswith("\n")]  # a crash may have cut the last one short
+        with replacing(metrics) as partial:
+            partial.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+    except OSError as error:
+        raise InputError(f"run folder {run} cannot be written ({error.strerror}); choose another --out") from error
+
+
+class Report:
+    """What one replica says.
+
+    Parameters
+    ----------
+    first, last : int
+        Steps that have been made, and the step to end with.
+    path : Path or None
+        File of metrics; None: another rank speaks for the replica.
+    speaks : bool
+        Also on the terminal.
+    """
+
+    def __init__(self, config: Config, first: int, last: int, path: Path | None, speaks: bool) -> None:
+        self.config, self.flop, self.last = config, training_flop(config), last
+        self._file = path.open("a") if path else None
+        self._clock, self._clock_step = time.monotonic(), first
+        self._printed = self._clock
+        self._speaks = speaks and path is not None
+        bar = self._speaks and sys.stderr.isatty()
+        self._bar = tqdm(total=last, initial=first, desc="train", unit="step") if bar else None
+
+    def step(self, step: int, terms: Sequence[Terms | None], rate: float, seconds: float) -> None:
+        """Called after every step."""
+        if not self._file:
+            return
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+        if step % self.config.train.log_every and step != self.last:
+            return
+        now = time.monotonic()
+        images = (step - self._clock_step) * self.config.train.batch / max(now - self._clock, 1e-9)
+        self._clock, self._clock_step = now, step
+        row = {"step": step, "seconds": round(seconds, 3), "objective": sum(t.objective for t in terms if t),
+               "stages": [t and {"reconstruction": t.reconstruction, "sparsity": t.sparsity, "response": t.response}
+                          for t in terms],
+               "images_per_second": images, "gflop_per_second": images * self.flop / 1e9, "rate": rate}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if not self._speaks:
+            return
+        parts = "  ".join(f"stage {i + 1}: {t.reconstruction:.4g} + {t.sparsity:.4g}"
+                          for i, t in enumerate(terms) if t)
+        speed = f"{images:.0f} images/s  {row['gflop_per_second']:.1f} GFLOP/s"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"objective {row['objective']:.5g}  {speed}")
+        elif now - self._printed >= SECONDS_BETWEEN_LINES or step == self.last:
+            self._printed = now
+            print(f"step {step}/{self.config.train.steps}  objective {row['objective']:.5g}  {parts}  {speed}",
+                  file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Close the file and the bar."""
+        if self._file:
+            self._file.close()
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,223 @@
+"""The servers' side of a replay: what replicas ask for happens in the order that an event log tells.
+
+The same Store and the same ServedUpdates as in the run do the arithmetic. Only *when* something happens comes from the
+log: every chunk has its events in order, and a fetch or a push waits until it is the next of them. Chunks do not know
+of each other, so no order between them is needed, nor any version that is older than what replicas hold.
+"""
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpclcae.checkpoint import Holding
+from hpclcae.config import Config
+from hpclcae.parameter_server.chunks import Chunk, Shards
+from hpclcae.parameter_server.store import EVENT, FETCHED, SETTLED, Store
+from hpclcae.utils.errors import InputError
+
+
+def describe(chunk: Chunk) -> str:
+    """A chunk in words."""
+    return (f"{chunk.name} of block {chunk.block}, tiles [{chunk.rows[0]}:{chunk.rows[1]}, "
+            f"{chunk.cols[0]}:{chunk.cols[1]}]")
+
+
+def events_of_chunks(logs: Sequence[np.ndarray], shards: Shards, block: int) -> list[np.ndarray]:
+    """From the events (n,) of every server to those of every chunk of a block, whose numbers count within the block."""
+    events = [np.empty(0, EVENT) for _ in shards.chunks[block]]
+    for server, (numbers, first) in shards.spans(block).items():
+        log = logs[server]
+        for number in numbers:
+            mine = log[log["chunk"] == first + number - numbers.start]
+            mine["chunk"] = number
+            events[number] = mine
+    return events
+
+
+def _without_vain_fetches(events: np.ndarray) -> np.ndarray:
+    """The events of a chunk in lockstep, with the last fetch alone of those that a replica made for one step.
+
+    Where the stage of a chunk is not trained, a server answers a fetch of which others say that it is in vain
+    (Store.in_vain); the replica makes it again, and the replay only once.
+    """
+    fetched = events["kind"] == FETCHED
+    last = {who: number for number, who in enumerate(events[["replica", "clock"]].tolist()) if fetched[number]}
+    return events[~fetched | np.isin(np.arange(len(events)), list(last.values()))]
+
+
+@dataclass
+class _Push:
+    clock: int
+    base: int
+    progress: float
+    gradient: np.ndarray
+
+
+@dataclass
+class Tally:
+    """What a replica's pushes to a block's chunks were like; staleness: sum and largest of those that were applied."""
+    pushes: int = 0
+    dropped: int = 0
+    staleness: int = 0
+    largest: int = 0
+
+
+class Tape:
+    """The chunks of one block and what happens to them.
+
+    Parameters
+    ----------
+    events : list of ndarray (n,)
+        Of every chunk (`events_of_chunks`).
+    start : sequence of Holding
+        What the chunks hold at first.
+    goal : sequence of Holding
+        What a checkpoint of the run holds, or nothing: a chunk that comes to that version is compared.
+
+    Attributes
+    ----------
+    gaps : dict of int to float
+        Chunks that have been compared, and the largest difference of a weight or of the update rule's memory; 0.0 if
+        they are the same bit for bit.
+    """
+
+    def __init__(self, chunks: Sequence[Chunk], config: Config, events: list[np.ndarray], start: Sequence[Holding],
+                 goal: Sequence[Holding] = ()) -> None:
+        self.chunks, self.goal = chunks, goal
+        self.events = [_without_vain_fetches(mine) for mine in events] if config.parallel.lockstep else events
+        self.done = [0] * len(chunks)  # events that have happened to each chunk
+        self._asked: dict[tuple[int, int], TapeLine] = {}
+        self._pushes: dict[tuple[int, int], deque[_Push]] = defaultdict(deque)
+        self.tallies = [Tally() for _ in range(config.parallel.replicas)]
+        self.gaps: dict[int, float] = {}
+        self.store = Store(chunks, config, log=self._compare_with_log)
+        for index, holding in enumerate(start):
+            self.store.seed(index, holding.values.ravel(), holding.state, holding.version)
+            self._compare_with_goal(index)
+
+    @property
+    def left(self) -> int:
+        """Events that have not happened."""
+        return sum(map(len, self.events)) - sum(self.done)
+
+    def fetch(self, index: int, line: "TapeLine") -> None:
+        """A replica asks for a chunk."""
+        self._asked[line.replica, index] = line
+        self._go_on(index)
+
+    def push(self, index: int, replica: int, clock: int, base: int, progress: float, gradient: np.ndarray) -> None:
+        """A replica pushes the gradient (n,) of a chunk."""
+        waiting = self._pushes[replica, index]
+        push = _Push(clock, base, progress, gradient)
+        waiting.append(push)
+        self._go_on(index)
+        if waiting and waiting[-1] is push:
+            push.gradient = gradient.copy()
+
+    def _go_on(self, index: int) -> None:
+        """Let happen to a chunk what comes next, as far as it has been asked for."""
+        events = self.events[index]
+        while self.done[index] < len(events):
+            event = events[self.done[index]]
+            who = int(event["replica"]), index
+            if event["kind"] == FETCHED:
+                if who not in self._asked:
+                    return
+                self._asked.pop(who).deliver(index)
+            elif event["kind"] == SETTLED:
+                self.store.settle(index)
+                self._compare_with_goal(index)
+            else:
+                if not self._pushes[who]:
+                    return
+                self._apply(index, who[0], self._pushes[who].popleft(), event["version"] < 0)
+            self.done[index] += 1
+
+    def _apply(self, index: int, replica: int, push: _Push, dropped: bool) -> None:
+        tally, staleness = self.tallies[replica], int(self.store.versions[index]) - push.base
+        tally.pushes += 1
+        if dropped:
+            tally.dropped += 1
+        else:
+            tally.staleness += staleness
+            tally.largest = max(tally.largest, staleness)
+        who = f"replica {replica}, step {push.clock + 1}"
+        if not np.isfinite(push.gradient).all():
+            raise InputError(f"{who}: the gradient of {describe(self.chunks[index])} is not finite; it was computed "
+                             f"from version {push.base}")
+        self.store.push(index, replica, push.clock, push.base, push.progress, push.gradient)
+        if not np.isfinite(self.store.values[index]).all():
+            raise InputError(f"{who}: its push makes version {self.store.versions[index]} of "
+                             f"{describe(self.chunks[index])} not finite")
+        self._compare_with_goal(index)
+
+    def _compare_with_log(self, events: np.ndarray) -> None:
+        """What the store did is what the log says: otherwise the log is not that of this run."""
+        index = int(events[0]["chunk"])
+        number = self.done[index]
+        logged = self.events[index][number:number + 1]
+        if not np.array_equal(logged, events):
+            raise InputError(f"the log does not fit: event {number} of {describe(self.chunks[index])} is "
+                             f"{_fields(logged)}, the replay comes to {_fields(events)}")
+
+    def _compare_with_goal(self, index: int) -> None:
+        if not self.goal or self.store.versions[index] != self.goal[index].version:
+            return
+        goal = self.goal[index]
+        pairs = [(self.store.values[index], goal.values)]
+        pairs += [(pieces[index], goal.state[slot]) for slot, pieces in self.store.state.items() if slot in goal.state]
+        self.gaps[index] = max(float(np.abs(ours - theirs.ravel()).max()) for ours, theirs in pairs)
+
+
+def _fields(events: np.ndarray) -> str:
+    return " ".join(f"{name}={events[0][name]}" for name in EVENT.names or ()) if events.size else "not there"
+
+
+class TapeLine:
+    """One replica's line to a block's tape; see served_updates.Line."""
+
+    def __init__(self, tape: Tape, replica: int) -> None:
+        self.replica, self._tape = replica, tape
+        self.buffers = [np.empty(chunk.size, tape.store.dtype) for chunk in tape.chunks]
+        self.newest = self.fetched_bytes = self.pushed_bytes = 0
+        self.staleness = np.zeros(0, np.int64)
+        self.missing = 0  # chunks of the fetch under way that are not there yet
+
+    def factor(self, index: int, progress: float) -> float:
+        """See Line."""
+        return 1.0
+
+    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int, clock: int) -> None:
+        """See Line."""
+        self._into, self._have, self._clock = into, have.copy(), clock
+        self._versions = np.empty(len(have), np.int64)
+        self.missing = len(have)
+        for index in range(len(have)):
+            self._tape.fetch(index, self)
+
+    def deliver(self, index: int) -> None:
+        """The chunk's turn has come."""
+        store, chunk = self._tape.store, self._tape.chunks[index]
+        self._versions[index] = store.versions[index]
+        if store.changed(self.replica, self._clock, index, self._have[index:index + 1])[0]:
+            self._into[chunk.start:chunk.stop] = store.values[index]
+        self.missing -= 1
+
+    def finish_fetch(self) -> np.ndarray:
+        """See Line; whoever calls it has seen to it that nothing is missing."""
+        assert not self.missing, self.missing
+        return self._versions
+
+    def push(self, index: int, clock: int, base: int, progress: float) -> None:
+        """See Line."""
+        self._tape.push(index, self.replica, clock, base, progress, self.buffers[index])
+
+    def reuse(self, index: int) -> None:
+        """See Line."""
+
+    def settle(self) -> None:
+        """See Line."""
+
+    def close(self) -> None:
+        """See Line."""

@@ -1,0 +1,81 @@
+"""How a run begins: where from, with which images, and whether all ranks mean the same."""
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from hpclcae import checkpoint, config as configuration
+from hpclcae.config import Config
+from hpclcae.data.dataset import Dataset
+from hpclcae.model import preprocess
+from hpclcae.partition.communicator import Messenger
+from hpclcae.utils.errors import InputError
+
+#: Settings that may change when a run is resumed; more train.steps train longer, and the schedule follows.
+_MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every", "train.log_every",
+               "data.train", "data.test"}
+
+
+def starting_point(config: Config, run: Path, resume: bool, world: Messenger) -> Path | None:
+    """The checkpoint to go on from, or None for a new run; all ranks come to the same.
+
+    Raises
+    ------
+    InputError
+        The folder holds another run, or one that is not to be resumed; or the ranks do not agree on what to do.
+    """
+    found = checkpoint.saved(run / "checkpoints")
+    check_agreement(world, {"configuration": configuration.dumps(config),
+                            "checkpoints in the run folder": found[-1].name if found else "none"})
+    if not found:
+        return None
+    if not resume:
+        raise InputError(f"{run} already holds a run, up to {found[-1].name}: go on with --resume, or choose another "
+                         "--out")
+    old, new = configuration.flatten(checkpoint.load_state(found[-1]).config), configuration.flatten(config)
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key) and key not in _MAY_CHANGE and not key.startswith("parallel."):
+            raise InputError(f"{found[-1]} was written with {key} = {old.get(key)!r}, the configuration now says "
+                             f"{new.get(key)!r}: change it back, or start a new run with another --out")
+    return found[-1]
+
+
+def check_agreement(messenger: Messenger, facts: dict[str, str]) -> None:
+    """Refuse to start when the ranks were given different things: they would compute one network from two.
+
+    Raises
+    ------
+    InputError
+        Names what differs, and the ranks that differ from the first.
+    """
+    digests = np.zeros((len(facts), messenger.size))
+    digests[:, messenger.rank] = [int.from_bytes(hashlib.sha256(fact.encode()).digest()[:6], "big")
+                                  for fact in facts.values()]
+    for name, row in zip(facts, messenger.allreduce_sum(digests)):
+        others = np.flatnonzero(row != row[0])
+        if others.size:
+            raise InputError(f"the {name} of rank {', '.join(map(str, others))} is not that of rank 0: start all ranks "
+                             "with the same files and arguments")
+
+
+def open_dataset(config: Config) -> Dataset:
+    """The training images.
+
+    Raises
+    ------
+    InputError
+        They do not fit the configuration.
+    """
+    dataset = Dataset(config.data.train)
+    if (dataset.rows, dataset.cols, dataset.channels) != (config.data.size, config.data.size, config.data.channels):
+        raise InputError(f"{config.data.train} holds images of {dataset.rows} x {dataset.cols} x {dataset.channels}, "
+                         f"the configuration says data.size = {config.data.size}, data.channels = "
+                         f"{config.data.channels}: change the configuration or make the dataset again")
+    return dataset
+
+
+def fit_preprocessing(config: Config, dataset: Dataset) -> preprocess.Preprocessing:
+    """Fit on images that the seed chooses: the same in every run, on every rank."""
+    count = min(config.preprocess.whitening_images, dataset.count)
+    chosen = np.random.default_rng(config.train.seed).permutation(dataset.count)[:count]
+    return preprocess.fit(config.preprocess, dataset.read(np.sort(chosen)))

@@ -1,0 +1,118 @@
+"""hpclcae status: where runs stand, and the exit codes that batch jobs decide with."""
+import argparse
+import csv
+
+import pytest
+
+from hpclcae import checkpoint
+from hpclcae.cluster import status
+from hpclcae.utils.errors import InputError
+from tests.support.tiny_run import write_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with a checkpoint of step 20 and metrics of four lines."""
+    folder = write_run(tmp_path)
+    (folder / "configuration.toml").write_text(settings(20))
+    return folder
+
+
+def settings(steps, field=4):
+    return f"data.size = 12\ntrain.steps = {steps}\n[[stages]]\nreceptive_field = {field}\nmaps = 3\n"
+
+
+def asked(*words):
+    parser = argparse.ArgumentParser()
+    status.configure(parser)
+    return status.run(parser.parse_args(list(map(str, words))))
+
+
+def test_a_complete_run(run, capsys):
+    assert asked(run) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{run}: complete, step 20 of 20 (100 %), 0.0 min of training"
+    assert said[1].startswith(f"newest checkpoint  {checkpoint.find(run)}, 20")
+    assert said[2] == "last objective     4.5" and said[3] == f"look at it         hpclcae neurons {run}"
+
+
+def test_a_run_that_is_not_complete_says_how_to_go_on(run, capsys):
+    (run / "configuration.toml").write_text(settings(80))
+    assert asked(run) == 3
+    said = capsys.readouterr().out
+    assert f"{run}: not complete, step 20 of 80 (25 %)" in said
+    assert f"hpclcae train {run}/configuration.toml --out {run} --resume" in said
+
+
+def test_a_run_without_a_checkpoint_stands_at_zero(tmp_path, capsys):
+    (tmp_path / "configuration.toml").write_text(settings(80))
+    assert asked(tmp_path) == 3
+    assert "step 0 of 80" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", [True, False])
+def test_no_run(tmp_path, capsys, step):
+    if step:
+        assert asked(tmp_path / "nothing", "--step") == 0 and capsys.readouterr().out == "0\n"
+        return
+    with pytest.raises(InputError, match=r"nothing is not the folder of a run .*hpclcae train CONFIGURATION --out"):
+        asked(tmp_path / "nothing")
+
+
+def test_the_newest_step_alone(run, capsys):
+    assert asked(run, "--step") == 0 and capsys.readouterr().out == "20\n"
+
+
+def damage_a_file(run):
+    path = next(path for path in sorted(checkpoint.find(run).iterdir()) if path.suffix == ".h5")
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage, word", [
+    (damage_a_file, "bytes instead of"),
+    (lambda run: (run / "configuration.toml").write_text("steps = ="), "is not valid TOML"),
+    (lambda run: (run / "metrics.jsonl").write_text("no metrics\n"), "the last line is no line of metrics"),
+])
+def test_a_broken_run_says_what_is_broken(run, capsys, damage, word):
+    damage(run)
+    assert asked(run) == 1
+    said = capsys.readouterr().out
+    assert f"{run}: broken" in said and word in said and "go on" not in said
+
+
+def test_a_last_line_of_metrics_that_was_cut_short_is_left_out(run, capsys):
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 21, "obj')
+    assert asked(run) == 0 and "last objective     4.5" in capsys.readouterr().out
+
+
+def test_the_log_of_a_job_says_why_a_run_stopped(run, tmp_path, capsys):
+    (run / "configuration.toml").write_text(settings(80))
+    (run / "train.log").write_text("step 7\nhpclcae train: the disk is full\nslurmstepd: ended\n\n")
+    assert asked(run) == 3 and "hpclcae train: the disk is full" in capsys.readouterr().out
+    never = tmp_path / "never"
+    never.mkdir()
+    (never / "train.log").write_text("sweep: not started: why\n")
+    assert asked(never) == 1 and "sweep: not started: why" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("steps, code", [((20, 20), 0), ((20, 80), 3)])
+def test_several_runs_give_a_table_of_what_differs(run, tmp_path, capsys, steps, code):
+    other = write_run(tmp_path / "more").rename(tmp_path / "other")
+    (run / "configuration.toml").write_text(settings(steps[0]))
+    (other / "configuration.toml").write_text(settings(steps[1], field=5))
+    (other / "neurons.json").write_text('{"rows": [{"name": "chance", "accuracy": 0.9}, '
+                                        '{"name": "trained, stage 1", "accuracy": 0.75}]}')
+    assert asked(run, other, "--csv", tmp_path / "table.csv") == code
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == ["run", "other"] and [row["best neuron"] for row in rows] == ["", "0.750"]
+    assert [row["stages.0.receptive_field"] for row in rows] == ["4", "5"]
+    assert [row["step"] for row in rows] == [f"20/{n}" for n in steps] and "stages.0.maps" not in rows[0]
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_the_worst_run_decides_the_exit_code(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "configuration.toml").write_text("steps = =")
+    assert asked(run, tmp_path / "empty") == 1

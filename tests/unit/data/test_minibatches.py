@@ -1,0 +1,115 @@
+"""The minibatch stream: every image once per epoch, the same in any order of asking, replicas apart."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from hpclcae.data.dataset import CHUNK_IMAGES, Dataset
+from hpclcae.data.minibatches import MinibatchStream
+from hpclcae.utils.errors import InputError
+
+
+def stream_of(count, batch, seed=0, replica=0, replicas=1):
+    """A stream whose images are not looked at."""
+    return MinibatchStream(SimpleNamespace(count=count, path="train.h5"), batch, seed, replica, replicas)
+
+
+PORTIONS = st.tuples(st.integers(1, 70), st.integers(1, 5), st.integers(1, 12)).filter(
+    lambda drawn: drawn[0] // drawn[1] >= drawn[2])
+
+
+@given(PORTIONS, st.integers(0, 3))
+def test_every_image_is_shown_once_per_epoch_and_to_one_replica(drawn, seed):
+    count, replicas, batch = drawn
+    owned = []
+    for replica in range(replicas):
+        stream = stream_of(count, batch, seed, replica, replicas)
+        steps = -(-2 * stream.count // batch)
+        shown = np.concatenate([stream.indices(step) for step in range(steps)])
+        first, second = shown[:stream.count], shown[stream.count:2 * stream.count]
+        assert np.array_equal(np.sort(first), np.sort(second))
+        assert np.array_equal(np.sort(first), np.arange(stream.first, stream.first + stream.count))
+        owned.append(first)
+    assert np.array_equal(np.sort(np.concatenate(owned)), np.arange(count))
+    assert max(map(len, owned)) - min(map(len, owned)) <= 1
+
+
+@given(PORTIONS, st.permutations(range(8)))
+def test_a_minibatch_depends_on_seed_replica_and_step_alone(drawn, order):
+    count, replicas, batch = drawn
+    forwards = stream_of(count, batch, 1, replicas - 1, replicas)
+    expected = [forwards.indices(step) for step in range(8)]
+    backwards = stream_of(count, batch, 1, replicas - 1, replicas)
+    for step in order:
+        assert np.array_equal(backwards.indices(step), expected[step])
+    alone = stream_of(count, batch, 1, replicas - 1, replicas)
+    assert np.array_equal(alone.indices(7), expected[7])
+
+
+def test_an_epoch_may_end_inside_a_minibatch_and_a_minibatch_may_span_the_whole_of_it():
+    stream = stream_of(10, 4)
+    second, third = stream.indices(2), stream.indices(3)
+    assert len(second) == 4
+    first_epoch = np.concatenate([stream.indices(0), stream.indices(1), second[:2]])
+    assert np.array_equal(np.sort(first_epoch), np.arange(10))
+    assert not set(second[2:]) & set(third)  # both in the second epoch
+    whole = stream_of(10, 10)
+    assert np.array_equal(np.sort(whole.indices(5)), np.arange(10))
+
+
+def test_seeds_replicas_and_epochs_have_orders_of_their_own():
+    def order(seed=0, replica=0, epoch=0):
+        stream = stream_of(800, 100, seed, replica, 2)
+        return np.concatenate([stream.indices(4 * epoch + step) for step in range(4)]) - stream.first
+    orders = [order(), order(seed=1), order(replica=1), order(epoch=1), order(seed=1, epoch=1)]
+    for i, one in enumerate(orders):
+        for other in orders[:i]:
+            assert np.mean(one == other) < 0.2  # by chance one in 50 runs
+
+
+def test_images_are_drawn_in_runs_of_a_chunk_of_the_file():
+    shown = np.concatenate([stream_of(803, 100).indices(step) for step in range(8)])
+    jumps = np.count_nonzero(np.diff(shown) != 1)
+    assert jumps <= 803 // CHUNK_IMAGES + 1
+
+
+# ---- with a file -------------------------------------------------------------------------------------------
+
+
+def test_images_are_those_of_the_indices(tiny_dataset):
+    with Dataset(tiny_dataset) as dataset:
+        stream = MinibatchStream(dataset, 20, seed=3)
+        for step in (4, 0, 2):  # step 2 ends the first epoch, 4 is in the second
+            images = stream.images(step)
+            assert images.dtype == np.uint8 and images.shape == (20, 24, 24, 1)
+            assert np.array_equal(images, dataset.read(stream.indices(step)))
+
+
+def test_half_of_the_images_are_mirrored_left_to_right(tiny_dataset):
+    with Dataset(tiny_dataset) as dataset:
+        plain = MinibatchStream(dataset, 30, seed=3)
+        mirrored = MinibatchStream(dataset, 30, seed=3, mirror=True)
+        flips = []
+        for step in range(40):
+            expected, shown = plain.images(step), mirrored.images(step)
+            flipped = np.array([np.array_equal(s, e[:, ::-1]) for s, e in zip(shown, expected)])
+            kept = np.array([np.array_equal(s, e) for s, e in zip(shown, expected)])
+            assert np.all(flipped ^ kept)
+            flips.append(flipped)
+        assert abs(np.mean(flips) - 0.5) < 4 * 0.5 / np.sqrt(40 * 30)
+        assert len({tuple(f) for f in flips}) == 40  # another half in every step
+        again = MinibatchStream(dataset, 30, seed=3, mirror=True)
+        assert np.array_equal(again.images(17), mirrored.images(17))
+
+
+# ---- what is refused ----------------------------------------------------------------------------------------
+
+
+def test_a_portion_smaller_than_a_minibatch_is_refused():
+    with pytest.raises(InputError, match=r"^train\.batch = 61 is more than the 60 images that train\.h5 has; make"):
+        stream_of(60, 61)
+    assert stream_of(60, 60).count == 60
+    with pytest.raises(InputError, match=r"^train\.batch = 31 is more than the 30 images that train\.h5 has for each "
+                                         "of 2 replicas"):
+        stream_of(60, 31, replica=1, replicas=2)

@@ -1,0 +1,71 @@
+"""USR1 and TERM: noted, met between two steps; the second TERM ends the process."""
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from hpclcae import checkpoint
+from hpclcae.partition.communicator import Alone
+from hpclcae.training.resume import starting_point
+from hpclcae.training.trainer import Trainer
+from hpclcae.utils.signals import requests
+from tests.support.saving import assert_same, datasets
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+def test_requests_are_noted_and_handlers_put_back():
+    before = signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)
+    with requests() as asked:
+        assert not asked.checkpoint and not asked.end
+        send(signal.SIGUSR1)
+        assert asked.checkpoint and not asked.end
+        send(signal.SIGTERM)
+        assert asked.end
+    assert (signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_the_second_term_ends_the_process():
+    program = ("import os, signal\nfrom hpclcae.signals import requests\nwith requests() as asked:\n"
+               "    for _ in range(2):\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+               "        print(asked.end, flush=True)\n")
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert process.returncode == -signal.SIGTERM and process.stdout == "True\n"
+
+
+def test_another_thread_listens_to_nothing():
+    found = []
+
+    def listen():
+        with requests() as asked:
+            found.append((asked.checkpoint, asked.end))
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert found == [(False, False)]
+
+
+@pytest.mark.parametrize("number, steps", [(signal.SIGUSR1, [3, 6]), (signal.SIGTERM, [3])])
+def test_a_run_that_was_asked_gives_the_same_result(tiny_config, tmp_path, number, steps):
+    """Asked while step 2 computes: after step 3 USR1 leaves a checkpoint, TERM ends the run, and it resumes."""
+    config = tiny_config("train.steps=6", "train.keep=9")
+    trainer = Trainer(config, tmp_path / "asked")
+    compute = trainer.step
+
+    def step(number_of_step, x):
+        if number_of_step == 1:
+            send(number)
+        return compute(number_of_step, x)
+    trainer.step = step
+    trainer.train()
+    saved = checkpoint.saved(tmp_path / "asked/checkpoints")
+    assert saved == [checkpoint.step_folder(tmp_path / "asked", n) for n in steps]
+    start = starting_point(config, tmp_path / "asked", True, Alone())
+    Trainer(config, tmp_path / "asked", start).train()
+    Trainer(config, tmp_path / "whole").train()
+    assert_same(*(datasets(checkpoint.find(tmp_path / run)) for run in ("asked", "whole")))
