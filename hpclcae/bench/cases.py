@@ -12,7 +12,7 @@ import numpy as np
 from hpclcae.config import Config, DataConfig, StageConfig, TrainConfig, UpdateConfig
 from hpclcae.geometry import stage_geometry, training_flop
 from hpclcae.model.network import Network
-from hpclcae.model.optimizers import UpdateRule
+from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.stage import Stage
 from hpclcae.model.workspace import Workspace
@@ -111,7 +111,7 @@ class StageCase:
         for rule, operations in (("sgd", 2), ("momentum", 4)):
             apply = self.rule(rule)
 
-            def update(apply: UpdateRule = apply) -> None:
+            def update(apply: Optimizer = apply) -> None:
                 for name, rows in self.parameters.views.items():
                     for j in range(len(rows)):
                         apply(name, j, gradient)
@@ -122,16 +122,16 @@ class StageCase:
         """The whole stage: forward with its term of the objective, backward with dX, with and without update."""
         def step(sink: Callable[[str, int, np.ndarray], None]) -> None:
             state = self.stage.forward(self.parameters, self.x, self.work, objective=True)
-            self.stage.terms(np.array(self.stage.sums(state)), self.x.shape[-1])
+            self.stage.loss(np.array(self.stage.sums(state)), self.x.shape[-1])
             self.stage.backward(state, self.dy, self.dx, sink, self.work)
         sgd, momentum = self.rule("sgd"), self.rule("momentum")
         return {STAGE_STEP: Timed(lambda: step(_drop), PASSES * self.flop),
                 "stage step, sgd": Timed(lambda: step(sgd), PASSES * self.flop),
                 "stage step, momentum": Timed(lambda: step(momentum), PASSES * self.flop)}
 
-    def rule(self, name: str) -> UpdateRule:
+    def rule(self, name: str) -> Optimizer:
         """An update rule for this stage's parameters that hardly moves them."""
-        return UpdateRule(UpdateConfig(rule=name, rate=RATE), self.parameters,  # type: ignore[arg-type]
+        return Optimizer(UpdateConfig(rule=name, rate=RATE), self.parameters,  # type: ignore[arg-type]
                           dict.fromkeys(self.parameters.views, self.stage.filter.fan_in))
 
 
@@ -152,7 +152,7 @@ class NetworkCase:
         self.label = (f"network of 3 stages, {size}x{size} pixels, batch {batch}, tiles {tiles}, {rule}, "
                       f"{self.parameters.vector.nbytes / 1e9:.2f} GB")
         fan_in = {name: s.filter.fan_in for s in self.network.stages for name in s.parameter_shapes()}
-        self.rule = UpdateRule(config.update, self.parameters, fan_in)
+        self.rule = Optimizer(config.update, self.parameters, fan_in)
         self.x = np.random.default_rng(0).standard_normal((*self.network.geometry[0].input, batch), dtype=np.float32)
         self.flop = float(training_flop(config) * batch)
 

@@ -25,13 +25,13 @@ import numpy as np
 from hpclcae import checkpoint, config as configuration
 from hpclcae.bench import common
 from hpclcae.bench.common import Report, table
-from hpclcae.checkpoint import Committer, Holding, RunState, ShardWriter
+from hpclcae.checkpoint import ChunkState, Committer, RunState, ShardWriter
 from hpclcae.checkpoint.folder import content_of, shard_name
 from hpclcae.checkpoint.state import views
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
 from hpclcae.model.network import Network, trained_stage
-from hpclcae.model.optimizers import SLOTS, UpdateRule
+from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.preprocess import Preprocessing
 from hpclcae.parameter_server.chunks import Shards
@@ -111,21 +111,21 @@ class _Bench:
         self.seconds: Seconds = {}
         self.size = 0
 
-    def write_and_read(self, owners: Sequence[list[Holding]], rounds: int) -> None:
+    def write_and_read(self, owners: Sequence[list[ChunkState]], rounds: int) -> None:
         """All measurements; one round more comes first: it warms up, and copies into new memory."""
         checkpoint.clean(self.run)
-        for number, holdings in enumerate(owners):
+        for number, chunk_states in enumerate(owners):
             writer = ShardWriter(self.run, number, self.config, WHOLE)
             for step in range(rounds + 1):
-                self._write(writer, step, holdings)
+                self._write(writer, step, chunk_states)
             writer.close()
         for step in range(rounds + 1):
             self._time("commit", step, lambda: self._commit(step))
         path = checkpoint.find(self.run)
         self.size = sum(file.stat().st_size for file in path.iterdir())
         for step in range(rounds + 1):
-            for number, holdings in enumerate(owners):
-                self._read(path, step, number, holdings)
+            for number, chunk_states in enumerate(owners):
+                self._read(path, step, number, chunk_states)
             _forget(path.iterdir())
             self._time("verify", step, lambda: checkpoint.verify(path))
 
@@ -134,9 +134,9 @@ class _Bench:
         committer.start(RunState(config=self.config, step=step, preprocessing=Preprocessing(self.config.preprocess)))
         committer.wait()
 
-    def _write(self, writer: ShardWriter, step: int, holdings: list[Holding]) -> None:
-        size = sum(a.nbytes for h in holdings for a in (h.values, *h.state.values()))
-        sides = [lambda: self._write_plain(step, size), lambda: self._write_shard(writer, step, holdings)]
+    def _write(self, writer: ShardWriter, step: int, chunk_states: list[ChunkState]) -> None:
+        size = sum(a.nbytes for h in chunk_states for a in (h.values, *h.state.values()))
+        sides = [lambda: self._write_plain(step, size), lambda: self._write_shard(writer, step, chunk_states)]
         for side in sides[::-1] if step % 2 else sides:
             side()
 
@@ -147,22 +147,22 @@ class _Bench:
         self._time("plain read", step, lambda: _read_plain(plain, memoryview(bytearray(PIECE))))
         plain.unlink()
 
-    def _write_shard(self, writer: ShardWriter, step: int, holdings: list[Holding]) -> None:
-        self._time("copy", step, lambda: writer.start(step, holdings))
+    def _write_shard(self, writer: ShardWriter, step: int, chunk_states: list[ChunkState]) -> None:
+        self._time("copy", step, lambda: writer.start(step, chunk_states))
         self._time("write and read back", step, writer.wait)
         shard = checkpoint.step_folder(self.run, step) / shard_name(writer.number)
         self._time("read back", step, lambda: content_of(shard, from_disk=True))
         _forget([shard])
 
-    def _read(self, path: Path, step: int, number: int, holdings: list[Holding]) -> None:
-        before, shard = _crc(holdings), path / shard_name(number)
+    def _read(self, path: Path, step: int, number: int, chunk_states: list[ChunkState]) -> None:
+        before, shard = _crc(chunk_states), path / shard_name(number)
         memory = memoryview(bytearray(shard.stat().st_size))
         sides = [("plain load", lambda: _read_plain(shard, memory)),
-                 ("load", lambda: checkpoint.fill(path, self.config, WHOLE, holdings))]
+                 ("load", lambda: checkpoint.fill(path, self.config, WHOLE, chunk_states))]
         for name, side in sides[::-1] if step % 2 else sides:
             _forget(path.iterdir())
             self._time(name, step, side)
-        if _crc(holdings) != before:
+        if _crc(chunk_states) != before:
             raise InputError(f"{shard}: what was loaded is not what was saved")
 
     def _time(self, name: str, step: int, function: Callable[[], object]) -> None:
@@ -197,7 +197,7 @@ def _training(folder: Path, config: Config, network: Network, parameters: Parame
         -> list[tuple[str, float, str]]:
     """What checkpoints cost a training that goes on: the copy, and steps that are slower while a thread writes."""
     fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
-    rule = UpdateRule(config.update, parameters, fan_in)
+    rule = Optimizer(config.update, parameters, fan_in)
     x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch), dtype=network.dtype)
     stages = len(network.stages) if config.train.gradient == "greedy" else 1
     checkpoint.clean(folder)
@@ -216,7 +216,7 @@ def _training(folder: Path, config: Config, network: Network, parameters: Parame
     seconds: Seconds = {name: [] for name in ("step", "copy", "write", "slower step", "lost")}
     for number in range(repeat + 1):
         alone, began = statistics.median(cycle() for _ in range(-(-steps // stages))), time.perf_counter()
-        writer.start(number, checkpoint.block_holdings(config, WHOLE, 0, parameters, rule.state, rule.counts))
+        writer.start(number, checkpoint.block_chunk_states(config, WHOLE, 0, parameters, rule.state, rule.counts))
         copied, meanwhile = time.perf_counter(), []
         while writer.busy:
             meanwhile.append(cycle())
@@ -261,9 +261,9 @@ def _forget(paths: Iterable[Path]) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _crc(holdings: list[Holding]) -> int:
+def _crc(chunk_states: list[ChunkState]) -> int:
     crc = 0
-    for holding in holdings:
-        for array in (holding.values, *holding.state.values()):
+    for chunk_state in chunk_states:
+        for array in (chunk_state.values, *chunk_state.state.values()):
             crc = zlib.crc32(array.data.cast("B"), crc)
     return crc

@@ -21,10 +21,10 @@ from hpclcae.bench.common import Report, positive, refuse_more_threads, table
 from hpclcae.cluster.launcher import launched
 from hpclcae.config import Config
 from hpclcae.model.network import Network, trained_stage
-from hpclcae.model.optimizers import UpdateRule
+from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.preprocess import Preprocessing
 from hpclcae.partition.blocks import Grid
-from hpclcae.partition.communicator import Alone, Channel, Letters, Messenger
+from hpclcae.partition.communicator import Buffers, Channel, Communicator, SerialCommunicator
 from hpclcae.partition.cost import choose_grid, traffic
 from hpclcae.partition.halo import Exchange
 
@@ -66,23 +66,23 @@ def run(args: argparse.Namespace) -> int:
     size, _ = launched()
     if size == 1:
         print(START)
-        _run(args, Alone())
+        _run(args, SerialCommunicator())
         return 0
     from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
-    return run_on_all_ranks("hpclcae bench halo", lambda messenger: _run(args, messenger))
+    return run_on_all_ranks("hpclcae bench halo", lambda communicator: _run(args, communicator))
 
 
-def _run(args: argparse.Namespace, messenger: Messenger) -> None:
+def _run(args: argparse.Namespace, communicator: Communicator) -> None:
     if args.stage:
         config = configuration.loads(PAPER_STAGE.format(side=args.stage), args.changes, "--stage")
         name = f"stage of the paper's, {args.stage}x{args.stage} positions"
     else:
         config = configuration.load(args.configuration, args.changes)
         name = str(args.configuration)
-    grid = choose_grid(config, messenger.size, args.grid)
+    grid = choose_grid(config, communicator.size, args.grid)
     args.repeat, args.clock = args.steps, "wall"
-    report = Report("halo", args, ["mpi4py"]) if messenger.rank == 0 else None
-    costs = measure(config, grid, messenger, args.steps)
+    report = Report("halo", args, ["mpi4py"]) if communicator.rank == 0 else None
+    costs = measure(config, grid, communicator, args.steps)
     if report:
         case = " ".join([name, *args.changes, f"grid {grid}"])
         print(report.heading())
@@ -123,30 +123,30 @@ class Costs:
         return sum(self.parts)
 
 
-def measure(config: Config, grid: Grid, messenger: Messenger, rounds: int) -> Costs:
-    """Train the messenger's block for `rounds` after a first one; the same result on every block.
+def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int) -> Costs:
+    """Train the communicator's block for `rounds` after a first one; the same result on every block.
 
     A round is one training step, or one of every stage if the training is greedy.
     """
-    meter = Meter(messenger)
+    meter = Meter(communicator)
     training = _Training(config, grid, meter)
     training.round()
     meter.rounds.clear()
-    messenger.allreduce_sum(0)  # all start together
+    communicator.allreduce_sum(0)  # all start together
     parts = np.array([training.round() for _ in range(rounds)]) / training.steps
     keys = [*((t.stage, t.what) for t in traffic(config, grid)), SUMS]
     mine = np.array([[found[key] for key in keys] for found in meter.rounds]) / training.steps  # (round, key, _TIMES)
-    mean = messenger.allreduce_sum(mine) / messenger.size
-    waits = np.zeros((messenger.size, *mine.shape[:2]))
-    waits[messenger.rank] = mine[..., _WAITED]
-    transferred = messenger.allreduce_sum(waits).min(axis=0)
+    mean = communicator.allreduce_sum(mine) / communicator.size
+    waits = np.zeros((communicator.size, *mine.shape[:2]))
+    waits[communicator.rank] = mine[..., _WAITED]
+    transferred = communicator.allreduce_sum(waits).min(axis=0)
     copied, waited = mean[..., _SECONDS] - mean[..., _WAITED], mean[..., _WAITED] - transferred
     least = least_bytes(config, grid)
-    medians = (np.median(a, axis=0) for a in (mean[..., _TIMES], mean[..., _BYTES] * messenger.size, copied,
+    medians = (np.median(a, axis=0) for a in (mean[..., _TIMES], mean[..., _BYTES] * communicator.size, copied,
                                               transferred, waited))
     exchanges = {key: Cost(times, sent, least.get(key, 0), *seconds)
                  for key, times, sent, *seconds in zip(keys, *medians)}
-    step = np.median(messenger.allreduce_sum(parts) / messenger.size, axis=0)
+    step = np.median(communicator.allreduce_sum(parts) / communicator.size, axis=0)
     return Costs(exchanges, tuple(step))
 
 
@@ -172,13 +172,13 @@ class _Training:
         meter.watch(self.network)
         self.parameters = self.network.parameters(config.train.seed)
         fan_in = {name: s.filter.fan_in for s in self.network.stages for name in s.parameter_shapes()}
-        self.rule = UpdateRule(config.update, self.parameters, fan_in)
+        self.rule = Optimizer(config.update, self.parameters, fan_in)
         self.steps = len(config.stages) if config.train.gradient == "greedy" else 1
         size, channels, side = config.data.size, config.data.channels, config.preprocess.whitening
         kernel = np.zeros((side, side, channels, channels)) if side else None
         if kernel is not None:
             kernel[side // 2, side // 2] = np.eye(channels)
-        self.prepare = Preprocessing(config.preprocess, kernel).preparer(
+        self.prepare = Preprocessing(config.preprocess, kernel).preprocessor(
             size, self.network.dtype, self.network.plan.stages[0].x, meter)
         read = self.prepare.pixels
         whole = np.random.default_rng(0).integers(0, 256, (config.train.batch, size, size, channels), np.uint8)
@@ -205,10 +205,10 @@ class _Training:
 
 
 class Meter:
-    """A messenger that passes everything on and keeps what each exchange sends and how long it takes."""
+    """A communicator that passes everything on and keeps what each exchange sends and how long it takes."""
 
-    def __init__(self, messenger: Messenger) -> None:
-        self._messenger, self.rank, self.size = messenger, messenger.rank, messenger.size
+    def __init__(self, communicator: Communicator) -> None:
+        self._messenger, self.rank, self.size = communicator, communicator.rank, communicator.size
         self.rounds: list[dict[Key, np.ndarray]] = []
         self._used: Counter[tuple[int, str]] = Counter()
         self._running = SUMS
@@ -222,7 +222,7 @@ class Meter:
         self._used.clear()
 
     def watch(self, network: Network) -> None:
-        """Time the exchanges of a network that has this messenger."""
+        """Time the exchanges of a network that has this communicator."""
         for stage in network.stages:
             for owner in (stage, stage.norm):
                 for exchange in vars(owner).values() if owner else ():
@@ -263,13 +263,13 @@ class Meter:
         if self.rounds:
             self.rounds[-1].setdefault(self._running, np.zeros(4))[what] += value
 
-    def channel(self, tag: int, sends: Letters, receives: Letters) -> "_MeteredChannel":
-        """See exchange.Messenger."""
+    def channel(self, tag: int, sends: Buffers, receives: Buffers) -> "_MeteredChannel":
+        """See exchange.Communicator."""
         return _MeteredChannel(self, self._messenger.channel(tag, sends, receives),
                                sum(buffer.nbytes for _, buffer in sends))
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
-        """See exchange.Messenger. All of its time counts as waiting, none of its few bytes."""
+        """See exchange.Communicator. All of its time counts as waiting, none of its few bytes."""
         began = time.perf_counter()
         total = self._messenger.allreduce_sum(values)
         seconds = time.perf_counter() - began
@@ -278,7 +278,7 @@ class Meter:
         return total
 
     def close(self) -> None:
-        """See exchange.Messenger."""
+        """See exchange.Communicator."""
         self._messenger.close()
 
 

@@ -16,7 +16,7 @@ from hpclcae.bench.common import Report, table
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
 from hpclcae.model.network import Network, trained_stage
-from hpclcae.model.optimizers import SLOTS, UpdateRule
+from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.utils.errors import InputError
 
 RUN_DESK = "run/desk.toml"
@@ -79,7 +79,7 @@ def peaks(config: Config, steps: int) -> dict[str, int]:
     network = Network(config)
     parameters = network.parameters(config.train.seed)
     fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
-    rule = UpdateRule(config.update, parameters, fan_in)
+    rule = Optimizer(config.update, parameters, fan_in)
     x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch), dtype=network.dtype)
     found["measured peak: and parameters"] = peak_resident()
     for count in range(1, steps + 1):

@@ -33,13 +33,13 @@ from hpclcae.bench.scaling import find_mpiexec, run_job
 from hpclcae.cluster.launcher import launched
 from hpclcae.config import Config
 from hpclcae.model.network import Network, trained_stage
-from hpclcae.model.optimizers import UpdateRule
-from hpclcae.parameter_server.client import ServedUpdates
+from hpclcae.model.optimizers import Optimizer
+from hpclcae.parameter_server.client import ParameterClient
 from hpclcae.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from hpclcae.mpi.communicator import MpiMessenger
-    from hpclcae.mpi.job import Place
+    from hpclcae.mpi.communicator import MpiCommunicator
+    from hpclcae.mpi.job import WorkerContext
 
 PARTS = ("lines", "step", "slow")
 RANKS = 4  # a server and three replicas
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     return run_on_all_ranks("hpclcae bench server", lambda world: _on_a_rank(args, world))
 
 
-def _on_a_rank(args: argparse.Namespace, world: "MpiMessenger") -> None:
+def _on_a_rank(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     """Measure all parts; the first rank prints."""
     def load(*changes: str) -> Config:
         changed = [*args.changes, f"update.rate={RATE}", "parallel.servers=1", "parallel.replicas=1", *changes]
@@ -114,21 +114,21 @@ def _on_a_rank(args: argparse.Namespace, world: "MpiMessenger") -> None:
     pair.close()
 
 
-def _job(world: "MpiMessenger", config: Config, work: Callable[["Place"], dict]) -> list[dict[str, Any]]:
+def _job(world: "MpiCommunicator", config: Config, work: Callable[["WorkerContext"], dict]) -> list[dict[str, Any]]:
     """What work(place) returns on every worker of a job with servers, on every rank, replica by replica."""
-    from hpclcae.mpi.job import take_part
+    from hpclcae.mpi.job import run_job
     found: dict[str, Any] = {}
 
-    def kept(place: "Place") -> dict:
+    def kept(place: "WorkerContext") -> dict:
         found.update(work(place), replica=place.role.replica)
         return {}
     with tempfile.TemporaryDirectory() as folder:
-        take_part(world, config, Path(folder), None, kept)
+        run_job(world, config, Path(folder), None, kept)
     everyone = [json.loads(text) for text in world.gather_texts(json.dumps(found))]
     return sorted((one for one in everyone if one), key=lambda one: one["replica"])
 
 
-def _fetch(place: "Place", into: np.ndarray, pushes: int = 0, *, have: bool = False) -> None:
+def _fetch(place: "WorkerContext", into: np.ndarray, pushes: int = 0, *, have: bool = False) -> None:
     """Fetch all chunks, or none of them, once the server has applied so many pushes of each."""
     count = len(place.chunks)
     wanted = np.full(count, pushes)
@@ -138,7 +138,7 @@ def _fetch(place: "Place", into: np.ndarray, pushes: int = 0, *, have: bool = Fa
 
 # ---- lines -----------------------------------------------------------------------------------------------------
 
-def _lines(args: argparse.Namespace, pair: "MpiMessenger", world: "MpiMessenger", load: Callable[..., Config],
+def _lines(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommunicator", load: Callable[..., Config],
            case: str, report: Report | None) -> None:
     """Push and fetch everything."""
     rows: list[tuple[str, str, float, float | None, float]] = []
@@ -163,10 +163,10 @@ def _lines(args: argparse.Namespace, pair: "MpiMessenger", world: "MpiMessenger"
                 report.add(case, f"{transport}, {what}: of MPI's calls alone", raw, "ratio")
 
 
-def _measure_lines(place: "Place", messages: "RawMessages | None", repeat: int) -> dict:
+def _measure_lines(place: "WorkerContext", messages: "RawMessages | None", repeat: int) -> dict:
     """Seconds of everything in each round."""
-    from hpclcae.mpi.one_sided import OneSidedLine
-    from hpclcae.mpi.waiting import hurry
+    from hpclcae.mpi.one_sided import RmaConnection
+    from hpclcae.mpi.waiting import wait_spinning
     line, count = place.line, len(place.chunks)
     mine, other = np.zeros((2, place.chunks[-1].stop), line.buffers[0].dtype)
     line.seed(mine)
@@ -182,7 +182,7 @@ def _measure_lines(place: "Place", messages: "RawMessages | None", repeat: int) 
             line.push(index, pushes, pushes, 0.0)
         line.settle()
         pushes += 1
-        if not isinstance(line, OneSidedLine):
+        if not isinstance(line, RmaConnection):
             _fetch(place, mine, pushes, have=True)  # nothing but the word that all has been applied
 
     def copy() -> None:
@@ -190,16 +190,16 @@ def _measure_lines(place: "Place", messages: "RawMessages | None", repeat: int) 
             other[chunk.start:chunk.stop] = mine[chunk.start:chunk.stop]
 
     def raw_push() -> None:
-        if isinstance(line, OneSidedLine):
-            hurry([line.windows[0].add(index, line.buffers[index]) for index in range(count)])
+        if isinstance(line, RmaConnection):
+            wait_spinning([line.windows[0].add(index, line.buffers[index]) for index in range(count)])
             line.windows[0].win.Flush(0)
         else:
             assert messages
             messages.push()
 
     def raw_fetch() -> None:
-        if isinstance(line, OneSidedLine):
-            hurry([line.windows[0].read(index, mine[chunk.start:chunk.stop])
+        if isinstance(line, RmaConnection):
+            wait_spinning([line.windows[0].read(index, mine[chunk.start:chunk.stop])
                    for index, chunk in enumerate(place.chunks)])
         else:
             assert messages
@@ -223,7 +223,7 @@ def _measure_lines(place: "Place", messages: "RawMessages | None", repeat: int) 
 
 # ---- step ------------------------------------------------------------------------------------------------------
 
-def _step(args: argparse.Namespace, pair: "MpiMessenger", load: Callable[..., Config], case: str,
+def _step(args: argparse.Namespace, pair: "MpiCommunicator", load: Callable[..., Config], case: str,
           report: Report | None) -> None:
     """Training with and without a server."""
     rows = []
@@ -250,15 +250,15 @@ def _step(args: argparse.Namespace, pair: "MpiMessenger", load: Callable[..., Co
             report.add(case, f"{name}: {metric}", value, unit)
 
 
-def _measure_step(place: "Place", config: Config, args: argparse.Namespace, server: int) -> dict:
+def _measure_step(place: "WorkerContext", config: Config, args: argparse.Namespace, server: int) -> dict:
     """Seconds of a step in each round, mean over the stages of greedy training; and what the server uses."""
-    network = Network(config, place.grid, place.messenger)
+    network = Network(config, place.grid, place.communicator)
     parameters = network.parameters(config.train.seed)
     place.line.seed(parameters.vector)
     fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
-    rule = UpdateRule(config.update, parameters, fan_in)
-    ways: dict[str, UpdateRule | ServedUpdates] = {
-        ALONE: rule, SERVED: ServedUpdates(config, place.chunks, network.parameters(), place.line)}
+    rule = Optimizer(config.update, parameters, fan_in)
+    ways: dict[str, Optimizer | ParameterClient] = {
+        ALONE: rule, SERVED: ParameterClient(config, place.chunks, network.parameters(), place.line)}
     plan, size = network.plan.stages[0].x.held, config.train.batch
     x = np.random.default_rng(0).standard_normal((*plan.shape, config.data.channels, size)).astype(config.train.dtype)
     stages = len(config.stages) if config.train.gradient == "greedy" else 1
@@ -279,7 +279,7 @@ def _measure_step(place: "Place", config: Config, args: argparse.Namespace, serv
                     network.backward(network.forward(updates.parameters, x, only), updates)
                     updates.end()
                 spent += np.array([time.perf_counter(), time.process_time()]) - began
-                if isinstance(updates, ServedUpdates):
+                if isinstance(updates, ParameterClient):
                     used += _processor_seconds(server) - busy[0]
                     seconds += time.perf_counter() - busy[1]
                     updates.stand()
@@ -301,7 +301,7 @@ def _processor_seconds(process: int) -> float:
 
 # ---- slow ------------------------------------------------------------------------------------------------------
 
-def _slow(args: argparse.Namespace, world: "MpiMessenger", load: Callable[..., Config], case: str,
+def _slow(args: argparse.Namespace, world: "MpiCommunicator", load: Callable[..., Config], case: str,
           report: Report | None) -> None:
     """Three replicas, one of which is slowed down."""
     rows = []

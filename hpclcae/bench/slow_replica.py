@@ -21,10 +21,10 @@ import numpy as np
 from hpclcae.config import Config
 from hpclcae.model.network import Network, trained_stage
 from hpclcae.model.parameters import ParameterVector
-from hpclcae.parameter_server.client import ServedUpdates
+from hpclcae.parameter_server.client import ParameterClient
 
 if TYPE_CHECKING:
-    from hpclcae.mpi.job import Place
+    from hpclcae.mpi.job import WorkerContext
 
 #: How the replicas wait for each other.
 MODES = {"asynchronous, one-sided": ['parallel.transport="rma"'],
@@ -41,7 +41,7 @@ PATTERN = (f"steps of {SLICES} sleeps of {1e3 * SLICE:g} ms; one of three replic
 Rows = list[tuple[str, int, np.ndarray]]  # name and row of a parameter, gradient
 
 
-def measure(place: "Place", config: Config, args: argparse.Namespace, victim: int, marks: Path) -> dict:
+def measure(place: "WorkerContext", config: Config, args: argparse.Namespace, victim: int, marks: Path) -> dict:
     """Seconds of a step in each round, by name of TURNS: with all replicas undisturbed, and with the last one slow.
 
     Parameters
@@ -51,11 +51,11 @@ def measure(place: "Place", config: Config, args: argparse.Namespace, victim: in
     marks : Path
         Folder that all replicas see, empty.
     """
-    network = Network(config, place.grid, place.messenger)
+    network = Network(config, place.grid, place.communicator)
     parameters, line, replica = network.parameters(config.train.seed), place.line, place.role.replica
     if replica == 0:
         line.seed(parameters.vector)
-    updates = ServedUpdates(config, place.chunks, parameters, line)
+    updates = ParameterClient(config, place.chunks, parameters, line)
     all_wait = config.parallel.consistency == "synchronous" and not config.parallel.backup
     times: dict[str, list[float]] = defaultdict(list)
     for turn in range(2 * (1 + args.repeat)):
@@ -87,7 +87,7 @@ def _rows(config: Config, network: Network, parameters: ParameterVector, step: i
     return [(name, row, np.zeros_like(view[row])) for name, view in views.items() for row in range(len(view))]
 
 
-def _sleep_a_step(updates: ServedUpdates, rows: Rows, step: int) -> None:
+def _sleep_a_step(updates: ParameterClient, rows: Rows, step: int) -> None:
     """A step that sleeps where it would compute: a third of it forward, then row by row backward."""
     updates.begin(step, 0.0)
     slept = 0

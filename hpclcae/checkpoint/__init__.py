@@ -17,16 +17,17 @@
 Weights are stored by position, not in the kernel's layout, so any tile size, grid, number of servers or version can
 load them. ``encode`` are the learned weights; normalised filters are ``encode / ||encode||`` (layers/unit_norm.py).
 
-Every owner has a `ShardWriter`, one rank has the `Committer`; `clean` comes first. `load`, `load_holdings` and
+Every owner has a `ShardWriter`, one rank has the `Committer`; `clean` comes first. `load`, `load_chunk_states` and
 `load_state` read. A single file of schema 1 (attribute counts instead of chunks) is read too.
 """
 from hpclcae.checkpoint.committer import Committer
 from hpclcae.checkpoint.folder import (KIND, SCHEMA, check, clean, find, read_manifest, saved,
                                        step_folder, step_of, verify)
-from hpclcae.checkpoint.reading import fill, load, load_holdings, load_state, opened, update_counts
-from hpclcae.checkpoint.state import BlockState, Holding, RunState, block_holdings
+from hpclcae.checkpoint.reading import (fill, load, load_chunk_states, load_state, opened,
+                                        update_counts)
+from hpclcae.checkpoint.state import BlockState, ChunkState, RunState, block_chunk_states
 from hpclcae.checkpoint.writer import ShardWriter
 
-__all__ = ["BlockState", "Committer", "Holding", "KIND", "RunState", "SCHEMA", "ShardWriter", "block_holdings", "check",
-           "clean", "fill", "find", "load", "load_holdings", "load_state", "opened", "read_manifest", "saved",
+__all__ = ["BlockState", "Committer", "ChunkState", "KIND", "RunState", "SCHEMA", "ShardWriter", "block_chunk_states", "check",
+           "clean", "fill", "find", "load", "load_chunk_states", "load_state", "opened", "read_manifest", "saved",
            "step_folder", "step_of", "update_counts", "verify"]

@@ -4,11 +4,11 @@ from time import monotonic, sleep
 
 from hpclcae.checkpoint.background import Background
 from hpclcae.checkpoint.folder import (MANIFEST, MODEL, Content, Manifest, content_of, remove,
-                                       remove_notes, saved, shard_name, step_folder, step_of,
+                                       remove_done_markers, saved, shard_name, step_folder, step_of,
                                        write_manifest)
 from hpclcae.checkpoint.model_file import write_model
 from hpclcae.checkpoint.state import RunState
-from hpclcae.checkpoint.writer import GONE, PATIENCE, POLL, one_line, read_note, run_id
+from hpclcae.checkpoint.writer import GONE, PATIENCE, POLL, as_input_error, read_done_marker, run_id
 from hpclcae.utils.errors import InputError
 
 KEEP_AT_LEAST = 2  # a checkpoint may turn out to be damaged
@@ -63,7 +63,7 @@ class Committer(Background):
             return
 
         def work() -> None:
-            with one_line(self.run, state.step, folder):
+            with as_input_error(self.run, state.step, folder):
                 self._commit(folder, state)
         self.begin(work)
 
@@ -73,8 +73,8 @@ class Committer(Background):
         write_model(folder / MODEL, run, state, self.shards)
         files[MODEL] = content_of(folder / MODEL, from_disk=True)
         write_manifest(folder, Manifest(run, state.step, files))
-        remove_notes(folder)
-        tidy(self.run, state.config.train.keep, state.config.train.keep_every)
+        remove_done_markers(folder)
+        prune(self.run, state.config.train.keep, state.config.train.keep_every)
 
     def _shards(self, folder: Path) -> dict[str, Content]:
         """Wait until every shard is there, as large as its note says; names on another node may appear late."""
@@ -82,7 +82,7 @@ class Committer(Background):
         deadline = monotonic() + self.patience
         while len(found) < self.shards:
             for name in map(shard_name, range(self.shards)):
-                if name not in found and (content := read_note(folder / name)) and _there(folder / name, content):
+                if name not in found and (content := read_done_marker(folder / name)) and _there(folder / name, content):
                     found[name] = content
             self.go_on()
             if monotonic() > deadline:
@@ -100,7 +100,7 @@ def _there(shard: Path, content: Content) -> bool:
         return False
 
 
-def tidy(run: Path, keep: int, keep_every: int) -> None:
+def prune(run: Path, keep: int, keep_every: int) -> None:
     """Remove checkpoints, except for the last `keep` (2 or more) and those of steps that `keep_every` divides.
 
     What is older than the newest and was never finished goes too.

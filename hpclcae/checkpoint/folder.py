@@ -205,7 +205,7 @@ def clean(run: Path) -> None:
             elif path.suffix == ".partial":
                 path.unlink()
             elif path.is_dir():
-                remove_notes(path)
+                remove_done_markers(path)
         if not (folder / RUN_ID).exists():
             with replacing(folder / RUN_ID) as partial:
                 partial.write_text(uuid.uuid4().hex + "\n")
@@ -228,7 +228,7 @@ def note(shard: Path) -> Path:
     return shard.with_suffix(".json")
 
 
-def remove_notes(folder: Path) -> None:
+def remove_done_markers(folder: Path) -> None:
     """Remove the notes of a checkpoint that has its manifest, and what was never finished."""
     for path in [*folder.glob("shard-*.json"), *folder.glob("*.partial")]:
         with contextlib.suppress(FileNotFoundError):

@@ -11,17 +11,17 @@ from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, MANIFEST, MODEL, SCHEMA, check, find
 from hpclcae.checkpoint.regions import Blocks
 from hpclcae.checkpoint.shard_file import CHUNKS, StoredArrays, ahead
-from hpclcae.checkpoint.state import BlockState, Holding, RunState, views
+from hpclcae.checkpoint.state import BlockState, ChunkState, RunState, views
 from hpclcae.config import Config
 from hpclcae.model.network import Network
 from hpclcae.model.preprocess import Preprocessing
 from hpclcae.parameter_server.chunks import Chunk, block_chunks
 from hpclcae.partition.blocks import Grid
-from hpclcae.partition.communicator import Messenger
+from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
 
 
-def load(path: Path, grid: Grid | None = None, messenger: Messenger | None = None) -> tuple[BlockState, Network]:
+def load(path: Path, grid: Grid | None = None, communicator: Communicator | None = None) -> tuple[BlockState, Network]:
     """Read a checkpoint and build its network, or one block of it with that block's weights.
 
     Raises
@@ -31,10 +31,10 @@ def load(path: Path, grid: Grid | None = None, messenger: Messenger | None = Non
     """
     with opened(path) as file:
         state = _run_state(file, path)
-        network = Network(state.config, grid, messenger)
+        network = Network(state.config, grid, communicator)
         slots = list(file["update"]) if "update" in file else []
         parameters, memory = network.parameters(), {slot: network.parameters() for slot in slots}
-        pieces = block_chunks(state.config, network.grid, network.messenger.rank)
+        pieces = block_chunks(state.config, network.grid, network.communicator.rank)
         _fill(file, path, state.config, network.grid, views(pieces, parameters, memory, {}))
         counts = update_counts(file)
     return BlockState(**vars(state), parameters=parameters, update_state=memory, counts=counts), network
@@ -46,7 +46,7 @@ def load_state(path: Path) -> RunState:
         return _run_state(file, path)
 
 
-def load_holdings(path: Path, config: Config, grid: Grid, chunks: Sequence[Chunk]) -> list[Holding]:
+def load_chunk_states(path: Path, config: Config, grid: Grid, chunks: Sequence[Chunk]) -> list[ChunkState]:
     """What an owner of these chunks begins with; errors as in `load`.
 
     Values and the update rule's memory are read by position, so the owners, the grid and the tiles may be others than
@@ -55,16 +55,16 @@ def load_holdings(path: Path, config: Config, grid: Grid, chunks: Sequence[Chunk
     dtype = np.dtype(config.train.dtype)
     with opened(path) as file:
         slots = list(file["update"]) if "update" in file else []
-        holdings = [Holding(chunk, np.empty(chunk.shape, dtype), {slot: np.empty(chunk.shape, dtype) for slot in slots})
+        chunk_states = [ChunkState(chunk, np.empty(chunk.shape, dtype), {slot: np.empty(chunk.shape, dtype) for slot in slots})
                     for chunk in chunks]
-        _fill(file, path, config, grid, holdings)
-    return holdings
+        _fill(file, path, config, grid, chunk_states)
+    return chunk_states
 
 
-def fill(path: Path, config: Config, grid: Grid, holdings: Sequence[Holding]) -> None:
+def fill(path: Path, config: Config, grid: Grid, chunk_states: Sequence[ChunkState]) -> None:
     """The same into arrays that are there already, such as a server's window; errors as in `load`."""
     with opened(path) as file:
-        _fill(file, path, config, grid, holdings)
+        _fill(file, path, config, grid, chunk_states)
 
 
 def update_counts(file: h5py.File) -> dict[str, int]:
@@ -137,41 +137,41 @@ def _chunks(file: h5py.File) -> np.ndarray:
                     CHUNKS)
 
 
-def _fill(file: h5py.File, path: Path, config: Config, grid: Grid, holdings: Sequence[Holding]) -> None:
-    """Read what the holdings are to hold; the next piece is read while one is brought into the kernel's layout."""
+def _fill(file: h5py.File, path: Path, config: Config, grid: Grid, chunk_states: Sequence[ChunkState]) -> None:
+    """Read what the chunk_states are to hold; the next piece is read while one is brought into the kernel's layout."""
     blocks = Blocks(config, grid)
     with StoredArrays(file) as arrays:
-        for holding, values, filters in ahead(_pieces(arrays, path, blocks, holdings)):
-            chunk = holding.chunk
+        for chunk_state, values, filters in ahead(_pieces(arrays, path, blocks, chunk_states)):
+            chunk = chunk_state.chunk
             plan, _ = blocks.plan(chunk.block, chunk.name)
             for j in range(*chunk.rows):
                 first = (j - chunk.rows[0]) * plan.tile
                 plan.pack_row(filters[first:first + plan.tile], values, j, (chunk.rows, chunk.cols))
-    _count(file, blocks, holdings)
+    _count(file, blocks, chunk_states)
 
 
-def _pieces(arrays: StoredArrays, path: Path, blocks: Blocks, holdings: Sequence[Holding]) \
-        -> Iterator[tuple[Holding, np.ndarray, np.ndarray]]:
-    """Every holding's arrays, and the filters by position that belong into them; in the order of the files."""
-    for slot in (None, *(holdings[0].state if holdings else ())):
-        for holding in holdings:
-            chunk = holding.chunk
+def _pieces(arrays: StoredArrays, path: Path, blocks: Blocks, chunk_states: Sequence[ChunkState]) \
+        -> Iterator[tuple[ChunkState, np.ndarray, np.ndarray]]:
+    """Every chunk_state's arrays, and the filters by position that belong into them; in the order of the files."""
+    for slot in (None, *(chunk_states[0].state if chunk_states else ())):
+        for chunk_state in chunk_states:
+            chunk = chunk_state.chunk
             plan, _ = blocks.plan(chunk.block, chunk.name)
             name = f"update/{slot}/{chunk.name}" if slot else chunk.name
             shape = arrays[name].shape
             if shape[2:] != (plan.field, plan.field, plan.maps_in, plan.maps):
                 raise InputError(f"{path} has {name} of shape {shape}, which is not that of the configuration: use the "
                                  "configuration of the checkpoint")
-            yield holding, holding.state[slot] if slot else holding.values, arrays.read(name, *blocks.positions(chunk))
+            yield chunk_state, chunk_state.state[slot] if slot else chunk_state.values, arrays.read(name, *blocks.positions(chunk))
 
 
-def _count(file: h5py.File, blocks: Blocks, holdings: Sequence[Holding]) -> None:
-    """Give every holding the largest count and version of the chunks that it meets."""
+def _count(file: h5py.File, blocks: Blocks, chunk_states: Sequence[ChunkState]) -> None:
+    """Give every chunk_state the largest count and version of the chunks that it meets."""
     table = _chunks(file)
-    tables = {name: table[table["parameter"] == name.encode()] for name in {h.chunk.name for h in holdings}}
-    for holding in holdings:
-        (top, bottom), (left, right) = blocks.positions(holding.chunk)
-        rows = tables[holding.chunk.name]
+    tables = {name: table[table["parameter"] == name.encode()] for name in {h.chunk.name for h in chunk_states}}
+    for chunk_state in chunk_states:
+        (top, bottom), (left, right) = blocks.positions(chunk_state.chunk)
+        rows = tables[chunk_state.chunk.name]
         met = rows[(rows["row"] < bottom) & (rows["row"] + rows["rows"] > top)
                    & (rows["col"] < right) & (rows["col"] + rows["cols"] > left)]
-        holding.count, holding.version = (int(met[n].max(initial=0)) for n in ("count", "version"))
+        chunk_state.count, chunk_state.version = (int(met[n].max(initial=0)) for n in ("count", "version"))

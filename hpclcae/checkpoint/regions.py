@@ -27,7 +27,7 @@ class Region:
     positions : ((first, last + 1), (first, last + 1))
         Rows and columns of the whole stage.
     start : int
-        Place of its first number in the buffer.
+        WorkerContext of its first number in the buffer.
     """
     name: str
     filter: LocalFilter

@@ -18,7 +18,7 @@ import numpy as np
 
 from hpclcae.checkpoint.folder import Content, content_of, shard_name
 from hpclcae.checkpoint.regions import Blocks, Region
-from hpclcae.checkpoint.state import Holding
+from hpclcae.checkpoint.state import ChunkState
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import new_hdf5, replacing
 
@@ -35,13 +35,13 @@ Item = TypeVar("Item")
 Span = tuple[int, int]
 
 
-def chunk_table(blocks: Blocks, holdings: Sequence[Holding]) -> np.ndarray:
+def chunk_table(blocks: Blocks, chunk_states: Sequence[ChunkState]) -> np.ndarray:
     """The rows of CHUNKS of an owner."""
     rows = []
-    for holding in holdings:
-        (top, bottom), (left, right) = blocks.positions(holding.chunk)
-        rows.append((holding.chunk.name.encode(), top, left, bottom - top, right - left, holding.count,
-                     holding.version))
+    for chunk_state in chunk_states:
+        (top, bottom), (left, right) = blocks.positions(chunk_state.chunk)
+        rows.append((chunk_state.chunk.name.encode(), top, left, bottom - top, right - left, chunk_state.count,
+                     chunk_state.version))
     return np.array(rows, CHUNKS)
 
 

@@ -38,14 +38,14 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockState(RunState):
-    """The same with one block's parameters and its update rule's memory (update_rules.UpdateRule)."""
+    """The same with one block's parameters and its update rule's memory (update_rules.Optimizer)."""
     parameters: ParameterVector
     update_state: dict[str, ParameterVector] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
-class Holding:
+class ChunkState:
     """One chunk as its owner holds it.
 
     Attributes
@@ -64,16 +64,16 @@ class Holding:
     version: int = 0
 
 
-def block_holdings(config: Config, grid: Grid, block: int, parameters: ParameterVector,
-                   update_state: Mapping[str, ParameterVector], counts: Mapping[str, int]) -> list[Holding]:
-    """A block's parameters as holdings, one for every parameter: views, so they follow every update."""
+def block_chunk_states(config: Config, grid: Grid, block: int, parameters: ParameterVector,
+                   update_state: Mapping[str, ParameterVector], counts: Mapping[str, int]) -> list[ChunkState]:
+    """A block's parameters as chunk_states, one for every parameter: views, so they follow every update."""
     return views(block_chunks(config, grid, block, sys.maxsize), parameters, update_state, counts)
 
 
 def views(chunks: Sequence[Chunk], parameters: ParameterVector, update_state: Mapping[str, ParameterVector],
-          counts: Mapping[str, int]) -> list[Holding]:
+          counts: Mapping[str, int]) -> list[ChunkState]:
     """Holdings that are views of a block's vectors."""
     def view(vector: ParameterVector, chunk: Chunk) -> np.ndarray:
         return vector.vector[chunk.start:chunk.stop].reshape(chunk.shape)
-    return [Holding(chunk, view(parameters, chunk), {slot: view(v, chunk) for slot, v in update_state.items()},
+    return [ChunkState(chunk, view(parameters, chunk), {slot: view(v, chunk) for slot, v in update_state.items()},
                     counts.get(chunk.name, 0), counts.get(chunk.name, 0)) for chunk in chunks]

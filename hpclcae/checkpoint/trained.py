@@ -8,7 +8,7 @@ from hpclcae import checkpoint
 from hpclcae.config import Config
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
-from hpclcae.model.preprocess import Preparer
+from hpclcae.model.preprocess import Preprocessor
 from hpclcae.utils.errors import InputError
 
 
@@ -22,7 +22,7 @@ class Model:
     config: Config
     network: Network
     parameters: ParameterVector
-    preparer: Preparer
+    preprocessor: Preprocessor
     step: int
     path: Path
 
@@ -37,12 +37,12 @@ class Model:
         """
         file = checkpoint.find(path)
         state, network = checkpoint.load(file)
-        preparer = state.preprocessing.preparer(state.config.data.size, network.dtype)
-        return cls(state.config, network, state.parameters, preparer, state.step, file)
+        preprocessor = state.preprocessing.preprocessor(state.config.data.size, network.dtype)
+        return cls(state.config, network, state.parameters, preprocessor, state.step, file)
 
     def with_random_weights(self, seed: int) -> "Model":
         """The same architecture and preprocessing, untrained."""
-        return Model(self.config, self.network, self.network.parameters(seed), self.preparer, 0, self.path)
+        return Model(self.config, self.network, self.network.parameters(seed), self.preprocessor, 0, self.path)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
         """uint8 images (image, row, col, channel) to the network's input (row, col, channel, image).
@@ -56,7 +56,7 @@ class Model:
         if images.shape[1:] != (data.size, data.size, data.channels):
             raise InputError(f"images are {' x '.join(map(str, images.shape[1:]))}, the network of {self.path} takes "
                              f"{data.size} x {data.size} x {data.channels}")
-        return self.preparer(images)
+        return self.preprocessor(images)
 
     def responses(self, x: np.ndarray) -> list[np.ndarray]:
         """Each stage's output (row, col, map, image) for prepared images; overwritten by the next call."""

@@ -12,7 +12,7 @@ from hpclcae.checkpoint.folder import (KIND, MANIFEST, RUN_ID, SCHEMA, Content, 
                                        shard_name, step_folder)
 from hpclcae.checkpoint.regions import Blocks
 from hpclcae.checkpoint.shard_file import chunk_table, write_shard
-from hpclcae.checkpoint.state import Holding
+from hpclcae.checkpoint.state import ChunkState
 from hpclcae.config import Config
 from hpclcae.partition.blocks import Grid
 from hpclcae.utils.errors import InputError
@@ -45,7 +45,7 @@ class ShardWriter(Background):
         self._step = -1
         self._run_id = ""
 
-    def start(self, step: int, holdings: Sequence[Holding]) -> None:
+    def start(self, step: int, chunk_states: Sequence[ChunkState]) -> None:
         """Copy what the owner holds, and begin to write it as its shard of the checkpoint of `step`.
 
         Returns as soon as the copy is made; the next update may change the arrays then. Waits first if the shard
@@ -60,17 +60,17 @@ class ShardWriter(Background):
         if step == self._step or (step_folder(self.run, step) / MANIFEST).exists():
             return
         self._step = step
-        self._copy(holdings)
-        chunks = chunk_table(self._blocks, holdings)
-        regions = self._blocks.regions([holding.chunk for holding in holdings])
+        self._copy(chunk_states)
+        chunks = chunk_table(self._blocks, chunk_states)
+        regions = self._blocks.regions([chunk_state.chunk for chunk_state in chunk_states])
 
         def work() -> None:
             path = step_folder(self.run, step) / shard_name(self.number)
-            with one_line(self.run, step, path):
+            with as_input_error(self.run, step, path):
                 self._run_id = self._run_id or run_id(self.run, self)
                 marks = {"kind": KIND, "schema": SCHEMA, "run": self._run_id, "step": step, "shard": self.number}
                 path.parent.mkdir(exist_ok=True)
-                write_note(path, write_shard(path, marks, regions, self._buffers, chunks, self.go_on))
+                write_done_marker(path, write_shard(path, marks, regions, self._buffers, chunks, self.go_on))
         self.begin(work)
 
     def close(self) -> None:
@@ -78,24 +78,24 @@ class ShardWriter(Background):
         super().close()
         self._buffers = {}
 
-    def _copy(self, holdings: Sequence[Holding]) -> None:
+    def _copy(self, chunk_states: Sequence[ChunkState]) -> None:
         """Put values and state one after the other into memory that is kept from checkpoint to checkpoint."""
-        size = sum(holding.chunk.size for holding in holdings)
-        slots = list(holdings[0].state) if holdings else []
+        size = sum(chunk_state.chunk.size for chunk_state in chunk_states)
+        slots = list(chunk_states[0].state) if chunk_states else []
         for slot in (None, *slots):
             prefix = f"update/{slot}/" if slot else ""
             buffer = self._buffers.get(prefix)
             if buffer is None or buffer.size != size:
                 buffer = self._buffers[prefix] = np.empty(size, self.dtype)
             start = 0
-            for holding in holdings:
-                array = holding.state[slot] if slot else holding.values
+            for chunk_state in chunk_states:
+                array = chunk_state.state[slot] if slot else chunk_state.values
                 buffer[start:start + array.size].reshape(array.shape)[...] = array
                 start += array.size
 
 
 @contextlib.contextmanager
-def one_line(run: Path, step: int, path: Path) -> Iterator[None]:
+def as_input_error(run: Path, step: int, path: Path) -> Iterator[None]:
     """An error of the system becomes one line that says what is left."""
     try:
         yield
@@ -109,13 +109,13 @@ def one_line(run: Path, step: int, path: Path) -> Iterator[None]:
                          f"{error.strerror or error}; {left}") from error
 
 
-def write_note(shard: Path, content: Content) -> None:
+def write_done_marker(shard: Path, content: Content) -> None:
     """Say that a shard is finished, and what is in it."""
     with replacing(note(shard)) as partial:
         partial.write_text(json.dumps({"size": content.size, "crc32": content.crc32}))
 
 
-def read_note(shard: Path) -> Content | None:
+def read_done_marker(shard: Path) -> Content | None:
     """What the note of a shard says; None: there is none yet, or not all of it."""
     try:
         return Content(**json.loads(note(shard).read_bytes()))

@@ -209,7 +209,7 @@ def worker_bytes(config: Config, grid: Grid, served: bool) -> float:
     """The most that a rank with a block holds: while it trains, or when it fits the whitening at the start."""
     centre = grid.cols * (grid.rows // 2) + grid.cols // 2  # has halos on all sides; the first block may own more
     slots = len(SLOTS[config.update.rule])
-    # Alone: parameters and the rule's vectors, and a copy while they are saved. With servers: the parameters, those of
+    # SerialCommunicator: parameters and the rule's vectors, and a copy while they are saved. With servers: the parameters, those of
     # the next step that arrive, and gradients on their way.
     copies = 3 + slots * bool(config.parallel.elastic) if served else 2 * (1 + slots)
     training = max(copies * parameter_bytes(config, grid, block) + activation_bytes(config, grid, block)

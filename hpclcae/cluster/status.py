@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.step:
         print("\n".join(str(newest_step(folder)) for folder in args.runs))
         return 0
-    found = [standing(folder) for folder in args.runs]
+    found = [run_status(folder) for folder in args.runs]
     if len(found) == 1 and args.csv is None:
         print(describe(found[0]))
     else:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @dataclass
-class Standing:
+class RunStatus:
     """Where a run stands.
 
     step, steps : int
@@ -98,7 +98,7 @@ def newest_step(folder: Path) -> int:
     return checkpoint.step_of(found[-1]) if found else 0
 
 
-def standing(folder: Path) -> Standing:
+def run_status(folder: Path) -> RunStatus:
     """Look at a run folder.
 
     Raises
@@ -106,7 +106,7 @@ def standing(folder: Path) -> Standing:
     InputError
         There is no such folder, or it is not that of a run.
     """
-    result = Standing(folder)
+    result = RunStatus(folder)
     if not (folder / "configuration.toml").is_file():
         result.trouble = _last_words(folder)
         if not result.trouble:
@@ -144,7 +144,7 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
     return False, ""
 
 
-def _read_metrics(result: Standing) -> None:
+def _read_metrics(result: RunStatus) -> None:
     """The last whole line of the metrics; a crash may have cut the last one short."""
     path = result.folder / "metrics.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
@@ -164,7 +164,7 @@ def _last_words(folder: Path) -> str:
     return (errors or [line for line in lines if line] or [""])[-1]
 
 
-def describe(s: Standing) -> str:
+def describe(s: RunStatus) -> str:
     """One run, in a few lines that end with what to do."""
     lines = []
     if s.steps:
@@ -186,7 +186,7 @@ def describe(s: Standing) -> str:
     return "\n".join(lines)
 
 
-def compare(found: Sequence[Standing]) -> list[dict[str, str]]:
+def compare(found: Sequence[RunStatus]) -> list[dict[str, str]]:
     """A row for each run: its state, its best neuron where it was asked for, the settings in which the runs differ."""
     known = [s.settings for s in found if s.settings]
     keys = [key for key in (known[0] if known else {}) if len({str(settings.get(key)) for settings in known}) > 1]

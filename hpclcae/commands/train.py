@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from hpclcae import config as configuration
 from hpclcae.cluster.launcher import launched
-from hpclcae.partition.communicator import Alone
+from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
 from hpclcae.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from hpclcae.mpi.communicator import MpiMessenger
+    from hpclcae.mpi.communicator import MpiCommunicator
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,20 +49,20 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"the configuration asks for {config.parallel.servers} parameter servers and "
                              f"{config.parallel.replicas} replicas, and this is one process: start it with hpclcae "
                              f"launch {args.configuration} ..., or train in one process with --servers 0 --replicas 1")
-        start = starting_point(config, args.out, args.resume, Alone())
+        start = starting_point(config, args.out, args.resume, SerialCommunicator())
         Trainer(config, args.out, start).train(args.stop_at)
         return 0
     from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae train", lambda world: _train(args, world))
 
 
-def _train(args: argparse.Namespace, world: "MpiMessenger") -> None:
+def _train(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     """The part of one rank of a job."""
     config = configuration.load(args.configuration, changes(args))
     start = starting_point(config, args.out, args.resume, world)
     if not config.parallel.servers:
         Trainer(config, args.out, start, world).train(args.stop_at)
         return
-    from hpclcae.mpi.job import take_part
-    take_part(world, config, args.out, start, lambda place: Trainer(
-        config, args.out, start, place.messenger, place).train(args.stop_at))
+    from hpclcae.mpi.job import run_job
+    run_job(world, config, args.out, start, lambda place: Trainer(
+        config, args.out, start, place.communicator, place).train(args.stop_at))

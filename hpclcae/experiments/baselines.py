@@ -21,7 +21,7 @@ Prepare = Callable[[np.ndarray], np.ndarray]
 
 def normalised_pixels(size: int) -> Prepare:
     """Return the preparation that gives each image zero mean and about unit variance, and no more."""
-    return Preprocessing(PreprocessConfig(contrast=True, whitening=0, rescale=False)).preparer(size, np.float32)
+    return Preprocessing(PreprocessConfig(contrast=True, whitening=0, rescale=False)).preprocessor(size, np.float32)
 
 
 def sample_patches(train: Dataset, count: int, seed: int) -> np.ndarray:

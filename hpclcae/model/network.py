@@ -13,10 +13,10 @@ from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
 from hpclcae.model.layers.local_filter import RowSink
 from hpclcae.model.parameters import ParameterVector
-from hpclcae.model.stage import Stage, StageState
+from hpclcae.model.stage import Stage, StageActivations
 from hpclcae.model.workspace import Workspace
 from hpclcae.partition.blocks import Grid, plan_block
-from hpclcae.partition.communicator import Alone, Messenger
+from hpclcae.partition.communicator import Communicator, SerialCommunicator
 
 
 class Network:
@@ -27,7 +27,7 @@ class Network:
     config : Config
     grid : Grid, optional
         Blocks that share the network (partition.py); without it there is one.
-    messenger : Messenger, optional
+    communicator : Communicator, optional
         This block's line to the others; its rank says which block this is.
 
     Raises
@@ -36,14 +36,14 @@ class Network:
         A window does not fit (see geometry.py), or the grid is finer than the image.
     """
 
-    def __init__(self, config: Config, grid: Grid | None = None, messenger: Messenger | None = None) -> None:
+    def __init__(self, config: Config, grid: Grid | None = None, communicator: Communicator | None = None) -> None:
         self.config = config
         self.dtype = np.dtype(config.train.dtype)
         self.geometry = network_geometry(config)
-        self.messenger = messenger or Alone()
+        self.communicator = communicator or SerialCommunicator()
         self.grid = grid or Grid(1, 1)
-        self.plan = plan_block(config, self.grid, self.messenger.rank)
-        self.stages = [Stage(c, g, f"stage{i + 1}", self.dtype, p, self.messenger)
+        self.plan = plan_block(config, self.grid, self.communicator.rank)
+        self.stages = [Stage(c, g, f"stage{i + 1}", self.dtype, p, self.communicator)
                        for i, (c, g, p) in enumerate(zip(config.stages, self.geometry, self.plan.stages))]
         self._work = Workspace()
         #: Numbers that travel with the sums of a training step, so that blocks can tell each other something at
@@ -66,7 +66,7 @@ class Network:
         """
         return [state.y for state in self._forward(parameters, x, objective=())]
 
-    def forward(self, parameters: ParameterVector, x: np.ndarray, only: int | None = None) -> list[StageState]:
+    def forward(self, parameters: ParameterVector, x: np.ndarray, only: int | None = None) -> list[StageActivations]:
         """Run all stages with their terms; with `only`, up to that stage and with that stage's term alone.
 
         x (row, col, channel, image) is what the block holds of the prepared images: plan.stages[0].x.held.
@@ -76,22 +76,22 @@ class Network:
                              last=len(self.stages) - 1 if only is None else only)
 
     def _forward(self, parameters: ParameterVector, x: np.ndarray, objective: Sequence[int],
-                 last: int | None = None) -> list[StageState]:
-        states: list[StageState] = []
+                 last: int | None = None) -> list[StageActivations]:
+        states: list[StageActivations] = []
         for index, stage in enumerate(self.stages[:None if last is None else last + 1]):
             if index:
                 x = stage.hold(states[-1].y)
             states.append(stage.forward(parameters, x, self._work, index in objective))
         decoded = [(stage, state) for stage, state in zip(self.stages, states) if state.decoder]
         if decoded:
-            sums = self.messenger.allreduce_sum([*(stage.sums(state) for stage, state in decoded), (self.note, 0, 0)])
+            sums = self.communicator.allreduce_sum([*(stage.sums(state) for stage, state in decoded), (self.note, 0, 0)])
             self.notes = float(sums[-1, 0])
             for (stage, state), row in zip(decoded, sums):
-                state.terms = stage.terms(row, x.shape[-1])
+                state.loss = stage.loss(row, x.shape[-1])
         return states
 
-    def backward(self, states: list[StageState], emit: RowSink, dx: np.ndarray | None = None) -> None:
-        """Hand every row of gradients to `emit`, from the top stage down.
+    def backward(self, states: list[StageActivations], on_gradient: RowSink, dx: np.ndarray | None = None) -> None:
+        """Hand every row of gradients to `on_gradient`, from the top stage down.
 
         Gradients pass between stages if the configuration says "joint". `dx` (row, col, channel, image),
         if given, has the shape of x; its owned part is overwritten with the gradient with respect to the input.
@@ -107,7 +107,7 @@ class Network:
             below: np.ndarray | None = dx
             if index:
                 below = self._work.array("dx", state.x.shape, self.dtype) if joint else None
-            self.stages[index].backward(state, dy, below, emit, self._work)
+            self.stages[index].backward(state, dy, below, on_gradient, self._work)
             dy = None if below is None else below[self.stages[index].plan.x.own]
 
 

@@ -21,7 +21,7 @@ CHUNK = 32768  # numbers that are updated at a time
 TINY = 1e-12   # keeps a weight without any gradient from 0 / 0
 
 
-class Rule:
+class OptimizerKernel:
     """One rule's arithmetic on flat arrays; it has scratch, and no memory of its own.
 
     fan_in is the number of inputs of one filter. The rate of sgd and momentum is in units of 1/fan-in: the curvature of
@@ -98,8 +98,8 @@ class Rule:
             yield *pieces, self._scratch[:pieces[0].size]
 
 
-class UpdateRule:
-    """Applies rows of gradients in place; it is an `emit` for Network.backward.
+class Optimizer:
+    """Applies rows of gradients in place; it is an `on_gradient` for Network.backward.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class UpdateRule:
 
     def __init__(self, config: UpdateConfig, parameters: ParameterVector, fan_in: dict[str, int]) -> None:
         self.parameters, self.fan_in = parameters, fan_in
-        self.rule = Rule(config, parameters.vector.dtype)
+        self.rule = OptimizerKernel(config, parameters.vector.dtype)
         self.rate = config.rate
         self.state = {slot: parameters.like() for slot in self.rule.slots}
         self.counts = dict.fromkeys(parameters.views, 0)

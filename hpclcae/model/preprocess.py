@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from hpclcae.config import PreprocessConfig
 from hpclcae.partition.blocks import ExchangePlan, Rectangle
-from hpclcae.partition.communicator import Alone, Messenger
+from hpclcae.partition.communicator import Communicator, SerialCommunicator
 from hpclcae.utils.errors import InputError
 
 PORTION = 100  # images that the fit holds as float64 at a time
@@ -39,10 +39,10 @@ class Preprocessing:
     kernel: np.ndarray | None = None
     eigenvalues: np.ndarray | None = None
 
-    def preparer(self, size: int, dtype: DTypeLike, x: ExchangePlan | None = None,
-                 messenger: Messenger | None = None) -> "Preparer":
+    def preprocessor(self, size: int, dtype: DTypeLike, x: ExchangePlan | None = None,
+                 communicator: Communicator | None = None) -> "Preprocessor":
         """The function from uint8 images of `size` to the network's input, or to what a block holds of it."""
-        return Preparer(self, size, dtype, x, messenger)
+        return Preprocessor(self, size, dtype, x, communicator)
 
 
 def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
@@ -82,7 +82,7 @@ def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
     return Preprocessing(config, zca.reshape(side, side, channels, channels), values[::-1])
 
 
-class Preparer:
+class Preprocessor:
     """Applies a `Preprocessing` to minibatches of one image size.
 
     Parameters
@@ -93,7 +93,7 @@ class Preparer:
     dtype : dtype
     x : ExchangePlan, optional
         What one block owns and holds of the network's input; without it, everything.
-    messenger : Messenger, optional
+    communicator : Communicator, optional
         To the other blocks: an image's mean and standard deviation are those of the whole image.
 
     Attributes
@@ -103,9 +103,9 @@ class Preparer:
     """
 
     def __init__(self, fitted: Preprocessing, size: int, dtype: DTypeLike, x: ExchangePlan | None = None,
-                 messenger: Messenger | None = None) -> None:
+                 communicator: Communicator | None = None) -> None:
         self.fitted, self.size, self.dtype = fitted, size, np.dtype(dtype)
-        self.messenger = messenger or Alone()
+        self.communicator = communicator or SerialCommunicator()
         whole = Rectangle((0, size), (0, size))
         self.owned, self.held = (x.owned, x.held) if x else (whole, whole)
         half = 0 if fitted.kernel is None else fitted.kernel.shape[0] // 2
@@ -129,7 +129,7 @@ class Preparer:
         own = self.owned.within(self.pixels)
 
         def mean(sums: np.ndarray) -> np.ndarray:
-            return self.messenger.allreduce_sum(sums) / count
+            return self.communicator.allreduce_sum(sums) / count
         x = _contrast_normalised(self.fitted.config, images, self.dtype, own, mean)
         if self.fitted.kernel is not None:
             x = self._whitened(x)

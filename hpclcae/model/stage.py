@@ -19,12 +19,12 @@ from hpclcae.model.layers.unit_norm import Filters, filters
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.workspace import Workspace
 from hpclcae.partition.blocks import Rectangle, StagePlan, whole_stage
-from hpclcae.partition.communicator import Alone, Messenger
+from hpclcae.partition.communicator import Communicator, SerialCommunicator
 from hpclcae.partition.halo import Exchange
 
 
 @dataclass(frozen=True)
-class Terms:
+class StageLoss:
     """One stage's part of the objective, per image, and how strongly its filters respond."""
     reconstruction: float  # ||D V' x - x||^2
     sparsity: float        # lambda * sum h
@@ -37,7 +37,7 @@ class Terms:
 
 
 @dataclass
-class StageState:
+class StageActivations:
     """What one forward pass leaves for the backward pass; arrays are (row, col, map, image).
 
     In a network of many blocks, x, z and residual cover what the block holds (its own positions and its halo), h and
@@ -51,7 +51,7 @@ class StageState:
     h: np.ndarray
     y: np.ndarray
     norm: tuple[np.ndarray, np.ndarray] | None
-    terms: Terms | None = None
+    loss: StageLoss | None = None
 
 
 class Stage:
@@ -63,20 +63,20 @@ class Stage:
         Of the whole stage.
     plan : StagePlan, optional
         What the block owns, needs and exchanges; without it the block is the whole stage.
-    messenger : Messenger, optional
+    communicator : Communicator, optional
         To the other blocks.
     """
 
     def __init__(self, config: StageConfig, geometry: StageGeometry, name: str, dtype: DTypeLike,
-                 plan: StagePlan | None = None, messenger: Messenger | None = None) -> None:
+                 plan: StagePlan | None = None, communicator: Communicator | None = None) -> None:
         self.config, self.geometry, self.name, self.dtype = config, geometry, name, np.dtype(dtype)
         self.plan = plan = plan or whole_stage(config, geometry)
-        messenger = messenger or Alone()
+        communicator = communicator or SerialCommunicator()
         self.filter = filter_plan(config, geometry, dtype, plan)
         self.pooling = L2Pooling(*plan.z.needed.shape, config.pooling, config.pooling_stride, config.epsilon)
         self.norm = ContrastNorm(*geometry.pooled, config.lcn, config.lcn_sigma, config.lcn_floor, config.lcn_border,
-                                 plan, messenger) if config.lcn else None
-        self._x, self._z = Exchange(plan.x, messenger), Exchange(plan.z, messenger)
+                                 plan, communicator) if config.lcn else None
+        self._x, self._z = Exchange(plan.x, communicator), Exchange(plan.z, communicator)
         # With filters of this norm in random directions D V' is near the identity on average: the
         # inputs are (units / inputs)-fold overcomplete.
         units = int(np.prod(geometry.filtered))
@@ -116,7 +116,7 @@ class Stage:
         self._x.fill(x)
         return x
 
-    def forward(self, parameters: ParameterVector, x: np.ndarray, work: Workspace, objective: bool) -> StageState:
+    def forward(self, parameters: ParameterVector, x: np.ndarray, work: Workspace, objective: bool) -> StageActivations:
         """Run the stage on the held x (row, col, map, image); with `objective` also decode."""
         config, plan, images = self.config, self.plan, x.shape[-1]
         encoder = self.filters(parameters, "encode")
@@ -140,33 +140,33 @@ class Stage:
         if self.norm:
             y = self._kept("y", plan.y, config.maps, images)
             norm = self.norm.forward(h, y, self._keep, work)
-        return StageState(encoder, decoder, x, z, residual, h, y, norm)
+        return StageActivations(encoder, decoder, x, z, residual, h, y, norm)
 
-    def sums(self, state: StageState) -> tuple[float, float, float]:
+    def sums(self, state: StageActivations) -> tuple[float, float, float]:
         """Of the block's own positions: squared residual, sparsity and squared responses, over all images."""
         assert state.residual is not None
         return (sum_of_squares(state.residual[self.plan.x.own]),
                 self.config.sparsity * float(state.h.sum(dtype=np.float64)), sum_of_squares(state.z[self.plan.z.own]))
 
-    def terms(self, sums: np.ndarray, images: int) -> Terms:
+    def loss(self, sums: np.ndarray, images: int) -> StageLoss:
         """The stage's part of the objective from `sums` over all blocks."""
         reconstruction, sparsity, power = sums
-        return Terms(float(reconstruction) / images, float(sparsity) / images,
+        return StageLoss(float(reconstruction) / images, float(sparsity) / images,
                      sqrt(power / (np.prod(self.geometry.filtered) * images)), self.config.weight)
 
-    def backward(self, state: StageState, dy: np.ndarray | None, dx: np.ndarray | None, emit: RowSink | None,
+    def backward(self, state: StageActivations, dy: np.ndarray | None, dx: np.ndarray | None, on_gradient: RowSink | None,
                  work: Workspace) -> None:
         """Gradients of this stage's term plus those that arrive as dy.
 
         Parameters
         ----------
-        state : StageState
+        state : StageActivations
             Of the latest forward pass.
         dy : (out row, out col, map, image) or None
             On the owned y.
         dx : (row, col, map, image) or None
             On the held x; the owned part is overwritten with the gradient with respect to the stage's input.
-        emit : callable or None
+        on_gradient : callable or None
             Receives (parameter name, row of tiles, gradient); see LocalFilter.backward.
         """
         images, config, plan = state.x.shape[-1], self.config, self.plan
@@ -190,10 +190,10 @@ class Stage:
                 np.multiply(state.residual[plan.x.own], self.dtype.type(-factor), out=dx[plan.x.own])
 
         def named(part: str, row: int, gradient: np.ndarray) -> None:
-            assert emit is not None
-            emit(f"{self.name}/{part}", row, gradient)
+            assert on_gradient is not None
+            on_gradient(f"{self.name}/{part}", row, gradient)
         self.filter.backward(state.encoder, state.decoder, state.x[plan.x.read], state.z[plan.z.own], residual, factor,
-                             dz[plan.z.own], None if dx is None else dx[plan.x.read], named if emit else None, work)
+                             dz[plan.z.own], None if dx is None else dx[plan.x.read], named if on_gradient else None, work)
         if dx is not None:
             self._x.fold(dx)
 

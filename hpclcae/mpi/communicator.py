@@ -9,10 +9,10 @@ from mpi4py import MPI
 from numpy.typing import ArrayLike
 
 from hpclcae.mpi.waiting import wait
-from hpclcae.partition.communicator import Letters
+from hpclcae.partition.communicator import Buffers
 
 
-class MpiMessenger:
+class MpiCommunicator:
     """The line between all ranks of a communicator, one block each, in the order of ranks.
 
     Parameters
@@ -25,12 +25,12 @@ class MpiMessenger:
         self.comm: MPI.Intracomm = comm.Dup()
         self.rank, self.size = comm.rank, comm.size
 
-    def split(self, colour: int, place: int | None = None) -> "MpiMessenger":
+    def split(self, colour: int, place: int | None = None) -> "MpiCommunicator":
         """The line between all ranks that give the same colour, in order of place (or of rank); every rank calls it."""
         place = self.rank if place is None else place
         part: MPI.Intracomm = self.comm.Split(colour, place)  # type: ignore[assignment]
         try:
-            return MpiMessenger(part)
+            return MpiCommunicator(part)
         finally:
             part.Free()
 
@@ -43,13 +43,13 @@ class MpiMessenger:
         self.comm.Allgatherv(mine, [everyones, sizes])
         return [part.tobytes().decode() for part in np.split(everyones, np.cumsum(sizes)[:-1])]
 
-    def channel(self, tag: int, sends: Letters, receives: Letters) -> "MpiChannel":
-        """See exchange.Messenger."""
+    def channel(self, tag: int, sends: Buffers, receives: Buffers) -> "MpiChannel":
+        """See exchange.Communicator."""
         return MpiChannel([*(self.comm.Recv_init(buffer, peer, tag) for peer, buffer in receives),
                            *(self.comm.Send_init(buffer, peer, tag) for peer, buffer in sends)])
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
-        """See exchange.Messenger. Gathered and added in order of ranks: the same bits in every run."""
+        """See exchange.Communicator. Gathered and added in order of ranks: the same bits in every run."""
         mine = np.array(values, np.float64)
         everyones = np.empty((self.size, *mine.shape))
         wait([self.comm.Iallgather(mine, everyones)])

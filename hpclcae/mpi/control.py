@@ -2,25 +2,25 @@
 
 The first replica is the leader: it knows when a checkpoint is due. Its first block tells the first block of every
 other replica. That one says so in the sums of its next step (Network.note), so that all blocks of the replica stand
-after the same step. Then each goes to the servers and waits (messages.MARK): they take the checkpoint when all have
+after the same step. Then each goes to the servers and waits (messages.BARRIER): they take the checkpoint when all have
 come.
 """
 import numpy as np
 from mpi4py import MPI
 
-from hpclcae.mpi.communicator import MpiMessenger
+from hpclcae.mpi.communicator import MpiCommunicator
 from hpclcae.mpi.waiting import wait
 from hpclcae.parameter_server.roles import OVER, Role
 
 _TAG = 1
 
 
-class Asks:
+class ControlChannel:
     """What the first block of the first replica asks of the first blocks of the others.
 
     Parameters
     ----------
-    peers : MpiMessenger
+    peers : MpiCommunicator
         All workers, replica by replica.
     role : Role
         Of this worker.
@@ -28,7 +28,7 @@ class Asks:
         Of every replica.
     """
 
-    def __init__(self, peers: MpiMessenger, role: Role, blocks: int) -> None:
+    def __init__(self, peers: MpiCommunicator, role: Role, blocks: int) -> None:
         self._comm: MPI.Intracomm = peers.comm.Dup()
         self._role = role
         self._others = range(blocks, peers.size, blocks) if role == Role() else ()

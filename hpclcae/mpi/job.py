@@ -10,47 +10,47 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
-from hpclcae.checkpoint import Holding, ShardWriter, load_holdings
+from hpclcae.checkpoint import ChunkState, ShardWriter, load_chunk_states
 from hpclcae.checkpoint.event_log import EventLog
 from hpclcae.config import Config
-from hpclcae.mpi.communicator import MpiMessenger
-from hpclcae.mpi.control import Asks
-from hpclcae.mpi.messages import MessageLine
-from hpclcae.mpi.one_sided import OneSidedLine
+from hpclcae.mpi.communicator import MpiCommunicator
+from hpclcae.mpi.control import ControlChannel
+from hpclcae.mpi.messages import MessageConnection
+from hpclcae.mpi.one_sided import RmaConnection
 from hpclcae.mpi.server import Server
 from hpclcae.mpi.window import Window, open_windows, self_test
 from hpclcae.parameter_server.chunks import Chunk, Shards
 from hpclcae.parameter_server.roles import Role, blocks_of, joint_step, roles
 from hpclcae.parameter_server.store import Store
 from hpclcae.partition.blocks import Grid
-from hpclcae.partition.communicator import Messenger
+from hpclcae.partition.communicator import Communicator
 from hpclcae.partition.cost import choose_grid
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import requests
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerContext:
     """Where a worker stands.
 
-    messenger : Messenger
+    communicator : Communicator
         To the blocks of its own replica.
-    peers : Messenger
+    peers : Communicator
         To all workers, replica by replica.
     chunks : list of Chunk
         Of its block.
     """
     role: Role
     grid: Grid
-    messenger: Messenger
-    peers: Messenger
+    communicator: Communicator
+    peers: Communicator
     chunks: list[Chunk]
-    line: MessageLine
-    asks: Asks
+    line: MessageConnection
+    asks: ControlChannel
 
 
-def take_part(world: MpiMessenger, config: Config, run: Path, start: Path | None,
-              work: Callable[[Place], dict]) -> None:
+def run_job(world: MpiCommunicator, config: Config, run: Path, start: Path | None,
+              work: Callable[[WorkerContext], dict]) -> None:
     """Be what this rank is to be: serve until all workers have ended, or work(place); every rank of the job calls it.
 
     Parameters
@@ -84,10 +84,10 @@ def take_part(world: MpiMessenger, config: Config, run: Path, start: Path | None
     else:
         ranks = sorted((r.server, rank) for rank, r in enumerate(everyone) if r.server is not None)
         servers = [rank for _, rank in ranks]
-        line = (OneSidedLine(control, servers, shards, role.block, config, windows) if transport == "rma"
-                else MessageLine(control, servers, shards, role.block, config))
-        asks = Asks(peers, role, blocks)
-        told = work(Place(role, grid, replica, peers, shards.chunks[role.block], line, asks))
+        line = (RmaConnection(control, servers, shards, role.block, config, windows) if transport == "rma"
+                else MessageConnection(control, servers, shards, role.block, config))
+        asks = ControlChannel(peers, role, blocks)
+        told = work(WorkerContext(role, grid, replica, peers, shards.chunks[role.block], line, asks))
         asks.close()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     told |= {"role": str(role), "node": MPI.Get_processor_name(), "transport": transport,
@@ -100,7 +100,7 @@ def take_part(world: MpiMessenger, config: Config, run: Path, start: Path | None
     peers.close()
 
 
-def _transport(world: MpiMessenger, everyone: list[Role], shards: Shards, config: Config) \
+def _transport(world: MpiCommunicator, everyone: list[Role], shards: Shards, config: Config) \
         -> tuple[dict[int, Window], str]:
     """Open windows where one-sided sums are wanted and work; says which way is taken."""
     parallel, update = config.parallel, config.update
@@ -128,8 +128,8 @@ def _serve(control: MPI.Intracomm, everyone: list[Role], number: int, shards: Sh
     log = EventLog(run, start, number, config, grid) if config.parallel.log_events else None
     store = Store(shards.held_by(number), config, window.values if window else None, log)
     if start:
-        for index, holding in enumerate(load_holdings(start, config, grid, store.chunks)):
-            store.seed(index, holding.values.ravel(), holding.state, holding.version)
+        for index, chunk_state in enumerate(load_chunk_states(start, config, grid, store.chunks)):
+            store.seed(index, chunk_state.values.ravel(), chunk_state.state, chunk_state.version)
         if window:
             window.set_versions(store.versions)
     first = store.versions.copy()
@@ -148,7 +148,7 @@ def _serve(control: MPI.Intracomm, everyone: list[Role], number: int, shards: Sh
                              f"{config.update.rate:g} is likely too large for {config.parallel.replicas} replicas; the "
                              "last checkpoint is untouched")
         writer.start(joint_step(clocks.tolist()), [
-            Holding(chunk, *store.shaped(index), count=int(store.versions[index]), version=int(store.versions[index]))
+            ChunkState(chunk, *store.shaped(index), count=int(store.versions[index]), version=int(store.versions[index]))
             for index, chunk in enumerate(store.chunks)])
     server = Server(control, everyone, store, checkpoint, writer.check, synchronise,
                     window.visited if window else lambda: False)

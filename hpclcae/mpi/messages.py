@@ -5,10 +5,10 @@ their order, so a fetch finds the pushes before it applied.
 
 | kind | header | then |
 |---|---|---|
-| SEED | chunk | the parameters of the chunk |
+| INITIALISE | chunk | the parameters of the chunk |
 | PUSH | chunk, clock, base, progress | the gradient of the chunk |
 | FETCH | first chunk, clock, pushes | versions of the chunks that the worker has, and those that it must at least get |
-| MARK | clock, base | nothing: the worker stands between two steps (for ever if base is 1) and waits for an answer |
+| BARRIER | clock, base | nothing: the worker stands between two steps (for ever if base is 1) and waits for an answer |
 | CLOSE | clock | nothing: the worker has ended |
 
 A server answers FETCH with (newest step, versions), then with the chunks that changed, one message each, which arrive
@@ -21,11 +21,11 @@ import numpy as np
 from mpi4py import MPI
 
 from hpclcae.config import Config
-from hpclcae.mpi.waiting import Patience, wait, wait_in_turn
+from hpclcae.mpi.waiting import Backoff, wait, wait_stream
 from hpclcae.parameter_server.chunks import Shards
 
-SEED, PUSH, FETCH, MARK, CLOSE = range(5)
-TO_SERVER, VERSIONS, CHUNKS, MARKED = range(1, 5)  # tags
+INITIALISE, PUSH, FETCH, BARRIER, CLOSE = range(5)
+TO_SERVER, VERSIONS, CHUNKS, RELEASED = range(1, 5)  # tags
 HEADER = 64  # bytes
 
 
@@ -51,7 +51,7 @@ class Header(NamedTuple):
         return cls(kind, chunk, clock, base, pushes, message[40:48].view(np.float64).item())
 
 
-class MessageLine:
+class MessageConnection:
     """One block's line to the servers; see served_updates.Line.
 
     Parameters
@@ -85,8 +85,8 @@ class MessageLine:
         """Send the initial parameters (flat vector of the block)."""
         for index, chunk in enumerate(self.chunks):
             self.buffers[index][:] = parameters[chunk.start:chunk.stop]
-            self._send(index, Header(SEED, self.place[index][1]))
-        wait_in_turn(self._sent)
+            self._send(index, Header(INITIALISE, self.place[index][1]))
+        wait_stream(self._sent)
 
     def factor(self, index: int, progress: float) -> float:
         """See Line."""
@@ -120,11 +120,11 @@ class MessageLine:
 
     def finish_fetch(self) -> np.ndarray:
         """See Line."""
-        wait_in_turn(self._asked)
+        wait_stream(self._asked)
         while self._expected:
             wait([next(iter(self._expected.values()))])
             self._receive_what_changed()
-        wait_in_turn(self._coming)
+        wait_stream(self._coming)
         self.newest = max(self.newest, *(int(answer[0]) for answer in self._answers.values()))
         return np.concatenate([self._answers[server][1:] for server in self.spans])
 
@@ -163,9 +163,9 @@ class MessageLine:
         steps of every replica (replicas,), and whether all have made their last.
         """
         answers = np.empty((len(self._ranks), self._replicas + 1), np.int64)
-        requests = [self._comm.Irecv(answer, rank, MARKED) for answer, rank in zip(answers, self._ranks)]
-        requests += self._tell(MARK, clock, int(final))
-        patience = Patience()
+        requests = [self._comm.Irecv(answer, rank, RELEASED) for answer, rank in zip(answers, self._ranks)]
+        requests += self._tell(BARRIER, clock, int(final))
+        patience = Backoff()
         while not MPI.Request.Testall(requests):
             meanwhile()
             patience.pause()
@@ -173,7 +173,7 @@ class MessageLine:
 
     def _tell(self, kind: int, clock: int, base: int = 0) -> list[MPI.Request]:
         """Send a header alone to every server: also to those that hold nothing of this block."""
-        wait_in_turn(self._sent)
+        wait_stream(self._sent)
         letter = np.zeros(HEADER, np.uint8)
         Header(kind, clock=clock, base=base).write(letter)
         return [self._comm.Isend(letter, rank, TO_SERVER) for rank in self._ranks]

@@ -23,9 +23,9 @@ import numpy as np
 from mpi4py import MPI
 
 from hpclcae.config import Config
-from hpclcae.model.optimizers import Rule
-from hpclcae.mpi.messages import FETCH, HEADER, TO_SERVER, VERSIONS, Header, MessageLine
-from hpclcae.mpi.waiting import Patience, hurry, wait
+from hpclcae.model.optimizers import OptimizerKernel
+from hpclcae.mpi.messages import FETCH, HEADER, TO_SERVER, VERSIONS, Header, MessageConnection
+from hpclcae.mpi.waiting import Backoff, wait, wait_spinning
 from hpclcae.mpi.window import Window
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.parameter_server.store import STALENESS_BINS
@@ -35,17 +35,17 @@ from hpclcae.utils.errors import InputError
 TORN_SECONDS = 60.0
 
 
-class OneSidedLine(MessageLine):
+class RmaConnection(MessageConnection):
     """One block's line to the servers through their windows; the seeds and the end go as messages.
 
-    Parameters are those of MessageLine, and the windows of the servers that hold the block's chunks.
+    Parameters are those of MessageConnection, and the windows of the servers that hold the block's chunks.
     """
 
     def __init__(self, comm: MPI.Intracomm, servers: Sequence[int], shards: Shards, block: int, config: Config,
                  windows: dict[int, Window]) -> None:
         super().__init__(comm, servers, shards, block, config)
         self._config, self.windows = config, windows
-        self._rule = Rule(config.update, self._dtype)
+        self._rule = OptimizerKernel(config.update, self._dtype)
         self._open: dict[int, list[int]] = {server: [] for server in windows}  # pushes that may not have arrived
         self._started = np.zeros(len(self.chunks), np.int64)
         self._finished = np.zeros(len(self.chunks), np.int64)
@@ -68,7 +68,7 @@ class OneSidedLine(MessageLine):
         self._into = into
         for server in self.spans:
             self.windows[server].visit(False)
-        hurry(self._read_counters())
+        wait_spinning(self._read_counters())
         self._versions = self._finished.copy()
         self._todo = have != self._versions
         self._visiting = True
@@ -84,9 +84,9 @@ class OneSidedLine(MessageLine):
         InputError
             Others write to a chunk whenever it is read.
         """
-        patience, deadline = Patience(), time.monotonic() + TORN_SECONDS
+        patience, deadline = Backoff(), time.monotonic() + TORN_SECONDS
         while True:
-            hurry(self._coming)
+            wait_spinning(self._coming)
             if not self._visiting or self._look_for_torn_chunks():
                 return self._versions
             if time.monotonic() > deadline:
@@ -95,13 +95,13 @@ class OneSidedLine(MessageLine):
                                  "parallel.transport = 'messages'")
             self.torn += int(self._todo.sum())
             patience.pause()
-            hurry(self._read_counters())
+            wait_spinning(self._read_counters())
             self._versions[self._todo] = self._finished[self._todo]
             self._coming = self._read_chunks()
 
     def _look_for_torn_chunks(self) -> bool:
         """Of what has been read, keep to do what was written to meanwhile; returns whether all is good."""
-        hurry(self._read_counters())
+        wait_spinning(self._read_counters())
         self._todo &= self._started != self._versions
         if self._todo.any():
             return False
@@ -157,7 +157,7 @@ class OneSidedLine(MessageLine):
         """Say of the last pushes to a server that they have arrived: they had the time of a row to do so."""
         if self._open[server]:
             self.windows[server].finish([self.place[index][1] for index in self._open[server]])
-            hurry([self._sent[index] for index in self._open[server]])
+            wait_spinning([self._sent[index] for index in self._open[server]])
             self._open[server].clear()
 
     def settle(self) -> None:

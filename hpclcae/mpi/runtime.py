@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mpi4py import MPI
 
-from hpclcae.mpi.communicator import MpiMessenger
+from hpclcae.mpi.communicator import MpiCommunicator
 from hpclcae.utils.errors import InputError
 
 #: What is wrong with a configuration is wrong on every rank. The first one says so and ends the job; the
@@ -17,23 +17,23 @@ PATIENCE_SECONDS = 4.0
 LINGER_SECONDS = 1.0
 
 
-def run_on_all_ranks(name: str, program: Callable[[MpiMessenger], None]) -> int:
-    """Run program(messenger) on each rank of the world; returns the exit code.
+def run_on_all_ranks(name: str, program: Callable[[MpiCommunicator], None]) -> int:
+    """Run program(communicator) on each rank of the world; returns the exit code.
 
     An exception on any rank ends the whole job with a non-zero exit code and one message, with a traceback only if
     it is a defect of the program.
     """
     world = MPI.COMM_WORLD
-    messenger = MpiMessenger(world)
+    communicator = MpiCommunicator(world)
     try:
-        program(messenger)
+        program(communicator)
     except (InputError, OSError, MemoryError) as error:
         _end(world, f"{name}: " + str(error).replace("\n", " "))
     except KeyboardInterrupt:
         _end(world, f"{name}: interrupted", 130)
     except Exception:  # a defect: the other ranks must not wait for this one
         _end(world, traceback.format_exc())
-    messenger.close()
+    communicator.close()
     return 0
 
 

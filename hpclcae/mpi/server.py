@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from mpi4py import MPI
 
-from hpclcae.mpi.messages import (CHUNKS, CLOSE, FETCH, HEADER, MARK, MARKED, PUSH, SEED, TO_SERVER,
-                                  VERSIONS, Header)
-from hpclcae.mpi.waiting import Patience, wait_in_turn
+from hpclcae.mpi.messages import (BARRIER, CHUNKS, CLOSE, FETCH, HEADER, INITIALISE, PUSH, RELEASED,
+                                  TO_SERVER, VERSIONS, Header)
+from hpclcae.mpi.waiting import Backoff, wait_stream
 from hpclcae.parameter_server.roles import Role
 from hpclcae.parameter_server.store import Store
 
@@ -69,11 +69,11 @@ class Server:
         # One letter of each worker is on its way: nobody waits for one that has stopped in the middle of a letter.
         requests = [self._receive(worker) for worker in workers]
         while self._running:
-            patience, began = Patience(), time.monotonic()
+            patience, began = Backoff(), time.monotonic()
             while not (arrived := MPI.Request.Testsome(requests, statuses)):
                 self._check()
                 if self._visited() or self._sends_go_on():
-                    patience = Patience()
+                    patience = Backoff()
                 patience.pause()
             self.wait_seconds += time.monotonic() - began
             for place, status in zip(arrived, statuses):
@@ -83,7 +83,7 @@ class Server:
                 if worker in self._running:
                     requests[place] = self._receive(worker)
         for sent, _ in self._answers.values():
-            wait_in_turn(sent)
+            wait_stream(sent)
 
     def _longest_letter(self, worker: int) -> int:
         """Bytes of the longest message of a worker: the gradient of a chunk, or two versions of each."""
@@ -111,13 +111,13 @@ class Server:
         elif header.kind == FETCH:
             have, wanted = rest.copy().view(np.int64).reshape(2, -1)
             self._waiting.append(_Fetch(worker, header, have, wanted))
-        elif header.kind == SEED:
+        elif header.kind == INITIALISE:
             self._store.seed(header.chunk, rest.view(self._store.dtype))
         else:
             self._clocks[replica] = header.clock
             if header.kind == CLOSE:
                 self._running.discard(worker)
-            elif header.kind == MARK:
+            elif header.kind == BARRIER:
                 self._marked[worker] = bool(header.base)
                 self._store.stand(replica, block, header.clock)
             if header.kind == CLOSE or header.base:
@@ -132,7 +132,7 @@ class Server:
         for fetch in list(self._waiting):
             replica = self._roles[fetch.worker].replica
             first, count = fetch.header.chunk, len(fetch.have)
-            if self._store.may_fetch(replica, fetch.header.pushes, first, fetch.wanted):
+            if self._store.try_fetch(replica, fetch.header.pushes, first, fetch.wanted):
                 self._waiting.remove(fetch)
                 changed = self._store.changed(replica, fetch.header.clock, first, fetch.have)
                 self._send(fetch, self._store.versions[first:first + count], changed)
@@ -148,7 +148,7 @@ class Server:
             self._answers[fetch.worker] = (
                 deque(), np.empty(8 * (1 + count) + numbers * store.dtype.itemsize, np.uint8))
         sent, buffer = self._answers[fetch.worker]
-        wait_in_turn(sent)
+        wait_stream(sent)
         sent.clear()
         head = buffer[:8 * (1 + count)].view(np.int64)
         head[0], head[1:] = store.newest, versions
@@ -165,9 +165,9 @@ class Server:
         """When every worker that runs has marked: take the checkpoint, then let them go on."""
         if not self._marked or not self._running <= self._marked.keys():
             return
-        self._store.all_stand()
+        self._store.all_paused()
         self._checkpoint(self._clocks)
         answer = np.array([all(self._marked.values()), *self._clocks], np.int64)
         for worker in sorted(self._marked):
-            self._comm.Send(answer, worker, MARKED)
+            self._comm.Send(answer, worker, RELEASED)
         self._marked.clear()

@@ -11,7 +11,7 @@ SPIN_SECONDS, SLEEP_SHARE, LONGEST_SLEEP = 100e-6, 1 / 20, 0.5e-3
 FLOW_SECONDS = 1e-3  # that one message of a stream may take: longer than a nap takes at least, by far
 
 
-class Patience:
+class Backoff:
     """Waiting without keeping a core busy for long: look again at once at first, later after ever longer naps."""
 
     def __init__(self) -> None:
@@ -29,12 +29,12 @@ class Patience:
 def wait(requests: Sequence[MPI.Request]) -> None:
     """Return when all requests are complete."""
     requests = list(requests)
-    patience = Patience()
+    patience = Backoff()
     while not MPI.Request.Testall(requests):
         patience.pause()
 
 
-def wait_in_turn(requests: Iterable[MPI.Request]) -> None:
+def wait_stream(requests: Iterable[MPI.Request]) -> None:
     """Return when all messages of a stream have gone through; no naps as long as one after the other does.
 
     MPI lets only so many messages be on their way to another rank, and sends the next ones when it is called: a nap
@@ -48,7 +48,7 @@ def wait_in_turn(requests: Iterable[MPI.Request]) -> None:
             os.sched_yield()
 
 
-def hurry(requests: Sequence[MPI.Request]) -> None:
+def wait_spinning(requests: Sequence[MPI.Request]) -> None:
     """Wait without naps: a transfer may need many small acts of MPI on both sides."""
     requests = list(requests)
     while not MPI.Request.Testall(requests):

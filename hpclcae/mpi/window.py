@@ -7,8 +7,8 @@ from mpi4py import MPI
 from mpi4py.util import dtlib
 
 from hpclcae.config import Config
-from hpclcae.mpi.communicator import MpiMessenger
-from hpclcae.mpi.waiting import hurry, wait
+from hpclcae.mpi.communicator import MpiCommunicator
+from hpclcae.mpi.waiting import wait, wait_spinning
 from hpclcae.parameter_server.chunks import Chunk
 from hpclcae.parameter_server.roles import Role
 
@@ -100,7 +100,7 @@ class Window:
     def start(self, index: int) -> int:
         """Announce a push; returns the pushes to the chunk that began before."""
         ticket = np.empty(1, np.int64)
-        hurry([self.win.Rget_accumulate([_ONE, 1, MPI.INT64_T], [ticket, 1, MPI.INT64_T], 0,
+        wait_spinning([self.win.Rget_accumulate([_ONE, 1, MPI.INT64_T], [ticket, 1, MPI.INT64_T], 0,
                                         [8 * index, 1, MPI.INT64_T], MPI.SUM)])
         return int(ticket[0])
 
@@ -122,7 +122,7 @@ class Window:
         self.comm.Free()
 
 
-def open_windows(world: MpiMessenger, roles: Sequence[Role], held_by: Callable[[int], Sequence[Chunk]],
+def open_windows(world: MpiCommunicator, roles: Sequence[Role], held_by: Callable[[int], Sequence[Chunk]],
                  config: Config) -> dict[int, Window]:
     """The windows that this rank has a part in, by server; every rank calls it."""
     windows = {}

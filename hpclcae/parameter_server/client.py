@@ -1,6 +1,6 @@
 """What a block of a replica does when servers hold the parameters: fetch, compute, push.
 
-`ServedUpdates` decides when; a `Line` carries (in-process here, messages and one-sided sums in parallel/). A gradient
+`ParameterClient` decides when; a `Line` carries (in-process here, messages and one-sided sums in parallel/). A gradient
 is pushed chunk by chunk while the backward sweep goes on: as soon as the last row of a chunk is there.
 
 With `overlap` the next parameters arrive in a second vector while a step computes with the first.
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpclcae.config import Config
-from hpclcae.model.optimizers import Rule, UpdateRule, clip
+from hpclcae.model.optimizers import Optimizer, OptimizerKernel, clip
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.parameter_server.chunks import Chunk
 from hpclcae.parameter_server.connection import Line
 
 
-class ServedUpdates:
-    """The parameters of one block of a replica, and the `emit` of its gradients (Network.backward).
+class ParameterClient:
+    """The parameters of one block of a replica, and the `on_gradient` of its gradients (Network.backward).
 
     Parameters
     ----------
@@ -44,10 +44,10 @@ class ServedUpdates:
         self._step, self._progress, self.rate = 0, 0.0, config.update.rate
         self.wait_seconds = 0.0
         self.in_vain = False                                 # the last fetch brought nothing: it is time to stand
-        self._rule = Rule(config.update, parameters.vector.dtype)
+        self._rule = OptimizerKernel(config.update, parameters.vector.dtype)
         # Between fetches a replica goes on from its own gradients (Downpour SGD); only for the rule without memory.
         moves = self.parallel.elastic or (config.update.rule == "sgd" and self.parallel.fetch_every > 1)
-        self.local = UpdateRule(config.update, parameters, {c.name: c.fan_in for c in chunks}) if moves else None
+        self.local = Optimizer(config.update, parameters, {c.name: c.fan_in for c in chunks}) if moves else None
         self.overlap = self.parallel.overlap and self.parallel.consistency != "synchronous"
         self._rows: dict[tuple[str, int], list[tuple[int, np.ndarray, slice, bool]]] = defaultdict(list)
         for index, chunk in enumerate(chunks):

@@ -8,7 +8,7 @@ from hpclcae.parameter_server.chunks import Shards
 from hpclcae.parameter_server.store import Store
 
 
-class InProcess:
+class LocalConnection:
     """A line to stores in the same process, for tests and replays; replicas and blocks may be threads of it.
 
     Parameters
@@ -52,7 +52,7 @@ class InProcess:
         into, have, wanted, pushes, clock = self._request
         numbers, first = self._spans[server]
         store, mine = self._stores[server], slice(numbers.start, numbers.stop)
-        if not store.may_fetch(self._replica, pushes, first, wanted[mine]):
+        if not store.try_fetch(self._replica, pushes, first, wanted[mine]):
             return False
         self._versions[mine] = store.versions[first:first + len(numbers)]
         for number in np.flatnonzero(store.changed(self._replica, clock, first, have[mine])):

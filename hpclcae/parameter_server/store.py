@@ -1,6 +1,6 @@
 """What a parameter server knows and decides: chunks, versions, the update rule, and who has to wait for whom.
 
-No communication: parallel/server.py brings the messages; `InProcess` in served_updates.py calls it directly and is
+No communication: parallel/server.py brings the messages; `LocalConnection` in served_updates.py calls it directly and is
 what the others are compared with.
 
 A chunk's version counts the updates that it has had. A gradient names its base, the version of the parameters it was
@@ -24,7 +24,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hpclcae.config import Config
-from hpclcae.model.optimizers import SLOTS, Rule
+from hpclcae.model.optimizers import SLOTS, OptimizerKernel
 from hpclcae.parameter_server.chunks import Chunk
 
 STALENESS_BINS = 65  # 0, 1, ... 63, and more
@@ -34,7 +34,7 @@ STALENESS_BINS = 65  # 0, 1, ... 63, and more
 #: `version` (replica and clock are -1).
 EVENT = np.dtype([("kind", "i1"), ("replica", "i4"), ("block", "i4"), ("chunk", "i4"), ("clock", "i8"),
                   ("version", "i8")])
-FETCHED, PUSHED, STOOD, SETTLED = range(4)  # kinds of events
+FETCHED, PUSHED, PAUSED, ROUND_CLOSED = range(4)  # kinds of events
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Store:
     def __init__(self, chunks: Sequence[Chunk], config: Config, memory: np.ndarray | None = None,
                  log: Callable[[np.ndarray], object] | None = None) -> None:
         self.chunks, self.config = list(chunks), config
-        self.rule = Rule(config.update, config.train.dtype)
+        self.rule = OptimizerKernel(config.update, config.train.dtype)
         size = sum(chunk.size for chunk in chunks)
         self.dtype = np.dtype(config.train.dtype)
         self.memory = np.zeros(size, self.dtype) if memory is None else memory
@@ -181,7 +181,7 @@ class Store:
     def settle(self, index: int) -> None:
         """Finish the round of a chunk without the gradients that it lacks."""
         if self._waiting[index]:
-            self._note(SETTLED, -1, -1, index, self.versions[index:index + 1] + 1)
+            self._note(ROUND_CLOSED, -1, -1, index, self.versions[index:index + 1] + 1)
             self._finish_round(index)
 
     def _settle_without(self, away: set[tuple[int, int]], indices: Iterable[int]) -> None:
@@ -203,7 +203,7 @@ class Store:
 
     # ---- fetches -------------------------------------------------------------------------------------
 
-    def may_fetch(self, replica: int, pushes: int, first: int, wanted: np.ndarray) -> bool:
+    def try_fetch(self, replica: int, pushes: int, first: int, wanted: np.ndarray) -> bool:
         """Whether a replica gets its chunks now, or has to wait; with backups, settles what it would wait for in vain.
 
         Parameters
@@ -261,9 +261,9 @@ class Store:
         """A worker stands before step `clock`, and fetches anew when it goes on."""
         self._standing.add((replica, block))
         if self.log is not None:
-            self.log(np.array([(STOOD, replica, -1, -1, clock, -1)], EVENT))
+            self.log(np.array([(PAUSED, replica, -1, -1, clock, -1)], EVENT))
 
-    def all_stand(self) -> None:
+    def all_paused(self) -> None:
         """Everybody stands, and goes on when a checkpoint has been taken; it is to hold what backups wait with."""
         if self.config.parallel.backup:
             self._settle_without(self._ended | self._standing, range(len(self.chunks)))

@@ -49,11 +49,11 @@ class Share(NamedTuple):
     owned: tuple[Span, ...]
     needed: tuple[Span, ...]
 
-    def lent(self, index: int) -> list[tuple[int, Span]]:
+    def send(self, index: int) -> list[tuple[int, Span]]:
         """What block `index` owns and others (or itself) need: (who needs it, positions)."""
         return _meetings(self.owned[index], self.needed)
 
-    def borrowed(self, index: int) -> list[tuple[int, Span]]:
+    def recv(self, index: int) -> list[tuple[int, Span]]:
         """What block `index` needs: (who owns it, positions)."""
         return _meetings(self.needed[index], self.owned)
 
@@ -143,7 +143,7 @@ class Grid:
         """Number of blocks."""
         return self.rows * self.cols
 
-    def place(self, rank: int) -> tuple[int, int]:
+    def coords(self, rank: int) -> tuple[int, int]:
         """Row and column of a block."""
         return divmod(rank, self.cols)
 
@@ -219,17 +219,17 @@ class ExchangePlan:
     owned, needed : Rectangle
     held : Rectangle
         The smallest that covers both: what the block's array holds.
-    lent : tuple of Part
+    send : tuple of Part
         What it owns and others need, in order of rank.
-    borrowed : tuple of Part
+    recv : tuple of Part
         What it needs and others own, in order of rank.
     """
     tag: int
     owned: Rectangle
     needed: Rectangle
     held: Rectangle
-    lent: tuple[Part, ...]
-    borrowed: tuple[Part, ...]
+    send: tuple[Part, ...]
+    recv: tuple[Part, ...]
 
     @property
     def own(self) -> tuple[slice, slice]:
@@ -299,19 +299,19 @@ def whole_stage(config: StageConfig, geometry: StageGeometry) -> StagePlan:
 def _stage_plan(number: int, rows: StageShares, cols: StageShares, grid: Grid, rank: int) -> StagePlan:
     x, z, h, g = (_exchange(4 * number + k, along_rows, along_cols, grid, rank)
                   for k, (along_rows, along_cols) in enumerate(zip(rows[:4], cols[:4])))
-    row, col = grid.place(rank)
+    row, col = grid.coords(rank)
     return StagePlan(x, z, h, g, Rectangle(rows.y[row], cols.y[col]))
 
 
 def _exchange(tag: int, rows: Share, cols: Share, grid: Grid, rank: int) -> ExchangePlan:
-    row, col = grid.place(rank)
+    row, col = grid.coords(rank)
 
     def parts(along_rows: list[tuple[int, Span]], along_cols: list[tuple[int, Span]]) -> tuple[Part, ...]:
         each = (Part(r * grid.cols + c, Rectangle(a, b)) for r, a in along_rows for c, b in along_cols)
         return tuple(part for part in each if part.peer != rank)
     owned, needed = Rectangle(rows.owned[row], cols.owned[col]), Rectangle(rows.needed[row], cols.needed[col])
-    return ExchangePlan(tag, owned, needed, _cover(owned, needed), parts(rows.lent(row), cols.lent(col)),
-                        parts(rows.borrowed(row), cols.borrowed(col)))
+    return ExchangePlan(tag, owned, needed, _cover(owned, needed), parts(rows.send(row), cols.send(col)),
+                        parts(rows.recv(row), cols.recv(col)))
 
 
 def _cover(a: Rectangle, b: Rectangle) -> Rectangle:

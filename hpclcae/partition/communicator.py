@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-Letters = Sequence[tuple[int, np.ndarray]]  # (rank of the other block, contiguous buffer)
+Buffers = Sequence[tuple[int, np.ndarray]]  # (rank of the other block, contiguous buffer)
 
 
 class Channel(Protocol):
@@ -25,26 +25,26 @@ class Channel(Protocol):
         """Release what belongs to the channel."""
 
 
-class Messenger(Protocol):
+class Communicator(Protocol):
     """One block's line to the other blocks of its network."""
     rank: int
     size: int
 
-    def channel(self, tag: int, sends: Letters, receives: Letters) -> Channel:
+    def channel(self, tag: int, sends: Buffers, receives: Buffers) -> Channel:
         """A channel for these buffers; the nth message to a block under a tag is the nth that it receives."""
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
         """The sum over all blocks, float64 and of the same shape, on every block; for a few numbers."""
 
     def close(self) -> None:
-        """Release what belongs to the messenger; every block does."""
+        """Release what belongs to the communicator; every block does."""
 
 
-class Alone:
-    """The messenger of a network that has one block."""
+class SerialCommunicator:
+    """The communicator of a network that has one block."""
     rank, size = 0, 1
 
-    def channel(self, tag: int, sends: Letters, receives: Letters) -> Channel:
+    def channel(self, tag: int, sends: Buffers, receives: Buffers) -> Channel:
         """Never asked for: one block borrows nothing."""
         raise AssertionError(f"one block has nobody to exchange with: {len(sends)} sends, {len(receives)} receives")
 

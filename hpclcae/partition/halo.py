@@ -1,10 +1,10 @@
-"""Halo exchanges: what partition.py planned is carried out, through any kind of messenger.
+"""Halo exchanges: what partition.py planned is carried out, through any kind of communicator.
 
 A block's array holds what the block owns and what it needs (`ExchangePlan.held`), so `fill` writes into its halo and
 `fold` adds to its owned part; the block's own positions are never copied. Both take arrays of any trailing shape:
 (row, col, map, image), (row, col, image), ...
 
-The messengers: `Alone` here, for one block; parallel/halo.py with MPI; parallel/inprocess.py for all blocks of a
+The communicators: `SerialCommunicator` here, for one block; parallel/halo.py with MPI; parallel/inprocess.py for all blocks of a
 grid in one process. Sums are taken in the order of ranks by all of them, so they give the same bits.
 """
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hpclcae.partition.blocks import ExchangePlan, Part
-from hpclcae.partition.communicator import Letters, Messenger
+from hpclcae.partition.communicator import Buffers, Communicator
 
 Lines = list[tuple[tuple[slice, slice], np.ndarray]]  # (where in the array, buffer)
 
@@ -26,12 +26,12 @@ class Exchange:
     Parameters
     ----------
     plan : ExchangePlan
-    messenger : Messenger
+    communicator : Communicator
         Of the block that the plan is for.
     """
 
-    def __init__(self, plan: ExchangePlan, messenger: Messenger) -> None:
-        self.plan, self.messenger = plan, messenger
+    def __init__(self, plan: ExchangePlan, communicator: Communicator) -> None:
+        self.plan, self.communicator = plan, communicator
         self._links: dict[tuple[str, tuple[int, ...], np.dtype], _Link] = {}
 
     def fill(self, array: np.ndarray) -> None:
@@ -50,7 +50,7 @@ class Exchange:
 
         Until then the owned part may be changed (it has been copied), the halo may not be used.
         """
-        link = self._link("fill", array, self.plan.lent, self.plan.borrowed)
+        link = self._link("fill", array, self.plan.send, self.plan.recv)
         link.start(array)
 
         def finish() -> None:
@@ -63,7 +63,7 @@ class Exchange:
 
         Until then the owned part may be added to, the halo may be changed (it has been copied).
         """
-        link = self._link("fold", array, self.plan.borrowed, self.plan.lent)
+        link = self._link("fold", array, self.plan.recv, self.plan.send)
         link.start(array)
 
         def finish() -> None:
@@ -82,26 +82,26 @@ class Exchange:
         key = kind, array.shape[2:], array.dtype
         if key not in self._links:
             tag = 2 * self.plan.tag + (kind == "fold")
-            self._links[key] = _Link(self.plan, self.messenger, tag, sent, received, array)
+            self._links[key] = _Link(self.plan, self.communicator, tag, sent, received, array)
         return self._links[key]
 
 
 class _Link:
     """The buffers of one direction for arrays like `array`."""
 
-    def __init__(self, plan: ExchangePlan, messenger: Messenger, tag: int, sent: tuple[Part, ...],
+    def __init__(self, plan: ExchangePlan, communicator: Communicator, tag: int, sent: tuple[Part, ...],
                  received: tuple[Part, ...], array: np.ndarray) -> None:
         def lines(parts: tuple[Part, ...]) -> Lines:
             return [(part.positions.within(plan.held), np.empty((*part.positions.shape, *array.shape[2:]),
                                                                 array.dtype)) for part in parts]
 
-        def letters(parts: tuple[Part, ...], lines: Lines) -> Letters:
+        def letters(parts: tuple[Part, ...], lines: Lines) -> Buffers:
             return [(part.peer, buffer) for part, (_, buffer) in zip(parts, lines)]
         self.sends, self.receives = lines(sent), lines(received)
         self.under_way = False
         self._channel = None
         if sent or received:
-            self._channel = messenger.channel(tag, letters(sent, self.sends), letters(received, self.receives))
+            self._channel = communicator.channel(tag, letters(sent, self.sends), letters(received, self.receives))
 
     def start(self, array: np.ndarray) -> None:
         """Pack and send."""

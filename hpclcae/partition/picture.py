@@ -46,7 +46,7 @@ def draw(config: Config, grid: Grid, stage: int, rank: int) -> "Figure":
     names = list(SUBLAYERS) if config.stages[stage].lcn else ["x", "z"]
     half = len(names) // 2
     figure = Figure(figsize=(7 + 4 * half, 8.2), layout="constrained")
-    row, col = grid.place(rank)
+    row, col = grid.coords(rank)
     figure.suptitle(f"stage {stage + 1} on {grid} blocks: what block {rank} (row {row}, column {col}) owns and needs",
                     fontsize=14)
     panels = figure.subplot_mosaic([["all", *names[:half]], ["all", *names[half:]]], width_ratios=[2, *[1] * half])
@@ -55,11 +55,11 @@ def draw(config: Config, grid: Grid, stage: int, rank: int) -> "Figure":
         rows, cols = (getattr(share, name).owned for share in along)
         part: ExchangePlan = getattr(plan, name)
         array, purpose = SUBLAYERS[name]
-        borrowed = sum(lent.positions.size for lent in part.borrowed)
+        borrowed = sum(lent.positions.size for lent in part.recv)
         _draw_blocks(panels[name], rows, cols, part)
         _look_at(panels[name], part.held, span)
         panels[name].set_title(f"{array}, {rows[-1][1]} x {cols[-1][1]}, {purpose}\nowns {_size(part.owned)}, "
-                               f"needs {_size(part.needed)}:\n{borrowed} positions from {len(part.borrowed)} blocks",
+                               f"needs {_size(part.needed)}:\n{borrowed} positions from {len(part.recv)} blocks",
                                fontsize=10)
         if name == "x":
             _draw_blocks(panels["all"], rows, cols, part)
@@ -75,7 +75,7 @@ def _draw_blocks(axes: "Axes", rows: tuple[Span, ...], cols: tuple[Span, ...], p
     bottom, right = rows[-1][1], cols[-1][1]
     axes.hlines([*(start for start, _ in rows), bottom], 0, right, LINES, linewidth=0.8)
     axes.vlines([*(start for start, _ in cols), right], 0, bottom, LINES, linewidth=0.8)
-    for lent in part.borrowed:
+    for lent in part.recv:
         _draw_rectangle(axes, lent.positions, facecolor=BORROWED, edgecolor="white", linewidth=1)
     _draw_rectangle(axes, part.owned, facecolor=OWNED, edgecolor="white", linewidth=1)
     _draw_rectangle(axes, part.needed, facecolor="none", edgecolor="black", linewidth=1.6)

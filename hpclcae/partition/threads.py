@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hpclcae.partition.communicator import Letters, Messenger
+from hpclcae.partition.communicator import Buffers, Communicator
 
 T = TypeVar("T")
 _SUM = -1  # tag of allreduce_sum; those of exchanges are not negative
@@ -21,8 +21,8 @@ class BlocksStuck(RuntimeError):
     """Every block waits for a message that nobody will send."""
 
 
-def run_blocks(blocks: int, program: Callable[[Messenger], T]) -> list[T]:
-    """Run program(messenger) for every block at the same time; returns what they return, in order of ranks.
+def run_blocks(blocks: int, program: Callable[[Communicator], T]) -> list[T]:
+    """Run program(communicator) for every block at the same time; returns what they return, in order of ranks.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def run_blocks(blocks: int, program: Callable[[Messenger], T]) -> list[T]:
 
     def run(rank: int) -> None:
         try:
-            results[rank] = program(ThreadMessenger(office, rank))
+            results[rank] = program(ThreadCommunicator(office, rank))
         except BaseException as error:  # whatever it is, it is raised in the thread that called
             office.stop(error)
         finally:
@@ -55,18 +55,18 @@ def run_blocks(blocks: int, program: Callable[[Messenger], T]) -> list[T]:
     return [results[rank] for rank in range(blocks)]
 
 
-class ThreadMessenger:
+class ThreadCommunicator:
     """One block's line to the others of its process."""
 
     def __init__(self, office: "_PostOffice", rank: int) -> None:
         self._office, self.rank, self.size = office, rank, office.blocks
 
-    def channel(self, tag: int, sends: Letters, receives: Letters) -> "ThreadChannel":
-        """See exchange.Messenger."""
+    def channel(self, tag: int, sends: Buffers, receives: Buffers) -> "ThreadChannel":
+        """See exchange.Communicator."""
         return ThreadChannel(self._office, self.rank, tag, sends, receives)
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
-        """See exchange.Messenger. Block 0 adds in order of ranks and tells the others."""
+        """See exchange.Communicator. Block 0 adds in order of ranks and tells the others."""
         mine = np.array(values, np.float64)
         if self.rank:
             self._office.send(self.rank, 0, _SUM, mine)
@@ -83,7 +83,7 @@ class ThreadMessenger:
 class ThreadChannel:
     """Buffers that go to and come from fixed blocks."""
 
-    def __init__(self, office: "_PostOffice", rank: int, tag: int, sends: Letters, receives: Letters) -> None:
+    def __init__(self, office: "_PostOffice", rank: int, tag: int, sends: Buffers, receives: Buffers) -> None:
         self._office, self._rank, self._tag, self._sends, self._receives = office, rank, tag, sends, receives
 
     def start(self) -> None:

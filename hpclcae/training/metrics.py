@@ -10,7 +10,7 @@ from tqdm import tqdm
 from hpclcae import config as configuration
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
-from hpclcae.model.stage import Terms
+from hpclcae.model.stage import StageLoss
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing
 from hpclcae.utils.progress import SECONDS_BETWEEN_LINES
@@ -65,7 +65,7 @@ class Report:
         bar = self._speaks and sys.stderr.isatty()
         self._bar = tqdm(total=last, initial=first, desc="train", unit="step") if bar else None
 
-    def step(self, step: int, terms: Sequence[Terms | None], rate: float, seconds: float) -> None:
+    def step(self, step: int, losses: Sequence[StageLoss | None], rate: float, seconds: float) -> None:
         """Called after every step."""
         if not self._file:
             return
@@ -76,16 +76,16 @@ class Report:
         now = time.monotonic()
         images = (step - self._clock_step) * self.config.train.batch / max(now - self._clock, 1e-9)
         self._clock, self._clock_step = now, step
-        row = {"step": step, "seconds": round(seconds, 3), "objective": sum(t.objective for t in terms if t),
+        row = {"step": step, "seconds": round(seconds, 3), "objective": sum(t.objective for t in losses if t),
                "stages": [t and {"reconstruction": t.reconstruction, "sparsity": t.sparsity, "response": t.response}
-                          for t in terms],
+                          for t in losses],
                "images_per_second": images, "gflop_per_second": images * self.flop / 1e9, "rate": rate}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if not self._speaks:
             return
         parts = "  ".join(f"stage {i + 1}: {t.reconstruction:.4g} + {t.sparsity:.4g}"
-                          for i, t in enumerate(terms) if t)
+                          for i, t in enumerate(losses) if t)
         speed = f"{images:.0f} images/s  {row['gflop_per_second']:.1f} GFLOP/s"
         if self._bar is not None:
             self._bar.set_postfix_str(f"objective {row['objective']:.5g}  {speed}")

@@ -18,19 +18,20 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import checkpoint
-from hpclcae.checkpoint import Holding
+from hpclcae.checkpoint import ChunkState
 from hpclcae.checkpoint.event_log import first_checkpoint, logs, read_log
 from hpclcae.config import Config
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.network import Network, trained_stage
-from hpclcae.model.stage import StageState
+from hpclcae.model.stage import StageActivations
 from hpclcae.parameter_server.chunks import Chunk, Shards
-from hpclcae.parameter_server.client import ServedUpdates
-from hpclcae.parameter_server.store import FETCHED, PUSHED, SETTLED, STOOD
+from hpclcae.parameter_server.client import ParameterClient
+from hpclcae.parameter_server.store import FETCHED, PAUSED, PUSHED, ROUND_CLOSED
 from hpclcae.partition.blocks import Grid
-from hpclcae.partition.communicator import Messenger
+from hpclcae.partition.communicator import Communicator
 from hpclcae.partition.threads import run_blocks
-from hpclcae.training.replay_server import Tape, TapeLine, describe, events_of_chunks
+from hpclcae.training.replay_server import (ReplayConnection, ReplayServer, describe,
+                                            events_of_chunks)
 from hpclcae.training.resume import fit_preprocessing, open_dataset
 from hpclcae.training.trainer import DIVERGED
 from hpclcae.utils.errors import InputError
@@ -104,18 +105,18 @@ class Plan:
 
     def __init__(self, logs: Sequence[np.ndarray], config: Config) -> None:
         parallel, events = config.parallel, np.concatenate(logs)
-        events = events[events["kind"] != SETTLED]  # a server's own doing
+        events = events[events["kind"] != ROUND_CLOSED]  # a server's own doing
         if events.size and not (0 <= events["replica"].min() <= events["replica"].max() < parallel.replicas
-                                and set(np.unique(events["kind"])) <= {FETCHED, PUSHED, STOOD}):
+                                and set(np.unique(events["kind"])) <= {FETCHED, PUSHED, PAUSED}):
             raise InputError("the log is damaged: it names replicas that there were not, or events of another version")
         if parallel.backup and parallel.push_every > 1:
             raise InputError(f"parallel.push_every = {parallel.push_every} with backup replicas cannot be replayed: a "
                              "replica leaves out steps between two pushes, which servers do not see")
-        clocks = [np.unique(events["clock"][(events["replica"] == replica) & (events["kind"] != STOOD)])
+        clocks = [np.unique(events["clock"][(events["replica"] == replica) & (events["kind"] != PAUSED)])
                   for replica in range(parallel.replicas)]
         self.steps = [c.tolist() if parallel.backup or not c.size else list(range(int(c[0]), int(c[-1]) + 1))
                       for c in clocks]
-        self.stands = _told(events, STOOD)
+        self.stands = _told(events, PAUSED)
         self.left_out = _told(events, FETCHED) - _told(events, PUSHED) if parallel.backup else set()
 
 
@@ -125,7 +126,7 @@ def _told(events: np.ndarray, kind: int) -> set[tuple[int, int]]:
     return set(zip(found["replica"].tolist(), found["clock"].tolist()))
 
 
-def replay(config: Config, events: Sequence[np.ndarray], start: Path | None, goal: Path | None) -> list[Tape]:
+def replay(config: Config, events: Sequence[np.ndarray], start: Path | None, goal: Path | None) -> list[ReplayServer]:
     """Replay a job; returns the tape of every block, played as far as the log goes.
 
     Parameters
@@ -143,14 +144,14 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None, goa
     grid = Grid.parse(config.parallel.grid)
     shards, plan = Shards(config, grid, config.parallel.servers), Plan(events, config)
 
-    def block(messenger: Messenger) -> Tape:
-        network, chunks = Network(config, grid, messenger), shards.chunks[messenger.rank]
-        tape = Tape(chunks, config, events_of_chunks(events, shards, messenger.rank),
-                    checkpoint.load_holdings(start, config, grid, chunks) if start else seeds(network, chunks),
-                    checkpoint.load_holdings(goal, config, grid, chunks) if goal else ())
+    def block(communicator: Communicator) -> ReplayServer:
+        network, chunks = Network(config, grid, communicator), shards.chunks[communicator.rank]
+        tape = ReplayServer(chunks, config, events_of_chunks(events, shards, communicator.rank),
+                    checkpoint.load_chunk_states(start, config, grid, chunks) if start else seeds(network, chunks),
+                    checkpoint.load_chunk_states(goal, config, grid, chunks) if goal else ())
         with open_dataset(config) as dataset:
             fitted = checkpoint.load_state(start).preprocessing if start else fit_preprocessing(config, dataset)
-            prepare = fitted.preparer(config.data.size, network.dtype, network.plan.stages[0].x, messenger)
+            prepare = fitted.preprocessor(config.data.size, network.dtype, network.plan.stages[0].x, communicator)
             streams = [MinibatchStream(dataset, config.train.batch, config.train.seed, replica,
                                        config.parallel.replicas, mirror=config.data.mirror)
                        for replica in range(config.parallel.replicas)]
@@ -160,13 +161,13 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None, goa
     return run_blocks(grid.size, block)
 
 
-def seeds(network: Network, chunks: Sequence[Chunk]) -> list[Holding]:
+def seeds(network: Network, chunks: Sequence[Chunk]) -> list[ChunkState]:
     """What servers hold at the beginning of a new run."""
     vector = network.parameters(network.config.train.seed).vector
-    return [Holding(chunk, vector[chunk.start:chunk.stop]) for chunk in chunks]
+    return [ChunkState(chunk, vector[chunk.start:chunk.stop]) for chunk in chunks]
 
 
-def replay_block(network: Network, tape: Tape, plan: Plan, images: Callable[[int, int], np.ndarray]) -> None:
+def replay_block(network: Network, tape: ReplayServer, plan: Plan, images: Callable[[int, int], np.ndarray]) -> None:
     """Let all replicas make their steps of one block, as far as the tape goes.
 
     Parameters
@@ -174,10 +175,10 @@ def replay_block(network: Network, tape: Tape, plan: Plan, images: Callable[[int
     images : callable
         images(replica, step): the block's part of the prepared images (row, col, channel, image).
     """
-    config, messenger = network.config, network.messenger
+    config, communicator = network.config, network.communicator
     replicas = [_Replica(network, tape, number) for number in range(config.parallel.replicas)]
-    turns = _turns(replicas, tape, plan, messenger)
-    if messenger.rank == 0:
+    turns = _turns(replicas, tape, plan, communicator)
+    if communicator.rank == 0:
         turns = progress(turns, "replaying", sum(map(len, plan.steps)) - len(plan.left_out), "steps")
     for number, step in turns:
         replicas[number].step(step, images(number, step))
@@ -186,10 +187,10 @@ def replay_block(network: Network, tape: Tape, plan: Plan, images: Callable[[int
 class _Replica:
     """One replica of one block."""
 
-    def __init__(self, network: Network, tape: Tape, number: int) -> None:
+    def __init__(self, network: Network, tape: ReplayServer, number: int) -> None:
         self.network, self.number = network, number
-        self.line = TapeLine(tape, number)
-        self.updates = ServedUpdates(network.config, tape.chunks, network.parameters(), self.line)
+        self.line = ReplayConnection(tape, number)
+        self.updates = ParameterClient(network.config, tape.chunks, network.parameters(), self.line)
         self._begun = -1
         self._first_objective: dict[int, float] = {}
 
@@ -220,23 +221,23 @@ class _Replica:
             self.network.backward(states, self.updates)
             self.updates.end()
 
-    def _check(self, states: Sequence[StageState], step: int) -> None:
+    def _check(self, states: Sequence[StageActivations], step: int) -> None:
         """Stop at the step with which a run ends that diverges."""
-        for index, terms in enumerate(state.terms for state in states):
-            if not terms:
+        for index, losses in enumerate(state.loss for state in states):
+            if not losses:
                 continue
-            first = self._first_objective.setdefault(index, terms.objective)
-            if math.isfinite(terms.objective) and terms.objective <= DIVERGED * first:
+            first = self._first_objective.setdefault(index, losses.objective)
+            if math.isfinite(losses.objective) and losses.objective <= DIVERGED * first:
                 continue
             vector = self.updates.parameters.vector
             largest = [np.abs(vector[chunk.start:chunk.stop]).max() for chunk in self.updates.chunks]
             worst = int(np.argmax(largest))
             raise InputError(f"replica {self.number}, step {step + 1}: the objective of stage {index + 1} is "
-                             f"{terms.objective:g}, at first it was {first:g}; the largest weight, {largest[worst]:g}, "
+                             f"{losses.objective:g}, at first it was {first:g}; the largest weight, {largest[worst]:g}, "
                              f"is in version {self.updates.base[worst]} of {describe(self.updates.chunks[worst])}")
 
 
-def _turns(replicas: Sequence[_Replica], tape: Tape, plan: Plan, messenger: Messenger) -> Iterator[tuple[int, int]]:
+def _turns(replicas: Sequence[_Replica], tape: ReplayServer, plan: Plan, communicator: Communicator) -> Iterator[tuple[int, int]]:
     """Who makes which step next, the same for all blocks: of those who can, one that is furthest behind."""
     todo, stands = [deque(steps) for steps in plan.steps], set(plan.stands)
     while True:
@@ -244,8 +245,8 @@ def _turns(replicas: Sequence[_Replica], tape: Tape, plan: Plan, messenger: Mess
         while left != tape.left:  # what one asks for may be what another one waits for
             left = tape.left
             mine = [bool(steps) and replica.begins(steps[0], stands) for replica, steps in zip(replicas, todo)]
-        begun = messenger.allreduce_sum(mine)  # how many blocks of each replica
-        able = [(todo[n][0], n) for n in np.flatnonzero(begun == messenger.size).tolist()]
+        begun = communicator.allreduce_sum(mine)  # how many blocks of each replica
+        able = [(todo[n][0], n) for n in np.flatnonzero(begun == communicator.size).tolist()]
         if not able:
             return
         _, number = min(able)
@@ -256,7 +257,7 @@ def _turns(replicas: Sequence[_Replica], tape: Tape, plan: Plan, messenger: Mess
 
 # ---- what there is to say ------------------------------------------------------------------------------------------
 
-def _summary(tapes: Sequence[Tape], plan: Plan, seconds: float) -> str:
+def _summary(tapes: Sequence[ReplayServer], plan: Plan, seconds: float) -> str:
     """Who did what, and whose gradients came late."""
     rows: list[tuple[object, ...]] = []
     means = []
@@ -275,7 +276,7 @@ def _summary(tapes: Sequence[Tape], plan: Plan, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _verdict(tapes: Sequence[Tape], goal: Path | None) -> None:
+def _verdict(tapes: Sequence[ReplayServer], goal: Path | None) -> None:
     """Say whether the replay came to the run's checkpoint.
 
     Raises

@@ -1,6 +1,6 @@
 """The servers' side of a replay: what replicas ask for happens in the order that an event log tells.
 
-The same Store and the same ServedUpdates as in the run do the arithmetic. Only *when* something happens comes from the
+The same Store and the same ParameterClient as in the run do the arithmetic. Only *when* something happens comes from the
 log: every chunk has its events in order, and a fetch or a push waits until it is the next of them. Chunks do not know
 of each other, so no order between them is needed, nor any version that is older than what replicas hold.
 """
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpclcae.checkpoint import Holding
+from hpclcae.checkpoint import ChunkState
 from hpclcae.config import Config
 from hpclcae.parameter_server.chunks import Chunk, Shards
-from hpclcae.parameter_server.store import EVENT, FETCHED, SETTLED, Store
+from hpclcae.parameter_server.store import EVENT, FETCHED, ROUND_CLOSED, Store
 from hpclcae.utils.errors import InputError
 
 
@@ -63,16 +63,16 @@ class Tally:
     largest: int = 0
 
 
-class Tape:
+class ReplayServer:
     """The chunks of one block and what happens to them.
 
     Parameters
     ----------
     events : list of ndarray (n,)
         Of every chunk (`events_of_chunks`).
-    start : sequence of Holding
+    start : sequence of ChunkState
         What the chunks hold at first.
-    goal : sequence of Holding
+    goal : sequence of ChunkState
         What a checkpoint of the run holds, or nothing: a chunk that comes to that version is compared.
 
     Attributes
@@ -82,18 +82,18 @@ class Tape:
         they are the same bit for bit.
     """
 
-    def __init__(self, chunks: Sequence[Chunk], config: Config, events: list[np.ndarray], start: Sequence[Holding],
-                 goal: Sequence[Holding] = ()) -> None:
+    def __init__(self, chunks: Sequence[Chunk], config: Config, events: list[np.ndarray], start: Sequence[ChunkState],
+                 goal: Sequence[ChunkState] = ()) -> None:
         self.chunks, self.goal = chunks, goal
         self.events = [_without_vain_fetches(mine) for mine in events] if config.parallel.lockstep else events
         self.done = [0] * len(chunks)  # events that have happened to each chunk
-        self._asked: dict[tuple[int, int], TapeLine] = {}
+        self._asked: dict[tuple[int, int], ReplayConnection] = {}
         self._pushes: dict[tuple[int, int], deque[_Push]] = defaultdict(deque)
         self.tallies = [Tally() for _ in range(config.parallel.replicas)]
         self.gaps: dict[int, float] = {}
         self.store = Store(chunks, config, log=self._compare_with_log)
-        for index, holding in enumerate(start):
-            self.store.seed(index, holding.values.ravel(), holding.state, holding.version)
+        for index, chunk_state in enumerate(start):
+            self.store.seed(index, chunk_state.values.ravel(), chunk_state.state, chunk_state.version)
             self._compare_with_goal(index)
 
     @property
@@ -101,7 +101,7 @@ class Tape:
         """Events that have not happened."""
         return sum(map(len, self.events)) - sum(self.done)
 
-    def fetch(self, index: int, line: "TapeLine") -> None:
+    def fetch(self, index: int, line: "ReplayConnection") -> None:
         """A replica asks for a chunk."""
         self._asked[line.replica, index] = line
         self._go_on(index)
@@ -125,7 +125,7 @@ class Tape:
                 if who not in self._asked:
                     return
                 self._asked.pop(who).deliver(index)
-            elif event["kind"] == SETTLED:
+            elif event["kind"] == ROUND_CLOSED:
                 self.store.settle(index)
                 self._compare_with_goal(index)
             else:
@@ -174,10 +174,10 @@ def _fields(events: np.ndarray) -> str:
     return " ".join(f"{name}={events[0][name]}" for name in EVENT.names or ()) if events.size else "not there"
 
 
-class TapeLine:
+class ReplayConnection:
     """One replica's line to a block's tape; see served_updates.Line."""
 
-    def __init__(self, tape: Tape, replica: int) -> None:
+    def __init__(self, tape: ReplayServer, replica: int) -> None:
         self.replica, self._tape = replica, tape
         self.buffers = [np.empty(chunk.size, tape.store.dtype) for chunk in tape.chunks]
         self.newest = self.fetched_bytes = self.pushed_bytes = 0

@@ -8,7 +8,7 @@ from hpclcae import checkpoint, config as configuration
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
 from hpclcae.model import preprocess
-from hpclcae.partition.communicator import Messenger
+from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
 
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule follows.
@@ -16,7 +16,7 @@ _MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.kee
                "data.train", "data.test"}
 
 
-def starting_point(config: Config, run: Path, resume: bool, world: Messenger) -> Path | None:
+def starting_point(config: Config, run: Path, resume: bool, world: Communicator) -> Path | None:
     """The checkpoint to go on from, or None for a new run; all ranks come to the same.
 
     Raises
@@ -40,7 +40,7 @@ def starting_point(config: Config, run: Path, resume: bool, world: Messenger) ->
     return found[-1]
 
 
-def check_agreement(messenger: Messenger, facts: dict[str, str]) -> None:
+def check_agreement(communicator: Communicator, facts: dict[str, str]) -> None:
     """Refuse to start when the ranks were given different things: they would compute one network from two.
 
     Raises
@@ -48,10 +48,10 @@ def check_agreement(messenger: Messenger, facts: dict[str, str]) -> None:
     InputError
         Names what differs, and the ranks that differ from the first.
     """
-    digests = np.zeros((len(facts), messenger.size))
-    digests[:, messenger.rank] = [int.from_bytes(hashlib.sha256(fact.encode()).digest()[:6], "big")
+    digests = np.zeros((len(facts), communicator.size))
+    digests[:, communicator.rank] = [int.from_bytes(hashlib.sha256(fact.encode()).digest()[:6], "big")
                                   for fact in facts.values()]
-    for name, row in zip(facts, messenger.allreduce_sum(digests)):
+    for name, row in zip(facts, communicator.allreduce_sum(digests)):
         others = np.flatnonzero(row != row[0])
         if others.size:
             raise InputError(f"the {name} of rank {', '.join(map(str, others))} is not that of rank 0: start all ranks "

@@ -11,15 +11,15 @@ import numpy as np
 
 from hpclcae import checkpoint
 from hpclcae.checkpoint import BlockState, Committer, RunState, ShardWriter
-from hpclcae.checkpoint.writer import one_line
+from hpclcae.checkpoint.writer import as_input_error
 from hpclcae.config import Config
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.network import Network, trained_stage
-from hpclcae.model.optimizers import UpdateRule
-from hpclcae.model.stage import StageState, Terms
-from hpclcae.parameter_server.client import ServedUpdates
+from hpclcae.model.optimizers import Optimizer
+from hpclcae.model.stage import StageActivations, StageLoss
+from hpclcae.parameter_server.client import ParameterClient
 from hpclcae.parameter_server.roles import CHECKPOINT, END, GO, Role, joint_step
-from hpclcae.partition.communicator import Alone, Messenger
+from hpclcae.partition.communicator import Communicator, SerialCommunicator
 from hpclcae.partition.cost import choose_grid
 from hpclcae.training.metrics import Report, metrics_path, open_folder
 from hpclcae.training.resume import check_agreement, fit_preprocessing, open_dataset
@@ -28,7 +28,7 @@ from hpclcae.utils.signals import Requests, requests
 from hpclcae.utils.timers import Timers
 
 if TYPE_CHECKING:
-    from hpclcae.mpi.job import Place
+    from hpclcae.mpi.job import WorkerContext
 
 #: An objective this many times larger than at first has diverged, though it may still be finite.
 DIVERGED = 1000.0
@@ -46,9 +46,9 @@ class Trainer:
         Run folder.
     start : Path or None
         Checkpoint to go on from (`starting_point`).
-    messenger : Messenger, optional
+    communicator : Communicator, optional
         To the other blocks of the replica.
-    place : Place, optional
+    place : WorkerContext, optional
         Where this worker stands in a job with parameter servers.
 
     Raises
@@ -57,16 +57,16 @@ class Trainer:
         The dataset does not fit the configuration, or the grid does not fit the ranks.
     """
 
-    def __init__(self, config: Config, run: Path, start: Path | None = None, messenger: Messenger | None = None,
-                 place: "Place | None" = None) -> None:
+    def __init__(self, config: Config, run: Path, start: Path | None = None, communicator: Communicator | None = None,
+                 place: "WorkerContext | None" = None) -> None:
         self.config, self.run, self.place = config, run, place
-        self.messenger = messenger = messenger or Alone()
-        self.role = place.role if place else Role(block=messenger.rank)
+        self.communicator = communicator = communicator or SerialCommunicator()
+        self.role = place.role if place else Role(block=communicator.rank)
         self.leads = self.role == Role()
-        self.grid = place.grid if place else choose_grid(config, messenger.size, config.parallel.grid)
-        self.network = Network(config, self.grid, messenger)
+        self.grid = place.grid if place else choose_grid(config, communicator.size, config.parallel.grid)
+        self.network = Network(config, self.grid, communicator)
         self.dataset = open_dataset(config)
-        check_agreement(place.peers if place else messenger,
+        check_agreement(place.peers if place else communicator,
                         {"training images": f"{self.dataset.created} {self.dataset.count}"})
         self.stream = MinibatchStream(self.dataset, config.train.batch, config.train.seed, self.role.replica,
                                       config.parallel.replicas, mirror=config.data.mirror)
@@ -78,10 +78,10 @@ class Trainer:
         self.step_number, self.seconds = self._cursor(), self.state.seconds
         self._saved = self.step_number if start else 0  # step of the last checkpoint
         self.updates = self._updates(seed=not start)
-        self.prepare = self.state.preprocessing.preparer(config.data.size, self.network.dtype,
-                                                         self.network.plan.stages[0].x, messenger)
+        self.prepare = self.state.preprocessing.preprocessor(config.data.size, self.network.dtype,
+                                                         self.network.plan.stages[0].x, communicator)
         owners = config.parallel.servers or self.grid.size
-        self.writer = None if place else ShardWriter(run, messenger.rank, config, self.grid)
+        self.writer = None if place else ShardWriter(run, communicator.rank, config, self.grid)
         self.committer = Committer(run, owners) if self.leads else None
 
     def _start(self) -> BlockState:
@@ -91,7 +91,7 @@ class Trainer:
 
     def _load(self, start: Path) -> BlockState:
         if not self.place:
-            return checkpoint.load(start, self.grid, self.messenger)[0]
+            return checkpoint.load(start, self.grid, self.communicator)[0]
         return BlockState(**vars(checkpoint.load_state(start)), parameters=self.network.parameters())
 
     def _cursor(self) -> int:
@@ -108,14 +108,14 @@ class Trainer:
             print(f"the checkpoint is of {before} replicas; {now} go on, all from step {self.step_number}, each on a "
                   "new portion of the images: some are seen twice in this epoch", file=sys.stderr)
 
-    def _updates(self, seed: bool) -> UpdateRule | ServedUpdates:
+    def _updates(self, seed: bool) -> Optimizer | ParameterClient:
         """What changes the parameters: this block, or servers."""
         if self.place:
             if seed and self.role.replica == 0:
                 self.place.line.seed(self.state.parameters.vector)
-            return ServedUpdates(self.config, self.place.chunks, self.state.parameters, self.place.line)
+            return ParameterClient(self.config, self.place.chunks, self.state.parameters, self.place.line)
         fan_in = {name: s.filter.fan_in for s in self.network.stages for name in s.parameter_shapes()}
-        rule = UpdateRule(self.config.update, self.state.parameters, fan_in)
+        rule = Optimizer(self.config.update, self.state.parameters, fan_in)
         if rule.state.keys() <= self.state.update_state.keys():  # elastic averaging leaves none
             rule.state |= {slot: self.state.update_state[slot] for slot in rule.state}
             rule.counts |= self.state.counts
@@ -126,7 +126,7 @@ class Trainer:
     def train(self, stop_at: int | None = None) -> dict:
         """Train to the last step (or `stop_at`), with metrics and checkpoints; returns what there is to tell."""
         last = min(self.config.train.steps, stop_at or self.config.train.steps)
-        speaks = self.messenger.rank == 0
+        speaks = self.communicator.rank == 0
         if speaks:
             open_folder(self.run, self.config, self.step_number, self.role.replica)
         if self.leads:
@@ -143,9 +143,9 @@ class Trainer:
                         over = self._fetch()
                     if over or self.step_number >= last:
                         break
-                    terms = self._one_step(asked)
+                    losses = self._one_step(asked)
                     self.seconds = time.monotonic() - began
-                    report.step(self.step_number, terms, self.updates.rate, self.seconds)
+                    report.step(self.step_number, losses, self.updates.rate, self.seconds)
                     over = self._after_step(asked, self.step_number == last)
                 self._finish(asked)
         except KeyboardInterrupt:
@@ -158,7 +158,7 @@ class Trainer:
             print(f"step {self.step_number} of {self.config.train.steps}: {saved}; {self.timers.summary()}")
         return self._account(first)
 
-    def _one_step(self, asked: Requests) -> list[Terms | None]:
+    def _one_step(self, asked: Requests) -> list[StageLoss | None]:
         """Read, compute, push or update."""
         for writer in (self.writer, self.committer):
             if writer:
@@ -170,27 +170,27 @@ class Trainer:
             x = self.prepare(images)
         self._prepared = x
         self.network.note = self._wish(asked)
-        terms = self.step(step, x)
+        losses = self.step(step, x)
         self.step_number += 1
-        return terms
+        return losses
 
-    def step(self, step: int, x: np.ndarray) -> list[Terms | None]:
-        """One training step on prepared images (row, col, channel, image); the terms of every stage."""
+    def step(self, step: int, x: np.ndarray) -> list[StageLoss | None]:
+        """One training step on prepared images (row, col, channel, image); the losses of every stage."""
         with self.timers("forward"):
             states = self._forward(step, x)
-        terms = [state.terms for state in states]
+        losses = [state.loss for state in states]
         with self.timers("backward and update"), np.errstate(over="ignore", invalid="ignore"):
             self.network.backward(states, self.updates)
             self.updates.end()
-        return terms + [None] * (len(self.network.stages) - len(terms))
+        return losses + [None] * (len(self.network.stages) - len(losses))
 
-    def _forward(self, step: int, x: np.ndarray) -> list[StageState]:
+    def _forward(self, step: int, x: np.ndarray) -> list[StageActivations]:
         with np.errstate(over="ignore", invalid="ignore"):  # what follows is checked as a whole
             states = self.network.forward(self.updates.parameters, x, trained_stage(self.config, step)[0])
-        self._check([state.terms for state in states], step)
+        self._check([state.loss for state in states], step)
         return states
 
-    def _check(self, terms: Sequence[Terms | None], step: int) -> None:
+    def _check(self, losses: Sequence[StageLoss | None], step: int) -> None:
         """Stop before a broken gradient reaches the parameters, or broken parameters a checkpoint.
 
         Raises
@@ -198,13 +198,13 @@ class Trainer:
         InputError
             Names the step, the stage and the likely cause.
         """
-        for index, term in enumerate(terms):
-            if not term:
+        for index, loss in enumerate(losses):
+            if not loss:
                 continue
-            first = self._first_objective.setdefault(index, term.objective)
-            if math.isfinite(term.objective) and term.objective <= DIVERGED * first:
+            first = self._first_objective.setdefault(index, loss.objective)
+            if math.isfinite(loss.objective) and loss.objective <= DIVERGED * first:
                 continue
-            times = term.objective / first
+            times = loss.objective / first
             how = f"{times:.2g} times its first value" if math.isfinite(times) else "not finite"
             update = self.config.update
             raise InputError(f"the objective of stage {index + 1} is {how} in step {step + 1}: update.rate = "
@@ -234,14 +234,14 @@ class Trainer:
         """Whether a block of this replica has fetched in vain, as the leader stands one step behind."""
         if not self.config.parallel.lockstep:
             return False
-        assert isinstance(self.updates, ServedUpdates)
-        return bool(self.messenger.allreduce_sum([float(self.updates.in_vain)])[0])
+        assert isinstance(self.updates, ParameterClient)
+        return bool(self.communicator.allreduce_sum([float(self.updates.in_vain)])[0])
 
     def _catch_up(self) -> None:
         """With backup replicas: leave out the steps that the others have made without this one."""
         if self.place and self.config.parallel.backup:
-            newest = self.place.line.newest if self.messenger.rank == 0 else 0
-            self.step_number = max(self.step_number, int(self.messenger.allreduce_sum([newest])[0]))
+            newest = self.place.line.newest if self.communicator.rank == 0 else 0
+            self.step_number = max(self.step_number, int(self.communicator.allreduce_sum([newest])[0]))
 
     # ---- standing between two steps: checkpoints, and the end -----------------------------------------
 
@@ -252,7 +252,7 @@ class Trainer:
         """
         if self.role.replica == 0:
             return asked.checkpoint + _END_NOTE * asked.end
-        if self.place and self.messenger.rank == 0 and self.place.asks.heard():
+        if self.place and self.communicator.rank == 0 and self.place.asks.heard():
             return _END_NOTE if self.place.asks.take() == END else 1.0
         return 0.0
 
@@ -299,8 +299,8 @@ class Trainer:
     def _hear(self) -> int:
         """What the leader asks for next, the same for all blocks of this replica; waits for it."""
         assert self.place
-        heard = self.place.asks.take() if self.messenger.rank == 0 else 0
-        return int(self.messenger.allreduce_sum([heard])[0])
+        heard = self.place.asks.take() if self.communicator.rank == 0 else 0
+        return int(self.communicator.allreduce_sum([heard])[0])
 
     def save(self) -> None:
         """Begin to write a checkpoint; with servers, all replicas come to stand first."""
@@ -310,16 +310,16 @@ class Trainer:
             if self._prepared is not None:  # what is saved is known to give a finite objective
                 self._forward(self.step_number - 1, self._prepared)
             self._saved = self.step_number
-            assert self.writer and isinstance(self.updates, UpdateRule)
+            assert self.writer and isinstance(self.updates, Optimizer)
             with self.timers("checkpoint"):
-                self.writer.start(self.step_number, checkpoint.block_holdings(
-                    self.config, self.grid, self.messenger.rank, self.updates.parameters, self.updates.state,
+                self.writer.start(self.step_number, checkpoint.block_chunk_states(
+                    self.config, self.grid, self.communicator.rank, self.updates.parameters, self.updates.state,
                     self.updates.counts))
                 self._commit([self.step_number])
 
     def _stand(self, final: bool, meanwhile: Callable[[], None] = lambda: None) -> bool:
         """Stand until all workers do and the servers have taken a checkpoint; returns whether nobody steps again."""
-        assert self.place and isinstance(self.updates, ServedUpdates)
+        assert self.place and isinstance(self.updates, ParameterClient)
         with self.timers("checkpoint"):
             self.updates.stand()
             clocks, over = self.place.line.mark(self.step_number, final, meanwhile)
@@ -332,7 +332,7 @@ class Trainer:
         """Let the committer wait for the shards of this checkpoint (only the first rank has one)."""
         if self.committer:
             state, step, path = self.state, joint_step(cursors), metrics_path(self.run)
-            with one_line(self.run, step, path):
+            with as_input_error(self.run, step, path):
                 metrics = path.read_text()
             self.committer.start(RunState(config=self.config, step=step, preprocessing=state.preprocessing,
                                           seconds=self.seconds, cursors=tuple(cursors), metrics=metrics))
@@ -362,7 +362,7 @@ class Trainer:
 
     def _account(self, first: int) -> dict:
         """What this worker has to say of its part."""
-        if not isinstance(self.updates, ServedUpdates):
+        if not isinstance(self.updates, ParameterClient):
             return {}
         line = self.updates.line
         return {"steps": self.step_number - first, "fetched_bytes": line.fetched_bytes,

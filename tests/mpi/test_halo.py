@@ -34,8 +34,8 @@ def test_mpi_gives_the_bits_of_all_blocks_in_one_process(tmp_path, ranks, grid, 
     (tmp_path / "network.toml").write_text(NETWORK)
     program(ranks, "exchange", tmp_path / "network.toml", grid, dtype, tmp_path)
     config = configuration.loads(NETWORK)
-    expected = run_blocks(ranks, lambda messenger: exchange_everything(
-        config, choose_grid(config, ranks, grid), messenger, np.dtype(dtype).type))
+    expected = run_blocks(ranks, lambda communicator: exchange_everything(
+        config, choose_grid(config, ranks, grid), communicator, np.dtype(dtype).type))
     for rank, results in enumerate(expected):
         with np.load(tmp_path / f"{rank}.npz") as found:
             assert set(found.files) == set(results)
@@ -45,7 +45,7 @@ def test_mpi_gives_the_bits_of_all_blocks_in_one_process(tmp_path, ranks, grid, 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_a_messenger_sends_large_messages_in_any_order_and_gives_everything_back(ranks):
-    lines = program(ranks, "messenger")
+    lines = program(ranks, "communicator")
     expected = np.array([[[0.1, rank], [1, 2]] for rank in range(ranks)]).sum(axis=0)
     assert lines == [" ".join(["sums", *map(str, expected.ravel().tolist())])] * ranks
 

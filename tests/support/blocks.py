@@ -34,7 +34,7 @@ def cut(array, rectangle):
     return array[slice(*rectangle.rows), slice(*rectangle.cols)]
 
 
-def exchange_everything(config, grid, messenger, dtype=np.float64):
+def exchange_everything(config, grid, communicator, dtype=np.float64):
     """Fill and fold every array of one block; all exchanges of a kind are under way before the first one ends.
 
     Returns
@@ -43,8 +43,8 @@ def exchange_everything(config, grid, messenger, dtype=np.float64):
         "fill NAME": the needed positions after a fill. "put NAME": numbers that were put on the needed positions;
         "fold NAME": the owned positions after they were folded. "sum": of all blocks' "put" numbers, by array.
     """
-    plan = plan_block(config, grid, messenger.rank)
-    exchanges = {name: (Exchange(part, messenger), part, shape)
+    plan = plan_block(config, grid, communicator.rank)
+    exchanges = {name: (Exchange(part, communicator), part, shape)
                  for name, part, shape in arrays(config, plan)}
     held, finish, results = {}, [], {}
     for name, (exchange, part, shape) in exchanges.items():
@@ -56,7 +56,7 @@ def exchange_everything(config, grid, messenger, dtype=np.float64):
     finish.clear()
     for name, (exchange, part, _) in exchanges.items():
         results[f"fill {name}"] = held[name][part.read].copy()
-        numbers = np.random.default_rng([part.tag, messenger.rank]).standard_normal(results[f"fill {name}"].shape)
+        numbers = np.random.default_rng([part.tag, communicator.rank]).standard_normal(results[f"fill {name}"].shape)
         results[f"put {name}"] = numbers.astype(dtype)
         held[name][...] = 0
         held[name][part.read] = results[f"put {name}"]
@@ -66,5 +66,5 @@ def exchange_everything(config, grid, messenger, dtype=np.float64):
     for name, (exchange, part, _) in exchanges.items():
         results[f"fold {name}"] = held[name][part.own].copy()
         exchange.close()
-    results["sum"] = messenger.allreduce_sum([results[f"put {name}"].sum(dtype=np.float64) for name in exchanges])
+    results["sum"] = communicator.allreduce_sum([results[f"put {name}"].sum(dtype=np.float64) for name in exchanges])
     return results

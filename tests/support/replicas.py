@@ -5,10 +5,10 @@ from types import MappingProxyType
 import numpy as np
 
 from hpclcae.model.network import Network, trained_stage
-from hpclcae.model.optimizers import UpdateRule
+from hpclcae.model.optimizers import Optimizer
 from hpclcae.parameter_server.chunks import Shards
-from hpclcae.parameter_server.client import ServedUpdates
-from hpclcae.parameter_server.local import InProcess
+from hpclcae.parameter_server.client import ParameterClient
+from hpclcae.parameter_server.local import LocalConnection
 from hpclcae.parameter_server.store import Store
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.threads import run_blocks
@@ -26,17 +26,17 @@ def fan_in(network):
     return {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
 
 
-def one_step(network, parameters, x, step, emit):
+def one_step(network, parameters, x, step, on_gradient):
     states = network.forward(parameters, x, trained_stage(network.config, step)[0])
-    network.backward(states, emit)
-    return [state.terms.objective for state in states if state.terms]
+    network.backward(states, on_gradient)
+    return [state.loss.objective for state in states if state.loss]
 
 
 def train_alone(config, steps, images=inputs):
     """Parameters after training without servers."""
     network = Network(config)
     parameters = network.parameters(config.train.seed)
-    rule = UpdateRule(config.update, parameters, fan_in(network))
+    rule = Optimizer(config.update, parameters, fan_in(network))
     for step in range(steps):
         rule.begin(step, trained_stage(config, step)[1])
         one_step(network, parameters, images(config, step), step, rule)
@@ -60,7 +60,7 @@ class Servers:
                     self.stores[server].seed(first + number - numbers.start, start[chunk.start:chunk.stop])
 
     def line(self, replica, block):
-        return InProcess(self.office, self.stores, self.shards, replica, block)
+        return LocalConnection(self.office, self.stores, self.shards, replica, block)
 
     def parameters(self, block):
         """What the stores hold of a block's parameters."""
@@ -91,16 +91,16 @@ def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs, ends=Ma
     kept = {}
 
     def block_of(replica):
-        def program(messenger):
-            network = Network(config, grid, messenger)
-            updates = ServedUpdates(config, servers.shards.chunks[messenger.rank], network.parameters(),
-                                    servers.line(replica, messenger.rank))
+        def program(communicator):
+            network = Network(config, grid, communicator)
+            updates = ParameterClient(config, servers.shards.chunks[communicator.rank], network.parameters(),
+                                    servers.line(replica, communicator.rank))
             held = network.plan.stages[0].x.held
             step, updates.made = 0, []
             while step < min(steps, ends.get(replica, steps)):
                 updates.begin(step, trained_stage(config, step)[1])
                 if config.parallel.backup:
-                    newest = messenger.allreduce_sum([updates.line.newest if messenger.rank == 0 else 0])[0]
+                    newest = communicator.allreduce_sum([updates.line.newest if communicator.rank == 0 else 0])[0]
                     if newest > step:
                         step = int(newest)
                         continue
@@ -108,10 +108,10 @@ def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs, ends=Ma
                 found = one_step(network, updates.parameters, x, step, updates)
                 updates.end()
                 updates.made.append(step)
-                if messenger.rank == 0:
+                if communicator.rank == 0:
                     objectives[replica].append(sum(found))
                 step += 1
-            kept[replica, messenger.rank] = updates
+            kept[replica, communicator.rank] = updates
             updates.stand()
             updates.line.close()
         return program

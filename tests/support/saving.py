@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 
 from hpclcae import checkpoint
-from hpclcae.checkpoint import BlockState, Committer, Holding, RunState, ShardWriter
+from hpclcae.checkpoint import BlockState, ChunkState, Committer, RunState, ShardWriter
 from hpclcae.checkpoint.state import views
 from hpclcae.config import Config
 from hpclcae.model import preprocess
@@ -27,19 +27,19 @@ def owned_chunks(config: Config, grid: Grid, owners: int) -> list[list[Chunk]]:
 
 def save(run: Path, state: BlockState, owners: int = 1) -> Path:
     """Write a checkpoint of a whole network as so many shards; returns its folder."""
-    holdings = [views(chunks, state.parameters, state.update_state, state.counts)
+    chunk_states = [views(chunks, state.parameters, state.update_state, state.counts)
                 for chunks in owned_chunks(state.config, WHOLE, owners)]
-    return save_holdings(run, state, WHOLE, holdings)
+    return save_chunk_states(run, state, WHOLE, chunk_states)
 
 
-def save_holdings(run: Path, state: RunState, grid: Grid, owners: Sequence[Sequence[Holding]]) -> Path:
+def save_chunk_states(run: Path, state: RunState, grid: Grid, owners: Sequence[Sequence[ChunkState]]) -> Path:
     """Write a checkpoint of what every owner holds; returns its folder."""
     checkpoint.clean(run)
     writers = [ShardWriter(run, number, state.config, grid) for number in range(len(owners))]
     committer = Committer(run, len(owners))
     committer.start(state)
-    for writer, holdings in zip(writers, owners):
-        writer.start(state.step, holdings)
+    for writer, chunk_states in zip(writers, owners):
+        writer.start(state.step, chunk_states)
     for part in (*writers, committer):
         part.wait()
         part.close()

@@ -28,10 +28,10 @@ def _row(path: Path) -> list[object]:
     size = round(sum(file.stat().st_size for file in files) / 1e6, 1)
     shards = sum(file.name.startswith("shard-") and file.suffix == ".h5" for file in files)
     written = datetime.fromtimestamp(path.stat().st_mtime).isoformat(" ", "seconds")
-    return [checkpoint.step_of(path), written, size, shards, standing(path)]
+    return [checkpoint.step_of(path), written, size, shards, state_of(path)]
 
 
-def standing(path: Path) -> str:
+def state_of(path: Path) -> str:
     """What can be said of a checkpoint without reading its content."""
     if path.is_file():
         return "one file of schema 1; read as it is"

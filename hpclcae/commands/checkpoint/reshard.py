@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         for number in range(args.shards):
             writer = ShardWriter(args.out, number, state.config, grid)
-            writer.start(state.step, checkpoint.load_holdings(path, state.config, grid, shards.held_by(number)))
+            writer.start(state.step, checkpoint.load_chunk_states(path, state.config, grid, shards.held_by(number)))
             writer.wait()
             writer.close()
         committer.wait()

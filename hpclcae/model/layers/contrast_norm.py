@@ -21,7 +21,7 @@ import numpy as np
 from hpclcae.model.layers.windows import gaussian, window_scatter, window_sum
 from hpclcae.model.workspace import Workspace
 from hpclcae.partition.blocks import Rectangle, StagePlan
-from hpclcae.partition.communicator import Alone, Messenger
+from hpclcae.partition.communicator import Communicator, SerialCommunicator
 from hpclcae.partition.halo import Exchange
 
 
@@ -34,17 +34,17 @@ class ContrastNorm:
         Of the whole h, and see StageConfig.
     plan : StagePlan
         What the block owns and needs of h, g and y.
-    messenger : Messenger
+    communicator : Communicator
         To the other blocks.
     """
 
     def __init__(self, rows: int, cols: int, maps: int, size: int, sigma: float, floor: float, border: str,
-                 plan: StagePlan, messenger: Messenger | None = None) -> None:
+                 plan: StagePlan, communicator: Communicator | None = None) -> None:
         self.maps, self.floor, self.border = maps, floor, border
         self.taps = gaussian(size, sigma)
         self.half = half = size // 2
         self.plan = plan
-        self._h, self._g = (Exchange(p, messenger or Alone()) for p in (plan.h, plan.g))
+        self._h, self._g = (Exchange(p, communicator or SerialCommunicator()) for p in (plan.h, plan.g))
         # Position p of g is p + half of h; position p of y is p + shift of g.
         shift = half if border == "valid" else 0
         self._h_at_g = _moved(plan.g.owned, half).within(plan.h.owned)

@@ -126,7 +126,7 @@ class LocalFilter:
 
     def backward(self, encoder: Filters, decoder: Filters | None, x: np.ndarray, z: np.ndarray,
                  residual: np.ndarray | None, factor: float, dz: np.ndarray, dx: np.ndarray | None,
-                 emit: RowSink | None, work: Workspace) -> None:
+                 on_gradient: RowSink | None, work: Workspace) -> None:
         """Gradients of factor/2 ||D z - x||^2 + f(z), given dz = df/dz, in one sweep over rows of tiles.
 
         Parameters
@@ -137,8 +137,8 @@ class LocalFilter:
         dz : (out row, out col, map, image)
         dx : (row, col, map in, image) or None
             V (dz + factor D' residual) is added to it. The term of the target, -factor residual, is not.
-        emit : callable or None
-            Called as emit(name, row of tiles, gradient (tile col, input, unit)) with name "decode" or
+        on_gradient : callable or None
+            Called as on_gradient(name, row of tiles, gradient (tile col, input, unit)) with name "decode" or
             "encode" as soon as a row's gradient is complete; it may change that row's weights, which are
             not read again. The array is overwritten by the next row. None: no weight gradients.
         """
@@ -156,20 +156,20 @@ class LocalFilter:
                 np.matmul(residuals.windows().transpose(0, 2, 1), decoder.weights[j], out=answer)
                 decoder.scaled(answer, j, factor)
                 dcode += answer
-            if emit is not None:
+            if on_gradient is not None:
                 inner_encoder = np.einsum("xbu,xbu->xu", dcode, code)
                 if decoder is not None:
                     inner_decoder = np.einsum("xbu,xbu->xu", answer, code)
                     decoder.scaled(code, j, factor)
                     self._correlate(residuals, code, d_decoder)
             encoder.scaled(dcode, j)
-            if emit is not None:
+            if on_gradient is not None:
                 inputs.load(x, j)
                 self._correlate(inputs, dcode, d_encoder)
             if dx is not None:
                 self._scatter_row(encoder.weights[j], dcode, sums, j, work)
                 sums.retire(dx, j)
-            if emit is None:
+            if on_gradient is None:
                 continue
             if decoder is encoder:
                 d_encoder += d_decoder
@@ -177,10 +177,10 @@ class LocalFilter:
             elif decoder is not None:
                 decoder.add_norm_gradient(d_decoder, inner_decoder, j, work)
                 self._clear_dead(d_decoder, j)
-                emit("decode", j, d_decoder)
+                on_gradient("decode", j, d_decoder)
             encoder.add_norm_gradient(d_encoder, inner_encoder, j, work)
             self._clear_dead(d_encoder, j)
-            emit("encode", j, d_encoder)
+            on_gradient("encode", j, d_encoder)
 
     # ---- one row of tiles ----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import config as configuration
-from hpclcae.mpi.job import take_part
+from hpclcae.mpi.job import run_job
 from hpclcae.mpi.runtime import run_on_all_ranks
 
 config, folder, pushes = configuration.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -54,4 +54,4 @@ def work(place):
             "staleness": line.staleness.tolist()}
 
 
-sys.exit(run_on_all_ranks("pushing", lambda world: take_part(world, config, folder, None, work)))
+sys.exit(run_on_all_ranks("pushing", lambda world: run_job(world, config, folder, None, work)))

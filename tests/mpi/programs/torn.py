@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import config as configuration
-from hpclcae.mpi.job import take_part
+from hpclcae.mpi.job import run_job
 from hpclcae.mpi.runtime import run_on_all_ranks
 
 config, folder, pushes = configuration.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -91,4 +91,4 @@ def work(place):
     return {"reads": reads, "torn": line.torn}
 
 
-sys.exit(run_on_all_ranks("torn", lambda world: take_part(world, config, folder, None, work)))
+sys.exit(run_on_all_ranks("torn", lambda world: run_job(world, config, folder, None, work)))

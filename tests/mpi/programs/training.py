@@ -11,20 +11,20 @@ import numpy as np
 
 from hpclcae import config as configuration
 from hpclcae.model.network import Network, trained_stage
-from hpclcae.mpi.job import take_part
+from hpclcae.mpi.job import run_job
 from hpclcae.mpi.runtime import run_on_all_ranks
-from hpclcae.parameter_server.client import ServedUpdates
+from hpclcae.parameter_server.client import ParameterClient
 from tests.support.replicas import inputs, one_step
 
 config, folder, steps = configuration.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
 
 def work(place):
-    network = Network(config, place.grid, place.messenger)
+    network = Network(config, place.grid, place.communicator)
     parameters, role, line = network.parameters(config.train.seed), place.role, place.line
     if role.replica == 0:
         line.seed(parameters.vector)
-    updates = ServedUpdates(config, place.chunks, parameters, line)
+    updates = ParameterClient(config, place.chunks, parameters, line)
     held = network.plan.stages[0].x.held
     for step in range(steps):
         updates.begin(step, trained_stage(config, step)[1])
@@ -46,4 +46,4 @@ def work(place):
     return {}
 
 
-sys.exit(run_on_all_ranks("training", lambda world: take_part(world, config, folder, None, work)))
+sys.exit(run_on_all_ranks("training", lambda world: run_job(world, config, folder, None, work)))

@@ -31,8 +31,8 @@ def variant(gradient, border):
 
 def meters_after_a_round(config, grid):
     """Each block's meter after one round of training."""
-    def program(messenger):
-        meter = halo.Meter(messenger)
+    def program(communicator):
+        meter = halo.Meter(communicator)
         halo._Training(config, grid, meter).round()
         return meter
     return run_blocks(grid.size, program)
@@ -64,7 +64,7 @@ def test_a_cell_by_hand():
 
 
 def test_blocks_agree_on_what_a_step_costs():
-    costs = run_blocks(4, lambda messenger: halo.measure(CONFIG, Grid(2, 2), messenger, 3))
+    costs = run_blocks(4, lambda communicator: halo.measure(CONFIG, Grid(2, 2), communicator, 3))
     assert all(cost == costs[0] for cost in costs)
     for key, cost in costs[0].exchanges.items():
         assert min(cost.transferred, cost.waited) >= 0 and 0 < cost.seconds < costs[0].seconds
@@ -76,11 +76,11 @@ def test_blocks_agree_on_what_a_step_costs():
 def test_watching_does_not_change_what_is_trained():
     x = np.random.default_rng(0).standard_normal((20, 20, 3, 3))
 
-    def program(messenger):
-        network = Network(CONFIG, Grid(2, 1), messenger)
-        if isinstance(messenger, halo.Meter):
-            messenger.watch(network)
-            messenger.begin_round()
+    def program(communicator):
+        network = Network(CONFIG, Grid(2, 1), communicator)
+        if isinstance(communicator, halo.Meter):
+            communicator.watch(network)
+            communicator.begin_round()
         held = network.plan.stages[0].x.held
         states = network.forward(network.parameters(0), x[slice(*held.rows), slice(*held.cols)].copy())
         gradients = []
@@ -92,7 +92,7 @@ def test_watching_does_not_change_what_is_trained():
 
 
 def test_training_moves_the_weights_by_nothing_that_matters(monkeypatch):
-    training = halo._Training(CONFIG, Grid(1, 1), halo.Meter(halo.Alone()))
+    training = halo._Training(CONFIG, Grid(1, 1), halo.Meter(halo.SerialCommunicator()))
     before = training.parameters.vector.copy()
     training.round()
     assert 0 < np.abs(training.parameters.vector - before).max() < 1e-9

@@ -17,11 +17,11 @@ from hpclcae.checkpoint import folder as folders
 from hpclcae.checkpoint.regions import Blocks, rectangles
 from hpclcae.model.network import Network
 from hpclcae.partition.blocks import Grid
-from hpclcae.partition.communicator import Alone
+from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.utils.errors import InputError
 from tests.support.images import structured_images
 from tests.support.saving import (METRICS, WHOLE, assert_same, datasets, made, owned_chunks, save,
-                                  save_holdings)
+                                  save_chunk_states)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_everything_comes_back_bit_for_bit(tiny_config, tmp_path, change, owners
         one, other = getattr(loaded.preprocessing, name), getattr(state.preprocessing, name)
         assert (one is None) == (other is None) and (one is None or np.array_equal(one, other))
     images = structured_images(9, 24, state.config.data.channels, seed=9)
-    prepared = [s.preprocessing.preparer(24, network.dtype)(images) for s in (state, loaded)]
+    prepared = [s.preprocessing.preprocessor(24, network.dtype)(images) for s in (state, loaded)]
     assert np.array_equal(*prepared)  # the test is treated as the training was
 
 
@@ -62,9 +62,9 @@ def test_any_owners_on_any_grid_read_and_write_the_same_positions(saved, tmp_pat
     """Three owners of one block wrote; other owners of other blocks read, write, and are read by one process."""
     folder, state = saved
     grid = Grid(*grid)
-    held = [checkpoint.load_holdings(folder, state.config, grid, chunks)
+    held = [checkpoint.load_chunk_states(folder, state.config, grid, chunks)
             for chunks in owned_chunks(state.config, grid, owners)]
-    again = save_holdings(tmp_path / "again", state, grid, held)
+    again = save_chunk_states(tmp_path / "again", state, grid, held)
     assert len(list(again.glob("shard-*.h5"))) == owners
     assert_same(datasets(again), datasets(folder))
     loaded, _ = checkpoint.load(again)
@@ -77,7 +77,7 @@ def test_every_block_reads_its_own_part(saved, grid):
     folder, state = saved
     grid = Grid(*grid)
 
-    class Rank(Alone):
+    class Rank(SerialCommunicator):
         size = grid.size
 
         def channel(self, tag, sends, receives):
@@ -105,36 +105,36 @@ def test_every_block_reads_its_own_part(saved, grid):
 def test_another_tile_size_reads_the_same_weights(saved, tmp_path, tile):
     folder, state = saved
     config = replace(state.config, stages=tuple(replace(stage, tile=tile) for stage in state.config.stages))
-    held = [checkpoint.load_holdings(folder, config, WHOLE, chunks) for chunks in owned_chunks(config, WHOLE, 2)]
+    held = [checkpoint.load_chunk_states(folder, config, WHOLE, chunks) for chunks in owned_chunks(config, WHOLE, 2)]
     assert held[0][0].values.shape != state.parameters["stage1/encode"].shape
-    again = save_holdings(tmp_path / "again", replace(state, config=config), WHOLE, held)
+    again = save_chunk_states(tmp_path / "again", replace(state, config=config), WHOLE, held)
     assert_same(datasets(again), datasets(folder))
 
 
 def test_reading_into_arrays_that_are_there(saved):
     folder, state = saved
     chunks = owned_chunks(state.config, WHOLE, 2)[1]
-    expected = checkpoint.load_holdings(folder, state.config, WHOLE, chunks)
-    holdings = [replace(h, values=np.full_like(h.values, np.nan), count=0,
+    expected = checkpoint.load_chunk_states(folder, state.config, WHOLE, chunks)
+    chunk_states = [replace(h, values=np.full_like(h.values, np.nan), count=0,
                         state={slot: np.full_like(a, np.nan) for slot, a in h.state.items()}) for h in expected]
-    arrays = [h.values for h in holdings]
-    checkpoint.fill(folder, state.config, WHOLE, holdings)
-    for array, holding, wanted in zip(arrays, holdings, expected):
-        assert holding.values is array and np.array_equal(array, wanted.values)
-        assert np.array_equal(holding.state["velocity"], wanted.state["velocity"])
-        assert (holding.count, holding.version) == (wanted.count, wanted.version)
+    arrays = [h.values for h in chunk_states]
+    checkpoint.fill(folder, state.config, WHOLE, chunk_states)
+    for array, chunk_state, wanted in zip(arrays, chunk_states, expected):
+        assert chunk_state.values is array and np.array_equal(array, wanted.values)
+        assert np.array_equal(chunk_state.state["velocity"], wanted.state["velocity"])
+        assert (chunk_state.count, chunk_state.version) == (wanted.count, wanted.version)
 
 
 def test_counts_and_versions_are_kept_by_chunk_and_the_largest_counts_where_chunks_are_larger(saved, tmp_path):
     folder, state = saved
     chunks = owned_chunks(state.config, WHOLE, 40)
-    held = [checkpoint.load_holdings(folder, state.config, WHOLE, mine) for mine in chunks]
-    for number, holding in enumerate(h for mine in held for h in mine):
-        holding.count, holding.version = 100 + number, 1000 + number
-    again = save_holdings(tmp_path / "again", state, WHOLE, held)
+    held = [checkpoint.load_chunk_states(folder, state.config, WHOLE, mine) for mine in chunks]
+    for number, chunk_state in enumerate(h for mine in held for h in mine):
+        chunk_state.count, chunk_state.version = 100 + number, 1000 + number
+    again = save_chunk_states(tmp_path / "again", state, WHOLE, held)
     for mine, wanted in zip(chunks, held):
-        for holding, other in zip(checkpoint.load_holdings(again, state.config, WHOLE, mine), wanted):
-            assert (holding.count, holding.version) == (other.count, other.version)
+        for chunk_state, other in zip(checkpoint.load_chunk_states(again, state.config, WHOLE, mine), wanted):
+            assert (chunk_state.count, chunk_state.version) == (other.count, other.version)
     written = [h for mine in held for h in mine]
     most = {name: max(h.count for h in written if h.chunk.name == name) for name in state.parameters.views}
     assert len({h.chunk.name for h in written}) < len(written)
@@ -453,4 +453,4 @@ def test_a_configuration_that_is_not_the_checkpoints_is_refused(saved, tiny_conf
     folder, _ = saved
     other = tiny_config("stages.0.maps=5")
     with pytest.raises(InputError, match="has stage1/encode of shape .*: use the configuration of the checkpoint"):
-        checkpoint.load_holdings(folder, other, WHOLE, owned_chunks(other, WHOLE, 1)[0])
+        checkpoint.load_chunk_states(folder, other, WHOLE, owned_chunks(other, WHOLE, 1)[0])

@@ -55,7 +55,7 @@ def test_a_loaded_model_answers_bit_for_bit_like_the_network_that_was_saved(tiny
     state, network = saved_run(tiny_config(), tmp_path)
     model = Model.load(tmp_path)
     assert (model.step, model.config, model.path.name) == (3, state.config, "step-00000003")
-    x = state.preprocessing.preparer(24, network.dtype)(IMAGES)
+    x = state.preprocessing.preprocessor(24, network.dtype)(IMAGES)
     assert np.array_equal(model.prepare(IMAGES), x)
     expected = [y.copy() for y in network.responses(state.parameters, x)]
     for answer, wanted in zip(model.responses(x), expected):

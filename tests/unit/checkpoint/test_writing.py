@@ -21,11 +21,11 @@ TIMEOUT = 60
 
 
 class Run:
-    """A run folder, a state, and the writers and holdings of two owners."""
+    """A run folder, a state, and the writers and chunk_states of two owners."""
 
     def __init__(self, folder, state):
         self.folder, self.state = folder, state
-        self.holdings = [views(chunks, state.parameters, state.update_state, state.counts)
+        self.chunk_states = [views(chunks, state.parameters, state.update_state, state.counts)
                          for chunks in owned_chunks(state.config, WHOLE, 2)]
         checkpoint.clean(folder)
         self.writers = [ShardWriter(folder, number, state.config, WHOLE) for number in (0, 1)]
@@ -36,8 +36,8 @@ class Run:
         """All parts of one checkpoint."""
         state = replace(self.state, **changes)
         self.committer.start(state)
-        for part, holdings in zip(self.writers, self.holdings):
-            part.start(state.step, holdings)
+        for part, chunk_states in zip(self.writers, self.chunk_states):
+            part.start(state.step, chunk_states)
 
     def wait(self):
         for part in self.parts:
@@ -76,8 +76,8 @@ def test_what_is_saved_is_what_was_there_when_it_started(run, gate):
     run.start()
     run.state.parameters.vector[:] = np.nan
     run.state.update_state["velocity"].vector[:] = np.nan
-    for holding in run.holdings[0]:
-        holding.count += 1
+    for chunk_state in run.chunk_states[0]:
+        chunk_state.count += 1
     assert gate.reached.wait(TIMEOUT) and run.writers[0].busy and run.committer.busy
     assert checkpoint.saved(run.folder / "checkpoints") == []
     gate.opened.set()
@@ -123,10 +123,10 @@ def test_the_next_checkpoint_waits_for_the_one_before_and_uses_its_memory_again(
 
 def test_only_a_step_with_all_its_shards_is_committed(run):
     run.committer.start(run.state)
-    run.writers[1].start(20, run.holdings[1])
+    run.writers[1].start(20, run.chunk_states[1])
     run.writers[1].wait()
     assert run.committer.busy and run.committer.committed is None
-    run.writers[0].start(20, run.holdings[0])
+    run.writers[0].start(20, run.chunk_states[0])
     run.wait()
     assert run.committer.committed == checkpoint.find(run.folder)
     names = ["manifest.json", "model.h5", "shard-0000.h5", "shard-0001.h5"]
@@ -136,7 +136,7 @@ def test_only_a_step_with_all_its_shards_is_committed(run):
 @pytest.mark.parametrize("when", ["begun", "committed", "committed by a job before"])
 def test_a_step_that_is_there_is_not_written_again(run, when):
     shard = run.folder / "checkpoints/step-00000020/shard-0000.h5"
-    run.writers[0].start(20, run.holdings[0])
+    run.writers[0].start(20, run.chunk_states[0])
     run.writers[0].wait()
     if when != "begun":
         run.start()
@@ -155,17 +155,17 @@ def test_a_name_that_is_visible_late_is_waited_for(run, monkeypatch):
     """As on network file systems: the note is there before the shard, or only a part of the note."""
     looks = []
 
-    def late(shard, original=writers.read_note):
+    def late(shard, original=writers.read_done_marker):
         looks.append(shard)
         return original(shard) if len(looks) > 10 else None
-    monkeypatch.setattr("hpclcae.checkpoint.committer.read_note", late)
+    monkeypatch.setattr("hpclcae.checkpoint.committer.read_done_marker", late)
     run.start()
     run.wait()
     assert run.committer.committed.name == "step-00000020" and len(looks) > 10
     note = folders.note(run.folder / "shard-0000.h5")
     for text in ("", '{"size"'):
         note.write_text(text)
-        assert writers.read_note(run.folder / "shard-0000.h5") is None
+        assert writers.read_done_marker(run.folder / "shard-0000.h5") is None
 
 
 # ---- which are kept ----------------------------------------------------------------------------------------
@@ -218,11 +218,11 @@ def test_an_error_is_raised_where_somebody_asks_and_leaves_older_checkpoints(run
     def full(raw, places, go_on):
         raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(shard_file, "_fill", full)
-    run.writers[0].start(40, run.holdings[0])
+    run.writers[0].start(40, run.chunk_states[0])
     shard = run.folder / "checkpoints/step-00000040/shard-0000.h5"
     said = (f"the checkpoint of step 40 cannot be written: {shard}: No space left on device; step-00000020 is "
             "complete, and --resume goes on from it")
-    for ask in (run.writers[0].wait, run.writers[0].check, lambda: run.writers[0].start(60, run.holdings[0])):
+    for ask in (run.writers[0].wait, run.writers[0].check, lambda: run.writers[0].start(60, run.chunk_states[0])):
         with pytest.raises(InputError) as caught:
             ask()
         assert str(caught.value) == said
@@ -238,7 +238,7 @@ def test_a_disk_that_takes_something_else_than_was_written_is_found_out(run, mon
         original(descriptor)
     with monkeypatch.context() as patched:
         patched.setattr(shard_file.os, "fsync", flipping)
-        run.writers[0].start(20, run.holdings[0])
+        run.writers[0].start(20, run.chunk_states[0])
         with pytest.raises(InputError, match="shard-0000.h5 does not read back as it was written"):
             run.writers[0].wait()
     assert list((run.folder / "checkpoints/step-00000020").iterdir()) == []
@@ -246,7 +246,7 @@ def test_a_disk_that_takes_something_else_than_was_written_is_found_out(run, mon
 
 def test_a_committer_names_the_owners_that_are_missing(run):
     committer = Committer(run.folder, 12, patience=0)
-    run.writers[1].start(20, run.holdings[1])
+    run.writers[1].start(20, run.chunk_states[1])
     run.writers[1].wait()
     committer.start(run.state)
     with pytest.raises(InputError, match="no shard of owner 0, 2, 3, 4, 5, 6, 7, 8, 9 after 0 s"):
@@ -255,10 +255,10 @@ def test_a_committer_names_the_owners_that_are_missing(run):
 
 
 def test_two_jobs_in_one_run_folder_do_not_make_one_checkpoint(run):
-    run.writers[0].start(20, run.holdings[0])
+    run.writers[0].start(20, run.chunk_states[0])
     run.writers[0].wait()
     (run.folder / "checkpoints/run-id").write_text("another\n")
-    run.writers[1].start(20, run.holdings[1])
+    run.writers[1].start(20, run.chunk_states[1])
     run.committer.start(run.state)
     with pytest.raises(InputError, match="shard-0000.h5 is of another run or step: two jobs write into one run folder"):
         run.wait()
@@ -266,7 +266,7 @@ def test_two_jobs_in_one_run_folder_do_not_make_one_checkpoint(run):
 
 
 def test_owners_that_do_not_hold_everything_are_refused(run):
-    run.holdings[1].pop()
+    run.chunk_states[1].pop()
     run.start()
     with pytest.raises(InputError, match="the shards have .* positions of stage3/decode: the owners do not agree"):
         run.wait()
@@ -275,7 +275,7 @@ def test_owners_that_do_not_hold_everything_are_refused(run):
 def test_ranks_that_do_not_see_the_run_folder_are_told(run, monkeypatch):
     (run.folder / "checkpoints/run-id").unlink()
     monkeypatch.setattr(writers, "LATE", 0.0)
-    run.writers[0].start(20, run.holdings[0])
+    run.writers[0].start(20, run.chunk_states[0])
     with pytest.raises(InputError, match="run-id did not appear in 0 s: it was removed, or the ranks do not see"):
         run.writers[0].wait()
 
@@ -287,7 +287,7 @@ def test_a_folder_that_is_gone_is_told_at_once_by_every_part(run):
     run.folder.rename(run.folder.with_name("moved"))
     with pytest.raises(InputError, match="run/checkpoints was removed or moved while the job ran: bring it back"):
         run.committer.check()
-    run.writers[0].start(40, run.holdings[0])
+    run.writers[0].start(40, run.chunk_states[0])
     with pytest.raises(InputError, match="step 40 cannot be written: .*/step-00000040: No such file or directory; the "
                        "run folder was removed or moved while the job ran"):
         run.writers[0].wait()

@@ -56,7 +56,7 @@ def test_parameters_of_a_block_are_those_that_the_network_allocates():
 
 
 class Peer:
-    """A messenger that nothing is sent with."""
+    """A communicator that nothing is sent with."""
 
     def __init__(self, rank, size):
         self.rank, self.size = rank, size

@@ -176,7 +176,7 @@ def test_append_checks_what_it_gets(tmp_path, image, label, message):
         writer.append(image, source="s", group="g", original=(1, 1), crop=(0, 0, 1, 1), label=label)
 
 
-def one_line(path):
+def as_input_error(path):
     with pytest.raises(InputError) as caught:
         Dataset(path)
     message = str(caught.value)
@@ -191,27 +191,27 @@ def test_files_that_are_no_dataset(tmp_path, images):
     (tmp_path / "empty.h5").write_bytes(b"")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["images"] = [1]
-    assert "not a file" in one_line(tmp_path / "missing.h5")
-    assert "not a file" in one_line(tmp_path)
-    assert "truncated" in one_line(tmp_path / "cut.h5")
-    assert "cannot be read as HDF5" in one_line(tmp_path / "text.h5")
-    assert "cannot be read as HDF5" in one_line(tmp_path / "empty.h5")
-    assert "of another kind" in one_line(tmp_path / "other.h5")
+    assert "not a file" in as_input_error(tmp_path / "missing.h5")
+    assert "not a file" in as_input_error(tmp_path)
+    assert "truncated" in as_input_error(tmp_path / "cut.h5")
+    assert "cannot be read as HDF5" in as_input_error(tmp_path / "text.h5")
+    assert "cannot be read as HDF5" in as_input_error(tmp_path / "empty.h5")
+    assert "of another kind" in as_input_error(tmp_path / "other.h5")
 
 
 def test_other_kinds_newer_and_damaged_files(tmp_path, images):
     path = write(tmp_path / "a.h5", images)
     with h5py.File(path, "r+") as file:
         file.attrs["schema"] = 99
-    assert "schema 99" in one_line(path) and "newer hpclcae" in one_line(path)
+    assert "schema 99" in as_input_error(path) and "newer hpclcae" in as_input_error(path)
     with h5py.File(path, "r+") as file:
         file.attrs["schema"] = 1
         file.attrs["settings"] = "{"
-    assert "damaged" in one_line(path)
+    assert "damaged" in as_input_error(path)
     with h5py.File(path, "r+") as file:
         file.attrs["settings"] = "{}"
         del file["images"]
-    assert "damaged" in one_line(path)
+    assert "damaged" in as_input_error(path)
     with h5py.File(path, "r+") as file:
         file.attrs["kind"] = "hpclcae checkpoint"
-    assert "hpclcae checkpoint" in one_line(path)
+    assert "hpclcae checkpoint" in as_input_error(path)

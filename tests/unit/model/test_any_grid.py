@@ -29,18 +29,18 @@ def computed(config, grid):
     images = np.random.default_rng(0).standard_normal((size, size, config.data.channels, IMAGES))
     images = images.astype(config.train.dtype)
 
-    def program(messenger):
-        network = Network(config, grid, messenger)
+    def program(communicator):
+        network = Network(config, grid, communicator)
         parameters = network.parameters(1)
         gradient = parameters.like()
 
-        def emit(name, row, values):
+        def on_gradient(name, row, values):
             gradient[name][row] = values
         pixels = network.plan.stages[0].x
         x = np.ascontiguousarray(images[slice(*pixels.held.rows), slice(*pixels.held.cols)])
         dx = np.full_like(x, np.nan)
         states = network.forward(parameters, x)
-        network.backward(states, emit, dx)
+        network.backward(states, on_gradient, dx)
         parts = [("dx", images.shape, pixels.owned, dx[pixels.own].copy())]
         for stage, state in zip(network.stages, states):
             plan, owned = stage.filter, stage.plan.z.owned
@@ -49,7 +49,7 @@ def computed(config, grid):
                 rows = [plan.unpack_row(gradient[name], j) for j in range(plan.tile_rows)]
                 whole = (*stage.geometry.filtered[:2], plan.field, plan.field, plan.maps_in, plan.maps)
                 parts.append((f"d {name}", whole, owned, np.concatenate(rows) if owned.size else None))
-        return [(s.terms.reconstruction, s.terms.sparsity, s.terms.response) for s in states], parts
+        return [(s.loss.reconstruction, s.loss.sparsity, s.loss.response) for s in states], parts
 
     blocks = run_blocks(grid.size, program)
     result = {"terms": np.array(blocks[0][0])}

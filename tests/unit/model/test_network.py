@@ -6,7 +6,7 @@ import pytest
 
 from hpclcae.config import Config, DataConfig, StageConfig, TrainConfig, UpdateConfig
 from hpclcae.model.network import Network, trained_stage
-from hpclcae.model.optimizers import UpdateRule
+from hpclcae.model.optimizers import Optimizer
 from hpclcae.utils.errors import InputError
 from tests.support import naive
 from tests.support.gradient_check import directional_error
@@ -53,7 +53,7 @@ class Setup:
         return self.network.stages[int(name[5]) - 1].filter
 
     def value(self):
-        return sum(state.terms.objective for state in self.network.forward(self.parameters, self.x))
+        return sum(state.loss.objective for state in self.network.forward(self.parameters, self.x))
 
     def gradients(self, only=None, dx=True):
         """By parameter, and with respect to the input if `dx`."""
@@ -152,7 +152,7 @@ def test_greedy_gradient_is_one_stage_s_own(scale, stage):
     assert_same(greedy.gradients(only=stage, dx=False),
                 {name: g for name, g in stopped.items() if name.startswith(f"stage{stage + 1}")})
     states = greedy.network.forward(greedy.parameters, greedy.x, only=stage)
-    assert [state.terms is not None for state in states] == [False] * stage + [True]
+    assert [state.loss is not None for state in states] == [False] * stage + [True]
 
 
 @pytest.mark.parametrize("tile", [1, 2, 3])
@@ -183,7 +183,7 @@ def test_updating_every_row_at_once_equals_updating_at_the_end(gradient):
     config = UpdateConfig("momentum", rate=0.01, schedule="constant")
     at_once, at_end = (Setup(config_of(gradient=gradient)) for _ in range(2))
     fan_in = {name: at_once.plan(name).fan_in for name in NAMES}
-    first, second = (UpdateRule(config, s.parameters, fan_in) for s in (at_once, at_end))
+    first, second = (Optimizer(config, s.parameters, fan_in) for s in (at_once, at_end))
     for _ in range(3):
         at_once.network.backward(at_once.network.forward(at_once.parameters, at_once.x), first)
         for name, rows in at_end.gradients(dx=False).items():
@@ -208,17 +208,17 @@ def test_nothing_is_remembered_from_the_step_before():
 @pytest.mark.parametrize("gradient", ["joint", "stopped", "greedy"])
 def test_a_step_against_the_gradient_lowers_the_objective_and_leaves_dead_entries_zero(gradient):
     setup = Setup(config_of(gradient=gradient, tile=3))
-    rule = UpdateRule(UpdateConfig("sgd", rate=1e-4), setup.parameters, {n: setup.plan(n).fan_in for n in NAMES})
+    rule = Optimizer(UpdateConfig("sgd", rate=1e-4), setup.parameters, {n: setup.plan(n).fan_in for n in NAMES})
     for only in (None,) if gradient != "greedy" else range(3):
         def value():
             states = setup.network.forward(setup.parameters, setup.x, only)
-            return states, sum(state.terms.objective for state in states if state.terms)
+            return states, sum(state.loss.objective for state in states if state.loss)
         states, before = value()
         if gradient == "stopped":  # the first stage's term is the only one that nobody else changes
-            before = states[0].terms.objective
+            before = states[0].loss.objective
         setup.network.backward(states, rule)
         states, after = value()
-        assert (states[0].terms.objective if gradient == "stopped" else after) < before
+        assert (states[0].loss.objective if gradient == "stopped" else after) < before
     for name in NAMES:
         assert not setup.parameters[name][~live(setup.plan(name))].any()
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from hpclcae.config import UpdateConfig
-from hpclcae.model.optimizers import SLOTS, UpdateRule
+from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.model.parameters import ParameterVector
 
 SHAPES = {"stage1/encode": (3, 2, 5, 4), "stage2/encode": (2, 1, 3, 2)}
@@ -28,7 +28,7 @@ def gradients(step, dtype=np.float64):
 def started(config, dtype=np.float64):
     parameters = ParameterVector(SHAPES, dtype)
     parameters.vector[...] = np.random.default_rng(99).standard_normal(parameters.vector.size)
-    return UpdateRule(config, parameters, FAN_IN), parameters
+    return Optimizer(config, parameters, FAN_IN), parameters
 
 
 def run(rule, steps, dtype=np.float64):
@@ -108,7 +108,7 @@ def test_going_on_with_the_state_equals_not_stopping(config):
     run(whole, range(STEPS))
     first, parameters = started(config)
     run(first, range(3))
-    second = UpdateRule(config, parameters, FAN_IN)
+    second = Optimizer(config, parameters, FAN_IN)
     second.state, second.counts = first.state, first.counts
     run(second, range(3, STEPS))
     assert np.array_equal(parameters.vector, expected.vector)

@@ -74,10 +74,10 @@ def test_preparing_is_a_convolution_with_reflection(size, side, channels):
     images = structured_images(7, size, channels)
     fitted = preprocess.fit(replace(PLAIN, whitening=side), images)
     expected = naive_whitening(fitted.kernel, naive_contrast(PLAIN, images))
-    prepared = fitted.preparer(size, np.float64)(images)
+    prepared = fitted.preprocessor(size, np.float64)(images)
     assert prepared.shape == (size, size, channels, 7)
     assert abs(prepared - expected).max() < 1e-12
-    assert abs(fitted.preparer(size, np.float32)(images) - expected).max() < 2e-5
+    assert abs(fitted.preprocessor(size, np.float32)(images) - expected).max() < 2e-5
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -85,7 +85,7 @@ def test_with_a_tiny_epsilon_the_fitted_pixels_have_the_identity_as_covariance(c
     """Exactly so on the patches that were fitted: channels of one pixel are uncorrelated and of variance 1."""
     images = structured_images(60, 16, channels)
     fitted = preprocess.fit(replace(PLAIN, whitening_epsilon=1e-9), images)
-    inner = fitted.preparer(16, np.float64)(images)[2:-2, 2:-2]  # no reflection there
+    inner = fitted.preprocessor(16, np.float64)(images)[2:-2, 2:-2]  # no reflection there
     pixels = inner.transpose(2, 0, 1, 3).reshape(channels, -1)
     assert np.allclose(pixels @ pixels.T / pixels.shape[1], np.eye(channels), rtol=0, atol=1e-5)
 
@@ -94,7 +94,7 @@ def test_neighbours_become_uncorrelated():
     images = smooth_noise(400, 20)
     before = naive_contrast(PLAIN, images)
     fitted = preprocess.fit(replace(PLAIN, whitening=9, whitening_epsilon=1e-3), images)
-    after = fitted.preparer(20, np.float64)(images)
+    after = fitted.preprocessor(20, np.float64)(images)
 
     def correlations(x):
         x = x[4:-4, 4:-4, 0]
@@ -107,7 +107,7 @@ def test_neighbours_become_uncorrelated():
 def test_a_large_epsilon_leaves_the_image_as_it_is_up_to_a_factor():
     images = structured_images(40, 12)
     fitted = preprocess.fit(replace(PLAIN, whitening_epsilon=1e6), images)
-    before, after = naive_contrast(PLAIN, images), fitted.preparer(12, np.float64)(images)
+    before, after = naive_contrast(PLAIN, images), fitted.preprocessor(12, np.float64)(images)
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 1 - 1e-9
 
 
@@ -118,7 +118,7 @@ def test_every_image_is_rescaled_to_unit_power(whitening, channels, dtype, round
     config = PreprocessConfig(whitening=whitening)
     images = structured_images(20, 24, channels)
     images[3] = 120 + images[3] // 50  # hardly any contrast
-    prepared = preprocess.fit(config, images).preparer(24, dtype)(images)
+    prepared = preprocess.fit(config, images).preprocessor(24, dtype)(images)
     assert np.allclose(np.square(prepared, dtype=float).mean(axis=(0, 1, 2)), 1, rtol=0, atol=rounding)
     assert np.allclose(prepared.std(axis=(0, 1, 2)), 1, rtol=0, atol=2e-3)  # whitening removes the mean all but
 
@@ -126,7 +126,7 @@ def test_every_image_is_rescaled_to_unit_power(whitening, channels, dtype, round
 def test_without_any_step_pixels_are_grey_levels_over_255():
     images = structured_images(3, 8)
     config = PreprocessConfig(contrast=False, whitening=0, rescale=False)
-    prepared = preprocess.fit(config, images).preparer(8, np.float64)(images)
+    prepared = preprocess.fit(config, images).preprocessor(8, np.float64)(images)
     assert np.array_equal(prepared, np.moveaxis(images, 0, -1) / 255)
 
 
@@ -141,7 +141,7 @@ def test_flat_images_become_zero_without_a_warning(size, channels, dtype):
     flat = np.repeat(np.array([0, 7, 128, 255], np.uint8), size * size * channels).reshape(4, size, size, channels)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not fitted.preparer(size, dtype)(flat).any()
+        assert not fitted.preprocessor(size, dtype)(flat).any()
 
 
 def test_nothing_but_flat_images_cannot_be_fitted():
@@ -174,7 +174,7 @@ def test_a_grid_of_patches_gives_nearly_the_kernel_of_all_patches():
 def test_an_image_does_not_depend_on_its_minibatch(dtype, rounding):
     """Up to rounding: BLAS adds in another order for the last columns of a product."""
     images = structured_images(40, 24, 3)
-    prepare = preprocess.fit(PreprocessConfig(whitening=5), images).preparer(24, dtype)
+    prepare = preprocess.fit(PreprocessConfig(whitening=5), images).preprocessor(24, dtype)
     together = prepare(images)
     for count in (1, 2, 7, 33):
         chosen = np.random.default_rng(count).permutation(40)[:count]
@@ -185,5 +185,5 @@ def test_an_image_does_not_depend_on_its_minibatch(dtype, rounding):
 def test_preparing_does_not_change_the_images():
     images = structured_images(5, 24)
     before = images.copy()
-    preprocess.fit(PreprocessConfig(whitening=5), images).preparer(24, np.float32)(images)
+    preprocess.fit(PreprocessConfig(whitening=5), images).preprocessor(24, np.float32)(images)
     assert np.array_equal(images, before)

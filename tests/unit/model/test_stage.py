@@ -7,7 +7,7 @@ import pytest
 from hpclcae.config import StageConfig, UpdateConfig
 from hpclcae.geometry import stage_geometry
 from hpclcae.model.layers.unit_norm import Filters
-from hpclcae.model.optimizers import UpdateRule
+from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.stage import Stage, sum_of_squares
 from hpclcae.model.workspace import Workspace
@@ -37,7 +37,7 @@ def config_of(scale, *changes):
 def with_terms(stage, state):
     """The terms of a stage that is one block, as Network adds them."""
     if state.decoder:
-        state.terms = stage.terms(np.array(stage.sums(state)), state.x.shape[-1])
+        state.loss = stage.loss(np.array(stage.sums(state)), state.x.shape[-1])
     return state
 
 
@@ -61,7 +61,7 @@ class Setup:
     def value(self, objective=True):
         """The stage's own term and <dy, y>."""
         state = self.forward(objective)
-        return np.vdot(self.dy, state.y) + (state.terms.objective if objective else 0)
+        return np.vdot(self.dy, state.y) + (state.loss.objective if objective else 0)
 
     def backward(self, objective=True, dy=True):
         """Gradients of `value` by parameter, and with respect to x."""
@@ -83,12 +83,12 @@ def test_forward_equals_the_formulas(scale, lcn, strides, dtype, tolerance):
                                               setup.filters.get("stage1/decode"), setup.x.astype(np.float64))
     assert state.y.dtype == dtype and state.y.shape == y.shape
     np.testing.assert_allclose(state.y, y, rtol=0, atol=tolerance * np.abs(y).max())
-    assert state.terms.reconstruction == pytest.approx(reconstruction, rel=tolerance)
-    assert state.terms.sparsity == pytest.approx(sparsity, rel=tolerance)
-    assert state.terms.objective == pytest.approx(config.weight * (reconstruction + sparsity), rel=tolerance)
-    assert state.terms.response == pytest.approx(np.sqrt(np.mean(state.z.astype(np.float64) ** 2)), rel=tolerance)
+    assert state.loss.reconstruction == pytest.approx(reconstruction, rel=tolerance)
+    assert state.loss.sparsity == pytest.approx(sparsity, rel=tolerance)
+    assert state.loss.objective == pytest.approx(config.weight * (reconstruction + sparsity), rel=tolerance)
+    assert state.loss.response == pytest.approx(np.sqrt(np.mean(state.z.astype(np.float64) ** 2)), rel=tolerance)
     encoded = setup.forward(objective=False)
-    assert encoded.terms is None and np.array_equal(encoded.y, state.y)
+    assert encoded.loss is None and np.array_equal(encoded.y, state.y)
 
 
 @scales
@@ -161,10 +161,10 @@ def test_gradients_are_orthogonal_to_filters_that_are_normalised(scale, lcn):
 def test_objective_and_gradient_are_means_over_the_minibatch():
     """Twice the same images change nothing, so the step size does not depend on the size of the minibatch."""
     setup = Setup(config_of(SCALES[3]))
-    once, terms = setup.backward(dy=False), setup.forward().terms
+    once, terms = setup.backward(dy=False), setup.forward().loss
     setup.x = np.concatenate([setup.x, setup.x], axis=-1)
     twice = setup.backward(dy=False)
-    assert setup.forward().terms.objective == pytest.approx(terms.objective, rel=1e-13)
+    assert setup.forward().loss.objective == pytest.approx(terms.objective, rel=1e-13)
     for name in setup.parameters.views:
         np.testing.assert_allclose(twice[name], once[name], rtol=1e-11, atol=1e-13)
     np.testing.assert_allclose(twice["x"][..., :IMAGES], once["x"] / 2, rtol=1e-11, atol=1e-13)
@@ -261,12 +261,12 @@ def trained(encoder_norm, decoder_norm, steps=300):
     stage = Stage(config, stage_geometry(config, 12, 12, 1), "stage1", np.float32)
     parameters = ParameterVector(stage.parameter_shapes())
     stage.initialise(parameters, seed=0, index=0)
-    rule = UpdateRule(UpdateConfig("adam", rate=0.05, schedule="constant"), parameters,
+    rule = Optimizer(UpdateConfig("adam", rate=0.05, schedule="constant"), parameters,
                       dict.fromkeys(parameters.views, stage.filter.fan_in))
     x, work, terms = waves(100, 12), Workspace(), []
     for _ in range(steps):
         state = with_terms(stage, stage.forward(parameters, x, work, objective=True))
-        terms.append(state.terms)
+        terms.append(state.loss)
         stage.backward(state, None, None, rule, work)
     assert not any(parameters[name][:, :, ~live(stage.filter).any(axis=(0, 1))].any() for name in parameters.views)
     return terms, {name: unpack(stage.filter, parameters[name]) for name in parameters.views}
@@ -298,7 +298,7 @@ def test_raw_norms_only_grow_where_filters_are_normalised():
     """For plain steps along the gradient, which is orthogonal to the filter."""
     setup = Setup(config_of(SCALES[5]))
     before = {name: norms(f) for name, f in setup.filters.items()}
-    rule = UpdateRule(UpdateConfig("sgd", rate=0.05, schedule="constant"), setup.parameters,
+    rule = Optimizer(UpdateConfig("sgd", rate=0.05, schedule="constant"), setup.parameters,
                       dict.fromkeys(setup.parameters.views, setup.plan.fan_in))
     for _ in range(3):
         setup.stage.backward(setup.forward(), None, None, rule, setup.work)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hpclcae import config as configuration
-from hpclcae.parameter_server.store import PUSHED, SETTLED
+from hpclcae.parameter_server.store import PUSHED, ROUND_CLOSED
 from hpclcae.partition.blocks import Grid
 from tests.support.processes import RUN
 from tests.support.replicas import Servers, inputs, train_alone, train_served
@@ -131,7 +131,7 @@ def test_with_backups_every_step_is_applied_once_or_dropped(grid, first, second)
     made = {replica: updates[replica, 0].made for replica in range(3)}
     assert len(made[first]) <= 2 and len(made[second]) <= 4 and STEPS - 1 in made[3 - first - second]
     for store, events in zip(servers.stores, map(np.concatenate, kept)):
-        pushed, settled = (events[events["kind"] == kind] for kind in (PUSHED, SETTLED))
+        pushed, settled = (events[events["kind"] == kind] for kind in (PUSHED, ROUND_CLOSED))
         for index in range(len(store.chunks)):
             mine = pushed[pushed["chunk"] == index]
             assert sorted(mine[["replica", "clock"]].tolist()) == sorted((r, c) for r in made for c in made[r])

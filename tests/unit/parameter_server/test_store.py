@@ -7,7 +7,7 @@ import pytest
 from hpclcae import config as configuration
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.parameter_server.chunks import Chunk
-from hpclcae.parameter_server.store import (FETCHED, PUSHED, SETTLED, STALENESS_BINS, STOOD,
+from hpclcae.parameter_server.store import (FETCHED, PAUSED, PUSHED, ROUND_CLOSED, STALENESS_BINS,
                                             Counters, Store)
 
 SIZES, FAN_IN = (6, 4), 4
@@ -37,7 +37,7 @@ def push(store, replica, base, value=1.0, index=0, clock=0, progress=0.0):
 
 
 def asked(store, replica, pushes=0, wanted=(0, 0)):
-    return store.may_fetch(replica, pushes, 0, np.array(wanted))
+    return store.try_fetch(replica, pushes, 0, np.array(wanted))
 
 
 def moved(store, index=0):
@@ -161,7 +161,7 @@ def test_bounded_replicas_do_not_wait_for_one_that_stands():
     assert not asked(held, 0, 3)
     held.stand(1, 0, 0)
     assert asked(held, 0, 3)
-    held.all_stand()
+    held.all_paused()
     assert not asked(held, 0, 3)
 
 
@@ -226,9 +226,9 @@ def test_a_round_is_settled_when_the_last_one_that_it_lacks_has_ended(order):
     assert held.versions[0] == 0 and not asked(held, second, 1, (1, 0))   # the last one may still come
     held.close(last, 0)
     assert held.versions.tolist() == [1, 0] and moved(held) == -4 and held.newest == 1
-    held.close(last, 0)                                                   # it says so twice: MARK and CLOSE
+    held.close(last, 0)                                                   # it says so twice: BARRIER and CLOSE
     assert held.versions.tolist() == [1, 0] and (held.counters.pushes, held.counters.dropped) == (1, 0)
-    assert np.concatenate(events).tolist() == [(PUSHED, first, 0, 0, 0, 1), (SETTLED, -1, 0, 0, -1, 1)]
+    assert np.concatenate(events).tolist() == [(PUSHED, first, 0, 0, 0, 1), (ROUND_CLOSED, -1, 0, 0, -1, 1)]
 
 
 def test_the_last_replica_goes_on_alone():
@@ -282,7 +282,7 @@ def test_who_is_ahead_of_those_who_stand_hears_that_it_waits_in_vain():
     assert in_vain() and not held.in_vain(0, np.array((0, 0)))
     held.stand(2, 0, 0)
     held.stand(1, 0, 1)
-    held.all_stand()
+    held.all_paused()
     assert not in_vain() and held.versions[0] == 0
     push(held, 2, 0, 4.0)
     held.close(0, 0)
@@ -297,7 +297,7 @@ def test_a_checkpoint_has_what_backups_wait_with(backup):
     push(held, 1, 0, 2.0)
     for replica in range(3):
         held.stand(replica, 0, 1)
-    held.all_stand()
+    held.all_paused()
     assert held.versions[0] == backup            # without backups the round goes on as if nobody had stood
     if not backup:
         push(held, 0, 0, 2.0)
@@ -323,4 +323,4 @@ def test_the_log_tells_who_did_what_against_which_version():
     push(held, 2, 0, index=1, clock=5)
     held.stand(2, 0, 6)
     assert np.concatenate(events).tolist() == [(FETCHED, 2, 0, 0, 5, 0), (FETCHED, 2, 1, 1, 5, 0),
-                                               (PUSHED, 2, 1, 1, 5, 1), (STOOD, 2, -1, -1, 6, -1)]
+                                               (PUSHED, 2, 1, 1, 5, 1), (PAUSED, 2, -1, -1, 6, -1)]

@@ -109,15 +109,15 @@ def test_what_one_lends_another_borrows_and_that_is_what_it_needs_and_does_not_o
     assume(max(rows, cols) <= config.data.size)
     plans = plans_of(config, Grid(rows, cols))
     for exchanges in by_array(plans).values():
-        lent = [(rank, part.peer, part.positions) for rank, e in enumerate(exchanges) for part in e.lent]
-        borrowed = [(part.peer, rank, part.positions) for rank, e in enumerate(exchanges) for part in e.borrowed]
+        lent = [(rank, part.peer, part.positions) for rank, e in enumerate(exchanges) for part in e.send]
+        borrowed = [(part.peer, rank, part.positions) for rank, e in enumerate(exchanges) for part in e.recv]
         assert sorted(lent, key=str) == sorted(borrowed, key=str)
         for rank, e in enumerate(exchanges):
-            for parts in (e.lent, e.borrowed):
+            for parts in (e.send, e.recv):
                 assert [part.peer for part in parts] == sorted({part.peer for part in parts} - {rank})
             held = positions(e.held)
             assert positions(e.owned) | positions(e.needed) <= held
-            borrowed_here = [p for part in e.borrowed for p in positions(part.positions)]
+            borrowed_here = [p for part in e.recv for p in positions(part.positions)]
             assert sorted(borrowed_here) == sorted(positions(e.needed) - positions(e.owned))
             array = np.zeros(e.held.shape, int)
             array[e.own] += 1
@@ -132,7 +132,7 @@ def test_held_is_the_smallest_rectangle_with_what_is_owned_and_needed():
     x = plan.stages[0].x
     assert (x.owned, x.needed) == (Rectangle((8, 11), (6, 11)), Rectangle((6, 9), (6, 9)))
     assert x.held == Rectangle((6, 11), (6, 11))
-    assert [(part.peer, part.positions) for part in x.borrowed] == [(3, Rectangle((6, 8), (6, 9)))]
+    assert [(part.peer, part.positions) for part in x.recv] == [(3, Rectangle((6, 8), (6, 9)))]
 
 
 @settings(max_examples=60)
@@ -145,13 +145,13 @@ def test_traffic_counts_what_the_plans_send(config, rows, cols):
     for t in traffic(config, grid):
         counted.add((t.stage, t.array))
         exchanges = arrays[t.stage, t.array]
-        borrowed = [sum(part.positions.size for part in e.borrowed) for e in exchanges]
+        borrowed = [sum(part.positions.size for part in e.recv) for e in exchanges]
         maps_in = config.stages[t.stage - 1].maps if t.stage else config.data.channels
         fields = 2 if config.stages[t.stage].lcn_border == "centre" else 1
         maps = {"x": maps_in, "z": config.stages[t.stage].maps, "h": fields, "g": 1}[t.array]
         assert (t.values, t.largest) == (maps * sum(borrowed), maps * max(borrowed))
-        assert t.messages == sum(len(e.borrowed) for e in exchanges) * (fields if t.array == "h" else 1)
-    assert counted == {key for key, exchanges in arrays.items() if any(e.borrowed for e in exchanges)}
+        assert t.messages == sum(len(e.recv) for e in exchanges) * (fields if t.array == "h" else 1)
+    assert counted == {key for key, exchanges in arrays.items() if any(e.recv for e in exchanges)}
 
 
 def test_traffic_of_joint_training_also_carries_gradients_between_stages():
@@ -187,11 +187,11 @@ def test_the_paper_s_blocks_are_narrower_than_a_filter():
 def test_some_halos_of_the_paper_skip_a_neighbour():
     def furthest(parts):
         along = shares(PAPER, 0, parts)
-        return max(abs(peer - i) for stage in along for i in range(parts) for peer, _ in stage.x.borrowed(i))
+        return max(abs(peer - i) for stage in along for i in range(parts) for peer, _ in stage.x.recv(i))
     assert [furthest(parts) for parts in (2, 5, 9, 13, 26)] == [1, 1, 1, 2, 4]
     corner = plan_block(PAPER, Grid(13, 13), 0).stages[1].x
     assert corner.owned == Rectangle((0, 12), (0, 12)) and corner.needed == Rectangle((0, 30), (0, 30))
-    assert [part.peer for part in corner.borrowed] == [1, 2, 13, 14, 15, 26, 27, 28]
+    assert [part.peer for part in corner.recv] == [1, 2, 13, 14, 15, 26, 27, 28]
 
 
 def test_the_divisor_s_window_is_clipped_at_the_border_of_the_image_only():
@@ -226,7 +226,7 @@ def test_a_grown_rectangle_ends_where_the_array_ends():
 def test_one_block_owns_everything_and_exchanges_nothing():
     for stage, shape in zip(plan_block(PAPER, Grid(1, 1), 0).stages, network_geometry(PAPER)):
         for e, size in zip((stage.x, stage.z, stage.h), (shape.input, shape.filtered, shape.pooled)):
-            assert e.owned == e.held == Rectangle((0, size[0]), (0, size[1])) and not e.lent and not e.borrowed
+            assert e.owned == e.held == Rectangle((0, size[0]), (0, size[1])) and not e.send and not e.recv
         assert stage.y.shape == shape.output[:2]
 
 
@@ -237,7 +237,7 @@ def test_blocks_may_own_nothing_further_up():
     assert sum(plan.stages[0].y.size for plan in plans) == 9
     last = plans[-1].stages[0]
     assert last.z.owned == last.h.owned == last.y == Rectangle((0, 0), (0, 0))
-    assert last.z.held.shape == (0, 0) and not last.x.borrowed and last.x.lent
+    assert last.z.held.shape == (0, 0) and not last.x.recv and last.x.send
 
 
 @pytest.mark.parametrize("rows, cols", [(0, 1), (2, 0), (-1, -4)])
@@ -298,9 +298,9 @@ def test_the_busiest_block_computes_its_filters_and_borrows_its_halos(gradient):
     products = [5, 6 if gradient == "joint" else 5]
     flop = sum(2 * products[i] * max(plan.stages[i].z.owned.size for plan in plans) * 3 * 4 * 4 * (1, 3)[i]
                for i in range(2))
-    largest = [max(sum(part.positions.size for part in getattr(plan.stages[t.stage], t.array).borrowed)
+    largest = [max(sum(part.positions.size for part in getattr(plan.stages[t.stage], t.array).recv)
                    for plan in plans) * (t.values // sum(part.positions.size for plan in plans for part in
-                                                         getattr(plan.stages[t.stage], t.array).borrowed))
+                                                         getattr(plan.stages[t.stage], t.array).recv))
                for t in traffic(config, grid)]
     assert busiest_block(config, grid) == pytest.approx(flop + FLOP_PER_NUMBER * sum(largest), rel=1e-12)
     assert len(largest) == (16 if gradient == "joint" else 13)

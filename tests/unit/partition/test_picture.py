@@ -29,7 +29,7 @@ def test_every_sublayer_of_a_stage_shows_what_a_block_owns_borrows_and_needs():
     assert set(panels) == {"all", "x", "z", "h", "g"}
     for label, axes in panels.items():
         part = plan.x if label == "all" else getattr(plan, label)
-        assert boxes(axes) == [*(box(p.positions) for p in part.borrowed), box(part.owned), box(part.needed)]
+        assert boxes(axes) == [*(box(p.positions) for p in part.recv), box(part.owned), box(part.needed)]
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         assert left <= part.held.cols[0] and part.held.cols[1] <= right
         assert top <= part.held.rows[0] and part.held.rows[1] <= bottom

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings, strategies as st
 from hpclcae import config as configuration
 from hpclcae.model.network import Network
 from hpclcae.partition.blocks import Grid, plan_block
-from hpclcae.partition.communicator import Alone
+from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.partition.cost import traffic
 from hpclcae.partition.halo import Exchange
 from hpclcae.partition.threads import BlocksStuck, run_blocks
@@ -24,7 +24,7 @@ def check_exchanges(config, grid):
     """Every fill gives exactly what is needed, and every fold is its transpose."""
     plans = [plan_block(config, grid, rank) for rank in range(grid.size)]
     wholes = {name: whole(name, shape, np.float64) for name, _, shape in arrays(config, plans[0])}
-    results = run_blocks(grid.size, lambda messenger: exchange_everything(config, grid, messenger))
+    results = run_blocks(grid.size, lambda communicator: exchange_everything(config, grid, communicator))
     for number, (name, everything) in enumerate(wholes.items()):
         filled_put = owned_folded = scale = 0.0
         for plan, result in zip(plans, results):
@@ -73,12 +73,12 @@ def test_a_fold_adds_to_what_the_owner_has():
     config, grid = network(12, {"receptive_field": 4, "stride": 3, "pooling": 1, "lcn": 0}), Grid(2, 2)
     x = whole("x1", (12, 12, 1, 2), np.float64)
 
-    def block(messenger):
-        part = plan_block(config, grid, messenger.rank).stages[0].x
+    def block(communicator):
+        part = plan_block(config, grid, communicator.rank).stages[0].x
         residual = np.zeros((*part.held.shape, 1, 2))
         residual[part.read] += 1
         residual[part.own] -= cut(x, part.owned)
-        Exchange(part, messenger).fold(residual)
+        Exchange(part, communicator).fold(residual)
         return part, residual[part.own]
     readers = np.zeros((12, 12, 1, 1))
     blocks = run_blocks(grid.size, block)
@@ -93,9 +93,9 @@ def test_a_fill_under_way_sends_what_was_there_when_it_began_and_a_fold_may_over
     config, grid = network(9, {"receptive_field": 4, "pooling": 1, "lcn": 0}), Grid(3, 1)
     x, put = whole("x1", (9, 9), np.float64), whole("z1", (9, 9), np.float64)
 
-    def block(messenger):
-        part = plan_block(config, grid, messenger.rank).stages[0].x
-        exchange = Exchange(part, messenger)
+    def block(communicator):
+        part = plan_block(config, grid, communicator.rank).stages[0].x
+        exchange = Exchange(part, communicator)
         filled, folded = np.full(part.held.shape, np.nan), np.zeros(part.held.shape)
         filled[part.own], folded[part.read] = cut(x, part.owned), cut(put, part.needed)
         finish_fill, finish_fold = exchange.start_fill(filled), exchange.start_fold(folded)
@@ -121,18 +121,18 @@ def test_buffers_are_made_once_for_every_trailing_shape_and_dtype():
     config, grid = network(9, {"receptive_field": 4, "pooling": 1, "lcn": 0}), Grid(2, 1)
 
     class Counting:
-        """A messenger that counts the channels it makes."""
+        """A communicator that counts the channels it makes."""
 
-        def __init__(self, messenger):
-            self.messenger, self.rank, self.made = messenger, messenger.rank, []
+        def __init__(self, communicator):
+            self.communicator, self.rank, self.made = communicator, communicator.rank, []
 
         def channel(self, tag, sends, receives):
             self.made.append((tag, sends[0][1].shape[2:], sends[0][1].dtype))
-            return self.messenger.channel(tag, sends, receives)
+            return self.communicator.channel(tag, sends, receives)
 
-    def block(messenger):
-        part = plan_block(config, grid, messenger.rank).stages[0].x
-        counting = Counting(messenger)
+    def block(communicator):
+        part = plan_block(config, grid, communicator.rank).stages[0].x
+        counting = Counting(communicator)
         exchange = Exchange(part, counting)
         for _ in range(3):
             for trailing, dtype in (((), float), ((3,), float), ((2, 3), np.float32), ((3,), np.float32)):
@@ -146,7 +146,7 @@ def test_buffers_are_made_once_for_every_trailing_shape_and_dtype():
 
 def test_two_fills_of_one_exchange_at_the_same_time_are_a_mistake():
     part = plan_block(network(9, {"receptive_field": 4, "pooling": 1, "lcn": 0}), Grid(1, 1), 0).stages[0].x
-    exchange = Exchange(part, Alone())
+    exchange = Exchange(part, SerialCommunicator())
     exchange.start_fill(np.zeros((9, 9)))
     with pytest.raises(AssertionError, match="has not been finished"):
         exchange.start_fill(np.zeros((9, 9)))
@@ -154,13 +154,13 @@ def test_two_fills_of_one_exchange_at_the_same_time_are_a_mistake():
 
 def test_one_block_copies_nothing_and_needs_no_messenger():
     for _, part, shape in arrays(PAPER, plan_block(PAPER, Grid(1, 1), 0)):
-        exchange = Exchange(part, Alone())
+        exchange = Exchange(part, SerialCommunicator())
         array = np.broadcast_to(np.float32(1), shape)  # one number in memory: a copy of it would be tens of megabytes
         assert array[part.own].shape == array.shape
         exchange.fill(array)
         exchange.fold(array)
         exchange.close()
-    assert np.array_equal(Alone().allreduce_sum([1, 2]), [1, 2])
+    assert np.array_equal(SerialCommunicator().allreduce_sum([1, 2]), [1, 2])
 
 
 @pytest.mark.parametrize("gradient, border", [("joint", "clip"), ("joint", "centre"), ("stopped", "valid")])
@@ -170,14 +170,14 @@ def test_a_training_step_sends_what_traffic_counts(gradient, border):
                            gradient=gradient), Grid(3, 2)
 
     class Counting:
-        """A messenger that counts what its channels send."""
+        """A communicator that counts what its channels send."""
 
-        def __init__(self, messenger):
-            self.messenger, self.rank, self.size = messenger, messenger.rank, messenger.size
-            self.allreduce_sum, self.numbers, self.messages = messenger.allreduce_sum, 0, 0
+        def __init__(self, communicator):
+            self.communicator, self.rank, self.size = communicator, communicator.rank, communicator.size
+            self.allreduce_sum, self.numbers, self.messages = communicator.allreduce_sum, 0, 0
 
         def channel(self, tag, sends, receives):
-            channel = self.messenger.channel(tag, sends, receives)
+            channel = self.communicator.channel(tag, sends, receives)
             start = channel.start
 
             def counted():
@@ -187,8 +187,8 @@ def test_a_training_step_sends_what_traffic_counts(gradient, border):
             channel.start = counted
             return channel
 
-    def block(messenger):
-        counting = Counting(messenger)
+    def block(communicator):
+        counting = Counting(communicator)
         block_network = Network(config, grid, counting)
         x = np.ones((*block_network.plan.stages[0].x.held.shape, 1, 4), np.float32)
         block_network.backward(block_network.forward(block_network.parameters(0), x), lambda name, row, values: None)
@@ -201,15 +201,15 @@ def test_a_training_step_sends_what_traffic_counts(gradient, border):
 # ---- messages ------------------------------------------------------------------------------------------------------
 
 def test_messages_of_a_sender_and_tag_arrive_in_order_whatever_the_order_of_waiting():
-    def block(messenger):
-        other = 1 - messenger.rank
+    def block(communicator):
+        other = 1 - communicator.rank
         received = {tag: np.empty(1) for tag in (1, 2)}
         channels = {}
         for tag in (1, 2):
             buffer = np.empty(1)
-            channels[tag] = buffer, messenger.channel(tag, [(other, buffer)], [(other, received[tag])])
+            channels[tag] = buffer, communicator.channel(tag, [(other, buffer)], [(other, received[tag])])
         for tag, number in ((1, 10), (2, 20), (1, 11), (2, 21)):
-            channels[tag][0][:] = number + 100 * messenger.rank
+            channels[tag][0][:] = number + 100 * communicator.rank
             channels[tag][1].start()
         seen = []
         for tag in (2, 1, 1, 2):
@@ -222,8 +222,8 @@ def test_messages_of_a_sender_and_tag_arrive_in_order_whatever_the_order_of_wait
 def test_sums_are_taken_in_order_of_ranks_on_every_block():
     numbers = [1e16, 1.0, -1e16, 1.0, 0.1]
 
-    def block(messenger):
-        return messenger.allreduce_sum([[numbers[messenger.rank], messenger.rank]]), messenger.allreduce_sum(2)
+    def block(communicator):
+        return communicator.allreduce_sum([[numbers[communicator.rank], communicator.rank]]), communicator.allreduce_sum(2)
     expected = np.array([[[number, rank]] for rank, number in enumerate(numbers)]).sum(axis=0)
     for pairs, alone in run_blocks(5, block):
         assert np.array_equal(pairs, expected) and pairs.dtype == np.float64
@@ -235,21 +235,21 @@ def test_sums_are_taken_in_order_of_ranks_on_every_block():
 def test_one_block_s_exception_ends_all_and_is_raised():
     ended = []
 
-    def block(messenger):
-        if messenger.rank == 2:
+    def block(communicator):
+        if communicator.rank == 2:
             raise ZeroDivisionError("block 2")
         try:
-            messenger.allreduce_sum(1)
+            communicator.allreduce_sum(1)
         finally:
-            ended.append(messenger.rank)
+            ended.append(communicator.rank)
     with pytest.raises(ZeroDivisionError, match="block 2"):
         run_blocks(5, block)
     assert sorted(ended) == [0, 1, 3, 4]
 
 
 def test_blocks_that_wait_for_each_other_are_told_apart_from_slow_ones():
-    def block(messenger):
-        receive = messenger.channel(7, [], [((messenger.rank + 1) % 3, np.empty(1))])
+    def block(communicator):
+        receive = communicator.channel(7, [], [((communicator.rank + 1) % 3, np.empty(1))])
         receive.start()
         receive.wait()
     with pytest.raises(BlocksStuck, match=r"nobody will send: 0 for 1 \(tag 7\), 1 for 2 \(tag 7\), 2 for 0 \(tag 7\)"):
@@ -258,9 +258,9 @@ def test_blocks_that_wait_for_each_other_are_told_apart_from_slow_ones():
 
 def test_waiting_for_a_block_that_has_ended_is_an_error():
     """Whether it ends before the other waits, or after."""
-    def block(messenger):
-        if messenger.rank:
-            messenger.allreduce_sum(1)
+    def block(communicator):
+        if communicator.rank:
+            communicator.allreduce_sum(1)
         elif late:
             np.linalg.svd(np.ones((200, 200)))
     for late in (False, True):
@@ -280,19 +280,19 @@ def test_a_slow_block_is_waited_for():
     """The last one starts to compute when all others wait."""
     waiting = threading.Barrier(3)
 
-    def block(messenger):
+    def block(communicator):
         waiting.wait()
-        if messenger.rank == 2:
+        if communicator.rank == 2:
             np.linalg.svd(np.ones((200, 200)))
-        return float(messenger.allreduce_sum(messenger.rank))
+        return float(communicator.allreduce_sum(communicator.rank))
     assert run_blocks(3, block) == [3] * 3
 
 
 def test_nothing_is_left_running_after_a_failure():
-    def block(messenger):
-        if messenger.rank == 0:
+    def block(communicator):
+        if communicator.rank == 0:
             raise KeyboardInterrupt
-        messenger.allreduce_sum(1)
+        communicator.allreduce_sum(1)
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         run_blocks(20, block)

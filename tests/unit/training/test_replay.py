@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from hpclcae import cli, config as configuration
-from hpclcae.checkpoint import Holding
+from hpclcae.checkpoint import ChunkState
 from hpclcae.checkpoint.event_log import EventLog, first_checkpoint, logs, read_log
 from hpclcae.model.network import Network
-from hpclcae.parameter_server.store import EVENT, FETCHED, PUSHED, SETTLED
+from hpclcae.parameter_server.store import EVENT, FETCHED, PUSHED, ROUND_CLOSED
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.threads import run_blocks
 from hpclcae.training.replay import Plan, replay_block, seeds
-from hpclcae.training.replay_server import Tape, events_of_chunks
+from hpclcae.training.replay_server import ReplayServer, events_of_chunks
 from hpclcae.utils.errors import InputError
 from tests.support.processes import RUN
 from tests.support.replicas import Servers, inputs, train_served
@@ -39,7 +39,7 @@ def held(servers, block):
     for store in servers.stores:
         for index, chunk in enumerate(store.chunks):
             state = {slot: pieces[index] for slot, pieces in store.state.items()}
-            found[chunk] = Holding(chunk, store.values[index], state, 0, int(store.versions[index]))
+            found[chunk] = ChunkState(chunk, store.values[index], state, 0, int(store.versions[index]))
     return [found[chunk] for chunk in servers.shards.chunks[block]]
 
 
@@ -47,11 +47,11 @@ def replayed(config, events, servers, grid=Grid(1, 1)):
     """The tape of every block after a replay."""
     plan = Plan(events, config)
 
-    def block(messenger):
-        network, chunks = Network(config, grid, messenger), servers.shards.chunks[messenger.rank]
+    def block(communicator):
+        network, chunks = Network(config, grid, communicator), servers.shards.chunks[communicator.rank]
         part = network.plan.stages[0].x.held
-        tape = Tape(chunks, config, events_of_chunks(events, servers.shards, messenger.rank), seeds(network, chunks),
-                    held(servers, messenger.rank))
+        tape = ReplayServer(chunks, config, events_of_chunks(events, servers.shards, communicator.rank), seeds(network, chunks),
+                    held(servers, communicator.rank))
         replay_block(network, tape, plan, lambda replica, step: inputs(
             config, step, replica, config.parallel.replicas)[slice(*part.rows), slice(*part.cols)])
         return tape
@@ -114,9 +114,9 @@ def test_rounds_that_were_settled_are_replayed(ends):
     config = configured("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous",
                         "parallel.backup=1")
     servers, events = recorded(config, ends=dict(enumerate(ends)))
-    assert any((log["kind"] == SETTLED).any() for log in events)
+    assert any((log["kind"] == ROUND_CLOSED).any() for log in events)
     assert same(replayed(config, events, servers))
-    unsettled = [log[log["kind"] != SETTLED] for log in events]
+    unsettled = [log[log["kind"] != ROUND_CLOSED] for log in events]
     try:
         assert not same(replayed(config, unsettled, servers))
     except InputError as error:
@@ -181,7 +181,7 @@ def test_where_the_numbers_go_wrong_is_named(run):
             replayed(config, events, servers)
     config, servers, events = run
     chunks = servers.shards.chunks[0]
-    tape = Tape(chunks, config, events_of_chunks(events, servers.shards, 0), seeds(Network(config), chunks))
+    tape = ReplayServer(chunks, config, events_of_chunks(events, servers.shards, 0), seeds(Network(config), chunks))
     event = np.array([(PUSHED, 1, 0, 2, 4, 1)], EVENT)
     tape.events[2] = event
     gradient = np.zeros(chunks[2].size)

@@ -17,7 +17,7 @@ import pytest
 from hpclcae import checkpoint
 from hpclcae.commands import train
 from hpclcae.geometry import training_flop
-from hpclcae.partition.communicator import Alone
+from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
 from hpclcae.utils.errors import InputError
@@ -35,7 +35,7 @@ def trained(config, folder, stop_at=None, resume=False):
 
 
 def trainer(config, folder, resume=False):
-    return Trainer(config, folder, starting_point(config, folder, resume, Alone()))
+    return Trainer(config, folder, starting_point(config, folder, resume, SerialCommunicator()))
 
 
 def contents(folder):
@@ -192,8 +192,8 @@ def test_a_rate_that_is_far_too_large_stops_the_run_and_leaves_the_last_good_che
         assert contents(tmp_path) == before
     for path in good:
         state, network = checkpoint.load(path)
-        x = state.preprocessing.preparer(24, network.dtype)(structured_images(20))
-        assert all(math.isfinite(s.terms.objective) for s in network.forward(state.parameters, x))
+        x = state.preprocessing.preprocessor(24, network.dtype)(structured_images(20))
+        assert all(math.isfinite(s.loss.objective) for s in network.forward(state.parameters, x))
     assert all(math.isfinite(row["objective"]) for row in metrics(tmp_path))
 
 

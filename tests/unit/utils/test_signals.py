@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from hpclcae import checkpoint
-from hpclcae.partition.communicator import Alone
+from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
 from hpclcae.utils.signals import requests
@@ -65,7 +65,7 @@ def test_a_run_that_was_asked_gives_the_same_result(tiny_config, tmp_path, numbe
     trainer.train()
     saved = checkpoint.saved(tmp_path / "asked/checkpoints")
     assert saved == [checkpoint.step_folder(tmp_path / "asked", n) for n in steps]
-    start = starting_point(config, tmp_path / "asked", True, Alone())
+    start = starting_point(config, tmp_path / "asked", True, SerialCommunicator())
     Trainer(config, tmp_path / "asked", start).train()
     Trainer(config, tmp_path / "whole").train()
     assert_same(*(datasets(checkpoint.find(tmp_path / run)) for run in ("asked", "whole")))

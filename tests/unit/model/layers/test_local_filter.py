@@ -68,11 +68,11 @@ class Setup:
         z, residual = self.forward()
         gradients = {}
 
-        def emit(name, row, gradient):
+        def on_gradient(name, row, gradient):
             assert row == len(gradients.setdefault(name, []))
             gradients[name].append(gradient.copy())
         dx = -factor * residual  # the target's part; the rest is added to it
-        self.plan.backward(*self.pair(), self.x, z, residual, factor, self.dz, dx, emit, self.work)
+        self.plan.backward(*self.pair(), self.x, z, residual, factor, self.dz, dx, on_gradient, self.work)
         return {name: np.stack(rows) for name, rows in gradients.items()} | {"x": dx}
 
 
@@ -236,12 +236,12 @@ def test_weights_of_a_row_may_change_as_soon_as_its_gradient_is_there():
         z, residual = setup.forward()
         pair, found = setup.pair(), {"encode": [], "decode": []}
 
-        def emit(name, row, gradient):
+        def on_gradient(name, row, gradient):
             found[name].append(gradient.copy())
             if name in names:
                 setup.weights[name][row] = 1e6
         dx = -0.7 * residual
-        setup.plan.backward(*pair, setup.x, z, residual, 0.7, setup.dz, dx, emit, setup.work)
+        setup.plan.backward(*pair, setup.x, z, residual, 0.7, setup.dz, dx, on_gradient, setup.work)
         assert np.array_equal(dx, expected["x"])
         for name in found:
             assert np.array_equal(np.stack(found[name]), expected[name])
