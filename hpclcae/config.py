@@ -1,7 +1,7 @@
 """Configuration: what an experiment is, as frozen dataclasses read from TOML.
 
-Each field's default is the paper's value where the paper states one; a comment names the unit or the
-source. ``run/*.toml`` are named configurations; ``--set stages.0.maps=8`` changes one value.
+Each field's default is the paper's value where the paper states one; a comment names the unit or
+the source. ``run/*.toml`` are named configurations; ``--set stages.0.maps=8`` changes one value.
 """
 import dataclasses
 import json
@@ -27,8 +27,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """Contrast normalisation and local whitening; fitted on the training set, kept in the checkpoint."""
-    contrast: bool = True            # subtract each image's mean, divide by its standard deviation + floor
+    """Contrast normalisation and local whitening.
+
+    Fitted on the training set, kept in the checkpoint.
+    """
+    contrast: bool = True            # subtract each image's mean, divide by its standard deviation
+    #                                  + floor
     contrast_floor: float = 8.0      # added to the standard deviation, grey levels of 255
     whitening: int = 11              # side of the local ZCA kernel, pixels, odd; 0: no whitening
     whitening_epsilon: float = 1.0   # added to every eigenvalue, in units of the mean eigenvalue
@@ -49,8 +53,10 @@ class StageConfig:
     lcn_sigma: float = 1.0           # of its Gaussian, positions [not stated in the paper]
     lcn_floor: float = 0.01          # smallest divisor, c in the paper
     lcn_border: Literal["clip", "valid", "centre"] = "clip"  # see layers/contrast_norm.py
-    weights: Literal["untied", "tied"] = "untied"       # decoder of its own, or the encoder transposed
-    encoder_norm: Literal["free", "unit"] = "free"      # what holds the scale: filters normalised in the
+    weights: Literal["untied", "tied"] = "untied"       # decoder of its own, or the encoder
+    #                                                     transposed
+    encoder_norm: Literal["free", "unit"] = "free"      # what holds the scale: filters normalised
+    #                                                     in the
     decoder_norm: Literal["free", "unit"] = "unit"      # forward pass (layers/unit_norm.py)
     sparsity: float = 0.1            # lambda
     weight: float = 1.0              # of this stage's term in the objective
@@ -61,13 +67,15 @@ class StageConfig:
 class UpdateConfig:
     """How a gradient changes the parameters."""
     rule: Literal["sgd", "momentum", "adagrad", "adam"] = "momentum"
-    rate: float = 0.1                # sgd, momentum: in units of 1/fan-in, as a filter's curvature grows with its
-    #                                  inputs; adagrad, adam: in units of a typical weight, 1/sqrt(fan-in)
+    rate: float = 0.1                # sgd, momentum: in units of 1/fan-in, as a filter's curvature
+    # grows with its inputs; adagrad, adam: in units of a typical weight, 1/sqrt(fan-in)
     momentum: float = 0.9            # momentum; adam: first moment
     second_moment: float = 0.99      # adam
-    schedule: Literal["constant", "halfway"] = "halfway"  # halfway: falls linearly to 0 over the second half
+    schedule: Literal["constant", "halfway"] = "halfway"  # halfway: falls linearly to 0 over the
+    #                                                       second half
     clip: float = 0.0                # largest norm of the gradient of one filter; 0: none
-    staleness_scaled: bool = False   # divide the rate by 1 + the updates that a gradient has missed (servers only)
+    staleness_scaled: bool = False   # divide the rate by 1 + the updates that a gradient has missed
+    #                                  (servers only)
     delay_compensation: float = 0.0  # lambda of DC-ASGD (Zheng et al. 2017); 0: none (servers only)
 
 
@@ -80,7 +88,8 @@ class TrainConfig:
     dtype: Literal["float32", "float64"] = "float32"
     gradient: Literal["joint", "stopped", "greedy"] = "joint"  # see network.py
     checkpoint_every: int = 200      # steps between checkpoints; one is always written at the end
-    keep: int = 2                    # newest checkpoints to keep (never fewer than 2: one may turn out damaged)
+    keep: int = 2                    # newest checkpoints to keep (never fewer than 2: one may turn
+    #                                  out damaged)
     keep_every: int = 0              # also keep checkpoints of steps that this divides; 0: none
     log_every: int = 10              # steps between lines of metrics
 
@@ -88,21 +97,33 @@ class TrainConfig:
 @dataclass(frozen=True)
 class ParallelConfig:
     """How the work is spread over ranks (mpiexec, srun); it changes who computes, not what."""
-    grid: str = "auto"               # blocks that share one network, ROWSxCOLUMNS; auto: see traffic.py
-    servers: int = 0                 # ranks that hold the parameters; 0: every block updates its own
-    replicas: int = 1                # copies of the network, each trains on its own portion of the images
-    placement: Literal["beside", "apart"] = "beside"  # servers spread over the workers' nodes, or on nodes of their own
-    transport: Literal["auto", "rma", "messages"] = "auto"  # one-sided sums, or messages that the server answers
-    window: Literal["allocate", "create"] = "allocate"  # memory of RMA windows: MPI's (shared on a node), or NumPy's
-    consistency: Literal["asynchronous", "bounded", "synchronous"] = "asynchronous"  # who waits for whom
-    staleness: int = 4               # bounded: pushes that a replica may be ahead of the slowest one
-    backup: int = 0                  # synchronous: replicas that a push does not wait for; their gradients are dropped
+    grid: str = "auto"               # blocks that share one network, ROWSxCOLUMNS; auto: see
+    #                                  traffic.py
+    servers: int = 0                 # ranks that hold the parameters; 0: every block updates its
+    #                                  own
+    replicas: int = 1                # copies of the network, each trains on its own portion of the
+    #                                  images
+    placement: Literal["beside", "apart"] = "beside"  # servers spread over the workers' nodes, or
+    #                                                   on nodes of their own
+    transport: Literal["auto", "rma", "messages"] = "auto"  # one-sided sums, or messages that the
+    #                                                         server answers
+    window: Literal["allocate", "create"] = "allocate"  # memory of RMA windows: MPI's (shared on a
+    #                                                     node), or NumPy's
+    # who waits for whom
+    consistency: Literal["asynchronous", "bounded", "synchronous"] = "asynchronous"
+    staleness: int = 4               # bounded: pushes that a replica may be ahead of the slowest
+    #                                  one
+    backup: int = 0                  # synchronous: replicas that a push does not wait for; their
+    #                                  gradients are dropped
     fetch_every: int = 1             # steps between fetches of the parameters
     push_every: int = 1              # steps whose gradients are summed before a push
-    overlap: bool = True             # fetch while computing, so with parameters one fetch older; not if synchronous
-    elastic: float = 0.0             # elastic averaging (Zhang et al. 2015): pull towards the servers' average; 0: none
+    overlap: bool = True             # fetch while computing, so with parameters one fetch older;
+    #                                  not if synchronous
+    elastic: float = 0.0             # elastic averaging (Zhang et al. 2015): pull towards the
+    #                                  servers' average; 0: none
     warm_start: int = 0              # steps that the first replica makes before the others join
-    log_events: bool = False         # servers write down who applied what against which version (hpclcae replay)
+    log_events: bool = False         # servers write down who applied what against which version
+    #                                  (hpclcae replay)
 
     @property
     def lockstep(self) -> bool:
@@ -215,24 +236,27 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)[0]
         if not isinstance(value, list) or not value:
-            raise InputError(f"{where}: {name} must be a list of at least one table ([[{name}]]), not {value!r}")
+            raise InputError(f"{where}: {name} must be a list of at least one table ([[{name}]]), "
+                             f"not {value!r}")
         return tuple(_convert(inner, v, where, f"{name}.{i}") for i, v in enumerate(value))
     if typing.get_origin(kind) is Literal:
         allowed = typing.get_args(kind)
         if value not in allowed:
-            raise InputError(f"{where}: {name} = {value!r}; allowed: {', '.join(map(repr, allowed))}")
+            raise InputError(f"{where}: {name} = {value!r}; allowed: "
+                             f"{', '.join(map(repr, allowed))}")
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        raise InputError(f"{where}: {name} = {value!r} is of type {type(value).__name__}; it must be "
-                         f"of type {kind.__name__}")
+        raise InputError(f"{where}: {name} = {value!r} is of type {type(value).__name__}; it must "
+                         f"be of type {kind.__name__}")
     return value
 
 
 #: key -> (smallest allowed value, whether that value itself is allowed); one rule for every stage
 _RANGES: dict[str, tuple[float, bool]] = {
-    "data.size": (1, True), "preprocess.contrast_floor": (0, False), "preprocess.whitening": (0, True),
+    "data.size": (1, True), "preprocess.contrast_floor": (0, False), "preprocess.whitening": (0,
+                                                                                              True),
     "preprocess.whitening_epsilon": (0, True), "preprocess.whitening_images": (1, True),
     "stages.receptive_field": (1, True), "stages.stride": (1, True), "stages.maps": (1, True),
     "stages.pooling": (1, True), "stages.pooling_stride": (1, True), "stages.epsilon": (0, False),
@@ -244,14 +268,15 @@ _RANGES: dict[str, tuple[float, bool]] = {
     "train.checkpoint_every": (1, True), "train.keep": (1, True),
     "train.keep_every": (0, True), "train.log_every": (1, True),
     "parallel.servers": (0, True), "parallel.replicas": (1, True), "parallel.staleness": (0, True),
-    "parallel.backup": (0, True), "parallel.fetch_every": (1, True), "parallel.push_every": (1, True),
-    "parallel.elastic": (0, True), "parallel.warm_start": (0, True),
-}
+    "parallel.backup": (0, True), "parallel.fetch_every": (1, True), "parallel.push_every": (1,
+                                                                                             True),
+    "parallel.elastic": (0, True), "parallel.warm_start": (0, True),}
 
 
 def _check(config: Config, where: str) -> None:
     """Refuse values that no run could use; what depends on geometry is checked in geometry.py."""
-    sections = [(n, getattr(config, n), n) for n in ("data", "preprocess", "update", "train", "parallel")]
+    sections = [(n, getattr(config, n), n)
+                for n in ("data", "preprocess", "update", "train", "parallel")]
     sections += [("stages", stage, f"stages.{i}") for i, stage in enumerate(config.stages)]
     for rule, section, name in sections:
         for f in dataclasses.fields(section):
@@ -263,14 +288,17 @@ def _check(config: Config, where: str) -> None:
             if isinstance(value, float) and value in (float("inf"), float("-inf")):
                 raise InputError(f"{where}: {name}.{f.name} = {value}; it must be finite")
     if config.data.channels not in (1, 3):
-        raise InputError(f"{where}: data.channels = {config.data.channels}; allowed: 1 (grey), 3 (colour)")
+        raise InputError(f"{where}: data.channels = {config.data.channels}; allowed: 1 (grey), 3 "
+                         "(colour)")
     for name, value in (("preprocess.whitening", config.preprocess.whitening),
                         *((f"stages.{i}.lcn", s.lcn) for i, s in enumerate(config.stages))):
         if value and value % 2 == 0:
-            raise InputError(f"{where}: {name} = {value}; it must be odd (a window has a centre), or 0 for none")
+            raise InputError(f"{where}: {name} = {value}; it must be odd (a window has a centre), "
+                             "or 0 for none")
     for name in ("momentum", "second_moment"):
         if not getattr(config.update, name) < 1:
-            raise InputError(f"{where}: update.{name} = {getattr(config.update, name)}; it must be below 1")
+            raise InputError(f"{where}: update.{name} = {getattr(config.update, name)}; it must be "
+                             "below 1")
     _check_parallel(config, where)
 
 
@@ -282,27 +310,34 @@ def _check_parallel(config: Config, where: str) -> None:
         section, name = key.split(".")
         return InputError(f"{where}: {key} = {getattr(getattr(config, section), name)}: {why}")
     if p.replicas > 1 and not p.servers:
-        raise refuse("parallel.replicas", "replicas meet at parameter servers; set parallel.servers = 1 or more")
+        raise refuse("parallel.replicas",
+                     "replicas meet at parameter servers; set parallel.servers = 1 or more")
     if p.backup >= p.replicas:
         raise refuse("parallel.backup", f"it must be below parallel.replicas = {p.replicas}")
     if p.elastic >= 1:
-        raise refuse("parallel.elastic", "it must be below 1 (the paper's beta / replicas; try 0.5 / replicas)")
-    if p.elastic and (p.consistency != "asynchronous" or u.delay_compensation or u.staleness_scaled):
-        raise refuse("parallel.elastic", "replicas exchange parameters, not gradients: use parallel.consistency = "
+        raise refuse("parallel.elastic",
+                     "it must be below 1 (the paper's beta / replicas; try 0.5 / replicas)")
+    if p.elastic and (p.consistency != "asynchronous" or u.delay_compensation
+                      or u.staleness_scaled):
+        raise refuse("parallel.elastic",
+                     "replicas exchange parameters, not gradients: use parallel.consistency = "
                      "'asynchronous', no update.delay_compensation and no update.staleness_scaled")
     if (p.elastic or p.consistency == "synchronous") and p.fetch_every != p.push_every:
-        raise refuse("parallel.push_every", "synchronous training and elastic averaging fetch and push together: "
-                     f"parallel.fetch_every = {p.fetch_every} must be the same")
+        raise refuse("parallel.push_every", "synchronous training and elastic averaging fetch and "
+                     f"push together: parallel.fetch_every = {p.fetch_every} must be the same")
     if p.warm_start and p.consistency == "synchronous":
-        raise refuse("parallel.warm_start", "synchronous replicas start together, no gradient is stale: set it to 0")
+        raise refuse("parallel.warm_start",
+                     "synchronous replicas start together, no gradient is stale: set it to 0")
     if p.backup and p.consistency != "synchronous":
-        raise refuse("parallel.backup", "only parallel.consistency = 'synchronous' has backup replicas")
+        raise refuse("parallel.backup",
+                     "only parallel.consistency = 'synchronous' has backup replicas")
     sums_alone = u.rule == "sgd" or p.elastic
-    if p.transport == "rma" and not (sums_alone and p.consistency == "asynchronous" and not u.delay_compensation
-                                     and not p.log_events):
-        raise refuse("parallel.transport", "one-sided sums need update.rule = 'sgd' (or parallel.elastic), "
-                     "parallel.consistency = 'asynchronous', no update.delay_compensation and no parallel.log_events; "
-                     "'auto' chooses messages for the others")
+    if p.transport == "rma" and not (sums_alone and p.consistency == "asynchronous"
+                                     and not u.delay_compensation and not p.log_events):
+        raise refuse("parallel.transport",
+                     "one-sided sums need update.rule = 'sgd' (or parallel.elastic), "
+                     "parallel.consistency = 'asynchronous', no update.delay_compensation and no "
+                     "parallel.log_events; 'auto' chooses messages for the others")
 
 
 def flatten(config: Config) -> types.MappingProxyType[str, Any]:

@@ -12,7 +12,8 @@ Shape = tuple[int, int, int]  # rows, cols, maps
 
 
 def windows(size: int, window: int, stride: int = 1) -> int:
-    """Number of VALID windows of side `window`, `stride` apart, in `size` positions (0 if none fits)."""
+    """Number of VALID windows of side `window`, `stride` apart, in `size` positions (0 if none
+    fits)."""
     return (size - window) // stride + 1 if size >= window else 0
 
 
@@ -43,15 +44,17 @@ class StageGeometry:
         return self.encoder_weights * (1 if self.tied else 2)
 
     def training_flop(self, needs_dx: bool) -> int:
-        """FLOP per image of one training step of the local filters (pooling and LCN are not counted).
+        """FLOP per image of one training step of the local filters (pooling and LCN are not
+        counted).
 
-        Encode, decode, dZ, dW1, dW2 and, where the stage below is trained through this one, dX; each is
-        one multiply and one add per weight.
+        Encode, decode, dZ, dW1, dW2 and, where the stage below is trained through this one, dX;
+        each is one multiply and one add per weight.
         """
         return 2 * self.encoder_weights * (6 if needs_dx else 5)
 
 
-def stage_geometry(config: StageConfig, rows: int, cols: int, maps: int, name: str = "stage") -> StageGeometry:
+def stage_geometry(config: StageConfig, rows: int, cols: int, maps: int,
+                   name: str = "stage") -> StageGeometry:
     """Shapes of one stage for an input of (rows, cols, maps).
 
     Raises
@@ -62,8 +65,8 @@ def stage_geometry(config: StageConfig, rows: int, cols: int, maps: int, name: s
     def step(size: tuple[int, int], window: int, stride: int, key: str) -> tuple[int, int]:
         out = windows(size[0], window, stride), windows(size[1], window, stride)
         if min(out) < 1:
-            raise InputError(f"{name}.{key} = {window} does not fit: its input has {size[0]} x {size[1]} positions; "
-                             f"make the window smaller or the image larger")
+            raise InputError(f"{name}.{key} = {window} does not fit: its input has {size[0]} x "
+                             f"{size[1]} positions; make the window smaller or the image larger")
         return out
 
     filtered = step((rows, cols), config.receptive_field, config.stride, "receptive_field")
@@ -90,13 +93,14 @@ def network_geometry(config: Config) -> tuple[StageGeometry, ...]:
 def pixels_seen(config: Config) -> tuple[int, ...]:
     """Side of the square of pixels that one output of each stage covers (paper: 76 at the top).
 
-    The divisor of contrast normalisation looks one window further where its border is "clip"; that is not
-    counted.
+    The divisor of contrast normalisation looks one window further where its border is "clip"; that
+    is not counted.
     """
     seen, jump, sides = 1, 1, []
     for stage in config.stages:
         nested = 2 if stage.lcn_border == "valid" else 1
-        for window, stride in ((stage.receptive_field, stage.stride), (stage.pooling, stage.pooling_stride),
+        for window, stride in ((stage.receptive_field, stage.stride),
+                               (stage.pooling, stage.pooling_stride),
                                *([(stage.lcn, 1)] * nested if stage.lcn else [])):
             seen += (window - 1) * jump
             jump *= stride
@@ -107,12 +111,13 @@ def pixels_seen(config: Config) -> tuple[int, ...]:
 def training_flop(config: Config) -> int:
     """FLOP per image of one training step of the whole network, local filters only.
 
-    Greedy training is counted at its mean over the stages: each stage is trained alone, below it the
-    stages only encode.
+    Greedy training is counted at its mean over the stages: each stage is trained alone, below it
+    the stages only encode.
     """
     stages = network_geometry(config)
     if config.train.gradient == "greedy":
-        each = [s.training_flop(False) + sum(2 * b.encoder_weights for b in stages[:i]) for i, s in enumerate(stages)]
+        each = [s.training_flop(False) + sum(2 * b.encoder_weights for b in stages[:i]) for i,
+                s in enumerate(stages)]
         return sum(each) // len(each)
     joint = config.train.gradient == "joint"
     return sum(s.training_flop(joint and i > 0) for i, s in enumerate(stages))

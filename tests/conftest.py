@@ -1,4 +1,5 @@
-"""What many tests share: a tiny dataset of structured images, the tiny configuration, the command line."""
+"""What many tests share: a tiny dataset of structured images, the tiny configuration, the command
+line."""
 import sys
 
 import numpy as np
@@ -39,5 +40,6 @@ def tiny_config(tiny_dataset):
 def hpclcae():
     """Run ``python -m hpclcae ARGUMENTS`` as a process; returns it with its text output."""
     def run(*arguments, timeout=60, **options):
-        return run_limited([sys.executable, "-m", "hpclcae", *map(str, arguments)], timeout, **options)
+        return run_limited([sys.executable, "-m", "hpclcae", *map(str, arguments)], timeout,
+                           **options)
     return run

@@ -1,1 +1,2 @@
-"""Benchmarks: commands that print a table and append one JSON object a row (``hpclcae bench ...``)."""
+"""Benchmarks: commands that print a table and append one JSON object a row (``hpclcae bench ...``).
+"""

@@ -1,8 +1,8 @@
 """What the kernel benchmarks time: one stage on a patch of positions, and the whole network.
 
-Useful FLOP are counted: two per weight, image and pass over the weights (encode, decode, dZ, dW1, dW2, dX
-are one pass each); entries that tiles add and that are zero by construction do not count. Sublayers count
-each operation of their formula once, window sums as separable.
+Useful FLOP are counted: two per weight, image and pass over the weights (encode, decode, dZ, dW1,
+dW2, dX are one pass each); entries that tiles add and that are zero by construction do not count.
+Sublayers count each operation of their formula once, window sums as separable.
 """
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +17,8 @@ from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.stage import Stage
 from hpclcae.model.workspace import Workspace
 
-#: Small enough to leave the weights as they are however many steps are timed, and not zero (BLAS skips zero).
+#: Small enough to leave the weights as they are however many steps are timed, and not zero (BLAS
+#: skips zero).
 RATE = 1e-12
 
 #: Passes over the weights of a whole step, and how tables call it.
@@ -49,7 +50,8 @@ class StageCase:
         self.parameters = ParameterVector(self.stage.parameter_shapes())
         self.stage.initialise(self.parameters, 0, 0)
         random = np.random.default_rng(0)
-        self.x, self.dx = (random.standard_normal((*geometry.input, batch), dtype=np.float32) for _ in range(2))
+        self.x, self.dx = (random.standard_normal((*geometry.input, batch), dtype=np.float32)
+                           for _ in range(2))
         self.dy = random.standard_normal((*geometry.output, batch), dtype=np.float32)
         self.work = Workspace()
         self.flop = 2.0 * geometry.encoder_weights * batch
@@ -60,9 +62,13 @@ class StageCase:
         return {**self.filters(), **self.sublayers(), **self.steps()}
 
     def filters(self) -> dict[str, Timed]:
-        """The local filter alone; without a sink for gradients or without a decoder parts of it can be timed."""
+        """The local filter alone.
+
+        Without a sink for gradients or without a decoder parts of it can be timed.
+        """
         plan, x, dx, work = self.stage.filter, self.x, self.dx, self.work
-        encoder, decoder = (self.stage.filters(self.parameters, part) for part in ("encode", "decode"))
+        encoder, decoder = (self.stage.filters(self.parameters, part)
+                            for part in ("encode", "decode"))
         state = self.stage.forward(self.parameters, x, work, objective=True)
         z, residual, dz = state.z.copy(), x.copy(), state.z.copy()
 
@@ -71,8 +77,8 @@ class StageCase:
             plan.encode_decode(encoder, decoder, x, z, residual, work)
 
         def backward(decoded: bool, dx: np.ndarray | None, gradients: bool) -> None:
-            plan.backward(encoder, decoder if decoded else None, x, z, residual if decoded else None, 0.01, dz, dx,
-                          _drop if gradients else None, work)
+            plan.backward(encoder, decoder if decoded else None, x, z, residual if decoded
+                          else None, 0.01, dz, dx, _drop if gradients else None, work)
 
         def everything() -> None:
             forward()
@@ -100,8 +106,10 @@ class StageCase:
         k, taps, positions = self.config.pooling, self.config.lcn, h.size / self.config.maps
         parts = {
             "pooling": (lambda: pooling.forward(z, h, work), (2 * k + 1) * z.size + 2 * h.size),
-            "pooling, gradient": (lambda: pooling.backward(z, h, dh, dz, work), (2 * k + 2) * z.size),
-            "contrast norm": (lambda: norm.forward(h, y, keep, work), 5 * h.size + 8 * taps * positions),
+            "pooling, gradient": (lambda: pooling.backward(z, h, dh, dz, work),
+                                  (2 * k + 2) * z.size),
+            "contrast norm": (lambda: norm.forward(h, y, keep, work),
+                              5 * h.size + 8 * taps * positions),
             "contrast norm, gradient": (lambda: norm.backward(h, y, cache, dy, dh, work),
                                         8 * h.size + 8 * taps * positions),
             "norms of the decoder": (lambda: stage.filters(self.parameters, "decode"),
@@ -119,7 +127,8 @@ class StageCase:
         return timed
 
     def steps(self) -> dict[str, Timed]:
-        """The whole stage: forward with its term of the objective, backward with dX, with and without update."""
+        """The whole stage: forward with its term of the objective, backward with dX, with and
+        without update."""
         def step(sink: Callable[[str, int, np.ndarray], None]) -> None:
             state = self.stage.forward(self.parameters, self.x, self.work, objective=True)
             self.stage.loss(np.array(self.stage.sums(state)), self.x.shape[-1])
@@ -131,12 +140,14 @@ class StageCase:
 
     def rule(self, name: str) -> Optimizer:
         """An update rule for this stage's parameters that hardly moves them."""
-        return Optimizer(UpdateConfig(rule=name, rate=RATE), self.parameters,  # type: ignore[arg-type]
+        # type: ignore[arg-type]
+        return Optimizer(UpdateConfig(rule=name, rate=RATE), self.parameters,
                           dict.fromkeys(self.parameters.views, self.stage.filter.fan_in))
 
 
 class NetworkCase:
-    """A training step of the paper's network on images of `size` pixels: forward, backward, update in place.
+    """A training step of the paper's network on images of `size` pixels: forward, backward, update
+    in place.
 
     Reading and preparing the minibatch is not part of it.
     """
@@ -149,11 +160,13 @@ class NetworkCase:
         self.network = Network(config)
         self.parameters = self.network.parameters(seed=0)
         tiles = ", ".join(str(stage.filter.tile) for stage in self.network.stages)
-        self.label = (f"network of 3 stages, {size}x{size} pixels, batch {batch}, tiles {tiles}, {rule}, "
-                      f"{self.parameters.vector.nbytes / 1e9:.2f} GB")
-        fan_in = {name: s.filter.fan_in for s in self.network.stages for name in s.parameter_shapes()}
+        self.label = (f"network of 3 stages, {size}x{size} pixels, batch {batch}, tiles {tiles}, "
+                      f"{rule}, {self.parameters.vector.nbytes / 1e9:.2f} GB")
+        fan_in = {name: s.filter.fan_in for s in self.network.stages
+                  for name in s.parameter_shapes()}
         self.rule = Optimizer(config.update, self.parameters, fan_in)
-        self.x = np.random.default_rng(0).standard_normal((*self.network.geometry[0].input, batch), dtype=np.float32)
+        self.x = np.random.default_rng(0).standard_normal((*self.network.geometry[0].input, batch),
+                                                          dtype=np.float32)
         self.flop = float(training_flop(config) * batch)
 
     def step(self) -> None:

@@ -1,12 +1,17 @@
-"""The command ``hpclcae bench checkpoint``: bandwidth against a plain file, stall of training, size, time to verify.
+"""The command ``hpclcae bench checkpoint``: bandwidth against a plain file, stall of training,
+size, time to verify.
 
-Every shard is written and read in turn with a plain file of its size, and what is the same for both:
+Every shard is written and read in turn with a plain file of its size, and what is the same for
+both:
 
-- A write (a plain one in pieces of 4 MB) ends when fsync says that it is on the disk. A shard's write also makes the
-  HDF5 file, brings weights into another order, computes a checksum, renames, and flushes the folder.
-- What was written is read back from the disk, which the system was told to drop from its memory. A shard's write ends
-  only then, so beside a plain write it is compared with a plain write and read as well.
-- Loading ends in arrays that are there already, and begins with a file that the system was told to drop.
+- A write (a plain one in pieces of 4 MB) ends when fsync says that it is on the disk. A shard's
+  write also makes the HDF5 file, brings weights into another order, computes a checksum, renames,
+  and flushes the folder.
+- What was written is read back from the disk, which the system was told to drop from its memory. A
+  shard's write ends only then, so beside a plain write it is compared with a plain write and read
+  as well.
+- Loading ends in arrays that are there already, and begins with a file that the system was told to
+  drop.
 - Each comes first in every other round, as the second finds the memory that the first gave back.
 """
 import argparse
@@ -46,19 +51,25 @@ Seconds = dict[str, list[float]]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("configuration", nargs="?", default=RUN_DESK, help=f"TOML file (default {RUN_DESK})")
+    parser.add_argument("configuration", nargs="?", default=RUN_DESK,
+                        help=f"TOML file (default {RUN_DESK})")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set update.rule=sgd")
     parser.add_argument("--shards", type=common.positive, default=1, metavar="N",
-                        help="shards, written one after the other (default 1); only one is copied at a time")
+                        help="shards, written one after the other (default 1); only one is copied "
+                        "at a time")
     parser.add_argument("--steps", type=int, default=20, metavar="N",
                         help="training steps to measure the stall with; 0: none (default 20)")
-    parser.add_argument("--stall-only", action="store_true", help="measure the stall only; needs less of the disk")
+    parser.add_argument("--stall-only", action="store_true",
+                        help="measure the stall only; needs less of the disk")
     parser.add_argument("--folder", type=Path, default=Path("."), metavar="DIR",
-                        help="a folder on the disk to measure; what is written there is removed (default .)")
+                        help="a folder on the disk to measure; what is written there is removed "
+                        "(default .)")
     parser.add_argument("--repeat", type=common.positive, default=3, metavar="N",
-                        help="rounds of measurement after a warm-up; their median counts (default 3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object a row to this file")
+                        help="rounds of measurement after a warm-up; their median counts (default "
+                        "3)")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="append one JSON object a row to this file")
     parser.set_defaults(clock="wall")
 
 
@@ -77,12 +88,14 @@ def run(args: argparse.Namespace) -> None:
         rows = []
         if not args.stall_only:
             bench = _Bench(Path(name), config, args.shards)
-            bench.write_and_read([views(chunks, parameters, memory, {}) for chunks in bench.chunks], args.repeat)
+            bench.write_and_read([views(chunks, parameters, memory, {}) for chunks in bench.chunks],
+                                 args.repeat)
             rows += bench.rows(_numbers(config) * network.dtype.itemsize)
             shutil.rmtree(bench.run)
         del memory
         if args.steps:
-            rows += _training(Path(name) / "training", config, network, parameters, args.steps, args.repeat)
+            rows += _training(Path(name) / "training", config, network, parameters, args.steps,
+                              args.repeat)
     for metric, value, unit in rows:
         report.add(case, metric, value, unit)
     print(f"\n{case}")
@@ -91,7 +104,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _numbers(config: Config) -> int:
     """Numbers that a checkpoint of the configuration must hold."""
-    return sum(shape.parameters for shape in network_geometry(config)) * (1 + len(SLOTS[config.update.rule]))
+    return sum(shape.parameters
+               for shape in network_geometry(config)) * (1 + len(SLOTS[config.update.rule]))
 
 
 class _Bench:
@@ -131,12 +145,14 @@ class _Bench:
 
     def _commit(self, step: int) -> None:
         committer = Committer(self.run, self.shards)
-        committer.start(RunState(config=self.config, step=step, preprocessing=Preprocessing(self.config.preprocess)))
+        committer.start(RunState(config=self.config, step=step,
+                                 preprocessing=Preprocessing(self.config.preprocess)))
         committer.wait()
 
     def _write(self, writer: ShardWriter, step: int, chunk_states: list[ChunkState]) -> None:
         size = sum(a.nbytes for h in chunk_states for a in (h.values, *h.state.values()))
-        sides = [lambda: self._write_plain(step, size), lambda: self._write_shard(writer, step, chunk_states)]
+        sides = [lambda: self._write_plain(step, size),
+                 lambda: self._write_shard(writer, step, chunk_states)]
         for side in sides[::-1] if step % 2 else sides:
             side()
 
@@ -181,24 +197,28 @@ class _Bench:
         return [("parameters and update state", parameters / 1e9, "GB"), ("files", gigabytes, "GB"),
                 ("files over parameters", self.size / parameters, "ratio"),
                 ("plain write", gigabytes / s["plain write"], "GB/s"),
-                ("write", gigabytes / write, "GB/s"), ("write over plain write", s["plain write"] / write, "ratio"),
+                ("write", gigabytes / write, "GB/s"),
+                ("write over plain write", s["plain write"] / write, "ratio"),
                 ("write and read back", gigabytes / s["write and read back"], "GB/s"),
                 ("write and read back over plain write and read",
                  (s["plain write"] + s["plain read"]) / s["write and read back"], "ratio"),
-                ("plain read", gigabytes / s["plain load"], "GB/s"), ("load", gigabytes / s["load"], "GB/s"),
+                ("plain read", gigabytes / s["plain load"], "GB/s"),
+                ("load", gigabytes / s["load"], "GB/s"),
                 ("load over plain read", s["plain load"] / s["load"], "ratio"),
                 ("verify", s["verify"], "s"), ("verify", gigabytes / s["verify"], "GB/s"),
                 ("commit after the last shard", s["commit"], "s"),
-                ("copy into new memory, the first time", self.seconds["copy"][0], "s"), ("copy", s["copy"], "s"),
-                ("copy", gigabytes / s["copy"], "GB/s")]
+                ("copy into new memory, the first time", self.seconds["copy"][0], "s"),
+                ("copy", s["copy"], "s"), ("copy", gigabytes / s["copy"], "GB/s")]
 
 
-def _training(folder: Path, config: Config, network: Network, parameters: ParameterVector, steps: int, repeat: int) \
-        -> list[tuple[str, float, str]]:
-    """What checkpoints cost a training that goes on: the copy, and steps that are slower while a thread writes."""
+def _training(folder: Path, config: Config, network: Network, parameters: ParameterVector,
+              steps: int, repeat: int) -> list[tuple[str, float, str]]:
+    """What checkpoints cost a training that goes on: the copy, and steps that are slower while a
+    thread writes."""
     fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
     rule = Optimizer(config.update, parameters, fan_in)
-    x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch), dtype=network.dtype)
+    x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch),
+                                                 dtype=network.dtype)
     stages = len(network.stages) if config.train.gradient == "greedy" else 1
     checkpoint.clean(folder)
     writer = ShardWriter(folder, 0, config, WHOLE)
@@ -215,8 +235,10 @@ def _training(folder: Path, config: Config, network: Network, parameters: Parame
     cycle()
     seconds: Seconds = {name: [] for name in ("step", "copy", "write", "slower step", "lost")}
     for number in range(repeat + 1):
-        alone, began = statistics.median(cycle() for _ in range(-(-steps // stages))), time.perf_counter()
-        writer.start(number, checkpoint.block_chunk_states(config, WHOLE, 0, parameters, rule.state, rule.counts))
+        alone, began = statistics.median(cycle()
+                                         for _ in range(-(-steps // stages))), time.perf_counter()
+        writer.start(number, checkpoint.block_chunk_states(config, WHOLE, 0, parameters, rule.state,
+                                                           rule.counts))
         copied, meanwhile = time.perf_counter(), []
         while writer.busy:
             meanwhile.append(cycle())
@@ -228,13 +250,16 @@ def _training(folder: Path, config: Config, network: Network, parameters: Parame
             seconds[name].append(value)
         shutil.rmtree(checkpoint.step_folder(folder, number))
     writer.close()
-    s = {name: statistics.median(values[1:]) for name, values in seconds.items()}  # the first copy is into new memory
+    # the first copy is into new memory
+    s = {name: statistics.median(values[1:]) for name, values in seconds.items()}
     between = config.train.checkpoint_every * s["step"]
-    return [("training step", 1e3 * s["step"], "ms"), ("training stands still for the copy", 1e3 * s["copy"], "ms"),
+    return [("training step", 1e3 * s["step"], "ms"),
+            ("training stands still for the copy", 1e3 * s["copy"], "ms"),
             ("the write behind it, to the end of the step in which it ends", s["write"], "s"),
             ("a step meanwhile", s["slower step"] / s["step"], "of a step"),
             ("training lost by one checkpoint", 1e3 * s["lost"], "ms"),
-            (f"of {config.train.checkpoint_every} steps between checkpoints", 100 * s["lost"] / between, "%")]
+            (f"of {config.train.checkpoint_every} steps between checkpoints",
+             100 * s["lost"] / between, "%")]
 
 
 def _write_plain(path: Path, size: int) -> None:

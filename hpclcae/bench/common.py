@@ -1,8 +1,9 @@
-"""What every benchmark needs: rows, tables, paired timing, the sgemm reference, a description of the machine.
+"""What every benchmark needs: rows, tables, paired timing, the sgemm reference, a description of
+the machine.
 
-An absolute time says little on another machine, or on the same one an hour later. So rates are also given
-as a fraction of sgemm, timed in the same process and in turn with what is measured, and ratios are formed
-within rounds.
+An absolute time says little on another machine, or on the same one an hour later. So rates are also
+given as a fraction of sgemm, timed in the same process and in turn with what is measured, and
+ratios are formed within rounds.
 """
 import argparse
 import datetime
@@ -38,11 +39,13 @@ Times = dict[str, list[float]]
 def configure(parser: argparse.ArgumentParser, repeat: int) -> None:
     """Declare the arguments that all benchmarks share."""
     parser.add_argument("--repeat", type=positive, default=repeat, metavar="N",
-                        help=f"rounds of measurement after a warm-up; their median counts (default {repeat})")
+                        help="rounds of measurement after a warm-up; their median counts (default "
+                        f"{repeat})")
     parser.add_argument("--clock", choices=CLOCKS, default="wall",
-                        help="what times are read from; cpu: this process's own time, for a machine that is busy with "
-                             "other work too (default wall)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object a row to this file")
+                        help="what times are read from; cpu: this process's own time, for a "
+                        "machine that is busy with other work too (default wall)")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="append one JSON object a row to this file")
 
 
 def positive(text: str) -> int:
@@ -54,7 +57,8 @@ def positive(text: str) -> int:
 
 
 class Report:
-    """Measurements of one benchmark: times them, keeps them as rows, appends each row to a JSON-lines file.
+    """Measurements of one benchmark: times them, keeps them as rows, appends each row to a
+    JSON-lines file.
 
     Parameters
     ----------
@@ -74,15 +78,18 @@ class Report:
         self._least_share = 1.0
         self._where = {"machine": machine(), "versions": versions(libraries), "clock": self.clock}
         if self.path is not None:
-            self.path.open("a").close()  # a name that cannot be written is refused before the work, not after it
+            # a name that cannot be written is refused before the work, not after it
+            self.path.open("a").close()
 
-    def paired(self, functions: Mapping[str, Callable[[], object]], limit: float = math.inf) -> Times:
-        """Seconds of every function in each round, after one warm-up round; under "sgemm" those of the reference.
+    def paired(self, functions: Mapping[str, Callable[[], object]],
+               limit: float = math.inf) -> Times:
+        """Seconds of every function in each round, after one warm-up round; under "sgemm" those of
+        the reference.
 
-        All functions run in turn in each round, so a machine that becomes slower does so for all of them. The
-        reference runs before each of them, and so it is the reference, not the next function, that pays for
-        what the one before left behind (memory to give back, cold caches). No round begins after `limit`
-        seconds, but one is always measured.
+        All functions run in turn in each round, so a machine that becomes slower does so for all of
+        them. The reference runs before each of them, and so it is the reference, not the next
+        function, that pays for what the one before left behind (memory to give back, cold caches).
+        No round begins after `limit` seconds, but one is always measured.
         """
         clock, sgemm = CLOCKS[self.clock], Sgemm()
         sgemm()
@@ -107,8 +114,8 @@ class Report:
     def add(self, case: str, metric: str, value: float, unit: str) -> None:
         """Keep a row and append it to the file."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        row = {"bench": self.bench, "case": case, "metric": metric, "value": value, "unit": unit, **self._where,
-               "core_share": round(self.core_share, 3), "date": now}
+        row = {"bench": self.bench, "case": case, "metric": metric, "value": value, "unit": unit,
+               **self._where, "core_share": round(self.core_share, 3), "date": now}
         self.rows.append(row)
         if self.path is not None:
             with self.path.open("a") as file:
@@ -119,15 +126,16 @@ class Report:
         here, software = self._where["machine"], self._where["versions"]
         blas = here["blas"]
         threads = f"{blas['threads'] or 'unknown'} thread" + "s" * (blas["threads"] != 1)
-        return (f"{here['cpu']}, {here['cores']} cores; {blas['name']} {blas['version']} {blas['kernels']}, {threads}; "
+        return (f"{here['cpu']}, {here['cores']} cores; {blas['name']} {blas['version']} "
+                f"{blas['kernels']}, {threads}; "
                 + ", ".join(f"{name} {version}" for name, version in software.items()))
 
     def warn_if_busy(self) -> None:
         """One line on stderr if other work took a part of the core while something was timed."""
         if self._least_share < QUIET:
-            print(f"beware: other work had up to {100 * (1 - self._least_share):.0f} % of the core; "
-                  + ("rates are too low" if self.clock == "wall" else "caches and memory were shared with it"),
-                  file=sys.stderr)
+            print(f"beware: other work had up to {100 * (1 - self._least_share):.0f} % of the "
+                  "core; " + ("rates are too low" if self.clock == "wall"
+                               else "caches and memory were shared with it"), file=sys.stderr)
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> str:
@@ -143,8 +151,8 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> 
     cells = [[header for header, _ in columns],
              *[[format(value, form) for value, (_, form) in zip(row, columns)] for row in rows]]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["  ".join(cell.rjust(width) if form else cell.ljust(width)
-                       for cell, width, (_, form) in zip(line, widths, columns)).rstrip() for line in cells]
+    lines = ["  ".join(cell.rjust(width) if form else cell.ljust(width) for cell, width,
+                       (_, form) in zip(line, widths, columns)).rstrip() for line in cells]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
@@ -171,7 +179,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     return statistics.median(s / f for s, f in zip(slow, fast))
 
 
-# ---- where -------------------------------------------------------------------------------------------
+# ---- where ---------------------------------------------------------------------------------------
 
 
 def refuse_more_threads() -> None:
@@ -185,13 +193,15 @@ def refuse_more_threads() -> None:
     threads = blas()["threads"]
     if threads is not None and threads > 1:
         raise InputError(f"BLAS runs with {threads} threads, the benchmarks are of one core: set "
-                         "OPENBLAS_NUM_THREADS=1, OMP_NUM_THREADS=1 and MKL_NUM_THREADS=1, or unset them")
+                         "OPENBLAS_NUM_THREADS=1, OMP_NUM_THREADS=1 and MKL_NUM_THREADS=1, or "
+                         "unset them")
 
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on; no name of a host."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu(), "cores": cores, "system": f"{platform.system()} {platform.machine()}", "blas": blas()}
+    return {"cpu": _cpu(), "cores": cores, "system": f"{platform.system()} {platform.machine()}",
+            "blas": blas()}
 
 
 def versions(libraries: Sequence[str] = ()) -> dict[str, str]:
@@ -207,7 +217,8 @@ def versions(libraries: Sequence[str] = ()) -> dict[str, str]:
 
 def _cpu() -> str:
     try:
-        names = re.findall(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        names = re.findall(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(),
+                           re.MULTILINE)
     except OSError:
         names = []
     return names[0] if names else platform.processor() or "unknown"

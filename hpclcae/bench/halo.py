@@ -1,8 +1,10 @@
-"""The command ``hpclcae bench halo``: what the exchanges of a training step send, and how long they take.
+"""The command ``hpclcae bench halo``: what the exchanges of a training step send, and how long they
+take.
 
-It trains on random images, prepared like real ones. An exchange costs its copying (into buffers and back), the
-transfer, and waiting for blocks that come later. The block that waits least has waited for the transfer alone; what
-the others wait longer is imbalance, which no faster network would remove.
+It trains on random images, prepared like real ones. An exchange costs its copying (into buffers and
+back), the transfer, and waiting for blocks that come later. The block that waits least has waited
+for the transfer alone; what the others wait longer is imbalance, which no faster network would
+remove.
 """
 import argparse
 import time
@@ -30,7 +32,8 @@ from hpclcae.partition.halo import Exchange
 
 RUN_DESK = "run/desk.toml"
 START = "one rank has nobody to exchange with; start more, for instance: mpiexec -n 2 hpclcae bench halo"
-#: A stage as in the paper, between two small ones: it takes its input from one and gets gradients from the other.
+#: A stage as in the paper, between two small ones: it takes its input from one and gets gradients
+#: from the other.
 PAPER_STAGE = """
 data = {{size = {side}, channels = 3}}
 stages = [{{receptive_field = 1, pooling = 1, lcn = 0}}, {{}}, {{receptive_field = 1, pooling = 1, lcn = 0}}]
@@ -45,17 +48,22 @@ _BYTES, _SECONDS, _WAITED, _TIMES = range(4)  # what is kept of an exchange
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     configure_case(parser)
-    parser.add_argument("--grid", default="auto", metavar="ROWSxCOLUMNS", help="grid of blocks (default auto)")
+    parser.add_argument("--grid", default="auto", metavar="ROWSxCOLUMNS",
+                        help="grid of blocks (default auto)")
     parser.add_argument("--steps", type=positive, default=10, metavar="N",
-                        help="training steps of every stage after the first one; their median counts (default 10)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object a row to this file")
+                        help="training steps of every stage after the first one; their median "
+                        "counts (default 10)")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="append one JSON object a row to this file")
 
 
 def configure_case(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that say which network is measured."""
-    parser.add_argument("configuration", nargs="?", default=RUN_DESK, help=f"TOML file (default {RUN_DESK})")
+    parser.add_argument("configuration", nargs="?", default=RUN_DESK,
+                        help=f"TOML file (default {RUN_DESK})")
     parser.add_argument("--stage", type=positive, metavar="SIDE",
-                        help="instead of a file: one stage of the paper's on SIDE x SIDE positions of 8 maps")
+                        help="instead of a file: one stage of the paper's on SIDE x SIDE positions "
+                        "of 8 maps")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set train.batch=20")
 
@@ -89,14 +97,16 @@ def _run(args: argparse.Namespace, communicator: Communicator) -> None:
         _print(case, config, costs, report)
 
 
-# ---- what is measured ------------------------------------------------------------------------------------------
+# ---- what is measured ----------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Cost:
-    """One exchange, all per training step; greedy training: the mean over steps that train each of the stages.
+    """One exchange, all per training step; greedy training: the mean over steps that train each of
+    the stages.
 
-    sent and least are bytes, summed over the blocks: what was sent, and what the geometry needs. The others are
-    seconds, means over the blocks: copied into and out of buffers, transferred, and waited for later blocks.
+    sent and least are bytes, summed over the blocks: what was sent, and what the geometry needs.
+    The others are seconds, means over the blocks: copied into and out of buffers, transferred, and
+    waited for later blocks.
     """
     times: float
     sent: float
@@ -124,7 +134,8 @@ class Costs:
 
 
 def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int) -> Costs:
-    """Train the communicator's block for `rounds` after a first one; the same result on every block.
+    """Train the communicator's block for `rounds` after a first one; the same result on every
+    block.
 
     A round is one training step, or one of every stage if the training is greedy.
     """
@@ -135,15 +146,16 @@ def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int)
     communicator.allreduce_sum(0)  # all start together
     parts = np.array([training.round() for _ in range(rounds)]) / training.steps
     keys = [*((t.stage, t.what) for t in traffic(config, grid)), SUMS]
-    mine = np.array([[found[key] for key in keys] for found in meter.rounds]) / training.steps  # (round, key, _TIMES)
+    # (round, key, _TIMES)
+    mine = np.array([[found[key] for key in keys] for found in meter.rounds]) / training.steps
     mean = communicator.allreduce_sum(mine) / communicator.size
     waits = np.zeros((communicator.size, *mine.shape[:2]))
     waits[communicator.rank] = mine[..., _WAITED]
     transferred = communicator.allreduce_sum(waits).min(axis=0)
     copied, waited = mean[..., _SECONDS] - mean[..., _WAITED], mean[..., _WAITED] - transferred
     least = least_bytes(config, grid)
-    medians = (np.median(a, axis=0) for a in (mean[..., _TIMES], mean[..., _BYTES] * communicator.size, copied,
-                                              transferred, waited))
+    medians = (np.median(a, axis=0) for a in (mean[..., _TIMES], mean[..., _BYTES]
+                                              * communicator.size, copied, transferred, waited))
     exchanges = {key: Cost(times, sent, least.get(key, 0), *seconds)
                  for key, times, sent, *seconds in zip(keys, *medians)}
     step = np.median(communicator.allreduce_sum(parts) / communicator.size, axis=0)
@@ -151,15 +163,18 @@ def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int)
 
 
 def least_bytes(config: Config, grid: Grid) -> dict[Key, float]:
-    """Bytes per training step that the geometry needs: every position once to every block that lacks it."""
+    """Bytes per training step that the geometry needs: every position once to every block that
+    lacks it."""
     stages, image = len(config.stages), config.train.batch * np.dtype(config.train.dtype).itemsize
 
     def share(stage: int, what: str) -> float:
         if config.train.gradient != "greedy":
             return 1
-        encodes = what.startswith("fill") and what != "fill residual"  # also below the stage that is trained
+        # also below the stage that is trained
+        encodes = what.startswith("fill") and what != "fill residual"
         return (stages - stage if encodes else 1) / stages
-    return {(t.stage, t.what): t.values * image * share(t.stage, t.what) for t in traffic(config, grid)}
+    return {(t.stage, t.what): t.values * image * share(t.stage, t.what)
+            for t in traffic(config, grid)}
 
 
 class _Training:
@@ -171,7 +186,8 @@ class _Training:
         self.network = Network(config, grid, meter)
         meter.watch(self.network)
         self.parameters = self.network.parameters(config.train.seed)
-        fan_in = {name: s.filter.fan_in for s in self.network.stages for name in s.parameter_shapes()}
+        fan_in = {name: s.filter.fan_in for s in self.network.stages
+                  for name in s.parameter_shapes()}
         self.rule = Optimizer(config.update, self.parameters, fan_in)
         self.steps = len(config.stages) if config.train.gradient == "greedy" else 1
         size, channels, side = config.data.size, config.data.channels, config.preprocess.whitening
@@ -181,7 +197,8 @@ class _Training:
         self.prepare = Preprocessing(config.preprocess, kernel).preprocessor(
             size, self.network.dtype, self.network.plan.stages[0].x, meter)
         read = self.prepare.pixels
-        whole = np.random.default_rng(0).integers(0, 256, (config.train.batch, size, size, channels), np.uint8)
+        whole = np.random.default_rng(0).integers(0, 256, (config.train.batch, size, size,
+                                                           channels), np.uint8)
         self.images = whole[:, slice(*read.rows), slice(*read.cols)].copy()
 
     def round(self) -> list[float]:
@@ -205,7 +222,8 @@ class _Training:
 
 
 class Meter:
-    """A communicator that passes everything on and keeps what each exchange sends and how long it takes."""
+    """A communicator that passes everything on and keeps what each exchange sends and how long it
+    takes."""
 
     def __init__(self, communicator: Communicator) -> None:
         self._messenger, self.rank, self.size = communicator, communicator.rank, communicator.size
@@ -227,11 +245,13 @@ class Meter:
             for owner in (stage, stage.norm):
                 for exchange in vars(owner).values() if owner else ():
                     if isinstance(exchange, Exchange):
-                        setattr(exchange, "start_fill", self._timed(exchange, "fill", exchange.start_fill))
-                        setattr(exchange, "start_fold", self._timed(exchange, "fold", exchange.start_fold))
+                        setattr(exchange, "start_fill",
+                                self._timed(exchange, "fill", exchange.start_fill))
+                        setattr(exchange, "start_fold",
+                                self._timed(exchange, "fold", exchange.start_fold))
 
-    def _timed(self, exchange: Exchange, kind: str, start: Callable[[np.ndarray], Callable[[], None]]
-               ) -> Callable[[np.ndarray], Callable[[], None]]:
+    def _timed(self, exchange: Exchange, kind: str, start: Callable[
+            [np.ndarray], Callable[[], None]]) -> Callable[[np.ndarray], Callable[[], None]]:
         stage, array = divmod(exchange.plan.tag, 4)
         name = "xzhg"[array]
 
@@ -307,43 +327,51 @@ class _MeteredChannel:
 def _purpose(stage: int, array: str, kind: str, nth: int) -> str:
     """What the nth exchange of this kind in a training step is for, as in partition.traffic."""
     if array == "x":
-        order = {"fill": ["fill x", "fill residual"][stage == 0:], "fold": ["fold residual", "fold dx"]}[kind]
+        order = {"fill": ["fill x", "fill residual"][stage == 0:],
+                 "fold": ["fold residual", "fold dx"]}[kind]
         return order[nth]
-    return {"fill z": "fill z", "fold z": "fold dz"}.get(f"{kind} {array}",
-                                                         f"{kind} mean of {array}{'^2' * (array == 'g')}")
+    return {"fill z": "fill z",
+            "fold z": "fold dz"}.get(f"{kind} {array}",
+                                     f"{kind} mean of {array}{'^2' * (array == 'g')}")
 
 
-# ---- what is printed -------------------------------------------------------------------------------------------
+# ---- what is printed -----------------------------------------------------------------------------
 
-COLUMNS = [("stage", ""), ("exchange", ""), ("times", ".2f"), ("kB", ",.1f"), ("over least", ""), ("ms each", ".3f"),
+COLUMNS = [("stage", ""), ("exchange", ""), ("times", ".2f"), ("kB", ",.1f"), ("over least", ""),
+           ("ms each", ".3f"),
            ("copy", ".3f"), ("transfer", ".3f"), ("wait", ".3f"), ("% of step", ".2f")]
 
 
 def _print(case: str, config: Config, costs: Costs, report: Report) -> None:
     lines = []
-    order = sorted(costs.exchanges.items(), key=lambda item: item[0][0] % (len(config.stages) + 1))  # SUMS last
+    # SUMS last
+    order = sorted(costs.exchanges.items(), key=lambda item: item[0][0] % (len(config.stages) + 1))
     for (stage, what), cost in order:
         if not cost.times:
             continue
         share, each = cost.seconds / costs.seconds, 1e3 / cost.times
         least = f"{cost.sent / cost.least:.3f}" if cost.least else "-"
         where = f"stage {stage + 1}, " if stage >= 0 else ""
-        lines.append((where[:-2], what, cost.times, cost.sent / 1e3, least, cost.seconds * each, cost.copied * each,
-                      cost.transferred * each, cost.waited * each, 100 * share))
-        for metric, value, unit in (("sent a step", cost.sent, "bytes"), ("least a step", cost.least, "bytes"),
-                                    ("seconds each", cost.seconds / cost.times, "s"), ("share of step", share, "1")):
+        lines.append((where[:-2], what, cost.times, cost.sent / 1e3, least, cost.seconds * each,
+                      cost.copied * each, cost.transferred * each, cost.waited * each, 100 * share))
+        for metric, value, unit in (("sent a step", cost.sent, "bytes"),
+                                    ("least a step", cost.least, "bytes"),
+                                    ("seconds each", cost.seconds / cost.times, "s"),
+                                    ("share of step", share, "1")):
             report.add(case, f"{where}{what}: {metric}", value, unit)
-    print(f"\n{case}, batch {config.train.batch}, {config.train.dtype}; bytes are a training step's, of all blocks")
+    print(f"\n{case}, batch {config.train.batch}, {config.train.dtype}; bytes are a training "
+          "step's, of all blocks")
     print(table(COLUMNS, lines))
     sent = sum(cost.sent for cost in costs.exchanges.values())
     shares = {name: sum(getattr(cost, name) for cost in costs.exchanges.values()) / costs.seconds
               for name in ("seconds", "copied", "transferred", "waited")}
     rate = config.train.batch / costs.seconds
-    print(f"\nexchanges {100 * shares['seconds']:.1f} % of a step (copies {100 * shares['copied']:.1f}, transfer "
-          f"{100 * shares['transferred']:.1f}, waiting for later blocks {100 * shares['waited']:.1f}), "
-          f"{sent / 1e6:.2f} MB")
+    print(f"\nexchanges {100 * shares['seconds']:.1f} % of a step (copies "
+          f"{100 * shares['copied']:.1f}, transfer {100 * shares['transferred']:.1f}, waiting for "
+          f"later blocks {100 * shares['waited']:.1f}), {sent / 1e6:.2f} MB")
     print(f"step {1e3 * costs.seconds:.2f} ms, {rate:.1f} images/s: "
-          + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in zip(PARTS, costs.parts)))
+          + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name,
+                      seconds in zip(PARTS, costs.parts)))
     report.add(case, "exchanges: share of step", shares["seconds"], "1")
     report.add(case, "step", costs.seconds, "s")
     report.add(case, "rate", rate, "images/s")

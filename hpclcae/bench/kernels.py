@@ -1,4 +1,5 @@
-"""The command ``hpclcae bench kernels``: rates of the kernels, of a stage and of a training step."""
+"""The command ``hpclcae bench kernels``: rates of the kernels, of a stage and of a training step.
+"""
 import argparse
 import math
 import statistics
@@ -28,22 +29,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=common.positive, nargs="+", default=[100], metavar="N",
                         help="images a minibatch (default 100)")
     parser.add_argument("--tile", type=int, nargs="+", default=[0], metavar="N",
-                        help="side of a kernel tile; 0: the one that training would use (default 0)")
+                        help="side of a kernel tile; 0: the one that training would use (default "
+                        "0)")
     parser.add_argument("--positions", type=common.positive, default=48, metavar="N",
                         help="side of the patch of output positions (default 48, at least 9)")
     parser.add_argument("--size", type=common.positive, default=96, metavar="PIXELS",
                         help="side of the images of the whole network (default 96, at least 76)")
-    parser.add_argument("--quick", action="store_true", help="small patches, three rounds: a look, not a measurement")
+    parser.add_argument("--quick", action="store_true",
+                        help="small patches, three rounds: a look, not a measurement")
     parts = parser.add_argument_group("instead of the tables")
     parts.add_argument("--paper", action="store_true",
-                       help="a step of the paper's network, 200x200 pixels, sgd in place: 10 GB of weights, minutes")
-    parts.add_argument("--allocations", action="store_true", help="new memory within a step (part of the tables too)")
+                       help="a step of the paper's network, 200x200 pixels, sgd in place: 10 GB of "
+                       "weights, minutes")
+    parts.add_argument("--allocations", action="store_true",
+                       help="new memory within a step (part of the tables too)")
     parts.add_argument("--scaling", action="store_true",
-                       help="time of a stage step against positions and images, over a factor of 16 each")
+                       help="time of a stage step against positions and images, over a factor of "
+                       "16 each")
     parts.add_argument("--plot", type=Path, metavar="PNG",
                        help="rate against batch, 1 to 256, beside the roofline (extra: figures)")
     parts.add_argument("--side-by-side", type=common.positive, metavar="N",
-                       help="rates of N processes at once, each on a core of its own, over one alone")
+                       help="rates of N processes at once, each on a core of its own, over one "
+                       "alone")
     common.configure(parser, repeat=5)
 
 
@@ -51,12 +58,14 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     common.refuse_more_threads()
     if args.quick:
-        args.positions, args.size, args.repeat = min(args.positions, 24), min(args.size, 80), min(args.repeat, 3)
+        args.positions, args.size, args.repeat = min(args.positions,
+                                                     24), min(args.size, 80), min(args.repeat, 3)
     _check(args)
     report = Report("kernels", args)
     print(report.heading())
     chosen = False
-    for wanted, part in ((args.paper, _paper), (args.scaling, _scaling), (args.allocations, _allocations),
+    for wanted, part in ((args.paper, _paper), (args.scaling, _scaling),
+                         (args.allocations, _allocations),
                          (args.plot, roofline.run), (args.side_by_side, side_by_side.run)):
         if wanted:
             part(args, report)
@@ -71,15 +80,16 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Refuse sizes that the paper's windows do not fit."""
     if args.positions < 9:
-        raise InputError(f"--positions {args.positions} is too small for pooling and contrast normalisation; it must "
-                         "be at least 9")
+        raise InputError(f"--positions {args.positions} is too small for pooling and contrast "
+                         "normalisation; it must be at least 9")
     if args.size < 76:
-        raise InputError(f"--size {args.size}: the third stage sees 76 pixels; it must be at least 76")
+        raise InputError(f"--size {args.size}: the third stage sees 76 pixels; it must be at least "
+                         "76")
     if min(args.tile) < 0:
         raise InputError(f"--tile {min(args.tile)} is negative; 0 leaves the choice to the rule")
 
 
-# ---- tables ------------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def _tables(args: argparse.Namespace, report: Report) -> None:
@@ -97,9 +107,10 @@ def _tables(args: argparse.Namespace, report: Report) -> None:
         network = NetworkCase(args.size, batch, "momentum")
         measure(network.label, {"training step": Timed(network.step, network.flop)}, report)
     if len(lines) > len(args.maps_in):
-        print("\nGFLOP/s by batch and tile\n" + table(
-            [("maps in", "d"), ("batch", "d"), ("tile", "d"), *[(name, ".1f") for name in (*OVERVIEW, SGEMM)],
-             ("six of sgemm", ".2f"), ("stage of sgemm", ".2f")], lines))
+        print("\nGFLOP/s by batch and tile\n"
+              + table([("maps in", "d"), ("batch", "d"), ("tile", "d"),
+                       *[(name, ".1f") for name in (*OVERVIEW, SGEMM)],
+                       ("six of sgemm", ".2f"), ("stage of sgemm", ".2f")], lines))
 
 
 def measure(label: str, timed: Mapping[str, Timed], report: Report) -> dict[str, float]:
@@ -131,7 +142,7 @@ def _paper(args: argparse.Namespace, report: Report) -> None:
         measure(case.label, {"training step": Timed(case.step, case.flop)}, report)
 
 
-# ---- growth and memory -------------------------------------------------------------------------------
+# ---- growth and memory ---------------------------------------------------------------------------
 
 
 def _scaling(args: argparse.Namespace, report: Report) -> None:
@@ -143,16 +154,19 @@ def _scaling(args: argparse.Namespace, report: Report) -> None:
             counts, seconds, lines = [], [], []
             for size in sizes:
                 by_positions = name == "positions"
-                case = StageCase(maps_in, size if by_positions else positions, batch if by_positions else size, tile)
+                case = StageCase(maps_in, size if by_positions else positions, batch if by_positions
+                                 else size, tile)
                 step = case.steps()[STAGE_STEP]
                 counts.append(size ** 2 if by_positions else size)
                 seconds.append(statistics.median(report.paired({"step": step.run})["step"]))
                 lines.append((counts[-1], seconds[-1] * 1e3, step.flop / seconds[-1] / 1e9))
                 report.add(f"{case.label}, by {name}", STAGE_STEP, seconds[-1], "s")
             exponent = fitted_exponent(counts, seconds)
-            print(f"\n{maps_in} maps in, tile {tile}: time of a stage step grows as {name} ** {exponent:.3f}")
+            print(f"\n{maps_in} maps in, tile {tile}: time of a stage step grows as {name} ** "
+                  f"{exponent:.3f}")
             print(table([(name, "d"), ("ms", ".2f"), ("GFLOP/s", ".1f")], lines))
-            report.add(f"{maps_in} maps in, tile {tile}", f"growth with {name}", exponent, "exponent")
+            report.add(f"{maps_in} maps in, tile {tile}", f"growth with {name}", exponent,
+                       "exponent")
 
 
 def fitted_exponent(counts: Sequence[float], seconds: Sequence[float]) -> float:
@@ -172,12 +186,14 @@ def _allocations(args: argparse.Namespace, report: Report) -> None:
         lines.append((label, peak / 1e6))
         report.add(label, "peak of new memory in a step", peak, "bytes")
     smallest = min(math.prod(c.stage.geometry.pooled[1:]) for c in stages) * batch * 4
-    print(f"\nnew memory within a step of the steady state (one row of h, a small array, has {smallest / 1e6:.2f} MB)")
+    print("\nnew memory within a step of the steady state (one row of h, a small array, has "
+          f"{smallest / 1e6:.2f} MB)")
     print(table([("", ""), ("peak, MB", ".3f")], lines))
 
 
 def new_memory(step: Callable[[], object]) -> int:
-    """Bytes by which Python's and NumPy's allocations exceed those before, at most, within a third step.
+    """Bytes by which Python's and NumPy's allocations exceed those before, at most, within a third
+    step.
 
     No single block that the step allocates is larger.
     """

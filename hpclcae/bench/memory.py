@@ -1,4 +1,5 @@
-"""The command ``hpclcae bench memory``: peak memory of a training step against what it cannot do without."""
+"""The command ``hpclcae bench memory``: peak memory of a training step against what it cannot do
+without."""
 import argparse
 import multiprocessing
 import resource
@@ -24,7 +25,8 @@ RUN_DESK = "run/desk.toml"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("configuration", nargs="?", default=RUN_DESK, help=f"TOML file (default {RUN_DESK})")
+    parser.add_argument("configuration", nargs="?", default=RUN_DESK,
+                        help=f"TOML file (default {RUN_DESK})")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set update.rule=sgd")
     common.configure(parser, repeat=2)
@@ -51,12 +53,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def needed(config: Config) -> dict[str, int]:
-    """Bytes that a step cannot do without, however it is written: parameters, update state, activations.
+    """Bytes that a step cannot do without, however it is written: parameters, update state,
+    activations.
 
-    Activations are those that the gradients are made of: every stage's input, its filtered and pooled maps and
-    its residual.
+    Activations are those that the gradients are made of: every stage's input, its filtered and
+    pooled maps and its residual.
     """
-    item, stages, rule = np.dtype(config.train.dtype).itemsize, network_geometry(config), config.update.rule
+    item, stages, rule = np.dtype(config.train.dtype).itemsize, network_geometry(
+        config), config.update.rule
     parameters = sum(s.parameters for s in stages) * item
     kept = [prod(shape) for s in stages for shape in (s.input, s.input, s.filtered, s.pooled)]
     return {"parameters": parameters, f"state of rule {rule}": parameters * len(SLOTS[rule]),
@@ -69,18 +73,21 @@ def _measure(config: Config, steps: int) -> dict[str, int]:
         try:
             return pool.submit(peaks, config, steps).result()
         except BrokenProcessPool as error:
-            raise InputError("the process that ran the step was killed, most likely for want of memory: choose a "
-                             "smaller train.batch or a machine with more") from error
+            raise InputError("the process that ran the step was killed, most likely for want of "
+                             "memory: choose a smaller train.batch or a machine with "
+                             "more") from error
 
 
 def peaks(config: Config, steps: int) -> dict[str, int]:
-    """Peak resident bytes of this process at the milestones of some training steps on random images."""
+    """Peak resident bytes of this process at the milestones of some training steps on random
+    images."""
     found = {"measured peak: libraries": peak_resident()}
     network = Network(config)
     parameters = network.parameters(config.train.seed)
     fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
     rule = Optimizer(config.update, parameters, fan_in)
-    x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch), dtype=network.dtype)
+    x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch),
+                                                 dtype=network.dtype)
     found["measured peak: and parameters"] = peak_resident()
     for count in range(1, steps + 1):
         for stage in range(len(network.stages) if config.train.gradient == "greedy" else 1):
@@ -97,7 +104,8 @@ def peak_resident() -> int:
     try:  # getrusage counts what the process was forked from, too
         status = Path("/proc/self/status").read_text()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin"
+                                                                     else 1024)
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
@@ -110,9 +118,11 @@ def _refuse_too_much(size: int) -> None:
         Less memory is available than is needed.
     """
     try:
-        available = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024
+        available = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[
+            0]) * 1024
     except (OSError, IndexError):
         return
     if size > available:
-        raise InputError(f"a step needs at least {size / 1e9:.1f} GB, {available / 1e9:.1f} GB are available: choose a "
-                         "smaller train.batch or data.size, or update.rule = 'sgd'")
+        raise InputError(f"a step needs at least {size / 1e9:.1f} GB, {available / 1e9:.1f} GB are "
+                         "available: choose a smaller train.batch or data.size, or update.rule = "
+                         "'sgd'")

@@ -1,9 +1,11 @@
-"""The command ``hpclcae bench peers``: the same step on the same arrays here, in PyTorch and in JAX.
+"""The command ``hpclcae bench peers``: the same step on the same arrays here, in PyTorch and in
+JAX.
 
-Two steps: ``filter`` is encoding with its gradients dW and dX; ``autoencoder`` is encoding, decoding and all
-gradients of 1/2 ||D z - x||^2 + <dz, z> with respect to W1, W2 and x (as input, not as target). Values and
-gradients have to agree before anything is timed. Peers that would take minutes run on a smaller patch, in a
-pairing of their own, where this package runs on the small patch too.
+Two steps: ``filter`` is encoding with its gradients dW and dX; ``autoencoder`` is encoding,
+decoding and all gradients of 1/2 ||D z - x||^2 + <dz, z> with respect to W1, W2 and x (as input,
+not as target). Values and gradients have to agree before anything is timed. Peers that would take
+minutes run on a smaller patch, in a pairing of their own, where this package runs on the small
+patch too.
 """
 import argparse
 import importlib
@@ -23,8 +25,8 @@ from hpclcae.model.layers.unit_norm import Filters
 from hpclcae.model.workspace import Workspace
 from hpclcae.utils.errors import InputError, MissingExtraError
 
-#: Largest difference that counts as agreement, relative to the array's largest magnitude: float32 sums of
-#: thousands of terms in another order.
+#: Largest difference that counts as agreement, relative to the array's largest magnitude: float32
+#: sums of thousands of terms in another order.
 TOLERANCE = 2e-5
 STEPS = ("filter", "autoencoder")
 #: Modules with the peers of each framework.
@@ -42,19 +44,22 @@ class Problem:
     dz : (row, col, map, image)
     """
 
-    def __init__(self, maps_in: int, positions: int, images: int, field: int = 18, maps: int = 8) -> None:
+    def __init__(self, maps_in: int, positions: int, images: int, field: int = 18,
+                 maps: int = 8) -> None:
         self.maps_in, self.positions, self.images, self.field, self.maps = maps_in, positions, images, field, maps
         random, side = np.random.default_rng(0), positions + field - 1
         filters = positions, positions, field, field, maps_in, maps
         self.x = random.standard_normal((side, side, maps_in, images), dtype=np.float32)
         self.dz = random.standard_normal((positions, positions, maps, images), dtype=np.float32)
-        self.encoder, self.decoder = (random.standard_normal(filters, dtype=np.float32) for _ in range(2))
+        self.encoder, self.decoder = (random.standard_normal(filters, dtype=np.float32)
+                                      for _ in range(2))
         self.encoder /= np.sqrt(np.float32(field * field * maps_in))
         self.decoder /= np.sqrt(np.float32(field * field * maps))
 
     def flop(self, step: str, backward: bool) -> float:
         """Useful FLOP of a step's forward pass, or of forward and backward."""
-        passes = {("filter", False): 1, ("filter", True): 3, ("autoencoder", False): 2, ("autoencoder", True): 6}
+        passes = {("filter", False): 1, ("filter", True): 3, ("autoencoder", False): 2,
+                  ("autoencoder", True): 6}
         return 2.0 * self.encoder.size * self.images * passes[step, backward]
 
 
@@ -73,7 +78,8 @@ class Peer(Protocol):
         """Forward and backward."""
 
     def outputs(self, step: str) -> Outputs:
-        """What `both` computes, in Problem's layouts: z, dx, d_encoder and, if decoded, residual, d_decoder."""
+        """What `both` computes, in Problem's layouts: z, dx, d_encoder and, if decoded, residual,
+        d_decoder."""
 
 
 class Ours:
@@ -91,7 +97,8 @@ class Ours:
                 plan.pack_row(filters[j * plan.tile:(j + 1) * plan.tile], weights, j)
             packed.append(Filters(weights))
         self.encoder, self.decoder = packed
-        self.z, self.dx, self.residual = (np.empty_like(a) for a in (problem.dz, problem.x, problem.x))
+        self.z, self.dx, self.residual = (np.empty_like(a)
+                                          for a in (problem.dz, problem.x, problem.x))
         self._gradients: dict[str, list[np.ndarray]] = {}
         self.unpack = False
 
@@ -101,15 +108,20 @@ class Ours:
             self.plan.encode(self.encoder, self.problem.x, self.z, self.work)
         else:
             np.negative(self.problem.x, out=self.residual)
-            self.plan.encode_decode(self.encoder, self.decoder, self.problem.x, self.z, self.residual, self.work)
+            self.plan.encode_decode(self.encoder, self.decoder, self.problem.x, self.z,
+                                    self.residual, self.work)
 
     def both(self, step: str) -> None:
-        """Forward, then all gradients; each row of dW is complete in memory when it is handed over."""
+        """Forward, then all gradients.
+
+        Each row of dW is complete in memory when it is handed over.
+        """
         self.forward(step)
         decoded = step == "autoencoder"
         self.dx[...] = 0
         self.plan.backward(self.encoder, self.decoder if decoded else None, self.problem.x, self.z,
-                           self.residual if decoded else None, 1.0, self.problem.dz, self.dx, self._receive, self.work)
+                           self.residual if decoded else None, 1.0, self.problem.dz, self.dx,
+                           self._receive, self.work)
 
     def _receive(self, name: str, row: int, gradient: np.ndarray) -> None:
         if self.unpack:
@@ -131,12 +143,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--maps-in", type=common.positive, nargs="+", default=[3, 8], metavar="N",
                         help="input maps (default 3 8)")
-    parser.add_argument("--batch", type=common.positive, default=100, metavar="N", help="images (default 100)")
+    parser.add_argument("--batch", type=common.positive, default=100, metavar="N",
+                        help="images (default 100)")
     parser.add_argument("--positions", type=common.positive, default=16, metavar="N",
                         help="side of the patch of output positions (default 16)")
     parser.add_argument("--small", type=common.positive, default=4, metavar="N",
                         help="the same for peers that would take minutes (default 4)")
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="what to compute (default both)")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS),
+                        help="what to compute (default both)")
     parser.add_argument("--limit", type=float, default=5.0, metavar="SECONDS",
                         help="no further round of a pairing begins after this time (default 5)")
     common.configure(parser, repeat=3)
@@ -147,14 +161,16 @@ def run(args: argparse.Namespace) -> int:
     common.refuse_more_threads()
     report = Report("peers", args, list(FRAMEWORKS))
     print(report.heading())
-    if hasattr(os, "sched_setaffinity"):  # thread pools that ignore their settings stay on one core all the same
+    # thread pools that ignore their settings stay on one core all the same
+    if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     peers = load()
     for maps_in in args.maps_in:
         for slow, positions in ((False, args.positions), (True, args.small)):
             chosen = [peer for peer in peers if peer.slow == slow]
             if chosen:
-                compare(Problem(maps_in, positions, args.batch), chosen, args.steps, args.limit, report)
+                compare(Problem(maps_in, positions, args.batch), chosen, args.steps, args.limit,
+                        report)
     report.warn_if_busy()
     return 0
 
@@ -178,7 +194,8 @@ def load() -> list[type[Peer]]:
     return peers
 
 
-def compare(problem: Problem, peers: Sequence[type[Peer]], steps: Sequence[str], limit: float, report: Report) -> None:
+def compare(problem: Problem, peers: Sequence[type[Peer]], steps: Sequence[str], limit: float,
+            report: Report) -> None:
     """Check that all agree, time them in turn, print and report the ratios."""
     ours, others = Ours(problem), [peer(problem) for peer in peers]
     case = f"{problem.maps_in} maps in, {problem.positions}x{problem.positions} positions, batch {problem.images}"
@@ -200,16 +217,16 @@ def compare(problem: Problem, peers: Sequence[type[Peer]], steps: Sequence[str],
                 for metric, value in found.items():
                     report.add(f"{step}, {case}, {name}", metric, value, unit)
         rounds = len(times[f"{OURS}, both"])
-        print(f"\n{step} step, {case}; {rounds} round{'s' * (rounds > 1)}; NumPy's sgemm {peak:.1f} GFLOP/s; all agree "
-              f"within {gap:.1e} (allowed {TOLERANCE:.0e})")
-        print(table([("", ""), ("forward GFLOP/s", ".2f"), ("both GFLOP/s", ".2f"), ("time forward", ".2f"),
-                     ("backward", ".2f"), ("both", ".2f")], lines))
+        print(f"\n{step} step, {case}; {rounds} round{'s' * (rounds > 1)}; NumPy's sgemm "
+              f"{peak:.1f} GFLOP/s; all agree within {gap:.1e} (allowed {TOLERANCE:.0e})")
+        print(table([("", ""), ("forward GFLOP/s", ".2f"), ("both GFLOP/s", ".2f"),
+                     ("time forward", ".2f"), ("backward", ".2f"), ("both", ".2f")], lines))
 
 
 def _rates(problem: Problem, step: str, times: Times, name: str) -> dict[str, float]:
     """Useful GFLOP/s of a peer."""
-    return {part: problem.flop(step, part == "both") / statistics.median(times[f"{name}, {part}"]) / 1e9
-            for part in ("forward", "both")}
+    return {part: problem.flop(step, part == "both") / statistics.median(times[f"{name}, {part}"])
+            / 1e9 for part in ("forward", "both")}
 
 
 def _ratios(times: Times, name: str) -> dict[str, float]:
@@ -217,8 +234,8 @@ def _ratios(times: Times, name: str) -> dict[str, float]:
     def seconds(who: str) -> tuple[list[float], list[float], list[float]]:
         forward, both = times[f"{who}, forward"], times[f"{who}, both"]
         return forward, [b - f for f, b in zip(forward, both)], both
-    return {part: ratio(theirs, mine)
-            for part, theirs, mine in zip(("forward", "backward", "both"), seconds(name), seconds(OURS))}
+    return {part: ratio(theirs, mine) for part, theirs,
+            mine in zip(("forward", "backward", "both"), seconds(name), seconds(OURS))}
 
 
 def check(ours: Peer, others: Sequence[Peer], step: str) -> float:
@@ -237,7 +254,8 @@ def check(ours: Peer, others: Sequence[Peer], step: str) -> float:
         for name, value in mine.items():
             gap = float(np.abs(theirs[name] - value).max() / np.abs(value).max())
             if not gap <= TOLERANCE:
-                raise InputError(f"{other.name} and {OURS} disagree on {name} of the {step} step by {gap:.2g} of its "
-                                 f"largest magnitude ({TOLERANCE:.0e} is allowed): one of them is wrong")
+                raise InputError(f"{other.name} and {OURS} disagree on {name} of the {step} step "
+                                 f"by {gap:.2g} of its largest magnitude ({TOLERANCE:.0e} is "
+                                 "allowed): one of them is wrong")
             largest = max(largest, gap)
     return largest

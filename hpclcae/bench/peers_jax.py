@@ -1,7 +1,7 @@
 """JAX's versions of a locally connected autoencoder: its own primitive, and loops over positions.
 
-The last one has its gradients written by hand, which is this package's way of going about it (without
-tiles): it shows how much of the ratio is the algorithm's and how much the library's.
+The last one has its gradients written by hand, which is this package's way of going about it
+(without tiles): it shows how much of the ratio is the algorithm's and how much the library's.
 """
 import os
 from collections.abc import Callable
@@ -14,13 +14,15 @@ from hpclcae.utils.errors import require
 
 # Read when JAX is imported: the processor, and one thread of it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+os.environ.setdefault("XLA_FLAGS",
+                      "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 jax: Any = require("jax", "bench", "the comparison with JAX")
 jnp, lax = jax.numpy, jax.lax
 
 
 class OverPositions:
-    """A compiled loop over positions, each of which cuts out its window and multiplies; gradients by JAX.
+    """A compiled loop over positions, each of which cuts out its window and multiplies; gradients
+    by JAX.
 
     Images last; filters are (position, map, input).
     """
@@ -28,11 +30,13 @@ class OverPositions:
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.n, self.r = problem, problem.positions, problem.field
-        self.inputs, self.window = self.r ** 2 * problem.maps_in, (self.r, self.r, problem.maps_in, problem.images)
-        self.arrays = (self._images(problem.x), self._filters(problem.encoder), self._filters(problem.decoder),
-                       self._images(problem.dz))
+        self.inputs, self.window = self.r ** 2 * problem.maps_in, (self.r, self.r, problem.maps_in,
+                                                                   problem.images)
+        self.arrays = (self._images(problem.x), self._filters(problem.encoder),
+                       self._filters(problem.decoder), self._images(problem.dz))
         self._forward = {"filter": jax.jit(lambda x, v, d, dz: self.encode(x, v)),
-                         "autoencoder": jax.jit(lambda x, v, d, dz: self.decode(self.encode(x, v), d) - x)}
+                         "autoencoder": jax.jit(lambda x, v, d,
+                                                dz: self.decode(self.encode(x, v), d) - x)}
         self._both = {step: jax.jit(self._gradients(step)) for step in STEPS}
         self._found: dict[str, Any] = {}
 
@@ -61,8 +65,8 @@ class OverPositions:
 
     def outputs(self, step: str) -> Outputs:
         """Back into the problem's layouts."""
-        return {name: self._filters_back(np.asarray(a)) if name.startswith("d_") else self._images_back(np.asarray(a))
-                for name, a in self._found.items()}
+        return {name: self._filters_back(np.asarray(a)) if name.startswith("d_")
+                else self._images_back(np.asarray(a)) for name, a in self._found.items()}
 
     def encode(self, x: Any, filters: Any) -> Any:
         """z (row, col, map, image)."""
@@ -84,7 +88,8 @@ class OverPositions:
 
     def _added(self, out: Any, position: Any, patch: Any) -> Any:
         at = position // self.n, position % self.n, 0, 0
-        return lax.dynamic_update_slice(out, lax.dynamic_slice(out, at, self.window) + patch.reshape(self.window), at)
+        return lax.dynamic_update_slice(out, lax.dynamic_slice(out, at, self.window)
+                                        + patch.reshape(self.window), at)
 
     def _images(self, a: np.ndarray) -> Any:
         return jnp.asarray(a)
@@ -93,14 +98,16 @@ class OverPositions:
         return a
 
     def _filters(self, a: np.ndarray) -> Any:
-        return jnp.asarray(a.reshape(self.n ** 2, self.inputs, self.problem.maps).transpose(0, 2, 1))
+        return jnp.asarray(a.reshape(self.n ** 2, self.inputs, self.problem.maps).transpose(0, 2,
+                                                                                            1))
 
     def _filters_back(self, a: np.ndarray) -> np.ndarray:
         return a.transpose(0, 2, 1).reshape(self.problem.encoder.shape)
 
 
 class OverPositionsByHand(OverPositions):
-    """The same loop with gradients written by hand: each position's dW and its part of dX in one visit."""
+    """The same loop with gradients written by hand: each position's dW and its part of dX in one
+    visit."""
     name = "jax, gradients by hand"
 
     def __init__(self, problem: Problem) -> None:
@@ -111,7 +118,8 @@ class OverPositionsByHand(OverPositions):
 
             def visit(dx: Any, one: Any) -> Any:
                 position, filter_, d_code = one
-                return self._added(dx, position, filter_.T @ d_code), d_code @ self._cut(x, position).T
+                return self._added(dx, position, filter_.T @ d_code), d_code @ self._cut(x,
+                                                                                         position).T
             return lax.scan(visit, jnp.zeros_like(x), self._by_position(filters, dz))
 
         def decode_back(saved: Any, d_out: Any) -> Any:
@@ -141,7 +149,10 @@ class OverPositionsByHand(OverPositions):
 
 
 class LocalConvolution(OverPositions):
-    """JAX's own primitive, `conv_general_dilated_local`; images first, decoding by its transpose."""
+    """JAX's own primitive, `conv_general_dilated_local`.
+
+    Images first, decoding by its transpose.
+    """
     name, slow = "jax conv_general_dilated_local", True
 
     def encode(self, x: Any, filters: Any) -> Any:
@@ -150,7 +161,8 @@ class LocalConvolution(OverPositions):
 
     def decode(self, z: Any, filters: Any) -> Any:
         """Reconstruction (image, map, row, col)."""
-        shape = jax.ShapeDtypeStruct(tuple(self.problem.x.shape[axis] for axis in (3, 2, 0, 1)), z.dtype)
+        shape = jax.ShapeDtypeStruct(tuple(self.problem.x.shape[axis] for axis in (3, 2, 0, 1)),
+                                     z.dtype)
         return jax.linear_transpose(lambda x: self.encode(x, filters), shape)(z)[0]
 
     def _images(self, a: np.ndarray) -> Any:
@@ -159,8 +171,10 @@ class LocalConvolution(OverPositions):
     def _images_back(self, a: np.ndarray) -> np.ndarray:
         return a.transpose(2, 3, 1, 0)
 
-    def _filters(self, a: np.ndarray) -> Any:  # (map, input, row, col) with input = (map in, krow, kcol)
-        return jnp.asarray(a.transpose(5, 4, 2, 3, 0, 1).reshape(self.problem.maps, self.inputs, self.n, self.n))
+    # (map, input, row, col) with input = (map in, krow, kcol)
+    def _filters(self, a: np.ndarray) -> Any:
+        return jnp.asarray(a.transpose(5, 4, 2, 3, 0, 1).reshape(self.problem.maps, self.inputs,
+                                                                 self.n, self.n))
 
     def _filters_back(self, a: np.ndarray) -> np.ndarray:
         split = a.reshape(self.problem.maps, self.problem.maps_in, self.r, self.r, self.n, self.n)

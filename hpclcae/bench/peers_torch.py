@@ -1,7 +1,9 @@
-"""PyTorch's versions of a locally connected autoencoder, from what one writes first to what runs fastest.
+"""PyTorch's versions of a locally connected autoencoder, from what one writes first to what runs
+fastest.
 
 The last one is a port of this package's own layout (strips, in which every window is a view) with
-hand-written gradients: it shows how much of the ratio is the algorithm's and how much the library's.
+hand-written gradients: it shows how much of the ratio is the algorithm's and how much the
+library's.
 """
 import os
 from typing import Any
@@ -16,7 +18,8 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 class Autograd:
-    """What versions that leave the gradients to autograd share; image-last arrays unless a version says otherwise.
+    """What versions that leave the gradients to autograd share; image-last arrays unless a version
+    says otherwise.
 
     Filters are (position, map, input) with input = (krow, kcol, map in).
     """
@@ -63,8 +66,9 @@ class Autograd:
     def outputs(self, step: str) -> Outputs:
         """Back into the problem's layouts."""
         inverse = np.argsort(self.image_axes)
-        return {name: self._filters_back(a) if name.startswith("d_") else
-                a.reshape(self._shape(name)).numpy().transpose(inverse) for name, a in self.found.items()}
+        return {name: self._filters_back(a) if name.startswith("d_")
+                else a.reshape(self._shape(name)).numpy().transpose(inverse) for name,
+                a in self.found.items()}
 
     def _shape(self, name: str) -> tuple[int, ...]:
         whole = self.problem.dz.shape if name == "z" else self.problem.x.shape
@@ -98,7 +102,8 @@ class UnfoldEinsum(Autograd):
 
     def _filters(self, a: np.ndarray) -> Any:  # unfold orders the inputs (map in, krow, kcol)
         whole = a.reshape(self.n ** 2, self.r ** 2, -1, self.maps).transpose(0, 3, 2, 1)
-        return torch.from_numpy(np.ascontiguousarray(whole).reshape(self.n ** 2, self.maps, -1)).requires_grad_()
+        return torch.from_numpy(np.ascontiguousarray(whole).reshape(self.n ** 2, self.maps,
+                                                                    -1)).requires_grad_()
 
     def _filters_back(self, a: Any) -> np.ndarray:
         whole = a.numpy().reshape(self.n ** 2, self.maps, -1, self.r ** 2)
@@ -112,14 +117,17 @@ class UnfoldBmm(Autograd):
     def encode(self, x: Any, filters: Any) -> Any:
         """z (position, map, image)."""
         windows = x.unfold(0, self.r, 1).unfold(1, self.r, 1)  # row, col, map in, image, krow, kcol
-        return torch.bmm(filters, windows.permute(0, 1, 4, 5, 2, 3).reshape(self.n ** 2, self.inputs, -1))
+        return torch.bmm(filters,
+                         windows.permute(0, 1, 4, 5, 2, 3).reshape(self.n ** 2, self.inputs, -1))
 
     def decode(self, z: Any, filters: Any) -> Any:
         """Reconstruction (row, col, map, image)."""
         patches = torch.bmm(filters.transpose(1, 2), z)
-        windows = patches.view(self.n, self.n, self.r, self.r, *self.target.shape[2:]).permute(0, 1, 4, 5, 2, 3)
+        windows = patches.view(self.n, self.n, self.r, self.r,
+                               *self.target.shape[2:]).permute(0, 1, 4, 5, 2, 3)
         rows, cols, maps, images = self.target.shape
-        part = torch.ops.aten.unfold_backward(windows, (self.n, cols, maps, images, self.r), 1, self.r, 1)
+        part = torch.ops.aten.unfold_backward(windows, (self.n, cols, maps, images, self.r), 1,
+                                              self.r, 1)
         return torch.ops.aten.unfold_backward(part, (rows, cols, maps, images), 0, self.r, 1)
 
     def _images(self, a: np.ndarray) -> Any:
@@ -129,14 +137,18 @@ class UnfoldBmm(Autograd):
 
 
 class RowsBmm(UnfoldBmm):
-    """The same row of positions by row, so that patches stay in cache. Fastest that we found with autograd."""
+    """The same row of positions by row, so that patches stay in cache.
+
+    Fastest that we found with autograd.
+    """
     name = "torch unfold + bmm by rows"
 
     def encode(self, x: Any, filters: Any) -> Any:
         """z (position, map, image)."""
         rows = []
         for y, row_filters in enumerate(filters.split(self.n)):
-            windows = x[y:y + self.r].transpose(0, 1).unfold(0, self.r, 1)  # col, krow, map in, image, kcol
+            # col, krow, map in, image, kcol
+            windows = x[y:y + self.r].transpose(0, 1).unfold(0, self.r, 1)
             patches = windows.permute(0, 4, 1, 2, 3).reshape(self.n, self.inputs, -1)
             rows.append(torch.bmm(row_filters, patches))
         return torch.cat(rows)
@@ -148,7 +160,8 @@ class RowsBmm(UnfoldBmm):
         for y, (row_filters, code) in enumerate(zip(filters.split(self.n), z.split(self.n))):
             patches = torch.bmm(row_filters.transpose(1, 2), code)
             windows = patches.view(self.n, self.r, *strip[1:]).permute(0, 2, 3, 4, 1)
-            out[y:y + self.r] += torch.ops.aten.unfold_backward(windows, strip, 0, self.r, 1).transpose(0, 1)
+            out[y:y + self.r] += torch.ops.aten.unfold_backward(windows, strip, 0, self.r,
+                                                                1).transpose(0, 1)
         return out
 
     def _filters(self, a: np.ndarray) -> Any:  # input = (kcol, krow, map in)
@@ -159,21 +172,25 @@ class RowsBmm(UnfoldBmm):
 
 
 class Strips(RowsBmm):
-    """Our layout in PyTorch, tile 1: strips whose windows are views, gradients by hand, nothing allocated twice."""
+    """Our layout in PyTorch, tile 1: strips whose windows are views, gradients by hand, nothing
+    allocated twice."""
     name = "torch, port of our strips"
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.x, self.encoder, self.decoder = (a.detach() for a in (self.x, self.encoder, self.decoder))
+        self.x, self.encoder, self.decoder = (a.detach()
+                                              for a in (self.x, self.encoder, self.decoder))
         self.z = torch.empty_like(self.dz)
         self.dcode = torch.empty_like(self.dz)
         self.residual, self.dx = torch.empty_like(self.x), torch.empty_like(self.x)
-        self.d_encoder, self.d_decoder = torch.empty_like(self.encoder), torch.empty_like(self.decoder)
+        self.d_encoder, self.d_decoder = torch.empty_like(self.encoder), torch.empty_like(
+            self.decoder)
 
     def forward(self, step: str) -> object:
         """Encode, or encode and decode."""
         for y in range(self.n):
-            torch.bmm(self._row(self.encoder, y), self._windows(self.x, y), out=self._row(self.z, y))
+            torch.bmm(self._row(self.encoder, y), self._windows(self.x, y),
+                      out=self._row(self.z, y))
         if step == "autoencoder":
             torch.neg(self.x, out=self.residual)
             self._scatter(self.decoder, self.z, self.residual)
@@ -189,7 +206,8 @@ class Strips(RowsBmm):
                 windows = self._windows(self.residual, y)
                 dcode.baddbmm_(self._row(self.decoder, y), windows)
                 torch.bmm(code, windows.transpose(1, 2), out=self._row(self.d_decoder, y))
-            torch.bmm(dcode, self._windows(self.x, y).transpose(1, 2), out=self._row(self.d_encoder, y))
+            torch.bmm(dcode, self._windows(self.x, y).transpose(1, 2),
+                      out=self._row(self.d_encoder, y))
         self._scatter(self.encoder, self.dcode, self.dx.zero_())
         self.found = {"z": self.z, "dx": self.dx, "d_encoder": self.d_encoder}
         if step == "autoencoder":
@@ -199,7 +217,8 @@ class Strips(RowsBmm):
         return a[y * self.n:(y + 1) * self.n]
 
     def _windows(self, x: Any, y: int) -> Any:
-        """All windows of a row of positions as overlapping views (col, input, image) of one strip."""
+        """All windows of a row of positions as overlapping views (col, input, image) of one strip.
+        """
         strip = x[y:y + self.r].transpose(0, 1).contiguous()
         images = x.shape[-1]
         col = strip.stride(0)

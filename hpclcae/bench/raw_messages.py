@@ -14,7 +14,8 @@ RAW = ("raw push", "raw fetch", "")
 
 
 class RawMessages:
-    """The chunks of a network by MPI's messages alone, between the first rank and one that does nothing else."""
+    """The chunks of a network by MPI's messages alone, between the first rank and one that does
+    nothing else."""
 
     def __init__(self, world: "MpiCommunicator", config: Config) -> None:
         self._comm, self._other = world.comm, 2 - world.rank
@@ -23,7 +24,10 @@ class RawMessages:
         self._word = np.empty(1, np.int64)
 
     def meet(self, name: str) -> None:
-        """The first rank says what it is going to do ("" in the end); not part of what is measured."""
+        """The first rank says what it is going to do ("" in the end).
+
+        Not part of what is measured.
+        """
         from hpclcae.mpi.waiting import wait_spinning
         if name in RAW:
             self._word[0] = RAW.index(name)

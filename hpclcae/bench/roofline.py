@@ -1,7 +1,9 @@
-"""Rate against batch beside the roofline: what sgemm and the memory allow (a part of ``hpclcae bench kernels``).
+"""Rate against batch beside the roofline: what sgemm and the memory allow (a part of ``hpclcae
+bench kernels``).
 
 A pass over the weights reads each of them once and does two FLOP with it for every image, so its
-arithmetic intensity is 2 B FLOP for 4 bytes. Below the ridge the memory limits the rate, above it sgemm.
+arithmetic intensity is 2 B FLOP for 4 bytes. Below the ridge the memory limits the rate, above it
+sgemm.
 """
 import argparse
 import statistics
@@ -23,7 +25,8 @@ def run(args: argparse.Namespace, report: Report, batches: tuple[int, ...] = BAT
     """Measure, print and draw."""
     require("matplotlib", "figures", "--plot")
     peak, bandwidth = limits(report)
-    curves: dict[tuple[int, str], list[float]] = {(m, name): [] for m in args.maps_in for name in SHOWN}
+    curves: dict[tuple[int, str], list[float]] = {(m, name): [] for m in args.maps_in
+                                                  for name in SHOWN}
     for maps_in in args.maps_in:
         for batch in batches:
             case = StageCase(maps_in, args.positions, batch, args.tile[0])
@@ -34,9 +37,10 @@ def run(args: argparse.Namespace, report: Report, batches: tuple[int, ...] = BAT
                 curves[maps_in, name].append(rate)
                 report.add(case.label, f"{name}, by batch", rate, "GFLOP/s")
     roof = [min(peak, bandwidth * batch / 2) for batch in batches]
-    print(f"\nGFLOP/s by batch; sgemm {peak:.1f} GFLOP/s, memory {bandwidth:.1f} GB/s: the ridge is at batch "
-          f"{2 * peak / bandwidth:.1f}")
-    print(table([("batch", "d"), ("roof", ".1f"), *[(f"{name}, {maps_in} maps in", ".1f") for maps_in, name in curves]],
+    print(f"\nGFLOP/s by batch; sgemm {peak:.1f} GFLOP/s, memory {bandwidth:.1f} GB/s: the ridge "
+          f"is at batch {2 * peak / bandwidth:.1f}")
+    print(table([("batch", "d"), ("roof", ".1f"),
+                 *[(f"{name}, {maps_in} maps in", ".1f") for maps_in, name in curves]],
                 list(zip(batches, roof, *curves.values()))))
     draw(args.plot, batches, curves, peak, bandwidth, report.heading())
     print(f"wrote {args.plot}")
@@ -52,8 +56,8 @@ def limits(report: Report) -> tuple[float, float]:
     return peak, bandwidth
 
 
-def draw(path: Path, batches: tuple[int, ...], curves: dict[tuple[int, str], list[float]], peak: float,
-         bandwidth: float, heading: str) -> None:
+def draw(path: Path, batches: tuple[int, ...], curves: dict[tuple[int, str], list[float]],
+         peak: float, bandwidth: float, heading: str) -> None:
     """Write the picture."""
     figure_class = require("matplotlib.figure", "figures", "--plot").Figure
     figure = figure_class(figsize=(8, 5.5), layout="constrained")
@@ -62,7 +66,8 @@ def draw(path: Path, batches: tuple[int, ...], curves: dict[tuple[int, str], lis
     axes.plot(dense, np.minimum(peak, bandwidth * dense / 2), color="black",
               label=f"roofline: sgemm {peak:.0f} GFLOP/s, memory {bandwidth:.0f} GB/s")
     for (maps_in, name), rates in curves.items():
-        axes.plot(batches, rates, "o-" if name == ALL_PASSES else "s--", label=f"{name}, {maps_in} maps in")
+        axes.plot(batches, rates, "o-" if name == ALL_PASSES else "s--",
+                  label=f"{name}, {maps_in} maps in")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(batches, map(str, batches))

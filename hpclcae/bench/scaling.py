@@ -1,11 +1,13 @@
-"""The command ``hpclcae bench scaling``: how much faster several ranks train one network than one rank does.
+"""The command ``hpclcae bench scaling``: how much faster several ranks train one network than one
+rank does.
 
-It starts ``mpiexec -n N hpclcae bench halo`` (within a SLURM job: srun) for every number of ranks in turn, round after
-round, so that ratios are formed of times that lie close together. On fewer cores than ranks a step cannot get faster
-than on as many ranks as cores; efficiency is the speed-up over what the cores allow.
+It starts ``mpiexec -n N hpclcae bench halo`` (within a SLURM job: srun) for every number of ranks
+in turn, round after round, so that ratios are formed of times that lie close together. On fewer
+cores than ranks a step cannot get faster than on as many ranks as cores; efficiency is the speed-up
+over what the cores allow.
 
-Strong scaling: the same network on more ranks. Weak scaling (``--weak``): the image grows so that every rank keeps
-about its number of positions; the speed-up is then that of FLOP per second.
+Strong scaling: the same network on more ranks. Weak scaling (``--weak``): the image grows so that
+every rank keeps about its number of positions; the speed-up is then that of FLOP per second.
 """
 import argparse
 import json
@@ -33,19 +35,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     configure_case(parser)
     parser.add_argument("--ranks", type=positive, nargs="+", default=[1, 2], metavar="N",
-                        help="numbers of ranks; the first one is what the others are compared with (default 1 2)")
+                        help="numbers of ranks; the first one is what the others are compared with "
+                        "(default 1 2)")
     parser.add_argument("--repeat", type=positive, default=5, metavar="N",
                         help="rounds, each of which starts every number of ranks once (default 5)")
     parser.add_argument("--steps", type=positive, default=10, metavar="N",
-                        help="training steps of every stage in each job; their median counts (default 10)")
+                        help="training steps of every stage in each job; their median counts "
+                        "(default 10)")
     parser.add_argument("--limit", type=positive, default=600, metavar="SECONDS",
                         help="a job that takes longer is killed (default 600)")
     parser.add_argument("--weak", action="store_true", help="let the image grow with the ranks")
     parser.add_argument("--srun", type=positive, metavar="PER_NODE",
-                        help="start with srun, so many ranks on a node, instead of mpiexec (slurm/scaling.sbatch)")
-    parser.add_argument("--srun-mpi", default="pmi2", metavar="TYPE", help="srun's --mpi (default pmi2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object a row to this file")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the speed-up (extra: figures)")
+                        help="start with srun, so many ranks on a node, instead of mpiexec "
+                        "(slurm/scaling.sbatch)")
+    parser.add_argument("--srun-mpi", default="pmi2", metavar="TYPE",
+                        help="srun's --mpi (default pmi2)")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="append one JSON object a row to this file")
+    parser.add_argument("--plot", type=Path, metavar="PNG",
+                        help="draw the speed-up (extra: figures)")
     parser.set_defaults(clock="wall")
 
 
@@ -60,20 +68,23 @@ def run(args: argparse.Namespace) -> int:
     for _ in range(args.repeat):
         for ranks, times in seconds.items():
             times.append(seconds_of_step(start, ranks, args))
-    name = f"stage of the paper's, {args.stage}x{args.stage} positions" if args.stage else str(args.configuration)
+    name = f"stage of the paper's, {args.stage}x{args.stage} positions" if args.stage else str(
+        args.configuration)
     case = " ".join([name, *args.changes, *(["weak"] if args.weak else [])])
     cores, first, lines = machine()["cores"], args.ranks[0], []
     for ranks, times in seconds.items():
         speed_up = ratio(seconds[first], times) * work(args, ranks)
-        efficiency = speed_up * first / ranks if args.srun else speed_up * min(first, cores) / min(ranks, cores)
+        efficiency = speed_up * first / ranks if args.srun else speed_up * min(first, cores) / min(
+            ranks, cores)
         step = statistics.median(times)
         lines.append((ranks, 1e3 * step, min(times) * 1e3, max(times) * 1e3, speed_up, efficiency))
         for metric, value, unit in (("step", step, "s"), ("speed-up", speed_up, "ratio"),
                                     ("efficiency", efficiency, "ratio")):
-            report.add(case, f"{ranks} ranks over {first}: {metric}" if unit == "ratio" else f"{ranks} ranks: {metric}",
-                       value, unit)
+            report.add(case, f"{ranks} ranks over {first}: {metric}" if unit == "ratio"
+                       else f"{ranks} ranks: {metric}", value, unit)
     print(report.heading())
-    print(f"\n{case}; efficiency is of {f'{args.srun} ranks on a node' if args.srun else f'{cores} cores'}")
+    print(f"\n{case}; efficiency is of "
+          f"{f'{args.srun} ranks on a node' if args.srun else f'{cores} cores'}")
     print(table([("ranks", "d"), ("ms a step", ".2f"), ("least", ".2f"), ("most", ".2f"),
                  (f"speed-up over {first}", ".3f"), ("efficiency", ".3f")], lines))
     if args.plot:
@@ -95,8 +106,8 @@ def work(args: argparse.Namespace, ranks: int) -> float:
 
     def flop(number: int) -> int:
         changes = [*args.changes, f"data.size={side(args, number)}"]
-        config: Config = (configuration.loads(PAPER_STAGE.format(side=args.stage), changes) if args.stage
-                          else configuration.load(args.configuration, changes))
+        config: Config = (configuration.loads(PAPER_STAGE.format(side=args.stage), changes)
+                          if args.stage else configuration.load(args.configuration, changes))
         return training_flop(config)
     return flop(ranks) / flop(args.ranks[0])
 
@@ -128,7 +139,8 @@ def draw(path: Path, title: str, ranks: Sequence[int], speed_ups: Sequence[float
         figure.savefig(partial, format="png", dpi=150)
 
 
-def seconds_of_step(start: Callable[[int], list[str]], ranks: int, args: argparse.Namespace) -> float:
+def seconds_of_step(start: Callable[[int], list[str]], ranks: int,
+                    args: argparse.Namespace) -> float:
     """Run one job.
 
     Raises
@@ -139,7 +151,8 @@ def seconds_of_step(start: Callable[[int], list[str]], ranks: int, args: argpars
     case = ["--stage", str(side(args, ranks))] if args.stage else [str(args.configuration)]
     grown = [f"data.size={side(args, ranks)}"] if args.weak and not args.stage else []
     changes = [word for change in [*args.changes, *grown] for word in ("--set", change)]
-    shared = args.json.parent if args.srun and args.json else None  # the first rank may be on another node
+    # the first rank may be on another node
+    shared = args.json.parent if args.srun and args.json else None
     with tempfile.TemporaryDirectory(dir=shared) as folder:
         rows = Path(folder) / "rows.jsonl"
         command = [*start(ranks), sys.executable, "-m", "hpclcae", "bench", "halo", *case, *changes,
@@ -152,11 +165,13 @@ def seconds_of_step(start: Callable[[int], list[str]], ranks: int, args: argpars
 
 
 def run_job(command: list[str], limit: float, show: bool = False) -> str | None:
-    """Run a command for at most `limit` seconds; None, or why it failed. Nothing that it started is left.
+    """Run a command for at most `limit` seconds; None, or why it failed. Nothing that it started is
+    left.
 
     What it prints is shown or thrown away.
     """
-    with subprocess.Popen(command, stdout=None if show else subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    with subprocess.Popen(command, stdout=None if show else subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True,
                           env={**OVERSUBSCRIBE, **os.environ}, start_new_session=True) as job:
         try:
             _, said = job.communicate(timeout=limit)
@@ -166,4 +181,5 @@ def run_job(command: list[str], limit: float, show: bool = False) -> str | None:
             if job.poll() is None:
                 os.killpg(job.pid, signal.SIGKILL)
     ours = [line for line in said.splitlines() if "hpclcae" in line] or said.splitlines()
-    return None if job.returncode == 0 else ours[0] if ours else f"mpiexec ended with exit code {job.returncode}"
+    return None if job.returncode == 0 else ours[
+        0] if ours else f"mpiexec ended with exit code {job.returncode}"

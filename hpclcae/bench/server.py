@@ -1,14 +1,16 @@
-"""The command ``hpclcae bench server``: what parameter servers cost, beside what the machine could do.
+"""The command ``hpclcae bench server``: what parameter servers cost, beside what the machine could
+do.
 
-It starts ``mpiexec -n 4 hpclcae bench server`` and measures, each against the other within the same rounds:
+It starts ``mpiexec -n 4 hpclcae bench server`` and measures, each against the other within the same
+rounds:
 
-* lines: pushing and fetching all parameters of a network, by one-sided sums and by messages; against the same chunks
-  with MPI's calls alone (accumulates without versions or a lock; messages that go where they belong, and nobody
-  applies), and against copying them in memory.
-* step: a training step that fetches and pushes every time, against one that updates its own parameters; and the share
-  of a core that the server takes meanwhile, and while nothing happens.
-* slow: of three replicas one is slowed down five times; the rate of the two others, against that with all three
-  undisturbed (slow_replica.py says how).
+* lines: pushing and fetching all parameters of a network, by one-sided sums and by messages;
+  against the same chunks with MPI's calls alone (accumulates without versions or a lock; messages
+  that go where they belong, and nobody applies), and against copying them in memory.
+* step: a training step that fetches and pushes every time, against one that updates its own
+  parameters; and the share of a core that the server takes meanwhile, and while nothing happens.
+* slow: of three replicas one is slowed down five times; the rate of the two others, against that
+  with all three undisturbed (slow_replica.py says how).
 """
 import argparse
 import json
@@ -50,14 +52,17 @@ ALONE, SERVED = "without servers", "with a server"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     configure_case(parser)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default all)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS),
+                        help="what to measure (default all)")
     parser.add_argument("--repeat", type=positive, default=7, metavar="N",
                         help="rounds after a first one; their median counts (default 7)")
     parser.add_argument("--steps", type=positive, default=10, metavar="N",
-                        help="training steps of every stage, or of sleep, in each round (default 10)")
+                        help="training steps of every stage, or of sleep, in each round (default "
+                        "10)")
     parser.add_argument("--limit", type=positive, default=900, metavar="SECONDS",
                         help="if it takes longer, it is killed (default 900)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append one JSON object a row to this file")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="append one JSON object a row to this file")
     parser.set_defaults(clock="wall")
 
 
@@ -75,14 +80,15 @@ def run(args: argparse.Namespace) -> int:
         case = ["--stage", str(args.stage)] if args.stage else [str(args.configuration)]
         more = [word for change in args.changes for word in ("--set", change)]
         more += ["--json", str(args.json)] if args.json else []
-        error = run_job([find_mpiexec(), "-n", str(RANKS), sys.executable, "-m", "hpclcae", "bench", "server", *case,
-                         "--repeat", str(args.repeat), "--steps", str(args.steps), *more, "--parts", *args.parts],
-                        args.limit, show=True)
+        error = run_job([find_mpiexec(), "-n", str(RANKS), sys.executable, "-m", "hpclcae", "bench",
+                         "server", *case, "--repeat", str(args.repeat), "--steps", str(args.steps),
+                         *more, "--parts", *args.parts], args.limit, show=True)
         if error is not None:
             raise InputError(error)
         return 0
     if size != RANKS:
-        raise InputError(f"{size} processes were launched; it needs {RANKS}, and starts them by itself")
+        raise InputError(f"{size} processes were launched; it needs {RANKS}, and starts them by "
+                         "itself")
     from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae bench server", lambda world: _on_a_rank(args, world))
 
@@ -90,11 +96,13 @@ def run(args: argparse.Namespace) -> int:
 def _on_a_rank(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     """Measure all parts; the first rank prints."""
     def load(*changes: str) -> Config:
-        changed = [*args.changes, f"update.rate={RATE}", "parallel.servers=1", "parallel.replicas=1", *changes]
+        changed = [*args.changes, f"update.rate={RATE}", "parallel.servers=1",
+                   "parallel.replicas=1", *changes]
         if args.stage:
             return configuration.loads(PAPER_STAGE.format(side=args.stage), changed, "--stage")
         return configuration.load(args.configuration, changed)
-    name = f"stage of the paper's, {args.stage}x{args.stage} positions" if args.stage else str(args.configuration)
+    name = f"stage of the paper's, {args.stage}x{args.stage} positions" if args.stage else str(
+        args.configuration)
     case = " ".join([name, *args.changes])
     load()  # what is wrong with it is said before anything is measured
     report = Report("server", args, ["mpi4py"]) if world.rank == 0 else None
@@ -114,8 +122,10 @@ def _on_a_rank(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     pair.close()
 
 
-def _job(world: "MpiCommunicator", config: Config, work: Callable[["WorkerContext"], dict]) -> list[dict[str, Any]]:
-    """What work(place) returns on every worker of a job with servers, on every rank, replica by replica."""
+def _job(world: "MpiCommunicator", config: Config,
+         work: Callable[["WorkerContext"], dict]) -> list[dict[str, Any]]:
+    """What work(place) returns on every worker of a job with servers, on every rank, replica by
+    replica."""
     from hpclcae.mpi.job import run_job
     found: dict[str, Any] = {}
 
@@ -128,7 +138,8 @@ def _job(world: "MpiCommunicator", config: Config, work: Callable[["WorkerContex
     return sorted((one for one in everyone if one), key=lambda one: one["replica"])
 
 
-def _fetch(place: "WorkerContext", into: np.ndarray, pushes: int = 0, *, have: bool = False) -> None:
+def _fetch(place: "WorkerContext", into: np.ndarray, pushes: int = 0, *,
+           have: bool = False) -> None:
     """Fetch all chunks, or none of them, once the server has applied so many pushes of each."""
     count = len(place.chunks)
     wanted = np.full(count, pushes)
@@ -136,16 +147,17 @@ def _fetch(place: "WorkerContext", into: np.ndarray, pushes: int = 0, *, have: b
     place.line.finish_fetch()
 
 
-# ---- lines -----------------------------------------------------------------------------------------------------
+# ---- lines ---------------------------------------------------------------------------------------
 
-def _lines(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommunicator", load: Callable[..., Config],
-           case: str, report: Report | None) -> None:
+def _lines(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommunicator",
+           load: Callable[..., Config], case: str, report: Report | None) -> None:
     """Push and fetch everything."""
     rows: list[tuple[str, str, float, float | None, float]] = []
     for transport in ("rma", "messages"):
         # With elastic averaging the server adds what it gets and nothing else.
         config = load("parallel.elastic=0.1", f'parallel.transport="{transport}"', *SUMS)
-        messages = RawMessages(world, config) if transport == "messages" and pair.rank == 0 else None
+        messages = RawMessages(world,
+                               config) if transport == "messages" and pair.rank == 0 else None
         [found] = _job(pair, config, lambda place: _measure_lines(place, messages, args.repeat))
         times, size = found["times"], found["bytes"]
         for what in ("push", "raw push", "fetch", "raw fetch", "copy"):
@@ -154,8 +166,10 @@ def _lines(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommuni
                          ratio(times["copy"], times[what])))
     if report:
         print(f"\nlines: {size / 1e6:.1f} MB in {found['chunks']} chunks")
-        print(table([("", ""), ("", ""), ("GB/s", ".2f"), ("of MPI's calls alone", ""), ("of a copy", ".2f")],
-                    [(*row[:3], f"{row[3]:.2f}" if row[3] else "-", row[4]) for row in rows]), flush=True)
+        print(table([("", ""), ("", ""), ("GB/s", ".2f"), ("of MPI's calls alone", ""),
+                     ("of a copy", ".2f")],
+                    [(*row[:3], f"{row[3]:.2f}" if row[3] else "-", row[4]) for row in rows]),
+              flush=True)
         for transport, what, rate, raw, copy in rows:
             report.add(case, f"{transport}, {what}", rate, "GB/s")
             report.add(case, f"{transport}, {what}: of a copy", copy, "ratio")
@@ -191,7 +205,8 @@ def _measure_lines(place: "WorkerContext", messages: "RawMessages | None", repea
 
     def raw_push() -> None:
         if isinstance(line, RmaConnection):
-            wait_spinning([line.windows[0].add(index, line.buffers[index]) for index in range(count)])
+            wait_spinning([line.windows[0].add(index, line.buffers[index])
+                           for index in range(count)])
             line.windows[0].win.Flush(0)
         else:
             assert messages
@@ -204,12 +219,14 @@ def _measure_lines(place: "WorkerContext", messages: "RawMessages | None", repea
         else:
             assert messages
             messages.fetch()
-    functions: dict[str, Callable[[], None]] = {"push": push, "raw push": raw_push, "raw fetch": raw_fetch,
+    functions: dict[str, Callable[[], None]] = {"push": push, "raw push": raw_push,
+                                                "raw fetch": raw_fetch,
                                                 "fetch": lambda: _fetch(place, mine), "copy": copy}
     times: Times = {name: [] for name in functions}
     order = np.random.default_rng(0)
     for _ in range(1 + repeat):
-        for name in order.permutation(list(functions)):  # what was used last is in the caches: in turn for each
+        # what was used last is in the caches: in turn for each
+        for name in order.permutation(list(functions)):
             if messages:
                 messages.meet(name)
             began = time.perf_counter()
@@ -218,10 +235,11 @@ def _measure_lines(place: "WorkerContext", messages: "RawMessages | None", repea
     if messages:
         messages.meet("")
     line.close()
-    return {"times": {name: found[1:] for name, found in times.items()}, "bytes": mine.nbytes, "chunks": count}
+    return {"times": {name: found[1:] for name, found in times.items()}, "bytes": mine.nbytes,
+            "chunks": count}
 
 
-# ---- step ------------------------------------------------------------------------------------------------------
+# ---- step ----------------------------------------------------------------------------------------
 
 def _step(args: argparse.Namespace, pair: "MpiCommunicator", load: Callable[..., Config], case: str,
           report: Report | None) -> None:
@@ -229,38 +247,48 @@ def _step(args: argparse.Namespace, pair: "MpiCommunicator", load: Callable[...,
     rows = []
     server = int(pair.gather_texts(str(os.getpid()))[-1])
     own = load().update.rule
-    for transport, changes in {"rma": SUMS, "messages": SUMS, f"messages, {own}": [f'update.rule="{own}"']}.items():
+    for transport, changes in {"rma": SUMS, "messages": SUMS,
+                               f"messages, {own}": [f'update.rule="{own}"']}.items():
         config = load(f'parallel.transport="{transport.split(",")[0]}"', *changes)
         [found] = _job(pair, config, lambda place: _measure_step(place, config, args, server))
         times = found["times"]
-        rows.append((transport if "," in transport else f"{transport}, sgd", *(
-            1e3 * statistics.median(times[name]) for name in (ALONE, SERVED)), 100 * (ratio(
-                times[SERVED], times[ALONE]) - 1), 100 * (ratio(found["cpu"][SERVED], found["cpu"][ALONE]) - 1),
-            100 * found["training"], 100 * found["idle"]))
+        rows.append((transport if "," in transport else f"{transport}, sgd",
+                     *(1e3 * statistics.median(times[name]) for name in (ALONE, SERVED)),
+                     100 * (ratio(times[SERVED], times[ALONE]) - 1),
+                     100 * (ratio(found["cpu"][SERVED], found["cpu"][ALONE]) - 1),
+                     100 * found["training"], 100 * found["idle"]))
     if not report:
         return
-    print("\nstep: fetched and pushed in every step; processor time is the worker's; server: share of a core")
-    print(table([("", ""), (f"ms {ALONE}", ".2f"), (SERVED, ".2f"), ("% more", ".1f"), ("% more processor time", ".1f"),
+    print("\nstep: fetched and pushed in every step; processor time is the worker's; server: share "
+          "of a core")
+    print(table([("", ""), (f"ms {ALONE}", ".2f"), (SERVED, ".2f"), ("% more", ".1f"),
+                 ("% more processor time", ".1f"),
                  ("server training, %", ".1f"), ("idle, %", ".1f")], rows), flush=True)
     for name, alone, served, more, cpu, training, idle in rows:
-        for metric, value, unit in ((f"step {ALONE}", alone / 1e3, "s"), (f"step {SERVED}", served / 1e3, "s"),
-                                    ("more", more / 100, "1"), ("more processor time", cpu / 100, "1"),
-                                    ("server's share of a core, training", training / 100, "1"),
-                                    ("server's share of a core, idle", idle / 100, "1")):
+        for metric, value, unit in (
+                (f"step {ALONE}", alone / 1e3, "s"), (f"step {SERVED}", served / 1e3, "s"),
+                ("more", more / 100, "1"), ("more processor time", cpu / 100, "1"),
+                ("server's share of a core, training", training / 100, "1"),
+                ("server's share of a core, idle", idle / 100, "1")):
             report.add(case, f"{name}: {metric}", value, unit)
 
 
-def _measure_step(place: "WorkerContext", config: Config, args: argparse.Namespace, server: int) -> dict:
-    """Seconds of a step in each round, mean over the stages of greedy training; and what the server uses."""
+def _measure_step(place: "WorkerContext", config: Config, args: argparse.Namespace,
+                  server: int) -> dict:
+    """Seconds of a step in each round, mean over the stages of greedy training.
+
+    And what the server uses.
+    """
     network = Network(config, place.grid, place.communicator)
     parameters = network.parameters(config.train.seed)
     place.line.seed(parameters.vector)
     fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
     rule = Optimizer(config.update, parameters, fan_in)
-    ways: dict[str, Optimizer | ParameterClient] = {
-        ALONE: rule, SERVED: ParameterClient(config, place.chunks, network.parameters(), place.line)}
+    ways: dict[str, Optimizer | ParameterClient] = {ALONE: rule, SERVED: ParameterClient(
+        config, place.chunks, network.parameters(), place.line)}
     plan, size = network.plan.stages[0].x.held, config.train.batch
-    x = np.random.default_rng(0).standard_normal((*plan.shape, config.data.channels, size)).astype(config.train.dtype)
+    x = np.random.default_rng(0).standard_normal((*plan.shape, config.data.channels,
+                                                  size)).astype(config.train.dtype)
     stages = len(config.stages) if config.train.gradient == "greedy" else 1
     wall: dict[str, list[float]] = {name: [] for name in ways}
     cpu: dict[str, list[float]] = {name: [] for name in ways}
@@ -272,7 +300,8 @@ def _measure_step(place: "WorkerContext", config: Config, args: argparse.Namespa
                 first = -(-stage * config.train.steps // stages)
                 busy = _processor_seconds(server), time.perf_counter()
                 for step in range(first, first + 1 + args.steps):
-                    if step == first + 1:  # from the second on, what is fetched has been under way for a step
+                    # from the second on, what is fetched has been under way for a step
+                    if step == first + 1:
                         began = np.array([time.perf_counter(), time.process_time()])
                     only, progress = trained_stage(config, step)
                     updates.begin(step, progress)
@@ -289,8 +318,8 @@ def _measure_step(place: "WorkerContext", config: Config, args: argparse.Namespa
     time.sleep(3)
     idle = (_processor_seconds(server) - before) / 3
     place.line.close()
-    return {"times": {name: times[1:] for name, times in wall.items()}, "training": used / seconds, "idle": idle,
-            "cpu": {name: times[1:] for name, times in cpu.items()}}
+    return {"times": {name: times[1:] for name, times in wall.items()}, "training": used / seconds,
+            "idle": idle, "cpu": {name: times[1:] for name, times in cpu.items()}}
 
 
 def _processor_seconds(process: int) -> float:
@@ -299,10 +328,10 @@ def _processor_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-# ---- slow ------------------------------------------------------------------------------------------------------
+# ---- slow ----------------------------------------------------------------------------------------
 
-def _slow(args: argparse.Namespace, world: "MpiCommunicator", load: Callable[..., Config], case: str,
-          report: Report | None) -> None:
+def _slow(args: argparse.Namespace, world: "MpiCommunicator", load: Callable[..., Config],
+          case: str, report: Report | None) -> None:
     """Three replicas, one of which is slowed down."""
     rows = []
     victim = int(world.gather_texts(str(os.getpid()))[RANKS - 2])
@@ -310,18 +339,23 @@ def _slow(args: argparse.Namespace, world: "MpiCommunicator", load: Callable[...
         config = load("parallel.replicas=3", *SUMS, *changes)
         with tempfile.TemporaryDirectory() as folder:
             marks = Path(world.gather_texts(folder)[0])
-            found = _job(world, config, lambda place: slow_replica.measure(place, config, args, victim, marks))
-        together, disturbed = ([statistics.median(one[name]) for one in found] for name in slow_replica.TURNS)
-        kept = statistics.median(ratio(*(one[name] for name in slow_replica.TURNS)) for one in found[:2])
-        rows.append((mode, 1e3 * statistics.mean(together[:2]), 1e3 * statistics.mean(disturbed[:2]), kept,
-                     1e3 * disturbed[2]))
+            found = _job(world, config,
+                         lambda place: slow_replica.measure(place, config, args, victim, marks))
+        together, disturbed = ([statistics.median(one[name]) for one in found]
+                               for name in slow_replica.TURNS)
+        kept = statistics.median(ratio(*(one[name] for name in slow_replica.TURNS))
+                                 for one in found[:2])
+        rows.append((mode, 1e3 * statistics.mean(together[:2]),
+                     1e3 * statistics.mean(disturbed[:2]), kept, 1e3 * disturbed[2]))
     if not report:
         return
     print(f"\nslow: {slow_replica.PATTERN}")
-    print(table([("", ""), ("ms a step, undisturbed", ".1f"), ("the two others of a slow one", ".1f"),
-                 ("rate kept", ".3f"), ("the slow one", ".1f")], rows), flush=True)
+    print(
+        table([("", ""), ("ms a step, undisturbed", ".1f"), ("the two others of a slow one", ".1f"),
+               ("rate kept", ".3f"), ("the slow one", ".1f")], rows), flush=True)
     for mode, alone, disturbed_step, kept, slow in rows:
-        for metric, value, unit in (("step, undisturbed", alone / 1e3, "s"), ("step beside a slow one",
-                                    disturbed_step / 1e3, "s"), ("rate kept", kept, "ratio"),
+        for metric, value, unit in (("step, undisturbed", alone / 1e3, "s"),
+                                    ("step beside a slow one",
+                                     disturbed_step / 1e3, "s"), ("rate kept", kept, "ratio"),
                                     ("slow one", slow / 1e3, "s")):
             report.add(case, f"{mode}: {metric}", value, unit)

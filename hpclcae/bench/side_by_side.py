@@ -1,7 +1,8 @@
-"""The same work in several processes at once, each on its own core, over one alone (``hpclcae bench kernels``).
+"""The same work in several processes at once, each on its own core, over one alone (``hpclcae bench
+kernels``).
 
-In every round each process first works alone while the others sleep, then all work together, so a ratio is
-formed of times that lie seconds apart.
+In every round each process first works alone while the others sleep, then all work together, so a
+ratio is formed of times that lie seconds apart.
 """
 import argparse
 import multiprocessing
@@ -30,14 +31,16 @@ def run(args: argparse.Namespace, report: Report) -> None:
         raise InputError("--side-by-side pins processes to cores, which this system does not offer")
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < ranks:
-        raise InputError(f"--side-by-side {ranks} needs {ranks} cores, this process may use {len(cores)}")
+        raise InputError(f"--side-by-side {ranks} needs {ranks} cores, this process may use "
+                         f"{len(cores)}")
     lines = []
     found = _measure(args, cores[:ranks])
     for case, name in found[0]:
         for rank, pairs in enumerate(found):
             alone, together = pairs[case, name]
             kept = ratio(alone, together)
-            lines.append((case, name, rank, statistics.median(alone) * 1e3, statistics.median(together) * 1e3, kept))
+            lines.append((case, name, rank, statistics.median(alone) * 1e3,
+                          statistics.median(together) * 1e3, kept))
             report.add(case, f"{name}: rank {rank} of {ranks} together over alone", kept, "ratio")
     print(f"\n{ranks} processes side by side, each on a core of its own")
     print(table([("", ""), ("", ""), ("rank", "d"), ("ms alone", ".1f"), ("ms together", ".1f"),
@@ -51,15 +54,16 @@ def _measure(args: argparse.Namespace, cores: list[int]) -> list[Pairs]:
     processes, ends = [], []
     for rank, core in enumerate(cores):
         here, there = context.Pipe(duplex=False)
-        processes.append(context.Process(target=work, args=(args, rank, core, barrier, there), daemon=True))
+        processes.append(context.Process(target=work, args=(args, rank, core, barrier, there),
+                                         daemon=True))
         processes[-1].start()
         there.close()  # so that the end of the process is the end of the pipe
         ends.append(here)
     try:
         return [end.recv() for end in ends]
     except EOFError as error:
-        raise InputError("a process of --side-by-side ended early; what it said is above (too little memory?)") \
-            from error
+        raise InputError("a process of --side-by-side ended early; what it said is above (too "
+                         "little memory?)") from error
     finally:
         barrier.abort()
         for process in processes:
@@ -68,12 +72,14 @@ def _measure(args: argparse.Namespace, cores: list[int]) -> list[Pairs]:
 
 
 def work(args: argparse.Namespace, rank: int, core: int, barrier: Barrier, end: Connection) -> None:
-    """What one process does: time every piece alone when it is its turn, then together with the others."""
+    """What one process does: time every piece alone when it is its turn, then together with the
+    others."""
     os.sched_setaffinity(0, {core})
     pairs: Pairs = {}
     for maps_in in args.maps_in:
         case = StageCase(maps_in, args.positions, args.batch[0], args.tile[0])
-        pieces: dict[str, Callable[[], object]] = {SGEMM: Sgemm(), ALL_PASSES: case.filters()[ALL_PASSES].run,
+        pieces: dict[str, Callable[[], object]] = {SGEMM: Sgemm(),
+                                                   ALL_PASSES: case.filters()[ALL_PASSES].run,
                                                    STAGE_STEP: case.steps()[STAGE_STEP].run}
         for name, piece in pieces.items():
             piece()

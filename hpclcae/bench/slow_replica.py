@@ -1,9 +1,10 @@
 """Of three replicas one is slowed down (``hpclcae bench server``): what the two others lose.
 
-The slow one is stopped for 80 of every 100 ms (SIGSTOP, SIGCONT). A replica does not compute here, it sleeps in slices
-and fetches and pushes what a training step would: where there are fewer cores than replicas, stopping one that
-computes would give its core to the others, and they would become faster. A sleep of many slices stands still with its
-process, except for the one slice that is running.
+The slow one is stopped for 80 of every 100 ms (SIGSTOP, SIGCONT). A replica does not compute here,
+it sleeps in slices and fetches and pushes what a training step would: where there are fewer cores
+than replicas, stopping one that computes would give its core to the others, and they would become
+faster. A sleep of many slices stands still with its process, except for the one slice that is
+running.
 """
 import argparse
 import os
@@ -35,14 +36,16 @@ MODES = {"asynchronous, one-sided": ['parallel.transport="rma"'],
 TURNS = ("together", "disturbed")
 #: Slices of sleep in a step, seconds of a slice; then how long the slow replica runs and stands.
 SLICES, SLICE, RUNS, STANDS = 20, 1e-3, 0.02, 0.08
-PATTERN = (f"steps of {SLICES} sleeps of {1e3 * SLICE:g} ms; one of three replicas stands for {1e3 * STANDS:g} of "
-           f"every {1e3 * (RUNS + STANDS):g} ms")
+PATTERN = (f"steps of {SLICES} sleeps of {1e3 * SLICE:g} ms; one of three replicas stands for "
+           f"{1e3 * STANDS:g} of every {1e3 * (RUNS + STANDS):g} ms")
 
 Rows = list[tuple[str, int, np.ndarray]]  # name and row of a parameter, gradient
 
 
-def measure(place: "WorkerContext", config: Config, args: argparse.Namespace, victim: int, marks: Path) -> dict:
-    """Seconds of a step in each round, by name of TURNS: with all replicas undisturbed, and with the last one slow.
+def measure(place: "WorkerContext", config: Config, args: argparse.Namespace, victim: int,
+            marks: Path) -> dict:
+    """Seconds of a step in each round, by name of TURNS: with all replicas undisturbed, and with
+    the last one slow.
 
     Parameters
     ----------
@@ -52,7 +55,8 @@ def measure(place: "WorkerContext", config: Config, args: argparse.Namespace, vi
         Folder that all replicas see, empty.
     """
     network = Network(config, place.grid, place.communicator)
-    parameters, line, replica = network.parameters(config.train.seed), place.line, place.role.replica
+    parameters, line, replica = network.parameters(
+        config.train.seed), place.line, place.role.replica
     if replica == 0:
         line.seed(parameters.vector)
     updates = ParameterClient(config, place.chunks, parameters, line)
@@ -65,8 +69,10 @@ def measure(place: "WorkerContext", config: Config, args: argparse.Namespace, vi
         place.peers.allreduce_sum(0)
         with _slowed(victim) if name == "disturbed" and replica == 0 else nullcontext():
             made, began = 0, time.perf_counter()
-            # The slow one goes on until the others have come to their end, if they do not wait for it anyway.
-            while step < end if all_wait or replica < 2 else not all(mark.exists() for mark in others):
+            # The slow one goes on until the others have come to their end, if they do not wait for
+            # it anyway.
+            while step < end if all_wait or replica < 2 else not all(mark.exists()
+                                                                     for mark in others):
                 _sleep_a_step(updates, rows, step)
                 step, made = max(step + 1, line.newest if config.parallel.backup else 0), made + 1
             times[name].append((time.perf_counter() - began) / max(1, made))
@@ -84,11 +90,13 @@ def _rows(config: Config, network: Network, parameters: ParameterVector, step: i
     only, _ = trained_stage(config, min(step, config.train.steps - 1))
     stages = network.stages if only is None else [network.stages[only]]
     views = {name: parameters[name] for stage in stages for name in stage.parameter_shapes()}
-    return [(name, row, np.zeros_like(view[row])) for name, view in views.items() for row in range(len(view))]
+    return [(name, row, np.zeros_like(view[row])) for name, view in views.items()
+            for row in range(len(view))]
 
 
 def _sleep_a_step(updates: ParameterClient, rows: Rows, step: int) -> None:
-    """A step that sleeps where it would compute: a third of it forward, then row by row backward."""
+    """A step that sleeps where it would compute: a third of it forward, then row by row backward.
+    """
     updates.begin(step, 0.0)
     slept = 0
     for number, (name, row, gradient) in enumerate(rows):

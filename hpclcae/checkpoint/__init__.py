@@ -1,4 +1,5 @@
-"""Checkpoints: a folder for every step, sharded, committed by its manifest, readable with plain h5py.
+"""Checkpoints: a folder for every step, sharded, committed by its manifest, readable with plain
+h5py.
 
 ``RUN/checkpoints/step-00000200/`` (../../notes/checkpoints.md)::
 
@@ -11,14 +12,17 @@
         preprocess/kernel, preprocess/eigenvalues
         places              array, shard, rectangle, offset in bytes: where every part lies, for readers without HDF5
         chunks, cursors, metrics       of all shards; next step of every replica; lines of metrics.jsonl
-        attributes: kind, schema, run, step, seconds, shards, configuration (TOML), created, versions, revision, host
+        attributes: kind, schema, run, step, seconds, shards, configuration (TOML), created,
+        versions, revision, host
     manifest.json       size and CRC-32 of every file, written last: with it the folder is a checkpoint
 
-Weights are stored by position, not in the kernel's layout, so any tile size, grid, number of servers or version can
-load them. ``encode`` are the learned weights; normalised filters are ``encode / ||encode||`` (layers/unit_norm.py).
+Weights are stored by position, not in the kernel's layout, so any tile size, grid, number of
+servers or version can load them. ``encode`` are the learned weights; normalised filters are
+``encode / ||encode||`` (layers/unit_norm.py).
 
-Every owner has a `ShardWriter`, one rank has the `Committer`; `clean` comes first. `load`, `load_chunk_states` and
-`load_state` read. A single file of schema 1 (attribute counts instead of chunks) is read too.
+Every owner has a `ShardWriter`, one rank has the `Committer`; `clean` comes first. `load`,
+`load_chunk_states` and `load_state` read. A single file of schema 1 (attribute counts instead of
+chunks) is read too.
 """
 from hpclcae.checkpoint.committer import Committer
 from hpclcae.checkpoint.folder import (KIND, SCHEMA, check, clean, find, read_manifest, saved,
@@ -28,6 +32,7 @@ from hpclcae.checkpoint.reading import (fill, load, load_chunk_states, load_stat
 from hpclcae.checkpoint.state import BlockState, ChunkState, RunState, block_chunk_states
 from hpclcae.checkpoint.writer import ShardWriter
 
-__all__ = ["BlockState", "Committer", "ChunkState", "KIND", "RunState", "SCHEMA", "ShardWriter", "block_chunk_states", "check",
-           "clean", "fill", "find", "load", "load_chunk_states", "load_state", "opened", "read_manifest", "saved",
+__all__ = ["BlockState", "Committer", "ChunkState", "KIND", "RunState", "SCHEMA", "ShardWriter",
+           "block_chunk_states", "check", "clean", "fill", "find", "load", "load_chunk_states",
+           "load_state", "opened", "read_manifest", "saved",
            "step_folder", "step_of", "update_counts", "verify"]

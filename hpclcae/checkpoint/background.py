@@ -1,4 +1,7 @@
-"""Work that goes on in a thread of its own, one piece at a time; its error is raised where somebody asks."""
+"""Work that goes on in a thread of its own, one piece at a time.
+
+Its error is raised where somebody asks.
+"""
 import threading
 from collections.abc import Callable
 
@@ -8,10 +11,11 @@ class Stopped(Exception):
 
 
 class Background:
-    """A thread for work that looks now and then whether it is still wanted; what writes checkpoints inherits from it.
+    """A thread for work that looks now and then whether it is still wanted; what writes checkpoints
+    inherits from it.
 
-    The end of the process waits for it (so it is no daemon): a thread that vanished inside the HDF5 library would leave
-    a lock behind, at which the library hangs when it closes.
+    The end of the process waits for it (so it is no daemon): a thread that vanished inside the HDF5
+    library would leave a lock behind, at which the library hangs when it closes.
     """
 
     def __init__(self, name: str) -> None:

@@ -38,7 +38,8 @@ class Committer(Background):
         return found[-1] if found else None
 
     def check(self) -> None:
-        """Raise the error of the work so far; and see that nobody trains on for hours when the folder is gone.
+        """Raise the error of the work so far; and see that nobody trains on for hours when the
+        folder is gone.
 
         Raises
         ------
@@ -50,7 +51,8 @@ class Committer(Background):
             raise InputError(f"{self.run / 'checkpoints'} was {GONE}")
 
     def start(self, state: RunState) -> None:
-        """Begin to wait for the shards of a step and to commit them; waits first if the step before is not committed.
+        """Begin to wait for the shards of a step and to commit them; waits first if the step before
+        is not committed.
 
         Raises
         ------
@@ -77,18 +79,23 @@ class Committer(Background):
         prune(self.run, state.config.train.keep, state.config.train.keep_every)
 
     def _shards(self, folder: Path) -> dict[str, Content]:
-        """Wait until every shard is there, as large as its note says; names on another node may appear late."""
+        """Wait until every shard is there, as large as its note says.
+
+        Names on another node may appear late.
+        """
         found: dict[str, Content] = {}
         deadline = monotonic() + self.patience
         while len(found) < self.shards:
             for name in map(shard_name, range(self.shards)):
-                if name not in found and (content := read_done_marker(folder / name)) and _there(folder / name, content):
+                if name not in found and (content := read_done_marker(folder / name)) and _there(
+                        folder / name, content):
                     found[name] = content
             self.go_on()
             if monotonic() > deadline:
                 late = [str(n) for n in range(self.shards) if shard_name(n) not in found]
-                raise InputError(f"{folder}: no shard of owner {', '.join(late[:9])} after {self.patience:.0f} s: see "
-                                 "the messages of the servers; older checkpoints are untouched")
+                raise InputError(f"{folder}: no shard of owner {', '.join(late[:9])} after "
+                                 f"{self.patience:.0f} s: see the messages of the servers; older "
+                                 "checkpoints are untouched")
             sleep(POLL)
         return {name: found[name] for name in sorted(found)}
 
@@ -101,7 +108,8 @@ def _there(shard: Path, content: Content) -> bool:
 
 
 def prune(run: Path, keep: int, keep_every: int) -> None:
-    """Remove checkpoints, except for the last `keep` (2 or more) and those of steps that `keep_every` divides.
+    """Remove checkpoints, except for the last `keep` (2 or more) and those of steps that
+    `keep_every` divides.
 
     What is older than the newest and was never finished goes too.
     """
@@ -111,5 +119,6 @@ def prune(run: Path, keep: int, keep_every: int) -> None:
         if not (keep_every and step_of(path) % keep_every == 0):
             remove(path)
     for path in folder.glob("step-*"):
-        if path.is_dir() and -1 < step_of(path) < step_of(found[-1]) and not (path / MANIFEST).exists():
+        if path.is_dir() and -1 < step_of(path) < step_of(found[-1]) and not (path
+                                                                              / MANIFEST).exists():
             remove(path)

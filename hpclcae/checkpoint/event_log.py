@@ -1,12 +1,15 @@
-"""Event logs: which replica fetched and pushed which version of which chunk, in the order in which servers acted.
+"""Event logs: which replica fetched and pushed which version of which chunk, in the order in which
+servers acted.
 
-``RUN/events/from-00000040/`` is of the job that began with step 40, in a new folder for every start::
+``RUN/events/from-00000040/`` is of the job that began with step 40, in a new folder for every
+start::
 
     configuration.toml     of that job, with the grid that it used
     step-00000040/         the checkpoint that it began with: the same files as the run's, which keeps only the newest
     server-0.bin ...       records of parameter_store.EVENT
 
-Nothing is kept back in the process, so the log of a job that was killed ends with the last thing that its servers did.
+Nothing is kept back in the process, so the log of a job that was killed ends with the last thing
+that its servers did.
 """
 import dataclasses
 import io
@@ -36,7 +39,8 @@ def logs(run: Path) -> dict[int, Path]:
 
 
 class EventLog:
-    """The log of one server while it is written: call it with events (n,), and they are on their way to the disk.
+    """The log of one server while it is written: call it with events (n,), and they are on their
+    way to the disk.
 
     The first server removes logs of later steps: the job goes another way now.
 
@@ -51,7 +55,8 @@ class EventLog:
         The folder cannot be written.
     """
 
-    def __init__(self, run: Path, start: Path | None, server: int, config: Config, grid: Grid) -> None:
+    def __init__(self, run: Path, start: Path | None, server: int, config: Config,
+                 grid: Grid) -> None:
         step = step_of(start) if start else 0
         folder = run / "events" / f"from-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +67,8 @@ class EventLog:
                 shutil.copytree(start, folder / start.name, copy_function=_link, dirs_exist_ok=True)
             elif start:
                 _link(start, folder / start.name)
-            used = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, grid=str(grid)))
+            used = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel,
+                                                                            grid=str(grid)))
             with replacing(folder / CONFIGURATION) as partial:
                 partial.write_text(configuration.dumps(used))
         self._file = io.FileIO(folder / f"server-{server}.bin", "w")
@@ -76,7 +82,10 @@ class EventLog:
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """Give a file a second name, which takes no space; or copy it, where the file system has no links."""
+    """Give a file a second name, which takes no space.
+
+    Or copy it, where the file system has no links.
+    """
     Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -103,5 +112,6 @@ def read_log(folder: Path) -> tuple[Config, list[np.ndarray]]:
     files = [folder / f"server-{number}.bin" for number in range(config.parallel.servers)]
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
-        raise InputError(f"{', '.join(missing)} is missing: the logs of all {len(files)} servers are needed")
+        raise InputError(f"{', '.join(missing)} is missing: the logs of all {len(files)} servers "
+                         "are needed")
     return config, [np.fromfile(path, EVENT) for path in files]

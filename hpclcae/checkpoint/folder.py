@@ -1,7 +1,8 @@
-"""The folder of a checkpoint: names, the manifest that commits it, what is there and what is only half there.
+"""The folder of a checkpoint: names, the manifest that commits it, what is there and what is only
+half there.
 
-A step's folder is a checkpoint as soon as ``manifest.json`` is in it; that file is written last. Names in it are
-relative, so the folder may be renamed or copied elsewhere.
+A step's folder is a checkpoint as soon as ``manifest.json`` is in it; that file is written last.
+Names in it are relative, so the folder may be renamed or copied elsewhere.
 """
 import contextlib
 import json
@@ -43,7 +44,7 @@ class Manifest:
     files: dict[str, Content]
 
 
-# ---- names -----------------------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 
 def step_folder(run: Path, step: int) -> Path:
     """Folder of the checkpoint of `step` of a run."""
@@ -64,7 +65,8 @@ def step_of(path: Path) -> int:
 def saved(folder: Path) -> list[Path]:
     """The finished checkpoints in a run's folder of checkpoints, oldest first.
 
-    Single files of schema 1 are among them: they can be loaded, and the next checkpoint is a folder.
+    Single files of schema 1 are among them: they can be loaded, and the next checkpoint is a
+    folder.
     """
     found = [path for path in folder.glob("step-*") if step_of(path) >= 0
              and (_OLD_FILE.fullmatch(path.name) or (path / MANIFEST).exists())]
@@ -88,18 +90,20 @@ def find(run: str | Path) -> Path:
     if found:
         return found[-1]
     if step_of(path) >= 0 and path.is_dir():
-        raise InputError(f"{path} has no {MANIFEST}: its writing was interrupted or is under way; take another "
-                         "checkpoint (hpclcae checkpoint list RUN)")
+        raise InputError(f"{path} has no {MANIFEST}: its writing was interrupted or is under way; "
+                         "take another checkpoint (hpclcae checkpoint list RUN)")
     raise InputError(f"{path} is neither a checkpoint nor the folder of a run with checkpoints; "
                      f"train one with: hpclcae train CONFIGURATION --out {path}")
 
 
-# ---- the manifest ----------------------------------------------------------------------------------------------
+# ---- the manifest --------------------------------------------------------------------------------
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Commit a checkpoint whose files are all in their places and on the disk."""
-    files = {name: {"size": c.size, "crc32": f"{c.crc32:08x}"} for name, c in manifest.files.items()}
-    content = {"kind": KIND, "schema": SCHEMA, "run": manifest.run, "step": manifest.step, "files": files}
+    files = {name: {"size": c.size, "crc32": f"{c.crc32:08x}"} for name,
+             c in manifest.files.items()}
+    content = {"kind": KIND, "schema": SCHEMA, "run": manifest.run, "step": manifest.step,
+               "files": files}
     with replacing(folder / MANIFEST) as partial:
         partial.write_text(json.dumps(content | {"crc32": _checksum(content)}, indent=1) + "\n")
 
@@ -116,20 +120,24 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(path.read_bytes())
         if content["schema"] > SCHEMA:
-            raise InputError(f"{path} has schema {content['schema']}, this hpclcae reads up to {SCHEMA}: use a newer "
-                             "hpclcae")
+            raise InputError(f"{path} has schema {content['schema']}, this hpclcae reads up to "
+                             f"{SCHEMA}: use a newer hpclcae")
         if content.pop("crc32") != _checksum(content):
-            raise InputError(f"{path} does not have the checksum that it was written with: use an older checkpoint")
-        files = {name: Content(c["size"], int(c["crc32"], 16)) for name, c in content["files"].items()}
+            raise InputError(f"{path} does not have the checksum that it was written with: use an "
+                             "older checkpoint")
+        files = {name: Content(c["size"], int(c["crc32"], 16)) for name,
+                 c in content["files"].items()}
         return Manifest(content["run"], content["step"], files)
     except FileNotFoundError as error:
-        raise InputError(f"{folder} has no {MANIFEST}, so it is not a finished checkpoint: use another one") from error
+        raise InputError(f"{folder} has no {MANIFEST}, so it is not a finished checkpoint: use "
+                         "another one") from error
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is damaged ({error}): use an older checkpoint") from error
 
 
 def check(folder: Path) -> Manifest:
-    """See that every file of a checkpoint is there and has its size; the content is left to `verify`.
+    """See that every file of a checkpoint is there and has its size; the content is left to
+    `verify`.
 
     Raises
     ------
@@ -141,15 +149,17 @@ def check(folder: Path) -> Manifest:
         try:
             size = (folder / name).stat().st_size
         except FileNotFoundError as error:
-            raise InputError(f"{folder / name} is missing: bring it back, or use an older checkpoint") from error
+            raise InputError(f"{folder / name} is missing: bring it back, or use an older "
+                             "checkpoint") from error
         if size != content.size:
-            raise InputError(f"{folder / name} has {size} bytes instead of {content.size}: bring back a whole copy, or "
-                             "use an older checkpoint")
+            raise InputError(f"{folder / name} has {size} bytes instead of {content.size}: bring "
+                             "back a whole copy, or use an older checkpoint")
     return manifest
 
 
 def verify(folder: Path, told: Callable[[str], None] = lambda name: None) -> Manifest:
-    """Read every file of a checkpoint and compare its checksum; `told` hears the name of each that is well.
+    """Read every file of a checkpoint and compare its checksum; `told` hears the name of each that
+    is well.
 
     Raises
     ------
@@ -160,14 +170,16 @@ def verify(folder: Path, told: Callable[[str], None] = lambda name: None) -> Man
     for name, content in manifest.files.items():
         found = content_of(folder / name)
         if found != content:
-            raise InputError(f"{folder / name} has CRC-32 {found.crc32:08x} instead of {content.crc32:08x}: it is "
-                             "damaged; bring back a good copy, or use an older checkpoint")
+            raise InputError(f"{folder / name} has CRC-32 {found.crc32:08x} instead of "
+                             f"{content.crc32:08x}: it is damaged; bring back a good copy, or use "
+                             "an older checkpoint")
         told(name)
     return manifest
 
 
 def content_of(path: Path, from_disk: bool = False) -> Content:
-    """Size and checksum of a file; `from_disk`: not from the system's memory, where the system can be told so."""
+    """Size and checksum of a file; `from_disk`: not from the system's memory, where the system can
+    be told so."""
     block, crc = bytearray(_BLOCK), 0
     with path.open("rb", buffering=0) as file:
         if from_disk and hasattr(os, "posix_fadvise"):
@@ -183,13 +195,13 @@ def _checksum(content: dict[str, object]) -> str:
     return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
-# ---- what is only half there -----------------------------------------------------------------------------------
+# ---- what is only half there ---------------------------------------------------------------------
 
 def clean(run: Path) -> None:
     """Prepare a run's folder of checkpoints; one rank calls it before any writes.
 
-    What an interrupted write left is removed. The run gets its mark, which every shard carries and by which
-    files of another run are told.
+    What an interrupted write left is removed. The run gets its mark, which every shard carries and
+    by which files of another run are told.
 
     Raises
     ------
@@ -210,8 +222,8 @@ def clean(run: Path) -> None:
             with replacing(folder / RUN_ID) as partial:
                 partial.write_text(uuid.uuid4().hex + "\n")
     except OSError as error:
-        raise InputError(f"folder of checkpoints {folder} cannot be written ({error.strerror}); choose another --out") \
-            from error
+        raise InputError(f"folder of checkpoints {folder} cannot be written ({error.strerror}); "
+                         "choose another --out") from error
 
 
 def remove(path: Path) -> None:

@@ -26,7 +26,8 @@ AXES = ["row", "col", "krow", "kcol", "map in", "map"]
 
 @dataclass(frozen=True)
 class _Piece:
-    """A dataset of a shard, where its first position lies in the whole, and its first number in the file."""
+    """A dataset of a shard, where its first position lies in the whole, and its first number in the
+    file."""
     shard: int
     name: str
     shape: tuple[int, ...]
@@ -61,7 +62,8 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
     for number in range(shards):
         with h5py.File(path.with_name(shard_name(number)), "r", locking=False) as file:
             if (file.attrs["run"], file.attrs["step"]) != (run, state.step):
-                raise InputError(f"{file.filename} is of another run or step: two jobs write into one run folder")
+                raise InputError(f"{file.filename} is of another run or step: two jobs write into "
+                                 "one run folder")
             chunks.append(file["chunks"][...])
             for name, piece in _pieces(file, number):
                 pieces.setdefault(name, []).append(piece)
@@ -71,7 +73,8 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
             for prefix in prefixes:
                 _check_whole(path, prefix + name, shape, pieces.get(prefix + name, []))
                 _show(file, prefix + name, shape, state.config.train.dtype, pieces[prefix + name])
-        file["places"] = np.array([(name.encode(), piece.shard, piece.row, piece.col, *piece.shape[:2], piece.offset)
+        file["places"] = np.array([(name.encode(), piece.shard, piece.row, piece.col,
+                                    *piece.shape[:2], piece.offset)
                                    for name, parts in pieces.items() for piece in parts], PLACES)
         file["chunks"] = np.concatenate(chunks)
         file["cursors"] = np.array(state.cursors, np.int64)
@@ -80,8 +83,9 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
             array = getattr(state.preprocessing, name)
             if array is not None:
                 file[f"preprocess/{name}"] = array
-        file.attrs.update(kind=KIND, schema=SCHEMA, run=run, step=state.step, seconds=state.seconds, shards=shards,
-                          configuration=configuration.dumps(state.config), versions=json.dumps(versions()),
+        file.attrs.update(kind=KIND, schema=SCHEMA, run=run, step=state.step, seconds=state.seconds,
+                          shards=shards, configuration=configuration.dumps(state.config),
+                          versions=json.dumps(versions()),
                           revision=revision(), host=platform.node(),
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
@@ -89,25 +93,29 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
 def _pieces(file: h5py.File, shard: int) -> Iterator[tuple[str, _Piece]]:
     """The rectangles of a shard, by the name of the parameter that they are a part of."""
     found: list[tuple[str, h5py.Dataset]] = []
-    file.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None)
+    file.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset)
+                    else None)
     for name, data in found:
         if name != "chunks":
-            yield name.rpartition("/")[0], _Piece(shard, name, data.shape, data.attrs["row"], data.attrs["col"],
-                                                  data.id.get_offset())
+            yield name.rpartition("/")[0], _Piece(shard, name, data.shape, data.attrs["row"],
+                                                  data.attrs["col"], data.id.get_offset())
 
 
 def _check_whole(path: Path, name: str, shape: tuple[int, ...], pieces: list[_Piece]) -> None:
     covered = sum(piece.shape[0] * piece.shape[1] for piece in pieces)
     if covered != shape[0] * shape[1]:
-        raise InputError(f"{path.parent}: the shards have {covered} of {shape[0] * shape[1]} positions of {name}: the "
-                         "owners do not agree on who holds what")
+        raise InputError(f"{path.parent}: the shards have {covered} of {shape[0] * shape[1]} "
+                         f"positions of {name}: the owners do not agree on who holds what")
 
 
-def _show(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str, pieces: list[_Piece]) -> None:
+def _show(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str,
+          pieces: list[_Piece]) -> None:
     """A virtual dataset; what is missing in it later on reads as NaN."""
     layout = h5py.VirtualLayout(shape, dtype)
     for piece in pieces:
-        rows, cols = slice(piece.row, piece.row + piece.shape[0]), slice(piece.col, piece.col + piece.shape[1])
-        layout[rows, cols] = h5py.VirtualSource(shard_name(piece.shard), piece.name, piece.shape, dtype)
+        rows, cols = slice(piece.row, piece.row + piece.shape[0]), slice(piece.col,
+                                                                         piece.col + piece.shape[1])
+        layout[rows, cols] = h5py.VirtualSource(shard_name(piece.shard), piece.name, piece.shape,
+                                                dtype)
     data = file.create_virtual_dataset(name, layout, fillvalue=np.nan)
     data.attrs["axes"] = AXES

@@ -21,7 +21,8 @@ from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
 
 
-def load(path: Path, grid: Grid | None = None, communicator: Communicator | None = None) -> tuple[BlockState, Network]:
+def load(path: Path, grid: Grid | None = None,
+         communicator: Communicator | None = None) -> tuple[BlockState, Network]:
     """Read a checkpoint and build its network, or one block of it with that block's weights.
 
     Raises
@@ -37,7 +38,8 @@ def load(path: Path, grid: Grid | None = None, communicator: Communicator | None
         pieces = block_chunks(state.config, network.grid, network.communicator.rank)
         _fill(file, path, state.config, network.grid, views(pieces, parameters, memory, {}))
         counts = update_counts(file)
-    return BlockState(**vars(state), parameters=parameters, update_state=memory, counts=counts), network
+    return BlockState(**vars(state), parameters=parameters, update_state=memory,
+                      counts=counts), network
 
 
 def load_state(path: Path) -> RunState:
@@ -46,29 +48,36 @@ def load_state(path: Path) -> RunState:
         return _run_state(file, path)
 
 
-def load_chunk_states(path: Path, config: Config, grid: Grid, chunks: Sequence[Chunk]) -> list[ChunkState]:
+def load_chunk_states(path: Path, config: Config, grid: Grid,
+                      chunks: Sequence[Chunk]) -> list[ChunkState]:
     """What an owner of these chunks begins with; errors as in `load`.
 
-    Values and the update rule's memory are read by position, so the owners, the grid and the tiles may be others than
-    those that wrote. Where a chunk covers several that were written, its count and version are the largest of theirs.
+    Values and the update rule's memory are read by position, so the owners, the grid and the tiles
+    may be others than those that wrote. Where a chunk covers several that were written, its count
+    and version are the largest of theirs.
     """
     dtype = np.dtype(config.train.dtype)
     with opened(path) as file:
         slots = list(file["update"]) if "update" in file else []
-        chunk_states = [ChunkState(chunk, np.empty(chunk.shape, dtype), {slot: np.empty(chunk.shape, dtype) for slot in slots})
-                    for chunk in chunks]
+        chunk_states = [ChunkState(chunk, np.empty(chunk.shape, dtype),
+                                   {slot: np.empty(chunk.shape, dtype) for slot in slots})
+                        for chunk in chunks]
         _fill(file, path, config, grid, chunk_states)
     return chunk_states
 
 
 def fill(path: Path, config: Config, grid: Grid, chunk_states: Sequence[ChunkState]) -> None:
-    """The same into arrays that are there already, such as a server's window; errors as in `load`."""
+    """The same into arrays that are there already, such as a server's window.
+
+    Errors as in `load`.
+    """
     with opened(path) as file:
         _fill(file, path, config, grid, chunk_states)
 
 
 def update_counts(file: h5py.File) -> dict[str, int]:
-    """Every parameter of an opened checkpoint and its updates: the most that any chunk of it has had."""
+    """Every parameter of an opened checkpoint and its updates: the most that any chunk of it has
+    had."""
     table = _chunks(file)
     names = dict.fromkeys(name.decode() for name in table["parameter"])
     return {name: int(table["count"][table["parameter"] == name.encode()].max()) for name in names}
@@ -81,7 +90,8 @@ def opened(path: Path) -> Iterator[h5py.File]:
     Raises
     ------
     InputError
-        A file is missing, truncated, of another kind or run, of a newer schema, or was removed meanwhile.
+        A file is missing, truncated, of another kind or run, of a newer schema, or was removed
+        meanwhile.
     """
     path = find(path)
     try:
@@ -94,15 +104,16 @@ def opened(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path / MODEL, "r", locking=False) as file:
             _refuse_others(file, path / MODEL)
             if (file.attrs["run"], file.attrs["step"]) != (manifest.run, manifest.step):
-                raise InputError(f"{path / MANIFEST} is of another run or step than {MODEL} beside it: bring back its "
-                                 "own, or use another checkpoint")
+                raise InputError(f"{path / MANIFEST} is of another run or step than {MODEL} beside "
+                                 "it: bring back its own, or use another checkpoint")
             yield file
         if not (path / MANIFEST).exists():  # then some shards may be gone, and HDF5 does not say so
             raise InputError(f"{path} was removed while it was read: use a newer checkpoint")
     except KeyError as error:
         raise InputError(f"{path} is a damaged checkpoint ({error}): use an older one") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}): use an older checkpoint") from error
+        raise InputError(f"{path} cannot be read as HDF5 ({error}): use an older "
+                         "checkpoint") from error
 
 
 def _refuse_others(file: h5py.File, path: Path) -> None:
@@ -111,7 +122,8 @@ def _refuse_others(file: h5py.File, path: Path) -> None:
         raise InputError(f"{path} is {kind or 'an HDF5 file of another program'}, not an {KIND}: "
                          "give the folder of a run, or a checkpoint in it")
     if schema > SCHEMA:
-        raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a newer hpclcae")
+        raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a "
+                         "newer hpclcae")
     if schema == SCHEMA and "shard" in file.attrs:
         raise InputError(f"{path} is one shard of a checkpoint: give the folder that it is in")
 
@@ -122,23 +134,31 @@ def _run_state(file: h5py.File, path: Path) -> RunState:
                            for name in ("kernel", "eigenvalues"))
     step = int(file.attrs["step"])
     one_file = file.attrs["schema"] < SCHEMA  # written by one replica, without its metrics
-    return RunState(config=config, step=step, preprocessing=Preprocessing(config.preprocess, kernel, eigenvalues),
+    return RunState(config=config, step=step,
+                    preprocessing=Preprocessing(config.preprocess, kernel, eigenvalues),
                     seconds=float(file.attrs["seconds"]),
                     cursors=(step,) if one_file else tuple(map(int, file["cursors"][...])),
                     metrics="" if one_file else file["metrics"].asstr()[()])
 
 
 def _chunks(file: h5py.File) -> np.ndarray:
-    """The table of chunks (shard_file.CHUNKS); a checkpoint of schema 1 has one count for every parameter."""
+    """The table of chunks (shard_file.CHUNKS).
+
+    A checkpoint of schema 1 has one count for every parameter.
+    """
     if file.attrs["schema"] == SCHEMA:
         return file["chunks"][...]
     counts = json.loads(str(file.attrs["counts"]))
-    return np.array([(name.encode(), 0, 0, *file[name].shape[:2], count, count) for name, count in counts.items()],
-                    CHUNKS)
+    return np.array([(name.encode(), 0, 0, *file[name].shape[:2], count, count) for name,
+                     count in counts.items()], CHUNKS)
 
 
-def _fill(file: h5py.File, path: Path, config: Config, grid: Grid, chunk_states: Sequence[ChunkState]) -> None:
-    """Read what the chunk_states are to hold; the next piece is read while one is brought into the kernel's layout."""
+def _fill(file: h5py.File, path: Path, config: Config, grid: Grid,
+          chunk_states: Sequence[ChunkState]) -> None:
+    """Read what the chunk_states are to hold.
+
+    The next piece is read while one is brought into the kernel's layout.
+    """
     blocks = Blocks(config, grid)
     with StoredArrays(file) as arrays:
         for chunk_state, values, filters in ahead(_pieces(arrays, path, blocks, chunk_states)):
@@ -152,7 +172,10 @@ def _fill(file: h5py.File, path: Path, config: Config, grid: Grid, chunk_states:
 
 def _pieces(arrays: StoredArrays, path: Path, blocks: Blocks, chunk_states: Sequence[ChunkState]) \
         -> Iterator[tuple[ChunkState, np.ndarray, np.ndarray]]:
-    """Every chunk_state's arrays, and the filters by position that belong into them; in the order of the files."""
+    """Every chunk_state's arrays, and the filters by position that belong into them.
+
+    In the order of the files.
+    """
     for slot in (None, *(chunk_states[0].state if chunk_states else ())):
         for chunk_state in chunk_states:
             chunk = chunk_state.chunk
@@ -160,18 +183,21 @@ def _pieces(arrays: StoredArrays, path: Path, blocks: Blocks, chunk_states: Sequ
             name = f"update/{slot}/{chunk.name}" if slot else chunk.name
             shape = arrays[name].shape
             if shape[2:] != (plan.field, plan.field, plan.maps_in, plan.maps):
-                raise InputError(f"{path} has {name} of shape {shape}, which is not that of the configuration: use the "
-                                 "configuration of the checkpoint")
-            yield chunk_state, chunk_state.state[slot] if slot else chunk_state.values, arrays.read(name, *blocks.positions(chunk))
+                raise InputError(f"{path} has {name} of shape {shape}, which is not that of the "
+                                 "configuration: use the configuration of the checkpoint")
+            yield chunk_state, chunk_state.state[slot] if slot else chunk_state.values, arrays.read(
+                name, *blocks.positions(chunk))
 
 
 def _count(file: h5py.File, blocks: Blocks, chunk_states: Sequence[ChunkState]) -> None:
     """Give every chunk_state the largest count and version of the chunks that it meets."""
     table = _chunks(file)
-    tables = {name: table[table["parameter"] == name.encode()] for name in {h.chunk.name for h in chunk_states}}
+    tables = {name: table[table["parameter"] == name.encode()]
+              for name in {h.chunk.name for h in chunk_states}}
     for chunk_state in chunk_states:
         (top, bottom), (left, right) = blocks.positions(chunk_state.chunk)
         rows = tables[chunk_state.chunk.name]
         met = rows[(rows["row"] < bottom) & (rows["row"] + rows["rows"] > top)
                    & (rows["col"] < right) & (rows["col"] + rows["cols"] > left)]
-        chunk_state.count, chunk_state.version = (int(met[n].max(initial=0)) for n in ("count", "version"))
+        chunk_state.count, chunk_state.version = (int(met[n].max(initial=0))
+                                                  for n in ("count", "version"))

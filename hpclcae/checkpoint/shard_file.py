@@ -1,8 +1,8 @@
 """One owner's file: weights by position in rectangles, and what is known of every chunk.
 
-HDF5 makes the file with room for every rectangle; the numbers then go to their places with plain writes, and come back
-with plain reads. Only one thread of a process may be inside the HDF5 library, so it is busy for milliseconds and
-training can read its images.
+HDF5 makes the file with room for every rectangle; the numbers then go to their places with plain
+writes, and come back with plain reads. Only one thread of a process may be inside the HDF5 library,
+so it is busy for milliseconds and training can read its images.
 """
 import contextlib
 import os
@@ -23,12 +23,14 @@ from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import new_hdf5, replacing
 
 #: One row for every chunk: the rectangle of positions that it covers, and its counts.
-CHUNKS = np.dtype([("parameter", "S64"), ("row", "i4"), ("col", "i4"), ("rows", "i4"), ("cols", "i4"),
-                   ("count", "i8"), ("version", "i8")])
-#: One row for every dataset of every shard: the part of an array that it holds, and where in the file it begins.
-PLACES = np.dtype([("array", "S64"), ("shard", "i4"), ("row", "i4"), ("col", "i4"), ("rows", "i4"), ("cols", "i4"),
-                   ("offset", "i8")])
-#: Bytes that one thread hands to the other and that are written at a time: many small writes take twice as long.
+CHUNKS = np.dtype([("parameter", "S64"), ("row", "i4"), ("col", "i4"), ("rows", "i4"),
+                   ("cols", "i4"), ("count", "i8"), ("version", "i8")])
+#: One row for every dataset of every shard: the part of an array that it holds, and where in the
+#: file it begins.
+PLACES = np.dtype([("array", "S64"), ("shard", "i4"), ("row", "i4"), ("col", "i4"), ("rows", "i4"),
+                   ("cols", "i4"), ("offset", "i8")])
+#: Bytes that one thread hands to the other and that are written at a time: many small writes take
+#: twice as long.
 BATCH = 1 << 20
 MOST_PIECES = 1024  # that Linux writes in one call
 Item = TypeVar("Item")
@@ -40,12 +42,13 @@ def chunk_table(blocks: Blocks, chunk_states: Sequence[ChunkState]) -> np.ndarra
     rows = []
     for chunk_state in chunk_states:
         (top, bottom), (left, right) = blocks.positions(chunk_state.chunk)
-        rows.append((chunk_state.chunk.name.encode(), top, left, bottom - top, right - left, chunk_state.count,
-                     chunk_state.version))
+        rows.append((chunk_state.chunk.name.encode(), top, left, bottom - top, right - left,
+                     chunk_state.count, chunk_state.version))
     return np.array(rows, CHUNKS)
 
 
-def write_shard(path: Path, marks: Mapping[str, object], regions: Sequence[Region], buffers: Mapping[str, np.ndarray],
+def write_shard(path: Path, marks: Mapping[str, object], regions: Sequence[Region],
+                buffers: Mapping[str, np.ndarray],
                 chunks: np.ndarray, go_on: Callable[[], None]) -> Content:
     """Write a shard; its name appears when it is on the disk and reads back as it was meant.
 
@@ -83,8 +86,8 @@ def write_shard(path: Path, marks: Mapping[str, object], regions: Sequence[Regio
             error.filename = str(path)
             raise
         if content_of(partial, from_disk=True) != written:
-            raise InputError(f"{path} does not read back as it was written: the disk or the way to it is faulty; the "
-                             "older checkpoints are untouched")
+            raise InputError(f"{path} does not read back as it was written: the disk or the way to "
+                             "it is faulty; the older checkpoints are untouched")
     return written
 
 
@@ -95,18 +98,24 @@ def _room(file: h5py.File, name: str, region: Region, dtype: np.dtype) -> int:
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     links.set_create_intermediate_group(True)
-    data = h5py.Dataset(h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True),
+    data = h5py.Dataset(h5py.h5d.create(file.id, name.encode(),
+                                        h5py.h5t.py_create(dtype, logical=True),
                                         h5py.h5s.create_simple(region.shape), layout, links))
     data.attrs["row"], data.attrs["col"] = (span[0] for span in region.positions)
     return data.id.get_offset()
 
 
-def _fill(raw: FileIO, places: Sequence[tuple[int, Region, np.ndarray]], go_on: Callable[[], None]) -> Content:
-    """Write the numbers, in the order of the file; size and checksum of the whole file as it should be."""
+def _fill(raw: FileIO, places: Sequence[tuple[int, Region, np.ndarray]],
+          go_on: Callable[[], None]) -> Content:
+    """Write the numbers, in the order of the file.
+
+    Size and checksum of the whole file as it should be.
+    """
     crc, size = 0, raw.seek(0, os.SEEK_END)
     ends = [0, *(offset + region.numbers * buffer.itemsize for offset, region, buffer in places)]
     begins = [*(offset for offset, _, _ in places), size]
-    of_hdf5 = [_read(raw, end, begin - end) for end, begin in zip(ends, begins)]  # what it has written in between
+    # what it has written in between
+    of_hdf5 = [_read(raw, end, begin - end) for end, begin in zip(ends, begins)]
 
     def batches() -> Iterator[tuple[int, list[memoryview]]]:
         """Filters by position, and where in the file they belong; counted into the checksum."""
@@ -123,7 +132,8 @@ def _fill(raw: FileIO, places: Sequence[tuple[int, Region, np.ndarray]], go_on: 
         go_on()
         raw.seek(offset)
         _write(raw, batch)
-        if hasattr(os, "posix_fadvise"):  # the system begins to bring it to the disk, so fsync has less to wait for
+        # the system begins to bring it to the disk, so fsync has less to wait for
+        if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(raw.fileno(), offset, sum(map(len, batch)), os.POSIX_FADV_DONTNEED)
     return Content(size, zlib.crc32(of_hdf5[-1], crc))
 
@@ -134,7 +144,8 @@ def _read(raw: FileIO, start: int, size: int) -> bytes:
 
 
 def _batches(pieces: Iterator[np.ndarray]) -> Iterator[list[memoryview]]:
-    """The same bytes, in lists of at least BATCH (but for the last) and of no more pieces than one call may write."""
+    """The same bytes, in lists of at least BATCH (but for the last) and of no more pieces than one
+    call may write."""
     batch: list[memoryview] = []
     for piece in pieces:
         batch.append(piece.data.cast("B"))
@@ -167,8 +178,9 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
 class StoredArrays(contextlib.ExitStack):
     """The arrays of an opened checkpoint, by position; to be closed.
 
-    They are read past HDF5, out of the places in the shards that model.h5 lists (`PLACES`): that takes less time, and
-    other threads can read meanwhile. A checkpoint without the list is read through HDF5.
+    They are read past HDF5, out of the places in the shards that model.h5 lists (`PLACES`): that
+    takes less time, and other threads can read meanwhile. A checkpoint without the list is read
+    through HDF5.
 
     Parameters
     ----------
@@ -187,7 +199,8 @@ class StoredArrays(contextlib.ExitStack):
         return self._known(name)[0]
 
     def read(self, name: str, rows: Span, cols: Span) -> np.ndarray:
-        """The filters (row, col, krow, kcol, map in, map) of the rows and columns first .. last - 1 of positions.
+        """The filters (row, col, krow, kcol, map in, map) of the rows and columns first .. last - 1
+        of positions.
 
         Raises
         ------
@@ -205,10 +218,12 @@ class StoredArrays(contextlib.ExitStack):
             top, bottom = max(rows[0], place["row"]), min(rows[1], place["row"] + place["rows"])
             left, right = max(cols[0], place["col"]), min(cols[1], place["col"] + place["cols"])
             if top < bottom and left < right:
-                self._read(place, top, left, filters[top - rows[0]:bottom - rows[0], left - cols[0]:right - cols[0]])
+                self._read(place, top, left,
+                           filters[top - rows[0]:bottom - rows[0], left - cols[0]:right - cols[0]])
                 missing -= (bottom - top) * (right - left)
         if missing:
-            raise InputError(f"{self._file.filename} does not say where all of {name} lies: use an older checkpoint")
+            raise InputError(f"{self._file.filename} does not say where all of {name} lies: use an "
+                             "older checkpoint")
         return filters
 
     def _known(self, name: str) -> tuple[h5py.Dataset, np.ndarray]:
@@ -219,18 +234,20 @@ class StoredArrays(contextlib.ExitStack):
         return self._arrays[name]
 
     def _read(self, place: np.void, top: int, left: int, filters: np.ndarray) -> None:
-        """Read the positions from (top, left) on out of one place: at once if it has no other columns."""
+        """Read the positions from (top, left) on out of one place: at once if it has no other
+        columns."""
         number = int(place["shard"])
         if number not in self._opened:
             self._opened[number] = self.enter_context(FileIO(self._folder / shard_name(number)))
         raw, columns, size = self._opened[number], int(place["cols"]), filters[0, 0].nbytes
-        runs = [filters] if filters.flags.c_contiguous and filters.shape[1] == columns else list(filters)
+        runs = [filters] if filters.flags.c_contiguous and filters.shape[1] == columns else list(
+            filters)
         for row, run in enumerate(runs, int(top - place["row"])):
             raw.seek(int(place["offset"]) + (row * columns + int(left - place["col"])) * size)
             rest = run.data.cast("B")
             while rest:
                 count = raw.readinto(rest)
                 if not count:
-                    raise InputError(f"{self._folder / shard_name(number)} ends too early: bring back a whole copy, or "
-                                     "use an older checkpoint")
+                    raise InputError(f"{self._folder / shard_name(number)} ends too early: bring "
+                                     "back a whole copy, or use an older checkpoint")
                 rest = rest[count:]

@@ -1,4 +1,5 @@
-"""What a checkpoint holds, as the programs see it: the state of a run, and what every owner holds of the parameters."""
+"""What a checkpoint holds, as the programs see it: the state of a run, and what every owner holds
+of the parameters."""
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,8 @@ class RunState:
     seconds : float
         Training time so far.
     cursors : tuple of int
-        The next step of every replica. A minibatch and its mirroring are a function of (seed, replica, step), so this
-        is the cursor in the data and the state of the random numbers.
+        The next step of every replica. A minibatch and its mirroring are a function of (seed,
+        replica, step), so this is the cursor in the data and the state of the random numbers.
     metrics : str
         Lines of metrics.jsonl up to `step`.
     """
@@ -38,7 +39,8 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockState(RunState):
-    """The same with one block's parameters and its update rule's memory (update_rules.Optimizer)."""
+    """The same with one block's parameters and its update rule's memory (update_rules.Optimizer).
+    """
     parameters: ParameterVector
     update_state: dict[str, ParameterVector] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -55,7 +57,8 @@ class ChunkState:
     state : dict of str to ndarray
         The update rule's memory, one array of the same shape for every slot.
     count, version : int
-        Updates that the weights have had, as the update rule counts them and as fetches are numbered.
+        Updates that the weights have had, as the update rule counts them and as fetches are
+        numbered.
     """
     chunk: Chunk
     values: np.ndarray
@@ -65,15 +68,19 @@ class ChunkState:
 
 
 def block_chunk_states(config: Config, grid: Grid, block: int, parameters: ParameterVector,
-                   update_state: Mapping[str, ParameterVector], counts: Mapping[str, int]) -> list[ChunkState]:
-    """A block's parameters as chunk_states, one for every parameter: views, so they follow every update."""
+                       update_state: Mapping[str, ParameterVector],
+                       counts: Mapping[str, int]) -> list[ChunkState]:
+    """A block's parameters as chunk_states, one for every parameter: views, so they follow every
+    update."""
     return views(block_chunks(config, grid, block, sys.maxsize), parameters, update_state, counts)
 
 
-def views(chunks: Sequence[Chunk], parameters: ParameterVector, update_state: Mapping[str, ParameterVector],
+def views(chunks: Sequence[Chunk], parameters: ParameterVector,
+          update_state: Mapping[str, ParameterVector],
           counts: Mapping[str, int]) -> list[ChunkState]:
     """Holdings that are views of a block's vectors."""
     def view(vector: ParameterVector, chunk: Chunk) -> np.ndarray:
         return vector.vector[chunk.start:chunk.stop].reshape(chunk.shape)
-    return [ChunkState(chunk, view(parameters, chunk), {slot: view(v, chunk) for slot, v in update_state.items()},
-                    counts.get(chunk.name, 0), counts.get(chunk.name, 0)) for chunk in chunks]
+    return [ChunkState(chunk, view(parameters, chunk),
+                       {slot: view(v, chunk) for slot, v in update_state.items()},
+                       counts.get(chunk.name, 0), counts.get(chunk.name, 0)) for chunk in chunks]

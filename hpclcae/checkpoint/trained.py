@@ -42,10 +42,12 @@ class Model:
 
     def with_random_weights(self, seed: int) -> "Model":
         """The same architecture and preprocessing, untrained."""
-        return Model(self.config, self.network, self.network.parameters(seed), self.preprocessor, 0, self.path)
+        return Model(self.config, self.network, self.network.parameters(seed), self.preprocessor, 0,
+                     self.path)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
-        """uint8 images (image, row, col, channel) to the network's input (row, col, channel, image).
+        """uint8 images (image, row, col, channel) to the network's input (row, col, channel,
+        image).
 
         Raises
         ------
@@ -54,12 +56,15 @@ class Model:
         """
         data = self.config.data
         if images.shape[1:] != (data.size, data.size, data.channels):
-            raise InputError(f"images are {' x '.join(map(str, images.shape[1:]))}, the network of {self.path} takes "
-                             f"{data.size} x {data.size} x {data.channels}")
+            raise InputError(f"images are {' x '.join(map(str, images.shape[1:]))}, the network of "
+                             f"{self.path} takes {data.size} x {data.size} x {data.channels}")
         return self.preprocessor(images)
 
     def responses(self, x: np.ndarray) -> list[np.ndarray]:
-        """Each stage's output (row, col, map, image) for prepared images; overwritten by the next call."""
+        """Each stage's output (row, col, map, image) for prepared images.
+
+        Overwritten by the next call.
+        """
         return self.network.responses(self.parameters, x)
 
     def filters(self, stage: int) -> np.ndarray:
@@ -71,5 +76,7 @@ class Model:
         """
         plan = self.network.stages[stage]
         filters = plan.filters(self.parameters, "encode")
-        weights = filters.weights if filters.scale is None else filters.weights * filters.scale[:, :, None, :]
-        return np.concatenate([plan.filter.unpack_row(weights, j) for j in range(plan.filter.tile_rows)])
+        weights = filters.weights if filters.scale is None else filters.weights * filters.scale[
+            :, :, None, :]
+        return np.concatenate([plan.filter.unpack_row(weights, j)
+                               for j in range(plan.filter.tile_rows)])

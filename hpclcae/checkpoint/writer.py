@@ -19,7 +19,8 @@ from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing
 
 PATIENCE = 600.0  # seconds that a shard of another rank may take to appear
-LATE = 100.0      # seconds that a name may appear later on another node; network file systems ask anew within 60
+LATE = 100.0      # seconds that a name may appear later on another node; network file systems ask
+#                   anew within 60
 POLL = 0.02       # seconds between looks
 GONE = "removed or moved while the job ran: bring it back and go on with --resume, or start again with another --out"
 
@@ -46,10 +47,12 @@ class ShardWriter(Background):
         self._run_id = ""
 
     def start(self, step: int, chunk_states: Sequence[ChunkState]) -> None:
-        """Copy what the owner holds, and begin to write it as its shard of the checkpoint of `step`.
+        """Copy what the owner holds, and begin to write it as its shard of the checkpoint of
+        `step`.
 
-        Returns as soon as the copy is made; the next update may change the arrays then. Waits first if the shard
-        before is not written yet. A step that was begun or committed before is left alone.
+        Returns as soon as the copy is made; the next update may change the arrays then. Waits first
+        if the shard before is not written yet. A step that was begun or committed before is left
+        alone.
 
         Raises
         ------
@@ -68,9 +71,11 @@ class ShardWriter(Background):
             path = step_folder(self.run, step) / shard_name(self.number)
             with as_input_error(self.run, step, path):
                 self._run_id = self._run_id or run_id(self.run, self)
-                marks = {"kind": KIND, "schema": SCHEMA, "run": self._run_id, "step": step, "shard": self.number}
+                marks = {"kind": KIND, "schema": SCHEMA, "run": self._run_id, "step": step,
+                         "shard": self.number}
                 path.parent.mkdir(exist_ok=True)
-                write_done_marker(path, write_shard(path, marks, regions, self._buffers, chunks, self.go_on))
+                write_done_marker(path, write_shard(path, marks, regions, self._buffers, chunks,
+                                                    self.go_on))
         self.begin(work)
 
     def close(self) -> None:
@@ -79,7 +84,8 @@ class ShardWriter(Background):
         self._buffers = {}
 
     def _copy(self, chunk_states: Sequence[ChunkState]) -> None:
-        """Put values and state one after the other into memory that is kept from checkpoint to checkpoint."""
+        """Put values and state one after the other into memory that is kept from checkpoint to
+        checkpoint."""
         size = sum(chunk_state.chunk.size for chunk_state in chunk_states)
         slots = list(chunk_states[0].state) if chunk_states else []
         for slot in (None, *slots):
@@ -105,8 +111,8 @@ def as_input_error(run: Path, step: int, path: Path) -> Iterator[None]:
             left = f"the run folder was {GONE}"
         else:
             left = f"{older[0]} is complete, and --resume goes on from it" if older else "there is no older one"
-        raise InputError(f"the checkpoint of step {step} cannot be written: {error.filename or path}: "
-                         f"{error.strerror or error}; {left}") from error
+        raise InputError(f"the checkpoint of step {step} cannot be written: "
+                         f"{error.filename or path}: {error.strerror or error}; {left}") from error
 
 
 def write_done_marker(shard: Path, content: Content) -> None:
@@ -124,7 +130,8 @@ def read_done_marker(shard: Path) -> Content | None:
 
 
 def run_id(run: Path, thread: Background) -> str:
-    """The mark of the run; another rank writes it before anything else, so at most it is visible late.
+    """The mark of the run; another rank writes it before anything else, so at most it is visible
+    late.
 
     Raises
     ------
@@ -137,5 +144,5 @@ def run_id(run: Path, thread: Background) -> str:
             return text
         thread.go_on()
         sleep(POLL)
-    raise InputError(f"{path} did not appear in {LATE:.0f} s: it was removed, or the ranks do not see the same run "
-                     "folder; put it on a file system that all nodes share")
+    raise InputError(f"{path} did not appear in {LATE:.0f} s: it was removed, or the ranks do not "
+                     "see the same run folder; put it on a file system that all nodes share")

@@ -1,4 +1,7 @@
-"""How many processes a launcher started, and which of them this one is; read from the environment, without MPI."""
+"""How many processes a launcher started, and which of them this one is.
+
+Read from the environment, without MPI.
+"""
 import os
 from collections.abc import Mapping
 

@@ -1,8 +1,8 @@
 """The command ``hpclcae check``: is this machine ready for a run?
 
-A job calls it before it trains, once on its first node (`--facts` prints what must be the same everywhere) and then on
-every node at once (`--like` compares). It starts no MPI and waits for nobody, so it says what is wrong in a second
-where MPI would hang.
+A job calls it before it trains, once on its first node (`--facts` prints what must be the same
+everywhere) and then on every node at once (`--like` compares). It starts no MPI and waits for
+nobody, so it says what is wrong in a second where MPI would hang.
 """
 import argparse
 import os
@@ -25,12 +25,16 @@ LIBRARIES = ("hpclcae", "numpy", "scipy", "h5py", "mpi4py")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("configuration", help="TOML file of the run")
-    parser.add_argument("--out", type=Path, metavar="RUN", help="run folder: it must be there, and take files")
+    parser.add_argument("--out", type=Path, metavar="RUN",
+                        help="run folder: it must be there, and take files")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, as for hpclcae train")
-    parser.add_argument("--ranks", type=int, metavar="N", help="ranks of the job: the configuration must fit them")
-    parser.add_argument("--facts", action="store_true", help="print Python, libraries and MPI, for --like")
-    parser.add_argument("--like", metavar="FACTS", help="what --facts printed on another machine: it must be the same")
+    parser.add_argument("--ranks", type=int, metavar="N",
+                        help="ranks of the job: the configuration must fit them")
+    parser.add_argument("--facts", action="store_true",
+                        help="print Python, libraries and MPI, for --like")
+    parser.add_argument("--like", metavar="FACTS",
+                        help="what --facts printed on another machine: it must be the same")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,8 +67,8 @@ def facts() -> list[str]:
     except (ImportError, RuntimeError) as error:
         raise InputError(f"no MPI library can be loaded ({error}): load the cluster's MPI, or "
                          "pip install 'hpclcae[mpich]'") from error
-    return [f"Python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in LIBRARIES),
-            f"MPI {mpi}"]
+    return [f"Python {platform.python_version()}",
+            *(f"{name} {metadata.version(name)}" for name in LIBRARIES), f"MPI {mpi}"]
 
 
 def compare(found: list[str], others: str) -> None:
@@ -77,7 +81,8 @@ def compare(found: list[str], others: str) -> None:
     """
     for mine, theirs in zip(found, others.split("; ")):
         if mine != theirs:
-            raise InputError(f"{mine} here, {theirs} on the first node: all nodes must have the same environment")
+            raise InputError(f"{mine} here, {theirs} on the first node: all nodes must have the "
+                             "same environment")
 
 
 def check_ranks(config: Config, ranks: int) -> None:
@@ -102,9 +107,11 @@ def check_folder(folder: Path) -> None:
         Names the folder.
     """
     if not folder.is_dir():
-        raise InputError(f"run folder {folder} is not there: it must be on a file system that all nodes share")
+        raise InputError(f"run folder {folder} is not there: it must be on a file system that all "
+                         "nodes share")
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f"check-{os.uname().nodename}-"):
             pass
     except OSError as error:
-        raise InputError(f"run folder {folder} cannot be written ({error.strerror}); choose another one") from error
+        raise InputError(f"run folder {folder} cannot be written ({error.strerror}); choose "
+                         "another one") from error

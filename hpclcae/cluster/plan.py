@@ -1,9 +1,11 @@
-"""The command ``hpclcae plan``: which grid, how many replicas and servers, for the nodes of a cluster.
+"""The command ``hpclcae plan``: which grid, how many replicas and servers, for the nodes of a
+cluster.
 
-Everything is an estimate from the geometry with the rates below, made to choose between layouts; `hpclcae bench halo`
-and `bench scaling` measure. The rule: one rank a core; the ranks share one network as long as its blocks spend at
-least `EFFICIENT` of their time computing, since replicas cost staleness and a copy of the parameters each; then
-replicas, with servers that can take their traffic.
+Everything is an estimate from the geometry with the rates below, made to choose between layouts;
+`hpclcae bench halo` and `bench scaling` measure. The rule: one rank a core; the ranks share one
+network as long as its blocks spend at least `EFFICIENT` of their time computing, since replicas
+cost staleness and a copy of the parameters each; then replicas, with servers that can take their
+traffic.
 """
 import argparse
 import math
@@ -26,13 +28,14 @@ from hpclcae.partition.blocks import Grid, plan_block
 from hpclcae.partition.cost import busiest_block
 from hpclcae.utils.errors import InputError
 
-#: FLOP a core computes in a second (notes/performance.md); bytes a server can send and add in a second (RMA over TCP
-#: between two ranks of one machine: 1.2 to 1.5 GB/s).
+#: FLOP a core computes in a second (notes/performance.md); bytes a server can send and add in a
+#: second (RMA over TCP between two ranks of one machine: 1.2 to 1.5 GB/s).
 CORE_RATE, SERVER_RATE = 50e9, 1e9
 EFFICIENT = 0.6
 #: Of a node's memory; the system and its file cache keep the rest.
 USABLE = 0.9
-#: Bytes of a rank without arrays: Python, libraries, MPI (tests/system/test_plan_memory.py measures).
+#: Bytes of a rank without arrays: Python, libraries, MPI (tests/system/test_plan_memory.py
+#: measures).
 BARE_RANK = 130e6
 #: At most one rank in so many is a server (the paper: 256 partitions for 845 workers).
 WORKERS_PER_SERVER = 3
@@ -41,12 +44,18 @@ WORKERS_PER_SERVER = 3
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("configuration", help="TOML file, for instance run/paper.toml")
-    parser.add_argument("--nodes", type=_positive, required=True, metavar="N", help="nodes of the job")
-    parser.add_argument("--cores", type=_positive, required=True, metavar="C", help="cores of each node")
-    parser.add_argument("--memory", type=float, required=True, metavar="GB", help="memory of each node")
-    parser.add_argument("--replicas", type=_positive, metavar="R", help="copies of the network (default: chosen)")
-    parser.add_argument("--servers", type=int, metavar="S", help="parameter servers (default: chosen; one replica: 0)")
-    parser.add_argument("--out", default="runs/NAME", metavar="RUN", help="run folder for the sbatch line")
+    parser.add_argument("--nodes", type=_positive, required=True, metavar="N",
+                        help="nodes of the job")
+    parser.add_argument("--cores", type=_positive, required=True, metavar="C",
+                        help="cores of each node")
+    parser.add_argument("--memory", type=float, required=True, metavar="GB",
+                        help="memory of each node")
+    parser.add_argument("--replicas", type=_positive, metavar="R",
+                        help="copies of the network (default: chosen)")
+    parser.add_argument("--servers", type=int, metavar="S",
+                        help="parameter servers (default: chosen; one replica: 0)")
+    parser.add_argument("--out", default="runs/NAME", metavar="RUN",
+                        help="run folder for the sbatch line")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set parallel.placement=apart")
 
@@ -54,14 +63,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.memory <= 0 or (args.servers or 0) < 0:
-        raise InputError(f"--memory {args.memory:g} --servers {args.servers or 0}: memory must be above 0, servers at "
-                         "least 0")
+        raise InputError(f"--memory {args.memory:g} --servers {args.servers or 0}: memory must be "
+                         "above 0, servers at least 0")
     if args.servers == 0 and (args.replicas or 1) > 1:
-        raise InputError(f"--servers 0 --replicas {args.replicas}: replicas meet at parameter servers; leave out "
-                         "--servers, or give 1 or more")
+        raise InputError(f"--servers 0 --replicas {args.replicas}: replicas meet at parameter "
+                         "servers; leave out --servers, or give 1 or more")
     config = configuration.load(args.configuration, args.changes)
     layout = choose(config, args.nodes, args.cores, args.memory * 1e9, args.replicas, args.servers)
-    print(f"{args.configuration} on {args.nodes} nodes of {args.cores} cores and {args.memory:g} GB\n")
+    print(f"{args.configuration} on {args.nodes} nodes of {args.cores} cores and {args.memory:g} "
+          "GB\n")
     print(describe(config, layout))
     print("\n" + sbatch_line(layout, args.configuration, args.out, args.changes))
     return 0
@@ -107,7 +117,8 @@ class Layout:
         """Bytes on the node with the most."""
         names = [str(rank // self.per_node) for rank in range(self.ranks)]
         used: Counter[str] = Counter()
-        for name, role in zip(names, roles(names, self.servers, self.replicas, self.grid.size, self.placement)):
+        for name, role in zip(names, roles(names, self.servers, self.replicas, self.grid.size,
+                                           self.placement)):
             used[name] += round(self._bytes(role))
         return max(used.values())
 
@@ -140,19 +151,23 @@ def choose(config: Config, nodes: int, cores: int, memory: float, replicas: int 
         if found:
             return found
     if math.isinf(least):
-        raise InputError(f"{nodes * cores} ranks are too few for {servers or 'the'} servers and {replicas} replicas: "
-                         "take more nodes, or fewer of them")
-    raise InputError(f"the network needs {least / 1e9:.3g} GB on the fullest node, {USABLE * memory / 1e9:.3g} of "
-                     f"{memory / 1e9:g} GB can be used: take more nodes, a smaller train.batch, or update.rule = 'sgd'")
+        raise InputError(f"{nodes * cores} ranks are too few for {servers or 'the'} servers and "
+                         f"{replicas} replicas: take more nodes, or fewer of them")
+    raise InputError(f"the network needs {least / 1e9:.3g} GB on the fullest node, "
+                     f"{USABLE * memory / 1e9:.3g} of {memory / 1e9:g} GB can be used: take more "
+                     "nodes, a smaller train.batch, or update.rule = 'sgd'")
 
 
-def _layout(config: Config, nodes: int, per_node: int, replicas: int, servers: int | None) -> Layout | None:
+def _layout(config: Config, nodes: int, per_node: int, replicas: int,
+            servers: int | None) -> Layout | None:
     """The best grid for that many replicas; None if there are not enough ranks."""
     ranks, placement = nodes * per_node, config.parallel.placement
-    parameters = 2 * sum(s.parameters for s in network_geometry(config)) * np.dtype(config.train.dtype).itemsize
+    parameters = 2 * sum(s.parameters
+                         for s in network_geometry(config)) * np.dtype(config.train.dtype).itemsize
 
     def servers_for(step: float) -> int:
-        """Enough to send and take all parameters in every step, but no more than a share of all ranks."""
+        """Enough to send and take all parameters in every step, but no more than a share of all
+        ranks."""
         if servers is not None:
             return servers
         if replicas == 1:
@@ -160,7 +175,8 @@ def _layout(config: Config, nodes: int, per_node: int, replicas: int, servers: i
         wanted = math.ceil(parameters * replicas / (step * SERVER_RATE))
         wanted = min(wanted, max(1, ranks // (1 + WORKERS_PER_SERVER)))
         return per_node * math.ceil(wanted / per_node) if placement == "apart" else wanted
-    multiple = per_node if placement == "apart" else 1  # workers fill their nodes where servers have their own
+    # workers fill their nodes where servers have their own
+    multiple = per_node if placement == "apart" else 1
     count = servers_for(1e-9)
     grid = _best_grid(config, (ranks - count) // replicas, replicas, multiple)
     if grid is None:
@@ -171,32 +187,38 @@ def _layout(config: Config, nodes: int, per_node: int, replicas: int, servers: i
     step = busiest_block(config, grid) * config.train.batch / CORE_RATE
     computing = training_flop(config) / grid.size * config.train.batch / CORE_RATE
     every = math.ceil(parameters * replicas / count / (step * SERVER_RATE)) if count else 1
-    worker, server = worker_bytes(config, grid, bool(count)), server_bytes(config, grid, count, replicas)
+    worker, server = worker_bytes(config, grid, bool(count)), server_bytes(config, grid, count,
+                                                                           replicas)
     used = math.ceil((count + replicas * grid.size) / per_node)
-    return Layout(grid, replicas, count, used, per_node, placement, every, worker, server, step, min(step, computing))
+    return Layout(grid, replicas, count, used, per_node, placement, every, worker, server, step,
+                  min(step, computing))
 
 
 def _best_grid(config: Config, blocks: int, replicas: int, multiple: int) -> Grid | None:
-    """The fastest grid of at most that many blocks whose workers are a multiple of a number; None if there is none.
+    """The fastest grid of at most that many blocks whose workers are a multiple of a number; None
+    if there is none.
 
     Images are square, so grids more than about four times as long as wide are not tried.
     """
     side, root = config.data.size, math.isqrt(max(blocks, 0))
-    grids = [Grid(rows, cols) for rows in range(max(1, root // 2), min(side, 2 * root + 1, blocks) + 1)
-             for cols in {min(side, blocks // rows), min(side, blocks // rows // multiple * multiple)}
-             if cols and rows * cols * replicas % multiple == 0]
+    grids = [
+        Grid(rows, cols) for rows in range(max(1, root // 2), min(side, 2 * root + 1, blocks) + 1)
+        for cols in {min(side, blocks // rows), min(side, blocks // rows // multiple * multiple)}
+        if cols and rows * cols * replicas % multiple == 0]
     return min(grids, key=lambda grid: (busiest_block(config, grid), grid.size), default=None)
 
 
-# ---- memory ----------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 def parameter_bytes(config: Config, grid: Grid, block: int) -> int:
     """Parameters of one block, in the kernel's tiles (which hold a few zeros)."""
-    return sum(prod(plan.shape) * plan.dtype.itemsize for plan in block_filters(config, grid, block).values())
+    return sum(prod(plan.shape) * plan.dtype.itemsize
+               for plan in block_filters(config, grid, block).values())
 
 
 def activation_bytes(config: Config, grid: Grid, block: int) -> int:
-    """Arrays of one block that live from the forward to the backward pass, and scratch as large as one stage."""
+    """Arrays of one block that live from the forward to the backward pass, and scratch as large as
+    one stage."""
     stages = []
     for plan, shape in zip(plan_block(config, grid, block).stages, network_geometry(config)):
         maps_in, maps = shape.input[2], shape.filtered[2]
@@ -206,13 +228,16 @@ def activation_bytes(config: Config, grid: Grid, block: int) -> int:
 
 
 def worker_bytes(config: Config, grid: Grid, served: bool) -> float:
-    """The most that a rank with a block holds: while it trains, or when it fits the whitening at the start."""
-    centre = grid.cols * (grid.rows // 2) + grid.cols // 2  # has halos on all sides; the first block may own more
+    """The most that a rank with a block holds: while it trains, or when it fits the whitening at
+    the start."""
+    # has halos on all sides; the first block may own more
+    centre = grid.cols * (grid.rows // 2) + grid.cols // 2
     slots = len(SLOTS[config.update.rule])
-    # SerialCommunicator: parameters and the rule's vectors, and a copy while they are saved. With servers: the parameters, those of
-    # the next step that arrive, and gradients on their way.
+    # SerialCommunicator: parameters and the rule's vectors, and a copy while they are saved. With
+    # servers: the parameters, those of the next step that arrive, and gradients on their way.
     copies = 3 + slots * bool(config.parallel.elastic) if served else 2 * (1 + slots)
-    training = max(copies * parameter_bytes(config, grid, block) + activation_bytes(config, grid, block)
+    training = max(copies * parameter_bytes(config, grid, block) + activation_bytes(config, grid,
+                                                                                    block)
                    for block in (0, centre))
     images = config.preprocess.whitening_images if config.preprocess.whitening else 0
     fitting = (images + 8 * PORTION) * config.data.size ** 2 * config.data.channels
@@ -220,20 +245,22 @@ def worker_bytes(config: Config, grid: Grid, served: bool) -> float:
 
 
 def server_bytes(config: Config, grid: Grid, servers: int, replicas: int) -> float:
-    """What a server holds: its share of the parameters with the update rule's vectors, a copy while it saves, and what
-    is on its way to and from each replica.
+    """What a server holds: its share of the parameters with the update rule's vectors, a copy while
+    it saves, and what is on its way to and from each replica.
 
     All blocks are counted like the first: about right, and much faster than one by one.
     """
     if not servers:
         return 0.0
     share = parameter_bytes(config, grid, 0) * grid.size / servers
-    # Gradients wait for those of the others; or for what the replica that computed them had fetched, and fetches next.
-    kept = (config.parallel.consistency == "synchronous") + 2 * bool(config.update.delay_compensation)
+    # Gradients wait for those of the others; or for what the replica that computed them had
+    # fetched, and fetches next.
+    kept = (config.parallel.consistency
+            == "synchronous") + 2 * bool(config.update.delay_compensation)
     return BARE_RANK + share * (2 * (1 + len(owned_slots(config))) + replicas * (1 + kept))
 
 
-# ---- what is printed -------------------------------------------------------------------------------------------
+# ---- what is printed -----------------------------------------------------------------------------
 
 def describe(config: Config, layout: Layout) -> str:
     """The proposal and what it rests on."""
@@ -241,20 +268,22 @@ def describe(config: Config, layout: Layout) -> str:
     plural = "s" if layout.replicas > 1 else ""
     images = config.train.batch * layout.replicas / layout.step
     server = f", {layout.server / 1e9:.2f} GB a server" if layout.servers else ""
-    lines = [
-        f"layout   {layout.replicas} replica{plural} of {grid} blocks + {layout.servers} servers = {layout.ranks} "
-        f"ranks, up to {layout.per_node} on each of {layout.nodes} nodes",
-        f"block    {first / 1e6:,.1f} MB of parameters, {activation_bytes(config, grid, 0) / 1e6:,.1f} MB of "
-        f"activations ({config.train.batch} images)",
-        f"memory   {layout.worker / 1e9:.2f} GB a worker{server}, {layout.fullest_node / 1e9:.1f} GB on the fullest "
-        "node",
-        f"a step   {layout.step:.3g} s, {100 * layout.computing / layout.step:.0f} % of it without halos and "
-        f"imbalance; {images:,.0f} images/s in all (estimated at {CORE_RATE / 1e9:g} GFLOP/s a core)"]
+    lines = [f"layout   {layout.replicas} replica{plural} of {grid} blocks + {layout.servers} "
+             f"servers = {layout.ranks} ranks, up to {layout.per_node} on each of {layout.nodes} "
+             "nodes",
+             f"block    {first / 1e6:,.1f} MB of parameters, "
+             f"{activation_bytes(config, grid, 0) / 1e6:,.1f} MB of activations "
+             f"({config.train.batch} images)",
+             f"memory   {layout.worker / 1e9:.2f} GB a worker{server}, "
+             f"{layout.fullest_node / 1e9:.1f} GB on the fullest node",
+             f"a step   {layout.step:.3g} s, {100 * layout.computing / layout.step:.0f} % of it "
+             f"without halos and imbalance; {images:,.0f} images/s in all (estimated at "
+             f"{CORE_RATE / 1e9:g} GFLOP/s a core)"]
     if layout.servers:
         where = "on nodes of their own" if layout.placement == "apart" else "beside the workers"
         often = f"{layout.every} steps" if layout.every > 1 else "step"
-        lines.append(f"servers  {where}; at {SERVER_RATE / 1e9:g} GB/s each they keep up with fetches and pushes "
-                     f"every {often}")
+        lines.append(f"servers  {where}; at {SERVER_RATE / 1e9:g} GB/s each they keep up with "
+                     f"fetches and pushes every {often}")
     return "\n".join(lines)
 
 
@@ -264,9 +293,11 @@ def sbatch_line(layout: Layout, file: str, out: str, changes: list[str]) -> str:
     if layout.servers:
         settings += [f"parallel.servers={layout.servers}", f"parallel.replicas={layout.replicas}"]
         if layout.every > 1:
-            settings += [f"parallel.fetch_every={layout.every}", f"parallel.push_every={layout.every}"]
+            settings += [f"parallel.fetch_every={layout.every}",
+                         f"parallel.push_every={layout.every}"]
     memory = math.ceil(layout.fullest_node / USABLE / 1e6)
-    words = ["sbatch", f"--nodes={layout.nodes}", f"--ntasks={layout.ranks}", f"--ntasks-per-node={layout.per_node}",
+    words = ["sbatch", f"--nodes={layout.nodes}", f"--ntasks={layout.ranks}",
+             f"--ntasks-per-node={layout.per_node}",
              f"--mem={memory}M", "slurm/train.sbatch", file, out]
     for setting in settings:
         words += ["--set", setting]

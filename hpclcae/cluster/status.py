@@ -1,7 +1,7 @@
 """The command ``hpclcae status``: where runs stand, and how to go on.
 
-A run folder is all it needs. Exit codes: 0 all runs are complete, 3 some are not, 1 some are broken (or there is no
-run). slurm/train.sbatch decides with them.
+A run folder is all it needs. Exit codes: 0 all runs are complete, 3 some are not, 1 some are broken
+(or there is no run). slurm/train.sbatch decides with them.
 """
 import argparse
 import csv
@@ -27,9 +27,12 @@ LOG = "train.log"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several give a table")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table of several runs to this file, too")
-    parser.add_argument("--step", action="store_true", help="print the step of the newest checkpoint only, 0 if none")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN",
+                        help="run folder; several give a table")
+    parser.add_argument("--csv", type=Path, metavar="FILE",
+                        help="write the table of several runs to this file, too")
+    parser.add_argument("--step", action="store_true",
+                        help="print the step of the newest checkpoint only, 0 if none")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +65,8 @@ class RunStatus:
     step, steps : int
         Of the newest checkpoint, and of the whole training.
     trouble : str
-        Why the run cannot simply go on, or the last words of one that failed; "" if nothing is known.
+        Why the run cannot simply go on, or the last words of one that failed; "" if nothing is
+        known.
     """
     folder: Path
     step: int = 0
@@ -89,7 +93,8 @@ class RunStatus:
     @property
     def saved(self) -> str:
         """When the newest checkpoint was written."""
-        return datetime.fromtimestamp(self.newest.stat().st_mtime).isoformat(" ", "minutes") if self.newest else ""
+        return datetime.fromtimestamp(self.newest.stat().st_mtime).isoformat(
+            " ", "minutes") if self.newest else ""
 
 
 def newest_step(folder: Path) -> int:
@@ -110,8 +115,8 @@ def run_status(folder: Path) -> RunStatus:
     if not (folder / "configuration.toml").is_file():
         result.trouble = _last_words(folder)
         if not result.trouble:
-            raise InputError(f"{folder} is not the folder of a run (it has no configuration.toml): start one with "
-                             f"hpclcae train CONFIGURATION --out {folder}")
+            raise InputError(f"{folder} is not the folder of a run (it has no configuration.toml): "
+                             f"start one with hpclcae train CONFIGURATION --out {folder}")
         result.broken = True
         return result
     try:
@@ -139,7 +144,8 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
         else:
             h5py.File(newest).close()
     except (InputError, OSError) as error:
-        older = f"; without {newest.name} the run goes on from {found[-2]}" if len(found) > 1 else ""
+        older = f"; without {newest.name} the run goes on from {found[-2]}" if len(
+            found) > 1 else ""
         return True, f"{error}{older}"
     return False, ""
 
@@ -157,9 +163,13 @@ def _read_metrics(result: RunStatus) -> None:
 
 
 def _last_words(folder: Path) -> str:
-    """The last error in the log that a job left in the run folder, or the log's last line; "" if there is no log."""
+    """The last error in the log that a job left in the run folder, or the log's last line.
+
+    "" if there is no log.
+    """
     path = folder / LOG
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()] if path.exists() else []
+    lines = [line.strip()
+             for line in path.read_text(errors="replace").splitlines()] if path.exists() else []
     errors = [line for line in lines if re.search(r"\bhpclcae \w+: ", line)]
     return (errors or [line for line in lines if line] or [""])[-1]
 
@@ -169,8 +179,10 @@ def describe(s: RunStatus) -> str:
     lines = []
     if s.steps:
         share = f" ({100 * s.step / s.steps:.0f} %)"
-        lines.append(f"{s.folder}: {s.word}, step {s.step} of {s.steps}{share}, {s.seconds / 60:.1f} min of training")
-        lines.append(f"newest checkpoint  {s.newest}, {s.saved}" if s.newest else "newest checkpoint  none")
+        lines.append(f"{s.folder}: {s.word}, step {s.step} of {s.steps}{share}, "
+                     f"{s.seconds / 60:.1f} min of training")
+        lines.append(f"newest checkpoint  {s.newest}, {s.saved}" if s.newest
+                     else "newest checkpoint  none")
         if s.objective is not None:
             lines.append(f"last objective     {s.objective:.5g}")
     else:
@@ -187,12 +199,15 @@ def describe(s: RunStatus) -> str:
 
 
 def compare(found: Sequence[RunStatus]) -> list[dict[str, str]]:
-    """A row for each run: its state, its best neuron where it was asked for, the settings in which the runs differ."""
+    """A row for each run: its state, its best neuron where it was asked for, the settings in which
+    the runs differ."""
     known = [s.settings for s in found if s.settings]
-    keys = [key for key in (known[0] if known else {}) if len({str(settings.get(key)) for settings in known}) > 1]
+    keys = [key for key in (known[0] if known else {})
+            if len({str(settings.get(key)) for settings in known}) > 1]
     rows = []
     for s in found:
-        row = {"run": s.folder.name, "state": s.word, "step": f"{s.step}/{s.steps}" if s.steps else "",
+        row = {"run": s.folder.name, "state": s.word,
+               "step": f"{s.step}/{s.steps}" if s.steps else "",
                "objective": "" if s.objective is None else f"{s.objective:.5g}", "saved": s.saved,
                "best neuron": _accuracy(s.folder)}
         rows.append(row | {key: str(s.settings.get(key, "")) for key in keys})

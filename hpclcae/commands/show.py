@@ -1,4 +1,5 @@
-"""The command ``hpclcae show``: what a configuration means in layers, parameters, memory and FLOP."""
+"""The command ``hpclcae show``: what a configuration means in layers, parameters, memory and FLOP.
+"""
 import argparse
 from pathlib import Path
 
@@ -17,10 +18,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("configuration", help="TOML file, for instance run/paper.toml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set data.size=100")
-    parser.add_argument("--grid", metavar="ROWSxCOLUMNS", help="of blocks, for --partition, for instance 13x13")
+    parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
+                        help="of blocks, for --partition, for instance 13x13")
     parser.add_argument("--partition", type=Path, metavar="PNG",
-                        help="draw who owns and who needs what in the first stage on that grid (extra: figures)")
-    parser.add_argument("--settings", action="store_true", help="print the resolved configuration instead")
+                        help="draw who owns and who needs what in the first stage on that grid "
+                        "(extra: figures)")
+    parser.add_argument("--settings", action="store_true",
+                        help="print the resolved configuration instead")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,16 +51,17 @@ def describe(config: Config) -> str:
     joint = config.train.gradient == "joint"
     for i, (stage, plan, seen) in enumerate(zip(config.stages, stages, pixels_seen(config))):
         flop = plan.training_flop(joint and i > 0) / 1e9
-        rows.append((str(i + 1), f"filter, {stage.weights}", f"{stage.receptive_field}x{stage.receptive_field}",
+        rows.append((str(i + 1), f"filter, {stage.weights}",
+                     f"{stage.receptive_field}x{stage.receptive_field}",
                      _shape(plan.filtered), f"{plan.parameters:,}", f"{flop:.4g}", ""))
-        rows.append(("", "L2 pooling", f"{stage.pooling}x{stage.pooling}", _shape(plan.pooled), "", "",
-                     "" if stage.lcn else str(seen)))
+        rows.append(("", "L2 pooling", f"{stage.pooling}x{stage.pooling}", _shape(plan.pooled), "",
+                     "", "" if stage.lcn else str(seen)))
         if stage.lcn:
-            rows.append(("", f"contrast norm., {stage.lcn_border}", f"{stage.lcn}x{stage.lcn}", _shape(plan.output),
-                         "", "", str(seen)))
+            rows.append(("", f"contrast norm., {stage.lcn_border}", f"{stage.lcn}x{stage.lcn}",
+                         _shape(plan.output), "", "", str(seen)))
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) if c < 3 else cell.rjust(w) for c, (cell, w) in enumerate(zip(row, widths)))
-             for row in rows]
+    lines = ["  ".join(cell.ljust(w) if c < 3 else cell.rjust(w) for c,
+                       (cell, w) in enumerate(zip(row, widths))) for row in rows]
     return "\n".join([*map(str.rstrip, lines), "", *_costs(config, stages)])
 
 
@@ -65,23 +70,29 @@ def _costs(config: Config, stages: tuple[StageGeometry, ...]) -> list[str]:
     item, batch = 4 if config.train.dtype == "float32" else 8, config.train.batch
     tiled = sum(_tiled(config, i, s) for i, s in enumerate(stages))
     slots = len(SLOTS[config.update.rule])
-    # Kept from forward to backward: input and residual, z, h, g and y; scratch is about one stage more.
-    kept = [2 * _size(s.input) + _size(s.filtered) + _size(s.pooled) + 2 * _size(s.output) for s in stages]
+    # Kept from forward to backward: input and residual, z, h, g and y; scratch is about one stage
+    # more.
+    kept = [2 * _size(s.input) + _size(s.filtered) + _size(s.pooled) + 2 * _size(s.output)
+            for s in stages]
     activations = (sum(kept) + max(kept)) * batch * item
     flop = training_flop(config)
-    return [
-        f"encoder weights    {encoder:,} (the paper's 1.15 billion connections count these)",
-        f"learned parameters {parameters:,} = {_bytes(parameters * item)} in {config.train.dtype}",
-        f"memory of training {_bytes(tiled * item)} parameters in kernel tiles + {_bytes(tiled * slots * item)} "
-        f"for rule '{config.update.rule}' + about {_bytes(activations)} activations of {batch} images",
-        f"work               {flop / 1e9:.4g} GFLOP per image and training step, {flop * batch / 1e9:.4g} per "
-        f"minibatch, {flop * batch * config.train.steps / 1e12:.4g} TFLOP for {config.train.steps} steps",
-        f"training           {config.train.gradient}, {config.update.rule}, rate {config.update.rate:g}"]
+    return [f"encoder weights    {encoder:,} (the paper's 1.15 billion connections count these)",
+            f"learned parameters {parameters:,} = {_bytes(parameters * item)} in "
+            f"{config.train.dtype}",
+            f"memory of training {_bytes(tiled * item)} parameters in kernel tiles + "
+            f"{_bytes(tiled * slots * item)} for rule '{config.update.rule}' + about "
+            f"{_bytes(activations)} activations of {batch} images",
+            f"work               {flop / 1e9:.4g} GFLOP per image and training step, "
+            f"{flop * batch / 1e9:.4g} per minibatch, "
+            f"{flop * batch * config.train.steps / 1e12:.4g} TFLOP for {config.train.steps} steps",
+            f"training           {config.train.gradient}, {config.update.rule}, rate "
+            f"{config.update.rate:g}"]
 
 
 def _tiled(config: Config, index: int, stage: StageGeometry) -> int:
     settings = config.stages[index]
-    plan = LocalFilter(*stage.input, settings.maps, settings.receptive_field, settings.stride, settings.tile)
+    plan = LocalFilter(*stage.input, settings.maps, settings.receptive_field, settings.stride,
+                       settings.tile)
     rows, cols, inputs, units = plan.shape
     return rows * cols * inputs * units * (1 if stage.tied else 2)
 

@@ -17,25 +17,34 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("configuration", help="TOML file, for instance run/desk.toml")
-    parser.add_argument("--out", required=True, type=Path, help="run folder: checkpoints, metrics, configuration")
+    parser.add_argument("--out", required=True, type=Path,
+                        help="run folder: checkpoints, metrics, configuration")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
-                        help="change one setting, for instance --set train.steps=500 --set stages.0.maps=8")
+                        help="change one setting, for instance --set train.steps=500 --set "
+                        "stages.0.maps=8")
     parser.add_argument("--resume", action="store_true",
-                        help="go on from the newest checkpoint in the run folder (from the start if there is none)")
+                        help="go on from the newest checkpoint in the run folder (from the start "
+                        "if there is none)")
     parser.add_argument("--stop-at", type=int, metavar="STEP",
-                        help="end after this step with a checkpoint; the schedule is still that of train.steps")
+                        help="end after this step with a checkpoint; the schedule is still that of "
+                        "train.steps")
     parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
-                        help="blocks of ranks that share the network under mpiexec or srun, for instance 2x1; auto "
-                        "(default): the one whose busiest block has the least to do")
+                        help="blocks of ranks that share the network under mpiexec or srun, for "
+                        "instance 2x1; auto (default): the one whose busiest block has the least "
+                        "to do")
     parser.add_argument("--servers", type=int, metavar="N",
-                        help="ranks that hold the parameters while replicas train (parallel.servers)")
-    parser.add_argument("--replicas", type=int, metavar="N", help="copies of the network (parallel.replicas)")
+                        help="ranks that hold the parameters while replicas train "
+                        "(parallel.servers)")
+    parser.add_argument("--replicas", type=int, metavar="N",
+                        help="copies of the network (parallel.replicas)")
 
 
 def changes(args: argparse.Namespace) -> list[str]:
     """The settings that the arguments change."""
-    short = {"grid": args.grid and f'"{args.grid}"', "servers": args.servers, "replicas": args.replicas}
-    return args.changes + [f"parallel.{name}={value}" for name, value in short.items() if value is not None]
+    short = {"grid": args.grid and f'"{args.grid}"', "servers": args.servers,
+             "replicas": args.replicas}
+    return args.changes + [f"parallel.{name}={value}" for name, value in short.items()
+                           if value is not None]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
     if size == 1:
         config = configuration.load(args.configuration, changes(args))
         if config.parallel.servers:
-            raise InputError(f"the configuration asks for {config.parallel.servers} parameter servers and "
-                             f"{config.parallel.replicas} replicas, and this is one process: start it with hpclcae "
-                             f"launch {args.configuration} ..., or train in one process with --servers 0 --replicas 1")
+            raise InputError(f"the configuration asks for {config.parallel.servers} parameter "
+                             f"servers and {config.parallel.replicas} replicas, and this is one "
+                             f"process: start it with hpclcae launch {args.configuration} ..., or "
+                             "train in one process with --servers 0 --replicas 1")
         start = starting_point(config, args.out, args.resume, SerialCommunicator())
         Trainer(config, args.out, start).train(args.stop_at)
         return 0

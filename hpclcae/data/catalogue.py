@@ -1,6 +1,8 @@
-"""The list of fetched files: what each one shows, which of them belong together, under which licence.
+"""The list of fetched files: what each one shows, which of them belong together, under which
+licence.
 
-``data fetch`` writes it as ``catalogue.json``; everything that composes or reads images starts from it.
+``data fetch`` writes it as ``catalogue.json``; everything that composes or reads images starts from
+it.
 """
 import hashlib
 import json
@@ -12,7 +14,8 @@ from hpclcae.utils.files import replacing
 
 CATALOGUE = "catalogue.json"
 SCHEMA = 1
-#: ``people`` are photographs with faces in them: neither a face crop nor a fair distractor for faces.
+#: ``people`` are photographs with faces in them: neither a face crop nor a fair distractor for
+#: faces.
 KINDS = ("face", "photograph", "people", "cutout", "video")
 
 
@@ -43,15 +46,20 @@ def load(folder: str | Path) -> list[Item]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{file} does not exist: bring the images with {remedy}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not a catalogue of images ({error}): write it again with {remedy}") from error
+        raise InputError(f"{file} is not a catalogue of images ({error}): write it again with "
+                         f"{remedy}") from error
     if schema > SCHEMA:
-        raise InputError(f"{file} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a newer hpclcae")
+        raise InputError(f"{file} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a "
+                         "newer hpclcae")
     for item in items:
-        if not all(isinstance(getattr(item, field.name), str) for field in fields(Item)) or item.kind not in KINDS:
-            raise InputError(f"{file} lists {item.path!r} as {item.kind!r}, kinds are {', '.join(KINDS)}: {remedy}")
+        if not all(isinstance(getattr(item, field.name), str)
+                   for field in fields(Item)) or item.kind not in KINDS:
+            raise InputError(f"{file} lists {item.path!r} as {item.kind!r}, kinds are "
+                             f"{', '.join(KINDS)}: {remedy}")
     gone = [item.path for item in items if not (Path(folder) / item.path).is_file()]
     if gone:
-        raise InputError(f"{len(gone)} of {len(items)} files of {file} are gone, the first is {gone[0]}: {remedy}")
+        raise InputError(f"{len(gone)} of {len(items)} files of {file} are gone, the first is "
+                         f"{gone[0]}: {remedy}")
     return sorted(items)
 
 
@@ -65,7 +73,8 @@ def save(folder: str | Path, items: list[Item]) -> None:
 def split_of(group: str, test_share: float, seed: int = 0) -> str:
     """Say whether `group` belongs to ``"train"`` or ``"test"``.
 
-    A hash decides, so the answer is the same on every machine and does not move when groups are added.
+    A hash decides, so the answer is the same on every machine and does not move when groups are
+    added.
 
     Parameters
     ----------

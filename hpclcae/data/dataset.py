@@ -1,10 +1,10 @@
 """One HDF5 file of uint8 images with labels, groups, provenance and checksums.
 
-Layout: ``images`` (image, row, col, channel); ``labels`` (image,), optional: -1 unknown, 0 not the concept,
-1 the concept, names in its attribute ``label_names``; ``group`` (image,): the person or the photograph, which
-a split never divides; ``provenance/source``, ``provenance/original`` (rows, cols) and ``provenance/crop`` (top,
-left, bottom, right, in pixels of the original); ``checksum`` (image,). Settings, versions and licences are
-attributes of the file, as JSON.
+Layout: ``images`` (image, row, col, channel); ``labels`` (image,), optional: -1 unknown, 0 not the
+concept, 1 the concept, names in its attribute ``label_names``; ``group`` (image,): the person or
+the photograph, which a split never divides; ``provenance/source``, ``provenance/original`` (rows,
+cols) and ``provenance/crop`` (top, left, bottom, right, in pixels of the original); ``checksum``
+(image,). Settings, versions and licences are attributes of the file, as JSON.
 """
 import functools
 import hashlib
@@ -26,8 +26,8 @@ from hpclcae.utils.files import replacing_hdf5
 
 KIND = "hpclcae dataset"
 SCHEMA = 1
-#: A chunk is a run of so many images times a square tile of about so many pixels: a rank reads its own
-#: rows and cols of a minibatch, and the minibatch stream draws runs of consecutive images.
+#: A chunk is a run of so many images times a square tile of about so many pixels: a rank reads its
+#: own rows and cols of a minibatch, and the minibatch stream draws runs of consecutive images.
 CHUNK_IMAGES, CHUNK_PIXELS = 8, 64
 BLOCK_BYTES = 32 * 2**20  # images are copied and verified in blocks of this many bytes
 
@@ -35,9 +35,10 @@ BLOCK_BYTES = 32 * 2**20  # images are copied and verified in blocks of this man
 class DatasetWriter:
     """Write a dataset; use as a context manager.
 
-    Images are appended to an unnamed file in the folder of `path` (it vanishes with the process, however that
-    ends); on a normal exit they are copied, in their final order, to an HDF5 file that then takes the name
-    `path`. Memory stays bounded; the disk holds every image twice until the end.
+    Images are appended to an unnamed file in the folder of `path` (it vanishes with the process,
+    however that ends); on a normal exit they are copied, in their final order, to an HDF5 file that
+    then takes the name `path`. Memory stays bounded; the disk holds every image twice until the
+    end.
 
     Parameters
     ----------
@@ -62,7 +63,8 @@ class DatasetWriter:
         The size is not usable, the folder cannot be written, or no image was appended.
     """
 
-    def __init__(self, path: str | Path, size: int, channels: int, label_names: list[str] | None = None,
+    def __init__(self, path: str | Path, size: int, channels: int,
+                 label_names: list[str] | None = None,
                  settings: dict[str, Any] | None = None, *, licences: dict[str, str] | None = None,
                  shuffle_seed: int | None = None) -> None:
         if size < 1 or channels not in (1, 3):
@@ -85,7 +87,8 @@ class DatasetWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._spool: BinaryIO = tempfile.TemporaryFile(dir=self.path.parent)
         except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror}; choose another folder") from error
+            raise InputError(f"cannot write {self.path}: {error.strerror}; choose another "
+                             "folder") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -128,7 +131,8 @@ class DatasetWriter:
             Wrong shape, dtype or label.
         """
         if image.shape != self.shape or image.dtype != np.uint8:
-            raise ValueError(f"image is {image.dtype} {image.shape}, the dataset holds uint8 {self.shape}")
+            raise ValueError(f"image is {image.dtype} {image.shape}, the dataset holds uint8 "
+                             f"{self.shape}")
         if not -1 <= label < len(self.label_names or ()):
             raise ValueError(f"label {label} is neither -1 nor an index of {self.label_names}")
         content = np.ascontiguousarray(image).tobytes()
@@ -158,7 +162,8 @@ class DatasetWriter:
         file["provenance/original"] = np.array(self._originals, np.int32)[order]
         file["provenance/crop"] = np.array(self._crops, np.int32)[order]
         file["checksum"] = np.array(self._checksums, np.uint64)[order]
-        versions = {"hpclcae": __version__, "python": platform.python_version(), "numpy": np.__version__,
+        versions = {"hpclcae": __version__, "python": platform.python_version(),
+                    "numpy": np.__version__,
                     "h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version}
         file.attrs.update(kind=KIND, schema=SCHEMA, settings=json.dumps(self.settings),
                           versions=json.dumps(versions), licences=json.dumps(self.licences),
@@ -191,7 +196,8 @@ class Dataset:
             self.created = str(self._file.attrs["created"])
         except (KeyError, ValueError) as error:
             self._file.close()
-            raise InputError(f"{self.path} is a damaged dataset ({error}): write it again") from error
+            raise InputError(f"{self.path} is a damaged dataset ({error}): write it "
+                             "again") from error
 
     def __enter__(self) -> "Dataset":
         return self
@@ -221,7 +227,8 @@ class Dataset:
     @functools.cached_property
     def label_names(self) -> list[str] | None:
         """Name of label 0, 1, ..., or None when there are no labels."""
-        return [str(name) for name in self._file["labels"].attrs["label_names"]] if "labels" in self._file else None
+        return [str(name) for name in self._file["labels"].attrs[
+            "label_names"]] if "labels" in self._file else None
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
@@ -243,7 +250,8 @@ class Dataset:
         """Part of that picture, int32 (image, 4): top, left, bottom, right."""
         return self._file["provenance/crop"][:]
 
-    def read(self, indices: np.ndarray, rows: slice = slice(None), cols: slice = slice(None)) -> np.ndarray:
+    def read(self, indices: np.ndarray, rows: slice = slice(None),
+             cols: slice = slice(None)) -> np.ndarray:
         """Read some images, or a spatial slab of them.
 
         Parameters
@@ -264,7 +272,8 @@ class Dataset:
         """
         indices = np.asarray(indices, np.int64).reshape(-1)
         if indices.size and not 0 <= indices.min() <= indices.max() < self.count:
-            raise IndexError(f"indices from {indices.min()} to {indices.max()} in a dataset of {self.count} images")
+            raise IndexError(f"indices from {indices.min()} to {indices.max()} in a dataset of "
+                             f"{self.count} images")
         slab = [len(range(*rows.indices(self.rows))), len(range(*cols.indices(self.cols)))]
         images = np.empty((indices.size, *slab, self.channels), np.uint8)
         starts = np.flatnonzero(np.diff(indices, prepend=-2) != 1)
@@ -283,17 +292,20 @@ class Dataset:
 
 def _open(path: Path) -> h5py.File:
     if not path.is_file():
-        raise InputError(f"{path} is not a file: give a dataset, as written by 'hpclcae data ingest' or 'data frames'")
+        raise InputError(f"{path} is not a file: give a dataset, as written by 'hpclcae data "
+                         "ingest' or 'data frames'")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}): if it is damaged, write it again") from error
+        raise InputError(f"{path} cannot be read as HDF5 ({error}): if it is damaged, write it "
+                         "again") from error
     kind, schema = file.attrs.get("kind"), file.attrs.get("schema", 0)
     if kind == KIND and schema <= SCHEMA:
         return file
     file.close()
     if kind == KIND:
-        raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a newer hpclcae")
+        raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a "
+                         "newer hpclcae")
     raise InputError(f"{path} is {kind or 'an HDF5 file of another kind'}, not a dataset: "
                      "give a file written by 'hpclcae data ingest' or 'data frames'")
 

@@ -15,14 +15,17 @@ from hpclcae.utils.errors import require
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-#: Formats by Pillow's names. A closed list: some others start external programs or are not pictures.
+#: Formats by Pillow's names. A closed list: some others start external programs or are not
+#: pictures.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff",
-            ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib",
+            ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k")
 MID_GREY = 128  # behind transparency, and beside a picture that does not fill its square
-MAX_PIXELS = 150_000_000  # what the largest cameras give; a small file that claims more is an attack
+MAX_PIXELS = 150_000_000  # what the largest cameras give; a small file that claims more is an
+#                           attack
 PLAIN_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX", "LA", "PA", "La", "RGBa", "CMYK", "YCbCr")
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF; the value of the second for negatives
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF; the value of the second
+#                                                            for negatives
 ORIENTATION = 0x0112  # tag of EXIF
 
 
@@ -44,22 +47,24 @@ class Undecodable(Exception):
 class Picture:
     """A decoded picture."""
     pixels: np.ndarray              # uint8 (row, col, 3), upright
-    original: tuple[int, int]       # rows, cols of the file, upright; a large JPEG may be decoded smaller
+    original: tuple[int, int]       # rows, cols of the file, upright; a large JPEG may be decoded
+    #                                 smaller
     notes: tuple[str, ...] = ()     # what had to be done to it
 
 
 def decode(content: bytes | Path, at_least: int | None = None) -> Picture:
     """Decode one picture.
 
-    Turned upright by its EXIF tag; transparency is put on mid-grey; CMYK and palettes become RGB; 16 bits are
-    scaled to 8; of several frames or pages the first counts.
+    Turned upright by its EXIF tag; transparency is put on mid-grey; CMYK and palettes become RGB;
+    16 bits are scaled to 8; of several frames or pages the first counts.
 
     Parameters
     ----------
     content : bytes or Path
         The file, or its bytes.
     at_least : int, optional
-        A shorter side of so many pixels is enough: a larger JPEG is decoded at a half, quarter or eighth, quickly.
+        A shorter side of so many pixels is enough: a larger JPEG is decoded at a half, quarter or
+        eighth, quickly.
 
     Raises
     ------
@@ -79,8 +84,8 @@ def decode(content: bytes | Path, at_least: int | None = None) -> Picture:
             raise Undecodable("too many pixels", error) from error
         except image_module.UnidentifiedImageError as error:
             raise Undecodable("not a picture", "no known format") from error
-        except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError,
-                RuntimeError, struct.error, zlib.error) as error:
+        except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
+                OverflowError, RuntimeError, struct.error, zlib.error) as error:
             # Decoders meet damaged bytes with all of these.
             raise Undecodable("damaged", error) from error
 

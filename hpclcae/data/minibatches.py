@@ -1,9 +1,9 @@
 """The stream of minibatches: which images a replica sees in which step.
 
-Deterministic in (seed, replica, step): any step's minibatch can be made without the ones before it, so a
-run that is resumed sees what it would have seen. A replica draws from its own portion of the dataset, in
-runs of consecutive images (a chunk of the file), in a new random order in every epoch; every image is
-shown once per epoch.
+Deterministic in (seed, replica, step): any step's minibatch can be made without the ones before it,
+so a run that is resumed sees what it would have seen. A replica draws from its own portion of the
+dataset, in runs of consecutive images (a chunk of the file), in a new random order in every epoch;
+every image is shown once per epoch.
 """
 import numpy as np
 
@@ -38,15 +38,17 @@ class MinibatchStream:
         self.count = dataset.count * (replica + 1) // replicas - self.first
         if self.count < batch:
             portion = f" for each of {replicas} replicas" if replicas > 1 else ""
-            raise InputError(f"train.batch = {batch} is more than the {self.count} images that {dataset.path} has"
-                             f"{portion}; make the batch smaller or the dataset larger")
+            raise InputError(f"train.batch = {batch} is more than the {self.count} images that "
+                             f"{dataset.path} has{portion}; make the batch smaller or the dataset "
+                             "larger")
         self._order: tuple[int, np.ndarray] | None = None
 
     def indices(self, step: int) -> np.ndarray:
         """Indices in the dataset of the images of minibatch `step` (from 0)."""
         positions = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs = positions // self.count
-        return np.concatenate([self._epoch(int(e))[positions[epochs == e] % self.count] for e in np.unique(epochs)])
+        return np.concatenate([self._epoch(int(e))[positions[epochs == e] % self.count]
+                               for e in np.unique(epochs)])
 
     def images(self, step: int, part: Rectangle | None = None) -> np.ndarray:
         """Minibatch `step`, or a part of each of its images: uint8 (image, row, col, channel)."""
@@ -57,8 +59,10 @@ class MinibatchStream:
         if self.mirror:
             generator = np.random.default_rng([self.seed, self.replica, 1, step])
             flipped = generator.random(self.batch) < 0.5
-            there = slice(width - part.cols[1], width - part.cols[0])  # where a mirrored image has these columns
-            mirrored = images[flipped] if there == cols else self.dataset.read(indices[flipped], rows, there)
+            # where a mirrored image has these columns
+            there = slice(width - part.cols[1], width - part.cols[0])
+            mirrored = images[flipped] if there == cols else self.dataset.read(indices[flipped],
+                                                                               rows, there)
             images[flipped] = mirrored[:, :, ::-1]
         return images
 

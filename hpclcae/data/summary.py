@@ -19,8 +19,10 @@ CAPTION = 14              # pixels below it
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``data info``."""
     parser.add_argument("file", type=Path, metavar="FILE", help="dataset (HDF5)")
-    parser.add_argument("--verify", action="store_true", help="compare every image with its checksum")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="draw a random sample of the images with labels")
+    parser.add_argument("--verify", action="store_true",
+                        help="compare every image with its checksum")
+    parser.add_argument("--sheet", type=Path, metavar="PNG",
+                        help="draw a random sample of the images with labels")
     parser.add_argument("--count", type=int, default=100, help="images on the sheet (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
 
@@ -37,8 +39,9 @@ def run(args: argparse.Namespace) -> None:
         if args.verify:
             bad = dataset.verify()
             if bad:
-                raise InputError(f"{len(bad)} of {dataset.count} images in {args.file} do not have the checksum they "
-                                 f"were written with, the first is {bad[0]}: write the file again")
+                raise InputError(f"{len(bad)} of {dataset.count} images in {args.file} do not have "
+                                 f"the checksum they were written with, the first is {bad[0]}: "
+                                 "write the file again")
             print(f"checksums: all {dataset.count} images are as they were written")
 
 
@@ -52,16 +55,17 @@ def _overview(dataset: Dataset, seed: int) -> str:
     groups = Counter(dataset.groups)
     lines += [table(("source", "images", "groups", "licence"),
                     [(source, count, len({g for g in groups if g.partition("/")[0] == source}),
-                      dataset.licences.get(source, "not stated")) for source, count in Counter(sources).most_common()]),
-              "", f"groups (persons or photographs): {len(groups)}, of {min(groups.values())} to "
+                      dataset.licences.get(source, "not stated")) for source,
+                     count in Counter(sources).most_common()]), "",
+              f"groups (persons or photographs): {len(groups)}, of {min(groups.values())} to "
               f"{max(groups.values())} images, median {np.median(list(groups.values())):g}"]
     if dataset.labels is None:
         lines.append("labels: none")
     else:
         counts = {-1: "unknown", **dict(enumerate(dataset.label_names or []))}
-        lines += ["", table(("label", "name", "images", "share"),
-                            [(label, name, count, f"{count / dataset.count:.1%}") for label, name in counts.items()
-                             if (count := int((dataset.labels == label).sum())) or label >= 0])]
+        lines += ["", table(("label", "name", "images", "share"), [
+            (label, name, count, f"{count / dataset.count:.1%}") for label, name in counts.items()
+            if (count := int((dataset.labels == label).sum())) or label >= 0])]
     return "\n".join([*lines, "", _statistics(dataset, seed), "", "settings:",
                       *(f"  {name}: {value}" for name, value in dataset.settings.items())])
 
@@ -107,7 +111,8 @@ def draw_sheet(dataset: Dataset, path: Path, count: int, seed: int) -> None:
         left, top = place % columns * (cell + 2), place // columns * (cell + CAPTION)
         picture = image_module.fromarray(image if dataset.channels == 3 else image[:, :, 0])
         sheet.paste(picture.resize((cell, cell), enlarge), (left, top))
-        draw.text((left, top + cell), f"{index} {_label_name(dataset, int(index))}"[:cell // 6], fill="black")
+        draw.text((left, top + cell), f"{index} {_label_name(dataset, int(index))}"[:cell // 6],
+                  fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         sheet.save(partial, format="PNG")

@@ -1,11 +1,12 @@
 """What a trained neuron has to beat: linear filters cut from the training images.
 
-Chance, the first stage and random weights, the other baselines of the paper, need no code of their own: all are
-populations of neurons to `single_neurons.examine`, and so are the filters here.
+Chance, the first stage and random weights, the other baselines of the paper, need no code of their
+own: all are populations of neurons to `single_neurons.examine`, and so are the filters here.
 
-The paper's filters are patches of training images; here a patch is a whole training image, so that a filter sees
-as much of a test image as the top of the network may. The same filters are tried on pixels that were only
-contrast-normalised: whitening helps a network to learn and takes from a template what it could match.
+The paper's filters are patches of training images; here a patch is a whole training image, so that
+a filter sees as much of a test image as the top of the network may. The same filters are tried on
+pixels that were only contrast-normalised: whitening helps a network to learn and takes from a
+template what it could match.
 """
 from collections.abc import Callable
 
@@ -20,8 +21,10 @@ Prepare = Callable[[np.ndarray], np.ndarray]
 
 
 def normalised_pixels(size: int) -> Prepare:
-    """Return the preparation that gives each image zero mean and about unit variance, and no more."""
-    return Preprocessing(PreprocessConfig(contrast=True, whitening=0, rescale=False)).preprocessor(size, np.float32)
+    """Return the preparation that gives each image zero mean and about unit variance, and no more.
+    """
+    return Preprocessing(PreprocessConfig(contrast=True, whitening=0,
+                                          rescale=False)).preprocessor(size, np.float32)
 
 
 def sample_patches(train: Dataset, count: int, seed: int) -> np.ndarray:
@@ -45,8 +48,8 @@ def linear_filters(train: Dataset, patches: np.ndarray, prepare: Prepare, batch:
     Returns
     -------
     float32 array (filter, pixel)
-        The memory is 4 bytes a filter and pixel: 138 MB for 5,000 filters of 48x48x3. A patch without contrast
-        is a filter of zeros.
+        The memory is 4 bytes a filter and pixel: 138 MB for 5,000 filters of 48x48x3. A patch
+        without contrast is a filter of zeros.
     """
     filters = np.empty((patches.size, train.rows * train.cols * train.channels), np.float32)
     for first in range(0, patches.size, batch):
@@ -54,7 +57,8 @@ def linear_filters(train: Dataset, patches: np.ndarray, prepare: Prepare, batch:
         chosen = pixels.reshape(-1, pixels.shape[-1]).T.astype(np.float64)
         chosen -= chosen.mean(axis=1, keepdims=True)
         norm = np.linalg.norm(chosen, axis=1, keepdims=True)
-        filters[first:first + batch] = np.divide(chosen, norm, out=np.zeros_like(chosen), where=norm > 1e-9)
+        filters[first:first + batch] = np.divide(chosen, norm, out=np.zeros_like(chosen),
+                                                 where=norm > 1e-9)
     return filters
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from hpclcae.experiments.single_neurons import (BestNeuron, LabelledImages, chance_replicates,
                                                 interval)
 
-#: Le et al. 2012, faces, percent, and whether the figure was confirmed ("recalled": quoted from memory).
+#: Le et al. 2012, faces, percent, and whether the figure was confirmed ("recalled": quoted from
+#: memory).
 PAPER: dict[str, tuple[float, bool]] = {
     "chance": (64.8, False), "random": (67.0, False), "linear": (74.0, False),
     "first": (71.0, False), "top": (81.7, True)}
@@ -25,11 +26,12 @@ class Row:
     trained: bool = False               # else a baseline
 
     @classmethod
-    def of(cls, name: str, runs: Sequence[BestNeuron], paper: str = "", trained: bool = False) -> "Row":
+    def of(cls, name: str, runs: Sequence[BestNeuron], paper: str = "",
+           trained: bool = False) -> "Row":
         """Average the best neurons of one or several populations of the same kind."""
         values = np.array([[run.accuracy, run.honest, run.auc] for run in runs])
-        return cls(name, values.mean(axis=0), np.mean([run.replicates for run in runs], axis=0), tuple(runs), paper,
-                   trained)
+        return cls(name, values.mean(axis=0), np.mean([run.replicates for run in runs], axis=0),
+                   tuple(runs), paper, trained)
 
     @classmethod
     def chance(cls, images: LabelledImages, replicates: int, batch: int) -> "Row":
@@ -41,7 +43,8 @@ class Row:
     @property
     def spread(self) -> float | None:
         """Standard deviation of the accuracy over the seeds; None for a single one."""
-        return float(np.std([run.accuracy for run in self.runs], ddof=1)) if len(self.runs) > 1 else None
+        return float(np.std([run.accuracy for run in self.runs],
+                            ddof=1)) if len(self.runs) > 1 else None
 
     @property
     def best(self) -> BestNeuron | None:
@@ -54,29 +57,36 @@ class Row:
         for measure, value, replicates in zip(MEASURES, self.values, self.replicates):
             figures[measure], figures[f"{measure}_interval"] = float(value), interval(replicates)
         if self.best:
-            figures |= {"neurons": self.best.neurons, "where": self.best.where, "threshold": self.best.threshold,
+            figures |= {"neurons": self.best.neurons, "where": self.best.where,
+                        "threshold": self.best.threshold,
                         "minimum": self.best.minimum, "maximum": self.best.maximum,
-                        "auc_resolution": self.best.auc_resolution, "honest_halves": self.best.honest_halves,
-                        "accuracy_of_seeds": [run.accuracy for run in self.runs], "accuracy_spread": self.spread}
+                        "auc_resolution": self.best.auc_resolution,
+                        "honest_halves": self.best.honest_halves,
+                        "accuracy_of_seeds": [run.accuracy for run in self.runs],
+                        "accuracy_spread": self.spread}
         if self.paper:
             percent, confirmed = PAPER[self.paper]
-            figures["paper_faces"] = {"percent": percent, "status": "confirmed" if confirmed else "recalled"}
+            figures["paper_faces"] = {"percent": percent, "status": "confirmed" if confirmed
+                                      else "recalled"}
         return figures
 
 
 def table(rows: Sequence[Row]) -> str:
     """Lay out the rows for a terminal, in percent."""
-    head = ["", "best of 20", "95 % interval", "honest", "95 % interval", "AUC", "neurons", "row, col, map", "paper"]
+    head = ["", "best of 20", "95 % interval", "honest", "95 % interval", "AUC", "neurons",
+            "row, col, map", "paper"]
     lines = [head] + [_cells(row) for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join("  ".join(cell.ljust(width) if i in (0, len(head) - 1) else cell.rjust(width)
-                               for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+                               for i, (cell, width) in enumerate(zip(line, widths))).rstrip()
+                     for line in lines)
 
 
 def _cells(row: Row) -> list[str]:
     accuracy, honest, auc = (f"{100 * value:.1f}" for value in row.values)
     spread = "" if row.spread is None else f" (sd {100 * row.spread:.1f})"
-    near = ["{:.1f} .. {:.1f}".format(*(100 * edge for edge in interval(r))) for r in row.replicates]
+    near = ["{:.1f} .. {:.1f}".format(*(100 * edge for edge in interval(r)))
+            for r in row.replicates]
     best = row.best
     neuron = [f"{best.neurons:,}", ", ".join(map(str, best.where))] if best else ["", ""]
     return [row.name, accuracy + spread, near[0], honest, near[1], auc, *neuron, _paper(row.paper)]
@@ -91,20 +101,24 @@ def _paper(key: str) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Does one row beat another? The bootstrap replicates are paired: both were judged by the same images."""
+    """Does one row beat another? The bootstrap replicates are paired: both were judged by the same
+    images."""
     row: Row
     other: Row
 
     def difference(self, measure: int) -> tuple[float, float, float]:
         """Difference in points of percent, and its 95 % interval."""
         low, high = interval(self.row.replicates[measure] - self.other.replicates[measure])
-        return 100 * float(self.row.values[measure] - self.other.values[measure]), 100 * low, 100 * high
+        return 100 * float(self.row.values[measure]
+                           - self.other.values[measure]), 100 * low, 100 * high
 
     @property
     def word(self) -> str:
-        """Decide: both intervals, of the paper's measure and of the honest one, must lie on one side of zero.
+        """Decide: both intervals, of the paper's measure and of the honest one, must lie on one
+        side of zero.
 
-        Against several random networks it must, besides, be better (or worse) than every one of them.
+        Against several random networks it must, besides, be better (or worse) than every one of
+        them.
         """
         (_, low, high), (_, honest_low, honest_high) = self.difference(0), self.difference(1)
         others = [run.accuracy for run in self.other.runs] or [self.other.values[0]]
@@ -115,11 +129,13 @@ class Verdict:
         return "is within noise of"
 
     def __str__(self) -> str:
-        best, honest = (f"{d:+.1f} [{low:+.1f}, {high:+.1f}]" for d, low, high in map(self.difference, (0, 1)))
+        best, honest = (f"{d:+.1f} [{low:+.1f}, {high:+.1f}]" for d, low,
+                        high in map(self.difference, (0, 1)))
         return f"{self.row.name} {self.word} {self.other.name}: {best} points, honest {honest}"
 
     def as_json(self) -> dict[str, object]:
         """The same for a program."""
         keys = ("points", "low", "high")
         return {"row": self.row.name, "verdict": self.word, "other": self.other.name,
-                "accuracy": dict(zip(keys, self.difference(0))), "honest": dict(zip(keys, self.difference(1)))}
+                "accuracy": dict(zip(keys, self.difference(0))),
+                "honest": dict(zip(keys, self.difference(1)))}

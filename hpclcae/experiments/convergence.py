@@ -1,7 +1,8 @@
 """The command ``hpclcae convergence``: how several runs learn, at equal work and at equal time.
 
-For runs of one configuration that differ in replicas and consistency. The minibatches of all replicas are counted, so
-at an equal abscissa two runs have computed the same number of gradients (synchronous training applies their mean).
+For runs of one configuration that differ in replicas and consistency. The minibatches of all
+replicas are counted, so at an equal abscissa two runs have computed the same number of gradients
+(synchronous training applies their mean).
 """
 import argparse
 from pathlib import Path
@@ -34,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     runs = [read(folder) for folder in args.runs]
     work = min(r["minibatches"][-1] for r in runs)
     seconds = min(r["seconds"][-1] for r in runs)
-    rows = [[r["name"], int(r["minibatches"][-1]), round(float(r["seconds"][-1]), 1), round(r["staleness"], 1),
+    rows = [[r["name"], int(r["minibatches"][-1]), round(float(r["seconds"][-1]), 1),
+             round(r["staleness"], 1),
              round(float(np.interp(work, r["minibatches"], r["objective"])), 1),
              round(float(np.interp(seconds, r["seconds"], r["objective"])), 1)] for r in runs]
     print(table(["run", "minibatches", "seconds", "staleness", f"objective at {work} minibatches",
@@ -46,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """A run's curves: minibatches of all replicas, seconds, and the first replica's objective, smoothed.
+    """A run's curves: minibatches of all replicas, seconds, and the first replica's objective,
+    smoothed.
 
     Raises
     ------
@@ -56,14 +59,16 @@ def read(folder: Path) -> dict[str, Any]:
     config = checkpoint.load_state(checkpoint.find(folder)).config
     records = read_metrics(folder)
     if len(records) < 2 * SMOOTHED:
-        raise InputError(f"{folder} has {len(records)} lines of metrics, a curve needs {2 * SMOOTHED}: train longer, "
-                         "or with a smaller train.log_every")
+        raise InputError(f"{folder} has {len(records)} lines of metrics, a curve needs "
+                         f"{2 * SMOOTHED}: train longer, or with a smaller train.log_every")
     window = np.ones(SMOOTHED) / SMOOTHED
 
     def smooth(key: str) -> np.ndarray:
         return np.convolve([record[key] for record in records], window, "valid")
-    return {"name": describe(config), "minibatches": smooth("step").astype(int) * config.parallel.replicas,
-            "seconds": smooth("seconds"), "objective": smooth("objective"), "staleness": mean_staleness(folder)}
+    return {"name": describe(config),
+            "minibatches": smooth("step").astype(int) * config.parallel.replicas,
+            "seconds": smooth("seconds"), "objective": smooth("objective"),
+            "staleness": mean_staleness(folder)}
 
 
 def describe(config: Config) -> str:
@@ -97,7 +102,8 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for key, label, axes in (("minibatches", "minibatches of all replicas", left), ("seconds", "seconds", right)):
+    for key, label, axes in (("minibatches", "minibatches of all replicas", left),
+                             ("seconds", "seconds", right)):
         for r in runs:
             axes.plot(r[key], r["objective"], linewidth=1.2, label=r["name"])
         _finish(axes, label)

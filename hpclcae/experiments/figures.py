@@ -1,7 +1,9 @@
-"""``hpclcae figures``: filters, learning curves, histograms, stimuli and a map of accuracies of one run.
+"""``hpclcae figures``: filters, learning curves, histograms, stimuli and a map of accuracies of one
+run.
 
-Each figure is drawn from what the run left: a checkpoint, ``metrics.jsonl`` (training writes both), ``neurons.h5``
-(``hpclcae neurons`` writes it). What is missing is named, with the command that makes it; the rest is drawn.
+Each figure is drawn from what the run left: a checkpoint, ``metrics.jsonl`` (training writes both),
+``neurons.h5`` (``hpclcae neurons`` writes it). What is missing is named, with the command that
+makes it; the rest is drawn.
 """
 import argparse
 import json
@@ -29,14 +31,18 @@ if TYPE_CHECKING:
 FILTERS_ACROSS = 24            # about so many filters along each side of their figure
 HISTOGRAM_BINS = 42            # divides the fine bins, and the thresholds stay edges
 STIMULI_ACROSS = 8
-CONCEPT, OTHER = "#1b9e3e", "#d95f02"  # green and orange, told apart by most colour-blind people, too
+CONCEPT, OTHER = "#1b9e3e", "#d95f02"  # green and orange, told apart by most colour-blind people,
+#                                        too
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run", metavar="RUN", help="folder of a training run, or one of its checkpoints")
-    parser.add_argument("--test", help="where the test images are now (default: where 'hpclcae neurons' read them)")
-    parser.add_argument("--out", metavar="FOLDER", help="where the figures go (default: RUN/figures)")
+    parser.add_argument("run", metavar="RUN",
+                        help="folder of a training run, or one of its checkpoints")
+    parser.add_argument(
+        "--test", help="where the test images are now (default: where 'hpclcae neurons' read them)")
+    parser.add_argument("--out", metavar="FOLDER",
+                        help="where the figures go (default: RUN/figures)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
-    """Read the metrics of a replica in order of steps; of a step that was repeated after a resume, the last.
+    """Read the metrics of a replica in order of steps; of a step that was repeated after a resume,
+    the last.
 
     A last line that was cut off by a crash is passed over.
 
@@ -92,7 +99,8 @@ def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError):
             continue
     if not steps:
-        raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out {folder} writes them")
+        raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out {folder} "
+                         "writes them")
     return [steps[step] for step in sorted(steps)]
 
 
@@ -112,7 +120,8 @@ def read_neurons(folder: Path) -> dict[str, Any]:
             neurons = dict(store.attrs)
             if neurons["kind"] != selectivity.KIND or neurons["schema"] > selectivity.SCHEMA:
                 raise InputError(f"{file} is of another kind or a newer version: {remedy}")
-            names = sorted((name for name in store if name.startswith("stage")), key=lambda name: int(name[5:]))
+            names = sorted((name for name in store if name.startswith("stage")),
+                           key=lambda name: int(name[5:]))
             neurons["stages"] = [
                 {"accuracy": store[name]["accuracy"][:], "best": dict(store[name]["best"].attrs),
                  **{key: value[:] for key, value in store[name]["best"].items()}} for name in names]
@@ -123,10 +132,12 @@ def read_neurons(folder: Path) -> dict[str, Any]:
     return neurons
 
 
-def filter_mosaic(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+def filter_mosaic(weights: np.ndarray) -> tuple[
+        np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
     """Lay out the filters of evenly spread positions, each position a block of all its maps.
 
-    Every filter is scaled by its own largest weight: grey is zero, white the largest, black its negative.
+    Every filter is scaled by its own largest weight: grey is zero, white the largest, black its
+    negative.
 
     Parameters
     ----------
@@ -140,10 +151,12 @@ def filter_mosaic(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """
     maps = weights.shape[-1]
     high = max(d for d in range(1, int(maps ** 0.5) + 1) if maps % d == 0)
-    if maps > 3 * high * high:  # a prime number, say: leave places empty rather than draw a long line
+    # a prime number, say: leave places empty rather than draw a long line
+    if maps > 3 * high * high:
         high = int(maps ** 0.5)
     wide = -(-maps // high)
-    rows, cols = (np.unique(np.linspace(0, size - 1, max(1, min(size, FILTERS_ACROSS // side))).round().astype(int))
+    rows, cols = (np.unique(
+        np.linspace(0, size - 1, max(1, min(size, FILTERS_ACROSS // side))).round().astype(int))
                   for size, side in zip(weights.shape[:2], (high, wide)))
     side_y, side_x, channels = weights.shape[2:5]
     block = high * (side_y + 1) + 2, wide * (side_x + 1) + 2
@@ -153,7 +166,8 @@ def filter_mosaic(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
         top = place[0] * block[0] + place[2] // wide * (side_y + 1)
         left = place[1] * block[1] + place[2] % wide * (side_x + 1)
         largest = np.abs(filter_).max()
-        pixels[top:top + side_y, left:left + side_x] = 0.5 + 0.5 * filter_ / (largest if largest > 0 else 1)
+        pixels[top:top + side_y, left:left + side_x] = 0.5 + 0.5 * filter_ / (largest if largest > 0
+                                                                              else 1)
     return pixels, rows, cols, block
 
 
@@ -162,8 +176,9 @@ def draw_filters(model: Model, name: str) -> "Figure":
     weights = model.filters(0)
     pixels, rows, cols, block = filter_mosaic(weights)
     figure = _figure(9, 8.4 * pixels.shape[0] / pixels.shape[1] + 1.1, name, model.step,
-                     f"filters of stage 1 at {rows.size} x {cols.size} of {weights.shape[0]} x {weights.shape[1]} "
-                     f"positions, all {weights.shape[-1]} maps\n{filter_shape(weights)}")
+                     f"filters of stage 1 at {rows.size} x {cols.size} of {weights.shape[0]} x "
+                     f"{weights.shape[1]} positions, all {weights.shape[-1]} "
+                     f"maps\n{filter_shape(weights)}")
     axes = figure.subplots()
     axes.imshow(_showable(pixels), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks((np.arange(cols.size) + 0.5) * block[1] - 2, cols)
@@ -175,7 +190,8 @@ def draw_filters(model: Model, name: str) -> "Figure":
 
 
 def draw_objective(metrics: list[dict[str, Any]], name: str) -> "Figure":
-    """Learning curves: the objective and its parts, the response (a collapse shows there), rate and speed."""
+    """Learning curves: the objective and its parts, the response (a collapse shows there), rate and
+    speed."""
     steps = [record["step"] for record in metrics]
     figure = _figure(12, 7, name, steps[-1], "what the objective is made of, mean over a minibatch")
     panels = figure.subplots(2, 3, sharex=True)
@@ -190,12 +206,15 @@ def draw_objective(metrics: list[dict[str, Any]], name: str) -> "Figure":
                              (panels[0, 2], "sparsity", "sparsity"),
                              (panels[1, 0], "response", "response, root mean square")):
         for stage in range(count):
-            axes.plot(steps, [curve(record, stage, key) for record in metrics], label=f"stage {stage + 1}")
+            axes.plot(steps, [curve(record, stage, key) for record in metrics],
+                      label=f"stage {stage + 1}")
         _scale(axes, title, logarithmic=True)
         axes.legend()
-    for axes, key, title in ((panels[0, 0], "objective", "objective"), (panels[1, 1], "rate", "learning rate"),
+    for axes, key, title in ((panels[0, 0], "objective", "objective"),
+                             (panels[1, 1], "rate", "learning rate"),
                              (panels[1, 2], "images_per_second", "images per second")):
-        axes.plot(steps, [np.nan if record.get(key) is None else record[key] for record in metrics], color="black")
+        axes.plot(steps, [np.nan if record.get(key) is None else record[key] for record in metrics],
+                  color="black")
         _scale(axes, title, logarithmic=key == "objective")
     for axes in panels[1]:
         axes.set_xlabel("step")
@@ -214,18 +233,22 @@ def draw_parallel_run(folder: Path, name: str) -> "Figure":
 
 
 def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":
-    """For the best neuron of each stage: how its responses are spread with and without the concept."""
+    """For the best neuron of each stage: how its responses are spread with and without the concept.
+    """
     stages = neurons["stages"]
     figure = _figure(5 * len(stages), 4.8, name, neurons["step"],
-                     f"responses of the best neuron of each stage to the {neurons['test_images']:,} test images")
-    for number, (axes, stage) in enumerate(zip(figure.subplots(1, len(stages), squeeze=False)[0], stages), start=1):
+                     "responses of the best neuron of each stage to the "
+                     f"{neurons['test_images']:,} test images")
+    for number, (axes, stage) in enumerate(zip(figure.subplots(1, len(stages), squeeze=False)[0],
+                                               stages), start=1):
         best = stage["best"]
         counts = stage["histogram"].reshape(2, HISTOGRAM_BINS, -1).sum(axis=2)
         edges = np.linspace(best["minimum"], best["maximum"], HISTOGRAM_BINS + 1)
         for count, colour, label in zip(counts, (OTHER, CONCEPT), ("the rest", neurons["concept"])):
             axes.stairs(100 * count / count.sum(), edges, fill=True, alpha=0.5, color=colour,
                         label=f"{label} ({count.sum():,})")
-        axes.axvline(best["threshold"], color="black", linestyle="--", label=f"threshold {best['threshold']:.3g}")
+        axes.axvline(best["threshold"], color="black", linestyle="--",
+                     label=f"threshold {best['threshold']:.3g}")
         axes.set(title=f"{_neuron(number, best)}\n{100 * best['accuracy']:.1f} % right, honest "
                  f"{100 * best['honest']:.1f} %, AUC {100 * best['auc']:.1f}", xlabel="response",
                  ylabel="percent of the kind" if number == 1 else "")
@@ -234,20 +257,22 @@ def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":
 
 
 def draw_stimuli(neurons: dict[str, Any], test_path: str | None, name: str) -> "Figure":
-    """Test images with the highest response of the best neuron of the top stage, the first, and the best of all."""
+    """Test images with the highest response of the best neuron of the top stage, the first, and the
+    best of all."""
     accuracies = [stage["best"]["accuracy"] for stage in neurons["stages"]]
     numbers = sorted({1, int(np.argmax(accuracies)) + 1, len(accuracies)})
     path = Path(test_path or neurons["test"])
     with Dataset(path) as test:
         if test.count != neurons["test_images"]:
             raise InputError(f"{path} holds {test.count} images, the neurons were tested with "
-                             f"{neurons['test_images']}: --test names the file they were tested with")
+                             f"{neurons['test_images']}: --test names the file they were tested "
+                             "with")
         shown = {number: neurons["stages"][number - 1]["stimuli"] for number in numbers}
         mosaics = {number: stimulus_mosaic(test.read(chosen), np.asarray(test.labels)[chosen] == 1)
                    for number, chosen in shown.items()}
     figure = _figure(6.4 * len(numbers), 5.8, name, neurons["step"],
-                     f"test images with the highest response, in rows from the highest; frames: green "
-                     f"'{neurons['concept']}', orange the rest")
+                     "test images with the highest response, in rows from the highest; frames: "
+                     f"green '{neurons['concept']}', orange the rest")
     for axes, number in zip(figure.subplots(1, len(numbers), squeeze=False)[0], numbers):
         share = mosaics[number][1]
         axes.imshow(_showable(mosaics[number][0]))
@@ -259,7 +284,10 @@ def draw_stimuli(neurons: dict[str, Any], test_path: str | None, name: str) -> "
 
 
 def stimulus_mosaic(images: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, float]:
-    """Lay out images (image, row, col, channel) in rows, framed by what they show; also the share with the concept."""
+    """Lay out images (image, row, col, channel) in rows, framed by what they show.
+
+    Also the share with the concept.
+    """
     frame = max(2, images.shape[1] // 16)
     down = -(-len(images) // STIMULI_ACROSS)
     high, wide = (size + 2 * frame + 2 for size in images.shape[1:3])
@@ -276,20 +304,25 @@ def draw_positions(neurons: dict[str, Any], name: str) -> "Figure":
     """The accuracy of the best map at each position of each stage, on one scale."""
     best = [100 * stage["accuracy"].max(axis=2) for stage in neurons["stages"]]
     figure = _figure(4.4 * len(best) + 1, 5, name, neurons["step"],
-                     f"accuracy of the best map at each position, percent, concept '{neurons['concept']}'")
+                     "accuracy of the best map at each position, percent, concept "
+                     f"'{neurons['concept']}'")
     low, high = min(map(np.min, best)), max(map(np.max, best))
     panels = figure.subplots(1, len(best), squeeze=False)[0]
     for number, (axes, accuracy) in enumerate(zip(panels, best), start=1):
-        picture = axes.imshow(accuracy, vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
-        axes.set(title=f"stage {number}: {accuracy.min():.1f} to {accuracy.max():.1f}", xlabel="col",
-                 ylabel="row" if number == 1 else "")
+        picture = axes.imshow(accuracy, vmin=low, vmax=high, cmap="viridis",
+                              interpolation="nearest")
+        axes.set(title=f"stage {number}: {accuracy.min():.1f} to {accuracy.max():.1f}",
+                 xlabel="col", ylabel="row" if number == 1 else "")
         axes.locator_params(integer=True)
     figure.colorbar(picture, ax=panels[-1], label="percent right", fraction=0.046)
     return figure
 
 
 def _figure(width: float, height: float, name: str, step: int, subject: str) -> "Figure":
-    """Make a figure with the run, the step and what it shows in the title; independent of any display."""
+    """Make a figure with the run, the step and what it shows in the title.
+
+    Independent of any display.
+    """
     from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), layout="constrained")
     lines = f"{name}, step {step:,}: {subject}".splitlines()

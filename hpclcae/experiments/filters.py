@@ -1,8 +1,8 @@
 """Two numbers for a filter: is it oriented (an edge, a bar), is it localised in its window?
 
-Both read a filter as an image of (row, col), its channels taken together. Neither means much alone: a small
-window makes even noise look a little oriented, so the medians are reported beside those of noise filters of the
-same shape.
+Both read a filter as an image of (row, col), its channels taken together. Neither means much alone:
+a small window makes even noise look a little oriented, so the medians are reported beside those of
+noise filters of the same shape.
 """
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +28,13 @@ class FilterShape:
 
 
 def orientation_index(filters: np.ndarray) -> np.ndarray:
-    """How much a filter's Fourier power gathers around one orientation, from 0 (no orientation) to 1 (a grating).
+    """How much a filter's Fourier power gathers around one orientation, from 0 (no orientation) to
+    1 (a grating).
 
-    ``|sum P exp(2i theta)| / sum P`` over all frequencies but zero, theta their direction, P summed over the channels.
-    Only the Nyquist circle, where all directions are equally represented, counts above the line: the corners
-    beyond it hold checkerboards, which have two orientations and so none.
+    ``|sum P exp(2i theta)| / sum P`` over all frequencies but zero, theta their direction, P summed
+    over the channels. Only the Nyquist circle, where all directions are equally represented, counts
+    above the line: the corners beyond it hold checkerboards, which have two orientations and so
+    none.
 
     Parameters
     ----------
@@ -43,16 +45,19 @@ def orientation_index(filters: np.ndarray) -> np.ndarray:
     float64 array (filter,); 0 for a filter without power but at frequency zero.
     """
     power = (np.abs(np.fft.fft2(filters, axes=(1, 2))) ** 2).sum(axis=3)
-    down, right = np.meshgrid(np.fft.fftfreq(filters.shape[1]), np.fft.fftfreq(filters.shape[2]), indexing="ij")
+    down, right = np.meshgrid(np.fft.fftfreq(filters.shape[1]), np.fft.fftfreq(filters.shape[2]),
+                              indexing="ij")
     radius = np.hypot(down, right)
     within = (radius > 0) & (radius <= 0.5 + 1e-12)
     direction = np.zeros(radius.shape, complex)
     direction[within] = ((right + 1j * down)[within] / radius[within]) ** 2
-    return _share(np.abs((power * direction).sum(axis=(1, 2))), (power * (radius > 0)).sum(axis=(1, 2)))
+    return _share(np.abs((power * direction).sum(axis=(1, 2))),
+                  (power * (radius > 0)).sum(axis=(1, 2)))
 
 
 def localisation(filters: np.ndarray) -> np.ndarray:
-    """Share of a filter's energy in the best square window of half its side (rounded up): about 1/4 to 1.
+    """Share of a filter's energy in the best square window of half its side (rounded up): about 1/4
+    to 1.
 
     Parameters
     ----------
@@ -81,7 +86,8 @@ def filter_shape(weights: np.ndarray, seed: int = 0) -> FilterShape:
     noise = np.random.default_rng(seed).standard_normal((NOISE_FILTERS, *weights.shape[2:5]))
 
     def medians(measure: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
-        measured = [measure(np.moveaxis(row, -1, 1).reshape(-1, *weights.shape[2:5])) for row in weights]
+        measured = [measure(np.moveaxis(row, -1, 1).reshape(-1, *weights.shape[2:5]))
+                    for row in weights]
         return float(np.median(np.concatenate(measured))), float(np.median(measure(noise)))
 
     return FilterShape(*medians(orientation_index), *medians(localisation),

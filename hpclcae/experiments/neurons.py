@@ -1,8 +1,9 @@
-"""``hpclcae neurons``: the best neuron of every stage, beside what it has to beat (paper: tests of single neurons).
+"""``hpclcae neurons``: the best neuron of every stage, beside what it has to beat (paper: tests of
+single neurons).
 
-An image is said to show the concept if the neuron's response lies above one of 20 thresholds equally spaced
-between its smallest and its largest response; single_neurons.py says more and does the counting, for the trained
-stages and for all baselines alike.
+An image is said to show the concept if the neuron's response lies above one of 20 thresholds
+equally spaced between its smallest and its largest response; single_neurons.py says more and does
+the counting, for the trained stages and for all baselines alike.
 """
 import argparse
 import contextlib
@@ -45,28 +46,38 @@ Respond = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("model", metavar="CHECKPOINT_OR_RUN", help="a run folder, or one of its checkpoints")
-    parser.add_argument("--test", help="labelled dataset (default: the one in the configuration of the run)")
-    parser.add_argument("--train", help="dataset the linear filters are cut from (default: the one of the run)")
+    parser.add_argument("model", metavar="CHECKPOINT_OR_RUN",
+                        help="a run folder, or one of its checkpoints")
+    parser.add_argument("--test",
+                        help="labelled dataset (default: the one in the configuration of the run)")
+    parser.add_argument(
+        "--train", help="dataset the linear filters are cut from (default: the one of the run)")
     parser.add_argument("--batch", type=int, default=100, help="images at a time (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of halves, bootstrap, patches, weights (%(default)s)")
-    parser.add_argument("--filters", type=int, default=5000, help="linear filters to try; 0: none (%(default)s)")
-    parser.add_argument("--random-seeds", type=int, default=1, help="untrained networks; 0: none (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0,
+                        help="of halves, bootstrap, patches, weights (%(default)s)")
+    parser.add_argument("--filters", type=int, default=5000,
+                        help="linear filters to try; 0: none (%(default)s)")
+    parser.add_argument("--random-seeds", type=int, default=1,
+                        help="untrained networks; 0: none (%(default)s)")
     parser.add_argument("--bootstrap", type=int, default=1000, help="replicates (%(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the results here, too (always: RUN/neurons.json)")
+    parser.add_argument("--json", metavar="FILE",
+                        help="write the results here, too (always: RUN/neurons.json)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Examine the network and its baselines; print the table; write neurons.json and neurons.h5."""
-    for name, least in (("batch", 1), ("seed", 0), ("filters", 0), ("random_seeds", 0), ("bootstrap", 100)):
+    for name, least in (("batch", 1), ("seed", 0), ("filters", 0), ("random_seeds", 0),
+                        ("bootstrap", 100)):
         if getattr(args, name) < least:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: it must be at least {least}")
+            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: it must be at "
+                             f"least {least}")
     model = Model.load(args.model)
     folder = run_folder(args.model)
     outputs = [folder / "neurons.json", *([Path(args.json)] if args.json else [])]
     for file in outputs:  # before the work, not after it
         if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
-            raise InputError(f"cannot write {file}: {file.parent} is not a folder that can be written to")
+            raise InputError(f"cannot write {file}: {file.parent} is not a folder that can be "
+                             "written to")
     with (open_fitting(args.test or model.config.data.test, model.config) as test,
           training_images(args, model.config) as train):
         images = labelled_images(test, args.seed)
@@ -76,14 +87,16 @@ def run(args: argparse.Namespace) -> None:
     shape = filter_shape(model.filters(0), args.seed)
     verdicts = judge(rows)
     print_report(rows, verdicts, shape, images, concept)
-    header = {"kind": KIND, "schema": SCHEMA, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    header = {"kind": KIND, "schema": SCHEMA,
+              "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
               "run": str(folder), "step": model.step, "concept": concept, "test": str(test.path),
               "test_images": test.count}
     results = header | {
         "unit": "share (verdicts: points of percent)", "rows": [row.as_json() for row in rows],
         "verdicts": [verdict.as_json() for verdict in verdicts], "first_stage_filters": vars(shape),
         "labelled_images": images.index.size, "images_with_concept": int(images.concept.sum()),
-        "groups": images.groups, "resampled": images.resampled, "settings": vars(args), "versions": versions()}
+        "groups": images.groups, "resampled": images.resampled, "settings": vars(args),
+        "versions": versions()}
     for file in outputs:
         with replacing(file) as partial:
             partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
@@ -107,7 +120,8 @@ def run_folder(model: str) -> Path:
     """
     path = Path(model)
     if not path.exists():
-        raise InputError(f"{model} does not exist: give the folder that 'hpclcae train' wrote, or a checkpoint in it")
+        raise InputError(f"{model} does not exist: give the folder that 'hpclcae train' wrote, or "
+                         "a checkpoint in it")
     if path.parent.name == "checkpoints":
         return path.parent.parent
     return path if path.is_dir() else path.parent
@@ -126,14 +140,17 @@ def open_fitting(path: str | Path, config: Config) -> Dataset:
     if (dataset.rows, dataset.cols, dataset.channels) == (size, size, channels):
         return dataset
     dataset.close()
-    raise InputError(f"{path} holds images of {dataset.rows}x{dataset.cols}x{dataset.channels}, the network takes "
-                     f"{size}x{size}x{channels}: make a dataset of that size and number of channels")
+    raise InputError(f"{path} holds images of {dataset.rows}x{dataset.cols}x{dataset.channels}, "
+                     f"the network takes {size}x{size}x{channels}: make a dataset of that size and "
+                     "number of channels")
 
 
-def training_images(args: argparse.Namespace, config: Config) -> contextlib.AbstractContextManager[Dataset | None]:
+def training_images(args: argparse.Namespace,
+                    config: Config) -> contextlib.AbstractContextManager[Dataset | None]:
     """Open the images that linear filters are cut from.
 
-    Without --train, a run whose training images are gone is no error: there are no filters then, with a line.
+    Without --train, a run whose training images are gone is no error: there are no filters then,
+    with a line.
     """
     if not args.filters:
         return contextlib.nullcontext()
@@ -155,8 +172,8 @@ def labelled_images(test: Dataset, seed: int) -> LabelledImages:
         It has no labels, or of one kind only.
     """
     if test.labels is None:
-        raise InputError(f"{test.path} has no labels, so there is no concept to test for: give a labelled dataset "
-                         "(hpclcae data frames --split test makes one)")
+        raise InputError(f"{test.path} has no labels, so there is no concept to test for: give a "
+                         "labelled dataset (hpclcae data frames --split test makes one)")
     try:
         return LabelledImages.of(test.labels, test.groups, seed)
     except InputError as error:
@@ -172,8 +189,8 @@ def describe(test: Dataset, images: LabelledImages, concept: str) -> str:
             + f"{images.groups:,} independent {images.resampled}, none in both halves")
 
 
-def compare(model: Model, test: Dataset, train: Dataset | None, images: LabelledImages, args: argparse.Namespace
-            ) -> tuple[list[Population], list[Row]]:
+def compare(model: Model, test: Dataset, train: Dataset | None, images: LabelledImages,
+            args: argparse.Namespace) -> tuple[list[Population], list[Row]]:
     """Examine the trained stages and every baseline.
 
     Returns
@@ -184,8 +201,10 @@ def compare(model: Model, test: Dataset, train: Dataset | None, images: Labelled
         Chance, random weights (top stage, first stage), linear filters, trained stages.
     """
     def study(name: str, respond: Respond) -> list[Population]:
-        parts = [slice(first, first + args.batch) for first in range(0, images.index.size, args.batch)]
-        ticks = iter(progress(range(3 * len(parts)), name, unit="batches"))  # one bar for the three passes
+        parts = [slice(first, first + args.batch)
+                 for first in range(0, images.index.size, args.batch)]
+        # one bar for the three passes
+        ticks = iter(progress(range(3 * len(parts)), name, unit="batches"))
 
         def start() -> Iterator[tuple[Sequence[np.ndarray], slice]]:
             for part, _ in zip(parts, ticks):
@@ -199,10 +218,12 @@ def compare(model: Model, test: Dataset, train: Dataset | None, images: Labelled
     untrained = []
     for seed in range(args.seed, args.seed + args.random_seeds):
         random = model.with_random_weights(seed)
-        untrained.append(study(f"random weights, seed {seed}", lambda pixels: random.responses(model.prepare(pixels))))
+        untrained.append(study(f"random weights, seed {seed}",
+                               lambda pixels: random.responses(model.prepare(pixels))))
     for number in sorted({len(stages), 1}, reverse=True) if untrained else []:
         bests = [populations[number - 1].best for populations in untrained]
-        rows.append(Row.of(f"random weights, stage {number}", bests, "random" if number == len(stages) else ""))
+        rows.append(Row.of(f"random weights, stage {number}", bests,
+                           "random" if number == len(stages) else ""))
     if train:
         rows += linear_rows(model, train, args, study)
     for number, population in enumerate(stages, start=1):
@@ -226,13 +247,15 @@ def linear_rows(model: Model, train: Dataset, args: argparse.Namespace,
 
 
 def judge(rows: Sequence[Row]) -> list[Verdict]:
-    """Hold the top stage against every row, the winner against every baseline, stage 1 against the random one."""
+    """Hold the top stage against every row, the winner against every baseline, stage 1 against the
+    random one."""
     trained = [row for row in rows if row.trained]
     baselines = [row for row in rows if not row.trained]
     top, first = trained[-1], trained[0]
     pairs = [(top, other) for other in [*baselines, *trained[:-1]]]
     pairs += [(winner(rows), baseline) for baseline in baselines]
-    pairs += [(first, baseline) for baseline in baselines if baseline.name == "random weights, stage 1"]
+    pairs += [(first, baseline) for baseline in baselines
+              if baseline.name == "random weights, stage 1"]
     return [Verdict(*pair) for pair in dict.fromkeys(pairs)]
 
 
@@ -241,13 +264,14 @@ def winner(rows: Sequence[Row]) -> Row:
     return max((row for row in rows if row.trained), key=lambda row: row.values[0])
 
 
-def print_report(rows: list[Row], verdicts: list[Verdict], shape: FilterShape, images: LabelledImages,
-                 concept: str) -> None:
+def print_report(rows: list[Row], verdicts: list[Verdict], shape: FilterShape,
+                 images: LabelledImages, concept: str) -> None:
     """Print table, notes, best neuron and verdicts."""
     print(f"\n{table(rows)}\n\n{NOTE.format(resampled=images.resampled)}\n")
     best = winner(rows).runs[0]
-    print(f"best neuron: {winner(rows).name}, row {best.where[0]}, col {best.where[1]}, map {best.where[2]}: "
-          f"{100 * best.accuracy:.1f} % right if a response above {best.threshold:.4g} means '{concept}'")
+    print(f"best neuron: {winner(rows).name}, row {best.where[0]}, col {best.where[1]}, map "
+          f"{best.where[2]}: {100 * best.accuracy:.1f} % right if a response above "
+          f"{best.threshold:.4g} means '{concept}'")
     for verdict in verdicts:
         print(verdict)
     print(f"filters of stage 1: {shape}")
@@ -256,8 +280,8 @@ def print_report(rows: list[Row], verdicts: list[Verdict], shape: FilterShape, i
 def save_neurons(file: Path, stages: Sequence[Population], attributes: dict[str, object]) -> None:
     """Write what is known of every neuron: ``stage1/accuracy`` (row, col, map) and so on.
 
-    ``stage1/best`` holds the best neuron: its class histograms (label, bin) between its minimum and maximum, and the
-    test images with its highest responses (``stimuli``, positions in the dataset).
+    ``stage1/best`` holds the best neuron: its class histograms (label, bin) between its minimum and
+    maximum, and the test images with its highest responses (``stimuli``, positions in the dataset).
     """
     with replacing_hdf5(file) as store:
         store.attrs.update(attributes)

@@ -1,7 +1,7 @@
 """How a run with parameter servers went: replicas.png of ``hpclcae figures``.
 
-Drawn from parallel.json (what every rank said of itself at the end; parallel/service.py) and the metrics of every
-replica.
+Drawn from parallel.json (what every rank said of itself at the end; parallel/service.py) and the
+metrics of every replica.
 """
 import json
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ MOST_LABELS = 16  # under the bars
 
 
 def read_parallel(folder: Path) -> list[dict[str, Any]]:
-    """What every rank of the newest job said: workers in order of replicas and blocks, then servers.
+    """What every rank of the newest job said: workers in order of replicas and blocks, then
+    servers.
 
     Raises
     ------
@@ -33,9 +34,11 @@ def read_parallel(folder: Path) -> list[dict[str, Any]]:
     file = folder / "parallel.json"
     try:
         ranks = json.loads(file.read_text())
-        return sorted(ranks, key=lambda rank: (is_server(rank), [int(w) for w in rank["role"].split() if w.isdigit()]))
+        return sorted(ranks, key=lambda rank: (
+            is_server(rank), [int(w) for w in rank["role"].split() if w.isdigit()]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is damaged ({error}): hpclcae train --resume writes it again") from error
+        raise InputError(f"{file} is damaged ({error}): hpclcae train --resume writes it "
+                         "again") from error
 
 
 def is_server(rank: dict[str, Any]) -> bool:
@@ -43,8 +46,10 @@ def is_server(rank: dict[str, Any]) -> bool:
     return rank["role"].startswith("server")
 
 
-def draw_replicas(figure: "Figure", ranks: list[dict[str, Any]], metrics: list[list[dict[str, Any]]]) -> "Figure":
-    """Objectives of all replicas against steps and time; staleness, waiting, bytes and processor time of all ranks.
+def draw_replicas(figure: "Figure", ranks: list[dict[str, Any]],
+                  metrics: list[list[dict[str, Any]]]) -> "Figure":
+    """Objectives of all replicas against steps and time; staleness, waiting, bytes and processor
+    time of all ranks.
 
     Parameters
     ----------
@@ -62,7 +67,8 @@ def draw_replicas(figure: "Figure", ranks: list[dict[str, Any]], metrics: list[l
     return figure
 
 
-def _draw_objectives(axes: "Axes", key: str, label: str, metrics: list[list[dict[str, Any]]]) -> None:
+def _draw_objectives(axes: "Axes", key: str, label: str,
+                     metrics: list[list[dict[str, Any]]]) -> None:
     for number, records in enumerate(metrics):
         axes.plot([r[key] for r in records], [r["objective"] for r in records], linewidth=1.2,
                   label=f"replica {number}" if len(metrics) <= MOST_CURVES else None)
@@ -85,7 +91,8 @@ def _draw_staleness(axes: "Axes", ranks: list[dict[str, Any]]) -> None:
     axes.bar(np.arange(last + 1), share, color=SERVER, width=0.9)
     mean = (counts * np.arange(STALENESS_BINS)).sum() / max(1, counts.sum())
     more = f" ({STALENESS_BINS - 1}: or more)" if last == STALENESS_BINS - 1 else ""
-    axes.set(title=f"staleness of the gradients, mean {mean:.2f}", xlabel=f"updates between fetch and push{more}",
+    axes.set(title=f"staleness of the gradients, mean {mean:.2f}",
+             xlabel=f"updates between fetch and push{more}",
              ylabel=f"percent of {counts.sum():,} pushes of chunks")
     axes.locator_params(axis="x", integer=True)
 
@@ -105,20 +112,23 @@ def _draw_bytes(axes: "Axes", workers: list[dict[str, Any]]) -> None:
 
 def _draw_processor_time(axes: "Axes", ranks: list[dict[str, Any]]) -> None:
     shares = [100 * rank["cpu_seconds"] / max(rank["seconds"], 1e-9) for rank in ranks]
-    _bars(axes, ranks, [([0 if is_server(r) else s for r, s in zip(ranks, shares)], WORKER, "workers"),
-                        ([s if is_server(r) else 0 for r, s in zip(ranks, shares)], SERVER, "servers")], beside=False)
+    _bars(axes,
+          ranks, [([0 if is_server(r) else s for r, s in zip(ranks, shares)], WORKER, "workers"),
+                  ([s if is_server(r) else 0 for r, s in zip(ranks, shares)], SERVER, "servers")],
+          beside=False)
     axes.set(title="processor time of every rank", ylabel="percent of wall time")
 
 
-def _bars(axes: "Axes", ranks: list[dict[str, Any]], series: Sequence[tuple[Sequence[float], str, str | None]],
-          beside: bool = True) -> None:
+def _bars(axes: "Axes", ranks: list[dict[str, Any]],
+          series: Sequence[tuple[Sequence[float], str, str | None]], beside: bool = True) -> None:
     """A bar, or several beside each other, for every rank."""
     width = 0.8 / (len(series) if beside else 1)
     for number, (values, colour, label) in enumerate(series):
         shift = (number - (len(series) - 1) / 2) * width if beside else 0
         axes.bar(np.arange(len(ranks)) + shift, values, width=width, color=colour, label=label)
     shown = range(0, len(ranks), -(-len(ranks) // MOST_LABELS))
-    axes.set_xticks(shown, [_short(ranks[i]["role"]) for i in shown], rotation=45 if len(shown) > 6 else 0)
+    axes.set_xticks(shown, [_short(ranks[i]["role"]) for i in shown], rotation=45 if len(shown) > 6
+                    else 0)
     axes.set_axisbelow(True)
     axes.grid(alpha=0.3, axis="y")
     if len(series) > 1:

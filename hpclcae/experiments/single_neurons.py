@@ -1,17 +1,20 @@
-"""The paper's test of single neurons: how well does one response, cut by one threshold, find the concept?
+"""The paper's test of single neurons: how well does one response, cut by one threshold, find the
+concept?
 
-For every neuron 20 thresholds are spaced equally, strictly between its smallest and its largest response to the
-test images; an image is said to show the concept if its response lies *above* the threshold; the accuracy of the
-best threshold is the neuron's, and the best neuron speaks for its stage. (The paper does not name the side. Above
-it is here: a neuron that falls silent at faces is not called a face neuron.)
+For every neuron 20 thresholds are spaced equally, strictly between its smallest and its largest
+response to the test images; an image is said to show the concept if its response lies *above* the
+threshold; the accuracy of the best threshold is the neuron's, and the best neuron speaks for its
+stage. (The paper does not name the side. Above it is here: a neuron that falls silent at faces is
+not called a face neuron.)
 
-That figure is optimistic, because neuron and threshold are chosen on the images they are judged by, and the more
-neurons there are, the more so. The *honest* accuracy chooses range, threshold and neuron on one half of the images
-and counts on the other, both ways. No person or photograph has images in both halves.
+That figure is optimistic, because neuron and threshold are chosen on the images they are judged by,
+and the more neurons there are, the more so. The *honest* accuracy chooses range, threshold and
+neuron on one half of the images and counts on the other, both ways. No person or photograph has
+images in both halves.
 
-Nothing here grows with the number of images but their labels. Three passes over the responses: extremes; counts
-between the thresholds; a close look at the best neurons, with a bootstrap that resamples whole groups (the crops
-of one person are not independent).
+Nothing here grows with the number of images but their labels. Three passes over the responses:
+extremes; counts between the thresholds; a close look at the best neurons, with a bootstrap that
+resamples whole groups (the crops of one person are not independent).
 """
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -27,16 +30,20 @@ FINE_BINS = 48 * BINS  # histogram of a best neuron; the thresholds are edges of
 STIMULI = 48  # so many of the images with the highest response are remembered
 BLOCK = 2048  # neurons counted at once: their bins stay in the cache
 ALL, HALVES = 0, (1, 2)  # the three ranges of a neuron: over all images, over either half
-SMALLEST_SPAN = 1e-38  # a neuron whose responses differ by less than float32 can tell gives the same to all
+SMALLEST_SPAN = 1e-38  # a neuron whose responses differ by less than float32 can tell gives the
+#                        same to all
 
-#: Starts a pass over the images: minibatch by minibatch the responses (row, col, map, image) of each population of
-#: neurons, and which of the labelled images they belong to.
+#: Starts a pass over the images: minibatch by minibatch the responses (row, col, map, image) of
+#: each population of neurons, and which of the labelled images they belong to.
 Pass = Callable[[], Iterable[tuple[Sequence[np.ndarray], slice]]]
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """What is known of the test images apart from their pixels; images without a label are left out."""
+    """What is known of the test images apart from their pixels.
+
+    Images without a label are left out.
+    """
     index: np.ndarray    # int64 (image,): position in the dataset
     concept: np.ndarray  # bool (image,): does it show the concept
     half: np.ndarray     # int64 (image,): 0 or 1, the same for all images of a group
@@ -53,7 +60,8 @@ class LabelledImages:
         labels : int array (image,)
             1 the concept, -1 unknown (the image is left out), anything else not the concept.
         groups : str array (image,)
-            Person or photograph. If all images have the same one, each image counts as a group of its own.
+            Person or photograph. If all images have the same one, each image counts as a group of
+            its own.
         seed : int
             Another seed gives other halves and another bootstrap.
 
@@ -65,14 +73,15 @@ class LabelledImages:
         index = np.flatnonzero(labels >= 0)
         concept = labels[index] == 1
         if not 0 < concept.sum() < index.size:
-            raise InputError(f"{concept.sum()} of {index.size} labelled images show the concept: a test needs images "
-                             "that show it and images that do not")
+            raise InputError(f"{concept.sum()} of {index.size} labelled images show the concept: a "
+                             "test needs images that show it and images that do not")
         names, member = np.unique(groups[index], return_inverse=True)
         resampled = "persons and photographs"
         if names.size == 1:
             names, member, resampled = index, np.arange(index.size), "images"
         keys = np.array([_hash(f"{seed}:{name}") for name in names], np.uint64)
-        # Groups with the concept and groups without it are dealt out in turns, in the order of their hashes.
+        # Groups with the concept and groups without it are dealt out in turns, in the order of
+        # their hashes.
         shows = np.bincount(member, concept) > 0
         half = np.empty(names.size, np.int64)
         half[np.lexsort((keys, shows))] = np.arange(names.size) % 2
@@ -90,18 +99,23 @@ class BestNeuron:
     where: tuple[int, ...]            # row, col, map
     neurons: int                      # among so many
     accuracy: float                   # of the best of its 20 thresholds
-    honest: float                     # chosen on one half, counted on the other, mean over the images
-    honest_halves: tuple[float, ...]  # chosen on the second and counted on the first half, and the other way
+    honest: float                     # chosen on one half, counted on the other, mean over the
+    #                                   images
+    honest_halves: tuple[float, ...]  # chosen on the second and counted on the first half, and the
+    #                                   other way
     auc: float
-    auc_resolution: float             # the fine bins leave the AUC uncertain by at most this much either way
+    auc_resolution: float             # the fine bins leave the AUC uncertain by at most this much
+    #                                   either way
     threshold: float
     minimum: float
     maximum: float
-    histogram: np.ndarray             # int64 (label, bin): FINE_BINS bins between minimum and maximum
+    histogram: np.ndarray             # int64 (label, bin): FINE_BINS bins between minimum and
+    #                                   maximum
     stimuli: np.ndarray               # int64: positions in the dataset, strongest response first
     stimuli_response: np.ndarray      # float64
-    replicates: np.ndarray            # float64 (accuracy, honest accuracy or AUC; replicate): of this neuron at this
-    #                                   threshold and of those chosen on the halves; what choosing adds is not in it
+    replicates: np.ndarray            # float64 (accuracy, honest accuracy or AUC; replicate): of
+    # this neuron at this threshold and of those chosen on the halves; what choosing adds is not in
+    # it
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,8 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000) -> 
     Parameters
     ----------
     responses : Pass
-        Starts a pass over the labelled images; it is called three times and must give the same each time.
+        Starts a pass over the labelled images; it is called three times and must give the same each
+        time.
     images : LabelledImages
     replicates : int
         Number of bootstrap replicates.
@@ -128,7 +143,8 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000) -> 
     Returns
     -------
     list of Population
-        Memory: about 1 KB a neuron and 8 KB a replicate and population, beside the responses to one batch.
+        Memory: about 1 KB a neuron and 8 KB a replicate and population, beside the responses to one
+        batch.
 
     Raises
     ------
@@ -150,7 +166,8 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000) -> 
 
 def find_ranges(batches: Iterable[tuple[Sequence[np.ndarray], slice]], images: LabelledImages
                 ) -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
-    """Find the smallest and largest response of each neuron, float64 (range, neuron), and the (row, col, map) shape.
+    """Find the smallest and largest response of each neuron, float64 (range, neuron), and the (row,
+    col, map) shape.
 
     The ranges are over all images and over either half.
 
@@ -175,16 +192,18 @@ def find_ranges(batches: Iterable[tuple[Sequence[np.ndarray], slice]], images: L
         lowest[ALL], highest[ALL] = lowest[1:].min(axis=0), highest[1:].max(axis=0)
         broken = ~(np.isfinite(lowest) & np.isfinite(highest)).all(axis=0)
         if broken.any():
-            raise InputError(f"{broken.sum()} of the {broken.size} neurons of a {'x'.join(map(str, shape))} stage gave "
-                             "a response that is not finite: training diverged, take an earlier checkpoint")
+            raise InputError(f"{broken.sum()} of the {broken.size} neurons of a "
+                             f"{'x'.join(map(str, shape))} stage gave a response that is not "
+                             "finite: training diverged, take an earlier checkpoint")
     return found
 
 
 def bin_of(response: np.ndarray, lowest: np.ndarray, highest: np.ndarray, bins: int) -> np.ndarray:
-    """Say into which of `bins` equal bins between `lowest` and `highest` each response falls, int64.
+    """Say into which of `bins` equal bins between `lowest` and `highest` each response falls,
+    int64.
 
-    A response on an edge belongs below it; responses outside the range go into the outermost bins; a neuron that
-    gives the same response to all images has them all in bin 0. The arrays broadcast.
+    A response on an edge belongs below it; responses outside the range go into the outermost bins;
+    a neuron that gives the same response to all images has them all in bin 0. The arrays broadcast.
     """
     span = highest - lowest
     scale = np.divide(bins, span, out=np.zeros_like(span), where=span > SMALLEST_SPAN)
@@ -195,8 +214,9 @@ def bin_of(response: np.ndarray, lowest: np.ndarray, highest: np.ndarray, bins: 
 class Tally:
     """Counts images that show the concept minus images that do not, per bin of each neuron.
 
-    The difference is enough: above a threshold, each of the first kind is a correct answer gained and each of the
-    second one lost, against answering "no" to everything. `balance` is int32 (range, half, neuron, bin).
+    The difference is enough: above a threshold, each of the first kind is a correct answer gained
+    and each of the second one lost, against answering "no" to everything. `balance` is int32
+    (range, half, neuron, bin).
     """
 
     def __init__(self, lowest: np.ndarray, highest: np.ndarray, images: LabelledImages) -> None:
@@ -214,13 +234,15 @@ class Tally:
             size = block.stop - first
             row = (half * size + np.arange(size)[:, None]) * BINS
             signs = np.broadcast_to(sign, row.shape).ravel()
-            for each, (lowest, highest) in enumerate(zip(self.lowest[:, block, None], self.highest[:, block, None])):
+            for each, (lowest, highest) in enumerate(zip(self.lowest[:, block, None],
+                                                         self.highest[:, block, None])):
                 place = row + bin_of(flat[block], lowest, highest, BINS)
                 gained = np.bincount(place.ravel(), signs, 2 * size * BINS)
                 self.balance[each, :, block] += gained.reshape(2, size, BINS).astype(np.int32)
 
     def correct(self, each: int, halves: Sequence[int]) -> np.ndarray:
-        """Count the correct answers, int64 (neuron, threshold), on some halves with the thresholds of range `each`."""
+        """Count the correct answers, int64 (neuron, threshold), on some halves with the thresholds
+        of range `each`."""
         balance = self.balance[each, list(halves)].sum(axis=0)
         negatives = (~self.images.concept & np.isin(self.images.half, halves)).sum()
         return negatives + balance[:, ::-1].cumsum(axis=1)[:, -2::-1]
@@ -234,8 +256,8 @@ class Tally:
 def group_weights(keys: np.ndarray, replicates: int) -> np.ndarray:
     """Draw how often each image counts in each bootstrap replicate, int32 (image, replicate).
 
-    A Poisson number of mean 1, seeded by the group alone: a group gets the same in every batch, pass and population,
-    so nothing need be stored and differences between populations are paired.
+    A Poisson number of mean 1, seeded by the group alone: a group gets the same in every batch,
+    pass and population, so nothing need be stored and differences between populations are paired.
     """
     unique, member = np.unique(keys, return_inverse=True)
     drawn = [np.random.default_rng(int(key)).poisson(1.0, replicates) for key in unique]
@@ -251,7 +273,8 @@ class CloseLook:
         self.chosen = [_best(tally.correct(each, (half,))) for half, each in enumerate(HALVES)]
         self.histogram = np.zeros((2, FINE_BINS), np.int64)
         self.weighted = np.zeros((2, FINE_BINS, replicates), np.int32)
-        self.honest_weight = np.zeros((2, replicates), np.int64)  # of the correct answers, of all answers
+        # of the correct answers, of all answers
+        self.honest_weight = np.zeros((2, replicates), np.int64)
         self.stimuli = np.zeros(0, np.int64)
         self.stimuli_response = np.zeros(0)
 
@@ -266,15 +289,18 @@ class CloseLook:
         for label, place, weight in zip(concept.astype(int), fine, weights):
             self.histogram[label, place] += 1
             self.weighted[label, place] += weight
-        for source, (neuron, number) in enumerate(self.chosen):  # chosen on one half, counted on the other
+        # chosen on one half, counted on the other
+        for source, (neuron, number) in enumerate(self.chosen):
             each, other = HALVES[source], half != source
-            place = bin_of(flat[neuron], tally.lowest[each, neuron], tally.highest[each, neuron], BINS)
+            place = bin_of(flat[neuron], tally.lowest[each, neuron], tally.highest[each, neuron],
+                           BINS)
             right = (place > number) == concept
             self.honest_weight += [weights[other & right].sum(axis=0), weights[other].sum(axis=0)]
         self._remember(values, images.index[part])
 
     def _remember(self, values: np.ndarray, index: np.ndarray) -> None:
-        response, positions = np.append(self.stimuli_response, values), np.append(self.stimuli, index)
+        response, positions = np.append(self.stimuli_response, values), np.append(self.stimuli,
+                                                                                  index)
         strongest = np.argsort(-response, kind="stable")[:STIMULI]
         self.stimuli_response, self.stimuli = response[strongest], positions[strongest]
 
@@ -285,19 +311,24 @@ class CloseLook:
         number = correct.argmax(axis=1)
         threshold = tally.threshold(ALL, np.arange(tally.neurons), number)
         neuron, best_number = self.best
-        counted = [tally.correct(HALVES[source], (1 - source,))[self.chosen[source]] for source in (1, 0)]
+        counted = [tally.correct(HALVES[source], (1 - source,))[self.chosen[source]]
+                   for source in (1, 0)]
         sizes = np.bincount(images.half, minlength=2)
         auc, resolution = area_under_curve(self.histogram[..., None])
-        replicates = [self._accuracy(best_number), _ratio(*self.honest_weight), area_under_curve(self.weighted)[0]]
+        replicates = [self._accuracy(best_number), _ratio(*self.honest_weight),
+                      area_under_curve(self.weighted)[0]]
         best = BestNeuron(
             where=tuple(int(i) for i in np.unravel_index(neuron, shape)), neurons=tally.neurons,
-            accuracy=float(correct[self.best] / images.concept.size), honest=float(sum(counted) / images.concept.size),
+            accuracy=float(correct[self.best] / images.concept.size),
+            honest=float(sum(counted) / images.concept.size),
             honest_halves=tuple(float(share) for share in np.array(counted) / sizes),
-            auc=float(auc[0]), auc_resolution=float(resolution[0]), threshold=float(threshold[neuron]),
+            auc=float(auc[0]), auc_resolution=float(resolution[0]),
+            threshold=float(threshold[neuron]),
             minimum=float(tally.lowest[ALL, neuron]), maximum=float(tally.highest[ALL, neuron]),
             histogram=self.histogram, stimuli=self.stimuli, stimuli_response=self.stimuli_response,
             replicates=np.stack(replicates))
-        return Population((correct.max(axis=1) / images.concept.size).reshape(shape), threshold.reshape(shape),
+        return Population((correct.max(axis=1) / images.concept.size).reshape(shape),
+                          threshold.reshape(shape),
                           tally.lowest[ALL].reshape(shape), tally.highest[ALL].reshape(shape), best)
 
     def _accuracy(self, number: int) -> np.ndarray:
@@ -308,26 +339,31 @@ class CloseLook:
 
 
 def area_under_curve(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Area under the ROC curve from histograms (label, bin, replicate), and how uncertain the bins leave it.
+    """Area under the ROC curve from histograms (label, bin, replicate), and how uncertain the bins
+    leave it.
 
-    It is the chance that an image with the concept has the higher response of a random pair. Pairs in one bin count
-    half, so the exact area lies within half the share of such pairs. NaN where a label is missing.
+    It is the chance that an image with the concept has the higher response of a random pair. Pairs
+    in one bin count half, so the exact area lies within half the share of such pairs. NaN where a
+    label is missing.
     """
     without, having = histogram.astype(np.float64)
     pairs = without.sum(axis=0) * having.sum(axis=0)
     below = without.cumsum(axis=0) - without / 2
-    return _ratio((having * below).sum(axis=0), pairs), _ratio((having * without).sum(axis=0) / 2, pairs)
+    return _ratio((having * below).sum(axis=0), pairs), _ratio((having * without).sum(axis=0) / 2,
+                                                               pairs)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 2.5 and 97.5 percentiles of bootstrap replicates, without those that are undefined."""
+    """Return the 2.5 and 97.5 percentiles of bootstrap replicates, without those that are
+    undefined."""
     defined = values[np.isfinite(values)]
     low, high = np.percentile(defined, [2.5, 97.5]) if defined.size else (np.nan, np.nan)
     return float(low), float(high)
 
 
 def chance_replicates(images: LabelledImages, replicates: int, batch: int) -> np.ndarray:
-    """Accuracy of always giving the answer that is right more often, in each bootstrap replicate."""
+    """Accuracy of always giving the answer that is right more often, in each bootstrap replicate.
+    """
     right = images.concept == (images.concept.mean() > 0.5)
     weight = np.zeros((2, replicates), np.int64)
     for first in range(0, right.size, batch):

@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 
-#: OpenBLAS's AVX-512 kernels take products of up to this many multiplications without packing their operands.
+#: OpenBLAS's AVX-512 kernels take products of up to this many multiplications without packing their
+#: operands.
 SMALL_PRODUCT = 1_000_000
 
 
 @lru_cache
 def small_product() -> int:
-    """The most multiplications of a product that BLAS does without packing; 0 if it has no kernels for that.
+    """The most multiplications of a product that BLAS does without packing; 0 if it has no kernels
+    for that.
 
-    Packing, the copy of both operands in the order of the kernel, is what products of few units suffer from most
-    (../notes/performance.md).
+    Packing, the copy of both operands in the order of the kernel, is what products of few units
+    suffer from most (../notes/performance.md).
     """
     return SMALL_PRODUCT if blas()["kernels"] == "SkylakeX" else 0
 
@@ -27,7 +29,8 @@ def blas() -> dict[str, Any]:
     OPENBLAS_CORETYPE); "" and None where it cannot be told.
     """
     built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    found = {"name": built.get("name", "BLAS"), "version": built.get("version", ""), "kernels": "", "threads": None}
+    found = {"name": built.get("name", "BLAS"), "version": built.get("version", ""), "kernels": "",
+             "threads": None}
     for path in _loaded("openblas"):
         library = ctypes.CDLL(path)
         kernels = _symbol(library, "get_corename")
@@ -45,7 +48,8 @@ def _loaded(name: str) -> list[str]:
         mapped = Path("/proc/self/maps").read_text()
     except OSError:
         return []
-    paths = {line.split(maxsplit=5)[5] for line in mapped.splitlines() if len(line.split(maxsplit=5)) == 6}
+    paths = {line.split(maxsplit=5)[5] for line in mapped.splitlines()
+             if len(line.split(maxsplit=5)) == 6}
     return sorted(path for path in paths if name in Path(path).name)
 
 

@@ -1,7 +1,7 @@
 """The network: stages in a row, trained together or one after the other.
 
-* ``joint``: the objective is the sum of all stages' terms and its gradient flows through everything, also
-  through the targets of the upper stages (the paper).
+* ``joint``: the objective is the sum of all stages' terms and its gradient flows through
+  everything, also through the targets of the upper stages (the paper).
 * ``stopped``: all stages learn at the same time, each from its own term alone.
 * ``greedy``: the stages learn one after the other, each for an equal share of the steps.
 """
@@ -36,23 +36,26 @@ class Network:
         A window does not fit (see geometry.py), or the grid is finer than the image.
     """
 
-    def __init__(self, config: Config, grid: Grid | None = None, communicator: Communicator | None = None) -> None:
+    def __init__(self, config: Config, grid: Grid | None = None,
+                 communicator: Communicator | None = None) -> None:
         self.config = config
         self.dtype = np.dtype(config.train.dtype)
         self.geometry = network_geometry(config)
         self.communicator = communicator or SerialCommunicator()
         self.grid = grid or Grid(1, 1)
         self.plan = plan_block(config, self.grid, self.communicator.rank)
-        self.stages = [Stage(c, g, f"stage{i + 1}", self.dtype, p, self.communicator)
-                       for i, (c, g, p) in enumerate(zip(config.stages, self.geometry, self.plan.stages))]
+        self.stages = [Stage(c, g, f"stage{i + 1}", self.dtype, p, self.communicator) for i,
+                       (c, g, p) in enumerate(zip(config.stages, self.geometry, self.plan.stages))]
         self._work = Workspace()
-        #: Numbers that travel with the sums of a training step, so that blocks can tell each other something at
-        #: no cost: `note` is what this block says, `notes` the sum over all blocks after `forward`.
+        #: Numbers that travel with the sums of a training step, so that blocks can tell each other
+        #: something at no cost: `note` is what this block says, `notes` the sum over all blocks
+        #: after `forward`.
         self.note = self.notes = 0.0
 
     def parameters(self, seed: int | None = None) -> ParameterVector:
         """A parameter vector of this network: zeros, or random filters drawn from `seed`."""
-        shapes = {name: shape for stage in self.stages for name, shape in stage.parameter_shapes().items()}
+        shapes = {name: shape for stage in self.stages for name,
+                  shape in stage.parameter_shapes().items()}
         parameters = ParameterVector(shapes, self.dtype)
         if seed is not None:
             for index, stage in enumerate(self.stages):
@@ -60,16 +63,20 @@ class Network:
         return parameters
 
     def responses(self, parameters: ParameterVector, x: np.ndarray) -> list[np.ndarray]:
-        """Each stage's output (row, col, map, image) for x (row, col, channel, image), of the block's own positions.
+        """Each stage's output (row, col, map, image) for x (row, col, channel, image), of the
+        block's own positions.
 
         The arrays are reused by the next call.
         """
         return [state.y for state in self._forward(parameters, x, objective=())]
 
-    def forward(self, parameters: ParameterVector, x: np.ndarray, only: int | None = None) -> list[StageActivations]:
-        """Run all stages with their terms; with `only`, up to that stage and with that stage's term alone.
+    def forward(self, parameters: ParameterVector, x: np.ndarray,
+                only: int | None = None) -> list[StageActivations]:
+        """Run all stages with their terms; with `only`, up to that stage and with that stage's term
+        alone.
 
-        x (row, col, channel, image) is what the block holds of the prepared images: plan.stages[0].x.held.
+        x (row, col, channel, image) is what the block holds of the prepared images:
+        plan.stages[0].x.held.
         """
         stages = range(len(self.stages))
         return self._forward(parameters, x, stages if only is None else (only,),
@@ -84,17 +91,20 @@ class Network:
             states.append(stage.forward(parameters, x, self._work, index in objective))
         decoded = [(stage, state) for stage, state in zip(self.stages, states) if state.decoder]
         if decoded:
-            sums = self.communicator.allreduce_sum([*(stage.sums(state) for stage, state in decoded), (self.note, 0, 0)])
+            sums = self.communicator.allreduce_sum([*(stage.sums(state) for stage,
+                                                      state in decoded), (self.note, 0, 0)])
             self.notes = float(sums[-1, 0])
             for (stage, state), row in zip(decoded, sums):
                 state.loss = stage.loss(row, x.shape[-1])
         return states
 
-    def backward(self, states: list[StageActivations], on_gradient: RowSink, dx: np.ndarray | None = None) -> None:
+    def backward(self, states: list[StageActivations], on_gradient: RowSink,
+                 dx: np.ndarray | None = None) -> None:
         """Hand every row of gradients to `on_gradient`, from the top stage down.
 
-        Gradients pass between stages if the configuration says "joint". `dx` (row, col, channel, image),
-        if given, has the shape of x; its owned part is overwritten with the gradient with respect to the input.
+        Gradients pass between stages if the configuration says "joint". `dx` (row, col, channel,
+        image), if given, has the shape of x; its owned part is overwritten with the gradient with
+        respect to the input.
         """
         joint = self.config.train.gradient == "joint"
         dy: np.ndarray | None = None
@@ -112,7 +122,8 @@ class Network:
 
 
 def trained_stage(config: Config, step: int) -> tuple[int | None, float]:
-    """Which stage is trained in `step` (None: all of them) and how far its training has come, 0 to 1."""
+    """Which stage is trained in `step` (None: all of them) and how far its training has come, 0 to
+    1."""
     if config.train.gradient != "greedy":
         return None, step / config.train.steps
     stages, steps = len(config.stages), config.train.steps

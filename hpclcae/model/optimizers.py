@@ -2,8 +2,9 @@
 
 Each rule is elementwise, so a row of tiles can be updated as soon as its gradient is there.
 
-Rules of the form "add a multiple" use BLAS, one pass each at the memory's speed; the others take pieces that stay in
-cache through all their terms. Both were faster than numexpr's fused expressions (notes/decisions.md).
+Rules of the form "add a multiple" use BLAS, one pass each at the memory's speed; the others take
+pieces that stay in cache through all their terms. Both were faster than numexpr's fused expressions
+(notes/decisions.md).
 """
 from collections.abc import Iterator, Sequence
 
@@ -24,9 +25,9 @@ TINY = 1e-12   # keeps a weight without any gradient from 0 / 0
 class OptimizerKernel:
     """One rule's arithmetic on flat arrays; it has scratch, and no memory of its own.
 
-    fan_in is the number of inputs of one filter. The rate of sgd and momentum is in units of 1/fan-in: the curvature of
-    the reconstruction grows with a filter's inputs, so one number suits all stages. That of adagrad and adam is in
-    units of a typical weight, 1/sqrt(fan-in).
+    fan_in is the number of inputs of one filter. The rate of sgd and momentum is in units of
+    1/fan-in: the curvature of the reconstruction grows with a filter's inputs, so one number suits
+    all stages. That of adagrad and adam is in units of a typical weight, 1/sqrt(fan-in).
     """
 
     def __init__(self, config: UpdateConfig, dtype: DTypeLike) -> None:
@@ -36,12 +37,15 @@ class OptimizerKernel:
         self._axpy, self._scal = get_blas_funcs(("axpy", "scal"), dtype=dtype)
 
     def rate(self, progress: float) -> float:
-        """The rate where training stands; `progress` is 0 at the first and near 1 at the last step."""
+        """The rate where training stands.
+
+        `progress` is 0 at the first and near 1 at the last step.
+        """
         falling = min(1.0, 2 * (1 - progress)) if self.config.schedule == "halfway" else 1.0
         return self.config.rate * falling
 
-    def apply(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], rate: float, fan_in: int,
-              count: int) -> None:
+    def apply(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], rate: float,
+              fan_in: int, count: int) -> None:
         """Update w (n,) with gradient (n,) in place.
 
         Parameters
@@ -64,7 +68,8 @@ class OptimizerKernel:
         else:
             self._adam(w, gradient, slots, rate / np.sqrt(fan_in), count)
 
-    def _adagrad(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], rate: float) -> None:
+    def _adagrad(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray],
+                 rate: float) -> None:
         for w, g, a, t in self._chunks(w, gradient, *slots):
             np.square(g, out=t)
             a += t
@@ -74,7 +79,8 @@ class OptimizerKernel:
             t *= rate
             w -= t
 
-    def _adam(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], rate: float, count: int) -> None:
+    def _adam(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], rate: float,
+              count: int) -> None:
         one, two = self.config.momentum, self.config.second_moment
         rate *= np.sqrt(1 - two ** count) / (1 - one ** count)
         for w, g, m, v, t in self._chunks(w, gradient, *slots):
@@ -118,7 +124,8 @@ class Optimizer:
         Updates that each parameter has had (adam's bias correction).
     """
 
-    def __init__(self, config: UpdateConfig, parameters: ParameterVector, fan_in: dict[str, int]) -> None:
+    def __init__(self, config: UpdateConfig, parameters: ParameterVector,
+                 fan_in: dict[str, int]) -> None:
         self.parameters, self.fan_in = parameters, fan_in
         self.rule = OptimizerKernel(config, parameters.vector.dtype)
         self.rate = config.rate
@@ -133,20 +140,21 @@ class Optimizer:
         """After a step: nothing is left to do."""
 
     def __call__(self, name: str, row: int, gradient: np.ndarray) -> None:
-        """Update row `row` of parameter `name` with gradient (tile col, input, unit), which may be clipped in place."""
+        """Update row `row` of parameter `name` with gradient (tile col, input, unit), which may be
+        clipped in place."""
         if row == 0:
             self.counts[name] += 1
         clip(gradient, self.rule.config.clip)
         slots = [self.state[slot][name][row].reshape(-1) for slot in self.state]
-        self.rule.apply(self.parameters[name][row].reshape(-1), gradient.reshape(-1), slots, self.rate,
-                        self.fan_in[name], self.counts[name])
+        self.rule.apply(self.parameters[name][row].reshape(-1), gradient.reshape(-1), slots,
+                        self.rate, self.fan_in[name], self.counts[name])
 
 
 def clip(gradient: np.ndarray, limit: float) -> None:
     """Shrink, in place, the gradient of every filter whose norm is above `limit`; 0: none.
 
-    A filter is a column of gradient (tile col, input, unit), so what is clipped depends neither on the tile nor on the
-    partition, and a row can be clipped before the next one is there.
+    A filter is a column of gradient (tile col, input, unit), so what is clipped depends neither on
+    the tile nor on the partition, and a row can be clipped before the next one is there.
     """
     if limit:
         norms = np.sqrt(np.einsum("xiu,xiu->xu", gradient, gradient))

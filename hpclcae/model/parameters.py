@@ -1,4 +1,7 @@
-"""Parameters as one flat vector with named views; gradients and update state have the same layout."""
+"""Parameters as one flat vector with named views.
+
+Gradients and update state have the same layout.
+"""
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,13 +26,14 @@ class ParameterVector:
         The parts, as views into `vector`.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]],
+                 dtype: DTypeLike = np.float32) -> None:
         self.shapes = dict(shapes)
         sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
         self.vector = np.zeros(sum(sizes), dtype)
         ends = np.cumsum([0, *sizes])
-        self.views = {name: self.vector[start:end].reshape(shape)
-                      for (name, shape), start, end in zip(self.shapes.items(), ends[:-1], ends[1:])}
+        self.views = {name: self.vector[start:end].reshape(shape) for (name, shape), start,
+                      end in zip(self.shapes.items(), ends[:-1], ends[1:])}
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.views[name]

@@ -1,11 +1,11 @@
-"""Contrast normalisation and local whitening of images, fitted on the training set (paper, section 3; the
-paper's recipe is not known).
+"""Contrast normalisation and local whitening of images, fitted on the training set (paper, section
+3; the paper's recipe is not known).
 
 1. Each image: subtract its mean, divide by its standard deviation plus a floor.
 2. Whitening by one kernel at every position. ZCA of whole images is impossible at 200 x 200 x 3 (a
    covariance of 120,000 squared); images are nearly stationary, so the covariance of small patches
-   (side k) gives the same filter: the rows of the patches' ZCA matrix that belong to the centre pixel.
-   At the image's border the image is continued by reflection.
+   (side k) gives the same filter: the rows of the patches' ZCA matrix that belong to the centre
+   pixel. At the image's border the image is continued by reflection.
 3. Each image: divide by its standard deviation.
 
 The same stored numbers are applied in training and in every test.
@@ -41,7 +41,8 @@ class Preprocessing:
 
     def preprocessor(self, size: int, dtype: DTypeLike, x: ExchangePlan | None = None,
                  communicator: Communicator | None = None) -> "Preprocessor":
-        """The function from uint8 images of `size` to the network's input, or to what a block holds of it."""
+        """The function from uint8 images of `size` to the network's input, or to what a block holds
+        of it."""
         return Preprocessor(self, size, dtype, x, communicator)
 
 
@@ -58,8 +59,8 @@ def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
         return Preprocessing(config)
     count, rows, cols, channels = images.shape
     if side > min(rows, cols):
-        raise InputError(f"preprocess.whitening = {side} does not fit into images of {rows} x {cols} pixels; "
-                         f"make it at most {min(rows, cols)}, or 0 for no whitening")
+        raise InputError(f"preprocess.whitening = {side} does not fit into images of {rows} x "
+                         f"{cols} pixels; make it at most {min(rows, cols)}, or 0 for no whitening")
     whole = np.s_[:, :]
     size = side * side * channels
     covariance, patches = np.zeros((size, size)), 0
@@ -67,7 +68,8 @@ def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
     stride = max(1, int(np.sqrt((rows - side + 1) * (cols - side + 1) * count / 200_000)))
     for first in range(0, count, PORTION):
         part = images[first:first + PORTION]
-        contrast = _contrast_normalised(config, part, np.float64, whole, lambda sums: sums / (rows * cols * channels))
+        contrast = _contrast_normalised(config, part, np.float64, whole,
+                                        lambda sums: sums / (rows * cols * channels))
         for y in range(0, rows - side + 1, stride):
             for x in range(0, cols - side + 1, stride):
                 patch = contrast[y:y + side, x:x + side].reshape(size, len(part))
@@ -75,7 +77,8 @@ def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
                 patches += len(part)
     values, vectors = np.linalg.eigh(covariance / patches)
     if values.mean() <= 0:
-        raise InputError(f"all {count} training images looked at are flat; whitening cannot be fitted on them")
+        raise InputError(f"all {count} training images looked at are flat; whitening cannot be "
+                         "fitted on them")
     gains = 1 / np.sqrt(np.maximum(values, 0) + config.whitening_epsilon * values.mean() + 1e-12)
     centre = (side // 2 * side + side // 2) * channels
     zca = (vectors * gains) @ vectors.T[:, centre:centre + channels]
@@ -99,11 +102,12 @@ class Preprocessor:
     Attributes
     ----------
     pixels : Rectangle
-        The part of each image that is to be read: what the block holds, and half a whitening kernel around it.
+        The part of each image that is to be read: what the block holds, and half a whitening kernel
+        around it.
     """
 
-    def __init__(self, fitted: Preprocessing, size: int, dtype: DTypeLike, x: ExchangePlan | None = None,
-                 communicator: Communicator | None = None) -> None:
+    def __init__(self, fitted: Preprocessing, size: int, dtype: DTypeLike,
+                 x: ExchangePlan | None = None, communicator: Communicator | None = None) -> None:
         self.fitted, self.size, self.dtype = fitted, size, np.dtype(dtype)
         self.communicator = communicator or SerialCommunicator()
         whole = Rectangle((0, size), (0, size))
@@ -140,34 +144,39 @@ class Preprocessor:
         return x
 
     def _whitened(self, x: np.ndarray) -> np.ndarray:
-        """The kernel at every held position of x (row, col, channel, image), which is continued by reflection.
+        """The kernel at every held position of x (row, col, channel, image), which is continued by
+        reflection.
 
-        As in layers/local_filter.py, the rows under one row of output lie as (col, krow, channel, image), so that
-        every window is a contiguous matrix.
+        As in layers/local_filter.py, the rows under one row of output lie as (col, krow, channel,
+        image), so that every window is a contiguous matrix.
         """
         assert self.fitted.kernel is not None
         side, half = self.fitted.kernel.shape[0], self.fitted.kernel.shape[0] // 2
         (rows, cols), (channels, images) = self.held.shape, x.shape[2:]
         (top, bottom), (left, right) = (  # what the image lacks around the held positions
-            (half - (held[0] - read[0]), half - (read[1] - held[1]))
-            for held, read in ((self.held.rows, self.pixels.rows), (self.held.cols, self.pixels.cols)))
+                                        (half - (held[0] - read[0]), half - (read[1] - held[1]))
+                                        for held, read in ((self.held.rows, self.pixels.rows),
+                                                           (self.held.cols, self.pixels.cols)))
         tiles = -(-cols // TILE)
         spare = tiles * TILE - cols
         padded = np.pad(x, ((top, bottom), (left, right), (0, 0), (0, 0)), mode="reflect")
         strip = np.zeros((cols + spare + side - 1, side, channels, images), self.dtype)
         item = strip.itemsize
         column = side * channels * images * item
-        windows = np.lib.stride_tricks.as_strided(
-            strip, (tiles, self._weights.shape[1], images), (TILE * column, images * item, item), writeable=False)
+        windows = np.lib.stride_tricks.as_strided(strip, (tiles, self._weights.shape[1], images),
+                                                  (TILE * column, images * item, item),
+                                                  writeable=False)
         out = np.empty((rows, cols, channels, images), self.dtype)
         for y in range(rows):
             strip[:cols + side - 1] = padded[y:y + side].transpose(1, 0, 2, 3)
-            out[y] = np.matmul(self._weights, windows).reshape(tiles * TILE, channels, images)[:cols]
+            out[y] = np.matmul(self._weights, windows).reshape(tiles * TILE, channels,
+                                                               images)[:cols]
         return out
 
 
 def _contrast_normalised(config: PreprocessConfig, images: np.ndarray, dtype: DTypeLike,
-                         own: tuple[slice, slice], mean: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+                         own: tuple[slice, slice],
+                         mean: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Step 1; uint8 (image, row, col, channel) to (row, col, channel, image).
 
     `mean` turns sums (image,) over the pixels `own` into means over whole images.

@@ -1,4 +1,5 @@
-"""One stage of the network: filtering, L2 pooling, contrast normalisation, and its term of the objective.
+"""One stage of the network: filtering, L2 pooling, contrast normalisation, and its term of the
+objective.
 
 Per image, averaged over the minibatch (paper, section 3; the paper writes the sum)::
 
@@ -40,8 +41,8 @@ class StageLoss:
 class StageActivations:
     """What one forward pass leaves for the backward pass; arrays are (row, col, map, image).
 
-    In a network of many blocks, x, z and residual cover what the block holds (its own positions and its halo), h and
-    y what it owns.
+    In a network of many blocks, x, z and residual cover what the block holds (its own positions and
+    its halo), h and y what it owns.
     """
     encoder: Filters
     decoder: Filters | None        # None: encoded only, no term in the objective
@@ -73,9 +74,10 @@ class Stage:
         self.plan = plan = plan or whole_stage(config, geometry)
         communicator = communicator or SerialCommunicator()
         self.filter = filter_plan(config, geometry, dtype, plan)
-        self.pooling = L2Pooling(*plan.z.needed.shape, config.pooling, config.pooling_stride, config.epsilon)
-        self.norm = ContrastNorm(*geometry.pooled, config.lcn, config.lcn_sigma, config.lcn_floor, config.lcn_border,
-                                 plan, communicator) if config.lcn else None
+        self.pooling = L2Pooling(*plan.z.needed.shape, config.pooling, config.pooling_stride,
+                                 config.epsilon)
+        self.norm = ContrastNorm(*geometry.pooled, config.lcn, config.lcn_sigma, config.lcn_floor,
+                                 config.lcn_border, plan, communicator) if config.lcn else None
         self._x, self._z = Exchange(plan.x, communicator), Exchange(plan.z, communicator)
         # With filters of this norm in random directions D V' is near the identity on average: the
         # inputs are (units / inputs)-fold overcomplete.
@@ -88,26 +90,30 @@ class Stage:
         return {name: self.filter.shape for name in parameter_names(self.config, self.name)}
 
     def initialise(self, parameters: ParameterVector, seed: int, index: int) -> None:
-        """Random filters, the decoder equal to the encoder: of norm 1 where the norm is "unit", else of norm `gain`.
+        """Random filters, the decoder equal to the encoder: of norm 1 where the norm is "unit",
+        else of norm `gain`.
 
-        Every row of positions of the whole stage has a generator of its own, so the same weights come out whatever
-        the tile or the partition.
+        Every row of positions of the whole stage has a generator of its own, so the same weights
+        come out whatever the tile or the partition.
         """
-        t, plan, (first, _), cols = self.filter.tile, self.filter, self.plan.z.owned.rows, self.plan.z.owned.cols
+        t, plan, (
+            first,
+            _), cols = self.filter.tile, self.filter, self.plan.z.owned.rows, self.plan.z.owned.cols
         norms = {"encode": self.config.encoder_norm, "decode": self.config.decoder_norm}
         for j in range(plan.tile_rows):
             drawn = []
             for y in range(first + j * t, first + min((j + 1) * t, plan.out_rows)):
                 generator = np.random.default_rng([seed, index, y])
-                row = generator.standard_normal((self.geometry.filtered[1], plan.field, plan.field, plan.maps_in,
-                                                 plan.maps))[slice(*cols)]
+                row = generator.standard_normal((self.geometry.filtered[1], plan.field, plan.field,
+                                                 plan.maps_in, plan.maps))[slice(*cols)]
                 drawn.append(row / np.sqrt(np.square(row).sum(axis=(1, 2, 3), keepdims=True)))
             for name in self.parameter_shapes():
                 norm = 1.0 if norms[name.rpartition("/")[2]] == "unit" else self.gain
                 plan.pack_row((norm * np.stack(drawn)).astype(self.dtype), parameters[name], j)
 
     def hold(self, owned: np.ndarray) -> np.ndarray:
-        """The held x from the owned one, which the stage below has made: with its halo, filled by its owners."""
+        """The held x from the owned one, which the stage below has made: with its halo, filled by
+        its owners."""
         if self.plan.x.held == self.plan.x.owned:
             x = owned
         else:
@@ -116,7 +122,8 @@ class Stage:
         self._x.fill(x)
         return x
 
-    def forward(self, parameters: ParameterVector, x: np.ndarray, work: Workspace, objective: bool) -> StageActivations:
+    def forward(self, parameters: ParameterVector, x: np.ndarray, work: Workspace,
+                objective: bool) -> StageActivations:
         """Run the stage on the held x (row, col, map, image); with `objective` also decode."""
         config, plan, images = self.config, self.plan, x.shape[-1]
         encoder = self.filters(parameters, "encode")
@@ -125,10 +132,12 @@ class Stage:
         if objective:
             decoder = encoder if config.weights == "tied" else self.filters(parameters, "decode")
             residual = self._kept("residual", plan.x.held, *x.shape[2:])
-            # Every block adds its part of D z, also to positions of others; -x counts once, at its owner.
+            # Every block adds its part of D z, also to positions of others; -x counts once, at its
+            # owner.
             residual[...] = 0
             np.negative(x[plan.x.own], out=residual[plan.x.own])
-            self.filter.encode_decode(encoder, decoder, x[plan.x.read], z[plan.z.own], residual[plan.x.read], work)
+            self.filter.encode_decode(encoder, decoder, x[plan.x.read], z[plan.z.own],
+                                      residual[plan.x.read], work)
             self._x.fold(residual)
             self._x.fill(residual)
         else:
@@ -143,10 +152,12 @@ class Stage:
         return StageActivations(encoder, decoder, x, z, residual, h, y, norm)
 
     def sums(self, state: StageActivations) -> tuple[float, float, float]:
-        """Of the block's own positions: squared residual, sparsity and squared responses, over all images."""
+        """Of the block's own positions: squared residual, sparsity and squared responses, over all
+        images."""
         assert state.residual is not None
         return (sum_of_squares(state.residual[self.plan.x.own]),
-                self.config.sparsity * float(state.h.sum(dtype=np.float64)), sum_of_squares(state.z[self.plan.z.own]))
+                self.config.sparsity * float(state.h.sum(dtype=np.float64)),
+                sum_of_squares(state.z[self.plan.z.own]))
 
     def loss(self, sums: np.ndarray, images: int) -> StageLoss:
         """The stage's part of the objective from `sums` over all blocks."""
@@ -154,8 +165,8 @@ class Stage:
         return StageLoss(float(reconstruction) / images, float(sparsity) / images,
                      sqrt(power / (np.prod(self.geometry.filtered) * images)), self.config.weight)
 
-    def backward(self, state: StageActivations, dy: np.ndarray | None, dx: np.ndarray | None, on_gradient: RowSink | None,
-                 work: Workspace) -> None:
+    def backward(self, state: StageActivations, dy: np.ndarray | None, dx: np.ndarray | None,
+                 on_gradient: RowSink | None, work: Workspace) -> None:
         """Gradients of this stage's term plus those that arrive as dy.
 
         Parameters
@@ -165,7 +176,8 @@ class Stage:
         dy : (out row, out col, map, image) or None
             On the owned y.
         dx : (row, col, map, image) or None
-            On the held x; the owned part is overwritten with the gradient with respect to the stage's input.
+            On the held x; the owned part is overwritten with the gradient with respect to the
+            stage's input.
         on_gradient : callable or None
             Receives (parameter name, row of tiles, gradient); see LocalFilter.backward.
         """
@@ -187,13 +199,16 @@ class Stage:
         if dx is not None:
             dx[...] = 0
             if state.residual is not None:  # x is also what the decoder aims at
-                np.multiply(state.residual[plan.x.own], self.dtype.type(-factor), out=dx[plan.x.own])
+                np.multiply(state.residual[plan.x.own], self.dtype.type(-factor),
+                            out=dx[plan.x.own])
 
         def named(part: str, row: int, gradient: np.ndarray) -> None:
             assert on_gradient is not None
             on_gradient(f"{self.name}/{part}", row, gradient)
-        self.filter.backward(state.encoder, state.decoder, state.x[plan.x.read], state.z[plan.z.own], residual, factor,
-                             dz[plan.z.own], None if dx is None else dx[plan.x.read], named if on_gradient else None, work)
+        self.filter.backward(state.encoder, state.decoder, state.x[plan.x.read],
+                             state.z[plan.z.own], residual, factor,
+                             dz[plan.z.own], None if dx is None else dx[plan.x.read],
+                             named if on_gradient else None, work)
         if dx is not None:
             self._x.fold(dx)
 
@@ -207,14 +222,17 @@ class Stage:
 
 
 def parameter_names(config: StageConfig, name: str) -> list[str]:
-    """Names of a stage's parameters: "stage1/encode", and "stage1/decode" if the decoder has weights of its own."""
-    return [f"{name}/{part}" for part in (["encode"] if config.weights == "tied" else ["encode", "decode"])]
+    """Names of a stage's parameters: "stage1/encode", and "stage1/decode" if the decoder has
+    weights of its own."""
+    return [f"{name}/{part}"
+            for part in (["encode"] if config.weights == "tied" else ["encode", "decode"])]
 
 
-def filter_plan(config: StageConfig, geometry: StageGeometry, dtype: DTypeLike, plan: StagePlan) -> LocalFilter:
+def filter_plan(config: StageConfig, geometry: StageGeometry, dtype: DTypeLike,
+                plan: StagePlan) -> LocalFilter:
     """The kernel's plan of the part of a stage that one block computes."""
-    return LocalFilter(*plan.x.needed.shape, geometry.input[2], config.maps, config.receptive_field, config.stride,
-                       config.tile, dtype)
+    return LocalFilter(*plan.x.needed.shape, geometry.input[2], config.maps, config.receptive_field,
+                       config.stride, config.tile, dtype)
 
 
 def sum_of_squares(a: np.ndarray) -> float:

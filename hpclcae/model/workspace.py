@@ -1,7 +1,8 @@
 """Named arrays that live from step to step.
 
-Large arrays that are freed and allocated again in every step cost page faults (measured: they doubled
-the time of a step), so each plan asks for its arrays by name and gets the same memory every time.
+Large arrays that are freed and allocated again in every step cost page faults (measured: they
+doubled the time of a step), so each plan asks for its arrays by name and gets the same memory every
+time.
 """
 import math
 

@@ -1,6 +1,7 @@
 """Messages between the blocks of one network with MPI.
 
-Requests are persistent: made once, started in every step. Buffers are contiguous and of predefined types.
+Requests are persistent: made once, started in every step. Buffers are contiguous and of predefined
+types.
 """
 from collections.abc import Sequence
 
@@ -18,7 +19,8 @@ class MpiCommunicator:
     Parameters
     ----------
     comm : Intracomm
-        Duplicated, so its messages cannot be taken for others; `close` frees the duplicate. Both are collective.
+        Duplicated, so its messages cannot be taken for others; `close` frees the duplicate. Both
+        are collective.
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:
@@ -26,7 +28,10 @@ class MpiCommunicator:
         self.rank, self.size = comm.rank, comm.size
 
     def split(self, colour: int, place: int | None = None) -> "MpiCommunicator":
-        """The line between all ranks that give the same colour, in order of place (or of rank); every rank calls it."""
+        """The line between all ranks that give the same colour, in order of place (or of rank).
+
+        Every rank calls it.
+        """
         place = self.rank if place is None else place
         part: MPI.Intracomm = self.comm.Split(colour, place)  # type: ignore[assignment]
         try:
@@ -49,7 +54,8 @@ class MpiCommunicator:
                            *(self.comm.Send_init(buffer, peer, tag) for peer, buffer in sends)])
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
-        """See exchange.Communicator. Gathered and added in order of ranks: the same bits in every run."""
+        """See exchange.Communicator. Gathered and added in order of ranks: the same bits in every
+        run."""
         mine = np.array(values, np.float64)
         everyones = np.empty((self.size, *mine.shape))
         wait([self.comm.Iallgather(mine, everyones)])

@@ -1,9 +1,9 @@
 """How all replicas come to stand between two steps at the same time: the first one asks.
 
-The first replica is the leader: it knows when a checkpoint is due. Its first block tells the first block of every
-other replica. That one says so in the sums of its next step (Network.note), so that all blocks of the replica stand
-after the same step. Then each goes to the servers and waits (messages.BARRIER): they take the checkpoint when all have
-come.
+The first replica is the leader: it knows when a checkpoint is due. Its first block tells the first
+block of every other replica. That one says so in the sums of its next step (Network.note), so that
+all blocks of the replica stand after the same step. Then each goes to the servers and waits
+(messages.BARRIER): they take the checkpoint when all have come.
 """
 import numpy as np
 from mpi4py import MPI

@@ -1,7 +1,8 @@
-"""The two-sided line to the servers: gradients and requests as messages, which servers answer (server.py).
+"""The two-sided line to the servers: gradients and requests as messages, which servers answer
+(server.py).
 
-What a worker sends is one message: a header of eight integers, then what belongs to it. One tag for all keeps
-their order, so a fetch finds the pushes before it applied.
+What a worker sends is one message: a header of eight integers, then what belongs to it. One tag for
+all keeps their order, so a fetch finds the pushes before it applied.
 
 | kind | header | then |
 |---|---|---|
@@ -11,8 +12,9 @@ their order, so a fetch finds the pushes before it applied.
 | BARRIER | clock, base | nothing: the worker stands between two steps (for ever if base is 1) and waits for an answer |
 | CLOSE | clock | nothing: the worker has ended |
 
-A server answers FETCH with (newest step, versions), then with the chunks that changed, one message each, which arrive
-where they belong without another copy. The worker receives one while the server copies the next.
+A server answers FETCH with (newest step, versions), then with the chunks that changed, one message
+each, which arrive where they belong without another copy. The worker receives one while the server
+copies the next.
 """
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -62,22 +64,27 @@ class MessageConnection:
         Rank of every server.
     """
 
-    def __init__(self, comm: MPI.Intracomm, servers: Sequence[int], shards: Shards, block: int, config: Config) -> None:
+    def __init__(self, comm: MPI.Intracomm, servers: Sequence[int], shards: Shards, block: int,
+                 config: Config) -> None:
         self._comm, self._ranks, self._replicas = comm, servers, config.parallel.replicas
         dtype = np.dtype(config.train.dtype)
         self.chunks, self.spans = shards.chunks[block], shards.spans(block)
         self._dtype = dtype
-        # All in one piece: the system gives it large pages, of which another process reads twice as fast.
-        ends = np.cumsum([HEADER + -(-chunk.size * dtype.itemsize // HEADER) * HEADER for chunk in self.chunks])
+        # All in one piece: the system gives it large pages, of which another process reads twice as
+        # fast.
+        ends = np.cumsum([HEADER + -(-chunk.size * dtype.itemsize // HEADER) * HEADER
+                          for chunk in self.chunks])
         pieces = np.split(np.zeros(ends[-1], np.uint8), ends[:-1])
-        self._letters = [piece[:HEADER + chunk.size * dtype.itemsize] for piece, chunk in zip(pieces, self.chunks)]
+        self._letters = [piece[:HEADER + chunk.size * dtype.itemsize] for piece,
+                         chunk in zip(pieces, self.chunks)]
         self.buffers = [letter[HEADER:].view(dtype) for letter in self._letters]
         self._sent = [MPI.REQUEST_NULL] * len(self.chunks)
         self.place = {index: (server, first + index - numbers[0])
                       for server, (numbers, first) in self.spans.items() for index in numbers}
         self._requests = {server: np.zeros(HEADER + 16 * len(numbers), np.uint8)
                           for server, (numbers, _) in self.spans.items()}
-        self._answers = {server: np.zeros(1 + len(numbers), np.int64) for server, (numbers, _) in self.spans.items()}
+        self._answers = {server: np.zeros(1 + len(numbers), np.int64) for server,
+                         (numbers, _) in self.spans.items()}
         self.newest = self.fetched_bytes = self.pushed_bytes = 0
         self.staleness = np.zeros(0, np.int64)  # the servers count it
 
@@ -92,12 +99,14 @@ class MessageConnection:
         """See Line."""
         return 1.0
 
-    # ---- fetches -------------------------------------------------------------------------------------
+    # ---- fetches ---------------------------------------------------------------------------------
 
-    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int, clock: int) -> None:
+    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
+                    clock: int) -> None:
         """See Line."""
         self._into, self._have = into, have.copy()
-        self._asked = list(self._sent)  # what has gone to the servers before comes before their answer
+        # what has gone to the servers before comes before their answer
+        self._asked = list(self._sent)
         self._coming: list[MPI.Request] = []
         self._expected = {server: self._comm.Irecv(answer, self._ranks[server], VERSIONS)
                           for server, answer in self._answers.items()}
@@ -128,7 +137,7 @@ class MessageConnection:
         self.newest = max(self.newest, *(int(answer[0]) for answer in self._answers.values()))
         return np.concatenate([self._answers[server][1:] for server in self.spans])
 
-    # ---- pushes --------------------------------------------------------------------------------------
+    # ---- pushes ----------------------------------------------------------------------------------
 
     def push(self, index: int, clock: int, base: int, progress: float) -> None:
         """See Line."""
@@ -137,7 +146,8 @@ class MessageConnection:
 
     def _send(self, index: int, header: Header) -> None:
         header.write(self._letters[index])
-        self._sent[index] = self._comm.Isend(self._letters[index], self._ranks[self.place[index][0]], TO_SERVER)
+        self._sent[index] = self._comm.Isend(self._letters[index],
+                                             self._ranks[self.place[index][0]], TO_SERVER)
 
     def reuse(self, index: int) -> None:
         """See Line."""
@@ -146,10 +156,12 @@ class MessageConnection:
     def settle(self) -> None:
         """See Line."""
 
-    # ---- standing, and the end -----------------------------------------------------------------------
+    # ---- standing, and the end -------------------------------------------------------------------
 
-    def mark(self, clock: int, final: bool, meanwhile: Callable[[], None]) -> tuple[np.ndarray, bool]:
-        """Stand after `clock` steps until all workers stand and the servers have taken their checkpoint.
+    def mark(self, clock: int, final: bool,
+             meanwhile: Callable[[], None]) -> tuple[np.ndarray, bool]:
+        """Stand after `clock` steps until all workers stand and the servers have taken their
+        checkpoint.
 
         Parameters
         ----------
@@ -163,7 +175,8 @@ class MessageConnection:
         steps of every replica (replicas,), and whether all have made their last.
         """
         answers = np.empty((len(self._ranks), self._replicas + 1), np.int64)
-        requests = [self._comm.Irecv(answer, rank, RELEASED) for answer, rank in zip(answers, self._ranks)]
+        requests = [self._comm.Irecv(answer, rank, RELEASED) for answer,
+                    rank in zip(answers, self._ranks)]
         requests += self._tell(BARRIER, clock, int(final))
         patience = Backoff()
         while not MPI.Request.Testall(requests):

@@ -1,18 +1,23 @@
-"""The one-sided line to the servers: workers read and add to the servers' memory with MPI's remote memory access.
+"""The one-sided line to the servers: workers read and add to the servers' memory with MPI's remote
+memory access.
 
-Every server has one window, on a communicator of its own: it and the workers that hold chunks there. Bytes of it:
+Every server has one window, on a communicator of its own: it and the workers that hold chunks
+there. Bytes of it:
 
     | started (int64, one a chunk) | finished (int64, one a chunk) | visits begun, ended (int64) | parameters |
 
-All access is of the accumulate family (Accumulate, Get_accumulate with NO_OP), which MPI makes atomic number by number
-and allows to overlap; nothing else touches the window while training runs. That a chunk is never read half old,
-half new is our part (a sequence lock):
+All access is of the accumulate family (Accumulate, Get_accumulate with NO_OP), which MPI makes
+atomic number by number and allows to overlap; nothing else touches the window while training runs.
+That a chunk is never read half old, half new is our part (a sequence lock):
 
-* Push: started + 1 (which tells the staleness), wait; add the gradient; when that has arrived (flush), finished + 1.
-* Fetch: read `finished`; read the chunk; read `started`. If the two are equal, nobody wrote in between; if not, again.
+* Push: started + 1 (which tells the staleness), wait; add the gradient; when that has arrived
+  (flush), finished + 1.
+* Fetch: read `finished`; read the chunk; read `started`. If the two are equal, nobody wrote in
+  between; if not, again.
 
-Where ranks share no memory, MPI moves data only while the server calls it (the self-test finds out). Workers count
-their visits, so the server knows when somebody is there and looks after MPI without naps until they have gone.
+Where ranks share no memory, MPI moves data only while the server calls it (the self-test finds
+out). Workers count their visits, so the server knows when somebody is there and looks after MPI
+without naps until they have gone.
 
 notes/rma-protocol.md draws it, and says which rule of the standard each step rests on.
 """
@@ -38,15 +43,17 @@ TORN_SECONDS = 60.0
 class RmaConnection(MessageConnection):
     """One block's line to the servers through their windows; the seeds and the end go as messages.
 
-    Parameters are those of MessageConnection, and the windows of the servers that hold the block's chunks.
+    Parameters are those of MessageConnection, and the windows of the servers that hold the block's
+    chunks.
     """
 
-    def __init__(self, comm: MPI.Intracomm, servers: Sequence[int], shards: Shards, block: int, config: Config,
-                 windows: dict[int, Window]) -> None:
+    def __init__(self, comm: MPI.Intracomm, servers: Sequence[int], shards: Shards, block: int,
+                 config: Config, windows: dict[int, Window]) -> None:
         super().__init__(comm, servers, shards, block, config)
         self._config, self.windows = config, windows
         self._rule = OptimizerKernel(config.update, self._dtype)
-        self._open: dict[int, list[int]] = {server: [] for server in windows}  # pushes that may not have arrived
+        # pushes that may not have arrived
+        self._open: dict[int, list[int]] = {server: [] for server in windows}
         self._started = np.zeros(len(self.chunks), np.int64)
         self._finished = np.zeros(len(self.chunks), np.int64)
         self.staleness = np.zeros(STALENESS_BINS, np.int64)
@@ -59,9 +66,10 @@ class RmaConnection(MessageConnection):
             return 1.0
         return -self._rule.rate(progress) / self.chunks[index].fan_in
 
-    # ---- fetches -------------------------------------------------------------------------------------
+    # ---- fetches ---------------------------------------------------------------------------------
 
-    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int, clock: int) -> None:
+    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
+                    clock: int) -> None:
         """See Line."""
         if not self._joined:
             self._join()
@@ -90,9 +98,9 @@ class RmaConnection(MessageConnection):
             if not self._visiting or self._look_for_torn_chunks():
                 return self._versions
             if time.monotonic() > deadline:
-                raise InputError(f"{int(self._todo.sum())} chunks were written to whenever they were read, for "
-                                 f"{TORN_SECONDS:g} s: use fewer replicas, a larger parallel.push_every, or "
-                                 "parallel.transport = 'messages'")
+                raise InputError(f"{int(self._todo.sum())} chunks were written to whenever they "
+                                 f"were read, for {TORN_SECONDS:g} s: use fewer replicas, a larger "
+                                 "parallel.push_every, or parallel.transport = 'messages'")
             self.torn += int(self._todo.sum())
             patience.pause()
             wait_spinning(self._read_counters())
@@ -100,7 +108,10 @@ class RmaConnection(MessageConnection):
             self._coming = self._read_chunks()
 
     def _look_for_torn_chunks(self) -> bool:
-        """Of what has been read, keep to do what was written to meanwhile; returns whether all is good."""
+        """Of what has been read, keep to do what was written to meanwhile.
+
+        Returns whether all is good.
+        """
         wait_spinning(self._read_counters())
         self._todo &= self._started != self._versions
         if self._todo.any():
@@ -115,8 +126,10 @@ class RmaConnection(MessageConnection):
         nothing = np.zeros(HEADER, np.uint8)
         Header(FETCH).write(nothing)
         newest = [np.empty(1, np.int64) for _ in self.spans]
-        wait([*(self._comm.Irecv(answer, self._ranks[server], VERSIONS) for server, answer in zip(self.spans, newest)),
-              *(self._comm.Isend(nothing, self._ranks[server], TO_SERVER) for server in self.spans)])
+        wait([*(self._comm.Irecv(answer, self._ranks[server], VERSIONS) for server,
+                answer in zip(self.spans, newest)),
+              *(self._comm.Isend(nothing, self._ranks[server], TO_SERVER)
+                for server in self.spans)])
         self._joined = True
 
     def _read_counters(self) -> list[MPI.Request]:
@@ -128,7 +141,8 @@ class RmaConnection(MessageConnection):
         return requests
 
     def _read_chunks(self) -> list[MPI.Request]:
-        """Begin to read the chunks that are still to come, one by one: writers wait for one access at most."""
+        """Begin to read the chunks that are still to come, one by one: writers wait for one access
+        at most."""
         requests = []
         for index in np.flatnonzero(self._todo).tolist():
             server, number = self.place[index]
@@ -137,7 +151,7 @@ class RmaConnection(MessageConnection):
             self.fetched_bytes += chunk.size * self._dtype.itemsize
         return requests
 
-    # ---- pushes --------------------------------------------------------------------------------------
+    # ---- pushes ----------------------------------------------------------------------------------
 
     def push(self, index: int, clock: int, base: int, progress: float) -> None:
         """See Line."""
@@ -154,7 +168,8 @@ class RmaConnection(MessageConnection):
             self._finish(server)
 
     def _finish(self, server: int) -> None:
-        """Say of the last pushes to a server that they have arrived: they had the time of a row to do so."""
+        """Say of the last pushes to a server that they have arrived: they had the time of a row to
+        do so."""
         if self._open[server]:
             self.windows[server].finish([self.place[index][1] for index in self._open[server]])
             wait_spinning([self._sent[index] for index in self._open[server]])

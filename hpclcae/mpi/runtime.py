@@ -9,19 +9,19 @@ from mpi4py import MPI
 from hpclcae.mpi.communicator import MpiCommunicator
 from hpclcae.utils.errors import InputError
 
-#: What is wrong with a configuration is wrong on every rank. The first one says so and ends the job; the
-#: others give it this long before they speak for themselves.
+#: What is wrong with a configuration is wrong on every rank. The first one says so and ends the
+#: job; the others give it this long before they speak for themselves.
 PATIENCE_SECONDS = 4.0
-#: Between a message and the end of the job: the launcher kills all ranks at once, and what it has not read by then
-#: from their pipes is lost (seen with MPICH's mpiexec).
+#: Between a message and the end of the job: the launcher kills all ranks at once, and what it has
+#: not read by then from their pipes is lost (seen with MPICH's mpiexec).
 LINGER_SECONDS = 1.0
 
 
 def run_on_all_ranks(name: str, program: Callable[[MpiCommunicator], None]) -> int:
     """Run program(communicator) on each rank of the world; returns the exit code.
 
-    An exception on any rank ends the whole job with a non-zero exit code and one message, with a traceback only if
-    it is a defect of the program.
+    An exception on any rank ends the whole job with a non-zero exit code and one message, with a
+    traceback only if it is a defect of the program.
     """
     world = MPI.COMM_WORLD
     communicator = MpiCommunicator(world)

@@ -1,8 +1,9 @@
-"""A parameter server: it takes messages one after the other and does what they say, or waits until it may.
+"""A parameter server: it takes messages one after the other and does what they say, or waits until
+it may.
 
-The decisions are parameter_store.Store's. With one-sided sums (one_sided.py) workers read and add to the server's
-memory by themselves; then only the seeds, the marks and the end come as messages, and looking for them is what lets
-MPI make progress for the others.
+The decisions are parameter_store.Store's. With one-sided sums (one_sided.py) workers read and add
+to the server's memory by themselves; then only the seeds, the marks and the end come as messages,
+and looking for them is what lets MPI make progress for the others.
 """
 import time
 from collections import deque
@@ -39,12 +40,14 @@ class Server:
         Of every rank.
     store : Store
     checkpoint : callable
-        checkpoint(clocks) is called when every worker that still runs has marked: the store then lies between two
-        steps of every replica; clocks (replicas,) are the steps that they have made.
+        checkpoint(clocks) is called when every worker that still runs has marked: the store then
+        lies between two steps of every replica; clocks (replicas,) are the steps that they have
+        made.
     check : callable
         Called while there is nothing to do.
     synchronise : callable
-        Makes the store's memory and what workers see of it in a window the same; called before an answer.
+        Makes the store's memory and what workers see of it in a window the same; called before an
+        answer.
     visited : callable
         Whether workers are busy with the server's window: then it looks after MPI without naps.
     """
@@ -58,7 +61,8 @@ class Server:
         self._running = {rank for rank, role in enumerate(roles) if role.server is None}
         self._clocks = np.zeros(max(roles[rank].replica for rank in self._running) + 1, np.int64)
         self._marked: dict[int, bool] = {}  # workers that stand, and whether it is for ever
-        self._letters = {worker: np.empty(self._longest_letter(worker), np.uint8) for worker in sorted(self._running)}
+        self._letters = {worker: np.empty(self._longest_letter(worker), np.uint8)
+                         for worker in sorted(self._running)}
         self._waiting: list[_Fetch] = []
         self._answers: dict[int, tuple[deque[MPI.Request], np.ndarray]] = {}
         self.wait_seconds = 0.0
@@ -66,7 +70,8 @@ class Server:
     def run(self) -> None:
         """Serve until every worker has closed its line."""
         workers, statuses = list(self._letters), [MPI.Status() for _ in self._letters]
-        # One letter of each worker is on its way: nobody waits for one that has stopped in the middle of a letter.
+        # One letter of each worker is on its way: nobody waits for one that has stopped in the
+        # middle of a letter.
         requests = [self._receive(worker) for worker in workers]
         while self._running:
             patience, began = Backoff(), time.monotonic()
@@ -86,8 +91,10 @@ class Server:
             wait_stream(sent)
 
     def _longest_letter(self, worker: int) -> int:
-        """Bytes of the longest message of a worker: the gradient of a chunk, or two versions of each."""
-        sizes = [chunk.size for chunk in self._store.chunks if chunk.block == self._roles[worker].block]
+        """Bytes of the longest message of a worker: the gradient of a chunk, or two versions of
+        each."""
+        sizes = [chunk.size for chunk in self._store.chunks
+                 if chunk.block == self._roles[worker].block]
         return HEADER + max(16 * len(sizes), max(sizes, default=0) * self._store.dtype.itemsize)
 
     def _receive(self, worker: int) -> MPI.Request:
@@ -136,12 +143,14 @@ class Server:
                 self._waiting.remove(fetch)
                 changed = self._store.changed(replica, fetch.header.clock, first, fetch.have)
                 self._send(fetch, self._store.versions[first:first + count], changed)
-            elif self._store.in_vain(first, fetch.wanted):  # the worker is to stand, and to ask again afterwards
+            # the worker is to stand, and to ask again afterwards
+            elif self._store.in_vain(first, fetch.wanted):
                 self._waiting.remove(fetch)
                 self._send(fetch, fetch.have, np.zeros(count, bool))
 
     def _send(self, fetch: _Fetch, versions: np.ndarray, changed: np.ndarray) -> None:
-        """Versions, then copies of the chunks that changed: the originals may change before they have left."""
+        """Versions, then copies of the chunks that changed: the originals may change before they
+        have left."""
         store, first, count = self._store, fetch.header.chunk, len(fetch.have)
         if fetch.worker not in self._answers:
             numbers = store.bounds[first + count] - store.bounds[first]

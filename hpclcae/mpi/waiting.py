@@ -5,14 +5,17 @@ from collections.abc import Iterable, Sequence
 
 from mpi4py import MPI
 
-#: A rank that waits looks again and again for so long, then it sleeps in between, for a twentieth of the time that it
-#: has waited: ranks which share its core can compute (measured: ../../notes/partition.md).
+#: A rank that waits looks again and again for so long, then it sleeps in between, for a twentieth
+#: of the time that it has waited: ranks which share its core can compute (measured:
+#: ../../notes/partition.md).
 SPIN_SECONDS, SLEEP_SHARE, LONGEST_SLEEP = 100e-6, 1 / 20, 0.5e-3
-FLOW_SECONDS = 1e-3  # that one message of a stream may take: longer than a nap takes at least, by far
+FLOW_SECONDS = 1e-3  # that one message of a stream may take: longer than a nap takes at least, by
+#                      far
 
 
 class Backoff:
-    """Waiting without keeping a core busy for long: look again at once at first, later after ever longer naps."""
+    """Waiting without keeping a core busy for long: look again at once at first, later after ever
+    longer naps."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -35,10 +38,11 @@ def wait(requests: Sequence[MPI.Request]) -> None:
 
 
 def wait_stream(requests: Iterable[MPI.Request]) -> None:
-    """Return when all messages of a stream have gone through; no naps as long as one after the other does.
+    """Return when all messages of a stream have gone through; no naps as long as one after the
+    other does.
 
-    MPI lets only so many messages be on their way to another rank, and sends the next ones when it is called: a nap
-    here would hold up the other side.
+    MPI lets only so many messages be on their way to another rank, and sends the next ones when it
+    is called: a nap here would hold up the other side.
     """
     for request in requests:
         began = time.monotonic()

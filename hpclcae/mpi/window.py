@@ -14,7 +14,8 @@ from hpclcae.parameter_server.roles import Role
 
 _ONE = np.ones(1, np.int64)
 _TESTS = 16            # rounds of the self-test
-_ABSENT_SECONDS = 0.3  # that a server stays away in it at most, to see whether all workers get on without it
+_ABSENT_SECONDS = 0.3  # that a server stays away in it at most, to see whether all workers get on
+#                        without it
 
 
 class Window:
@@ -27,10 +28,12 @@ class Window:
     chunks : sequence of Chunk
         Of the server, in its order.
     created : bool
-        Memory of NumPy's (Win.Create) in place of MPI's (Win.Allocate, which ranks of a node share).
+        Memory of NumPy's (Win.Create) in place of MPI's (Win.Allocate, which ranks of a node
+        share).
     """
 
-    def __init__(self, comm: MPI.Intracomm, chunks: Sequence[Chunk], dtype: np.dtype, created: bool) -> None:
+    def __init__(self, comm: MPI.Intracomm, chunks: Sequence[Chunk], dtype: np.dtype,
+                 created: bool) -> None:
         self.comm, self.count, self.dtype = comm, len(chunks), dtype
         self.direct = False  # whether all workers reach the memory without the server's help
         self.type = dtlib.from_numpy_dtype(dtype)
@@ -44,7 +47,8 @@ class Window:
             self.win = MPI.Win.Create(self._memory, 1, info, comm)
         else:
             self.win = MPI.Win.Allocate(size, 1, info, comm)
-            self._memory = np.frombuffer(self.win.tomemory(), np.uint8)  # type: ignore[call-overload]
+            # type: ignore[call-overload]
+            self._memory = np.frombuffer(self.win.tomemory(), np.uint8)
             self._memory[:] = 0
         info.Free()
         self.win.Lock_all()
@@ -63,16 +67,20 @@ class Window:
 
     def visit(self, ended: bool) -> None:
         """A worker says that it comes to read, or that it has read."""
-        self.win.Accumulate([_ONE, 1, MPI.INT64_T], 0, [8 * (2 * self.count + ended), 1, MPI.INT64_T], MPI.SUM)
+        self.win.Accumulate([_ONE, 1, MPI.INT64_T], 0,
+                            [8 * (2 * self.count + ended), 1, MPI.INT64_T], MPI.SUM)
 
     def visited(self) -> bool:
-        """Whether a worker is reading or writing at this moment, and needs the server for it; asked by the server."""
+        """Whether a worker is reading or writing at this moment, and needs the server for it.
+
+        Asked by the server.
+        """
         if self.direct:
             return False
         size = 2 * self.count + 2
         counters = np.empty(size, np.int64)
-        self.win.Get_accumulate([counters, 0, MPI.INT64_T], [counters, size, MPI.INT64_T], 0, [0, size, MPI.INT64_T],
-                                MPI.NO_OP)
+        self.win.Get_accumulate([counters, 0, MPI.INT64_T], [counters, size, MPI.INT64_T], 0,
+                                [0, size, MPI.INT64_T], MPI.NO_OP)
         self.win.Flush_local(0)
         started, finished = counters[:self.count], counters[self.count:2 * self.count]
         return bool(counters[-2] != counters[-1] or (started != finished).any())
@@ -85,7 +93,8 @@ class Window:
         """Set the server's memory to zero."""
         self._memory[:] = 0
 
-    def read_counters(self, first: int, count: int, started: np.ndarray, finished: np.ndarray) -> list[MPI.Request]:
+    def read_counters(self, first: int, count: int, started: np.ndarray,
+                      finished: np.ndarray) -> list[MPI.Request]:
         """Begin to read both counters of chunks first, first + 1, ..."""
         return [self.win.Rget_accumulate([started, 0, MPI.INT64_T], [into, count, MPI.INT64_T], 0,
                                          [8 * (at + first), count, MPI.INT64_T], MPI.NO_OP)
@@ -107,13 +116,15 @@ class Window:
     def add(self, index: int, numbers: np.ndarray) -> MPI.Request:
         """Begin to add to a chunk."""
         place = self._start + int(self.bounds[index]) * self.dtype.itemsize
-        return self.win.Raccumulate([numbers, numbers.size, self.type], 0, [place, numbers.size, self.type], MPI.SUM)
+        return self.win.Raccumulate([numbers, numbers.size, self.type], 0,
+                                    [place, numbers.size, self.type], MPI.SUM)
 
     def finish(self, indices: Sequence[int]) -> None:
         """After what was added to these chunks has arrived, say so."""
         self.win.Flush(0)
         for index in indices:
-            self.win.Accumulate([_ONE, 1, MPI.INT64_T], 0, [8 * (self.count + index), 1, MPI.INT64_T], MPI.SUM)
+            self.win.Accumulate([_ONE, 1, MPI.INT64_T], 0,
+                                [8 * (self.count + index), 1, MPI.INT64_T], MPI.SUM)
 
     def close(self) -> None:
         """End the epoch and free the window; the server and all its workers call it."""
@@ -122,8 +133,8 @@ class Window:
         self.comm.Free()
 
 
-def open_windows(world: MpiCommunicator, roles: Sequence[Role], held_by: Callable[[int], Sequence[Chunk]],
-                 config: Config) -> dict[int, Window]:
+def open_windows(world: MpiCommunicator, roles: Sequence[Role],
+                 held_by: Callable[[int], Sequence[Chunk]], config: Config) -> dict[int, Window]:
     """The windows that this rank has a part in, by server; every rank calls it."""
     windows = {}
     servers = [rank for rank, role in enumerate(roles) if role.server is not None]
@@ -132,7 +143,8 @@ def open_windows(world: MpiCommunicator, roles: Sequence[Role], held_by: Callabl
         assert server is not None
         chunks = held_by(server)
         blocks = {chunk.block for chunk in chunks}
-        members = [rank, *(r for r, role in enumerate(roles) if role.server is None and role.block in blocks)]
+        members = [rank, *(r for r, role in enumerate(roles) if role.server is None
+                           and role.block in blocks)]
         if world.rank in members:
             # Only the members call this, all in the order of servers, so nobody waits for ever.
             everyone = world.comm.Get_group()
@@ -146,9 +158,11 @@ def open_windows(world: MpiCommunicator, roles: Sequence[Role], held_by: Callabl
 
 
 def self_test(windows: dict[int, Window]) -> bool:
-    """Whether concurrent sums come out right on this machine; leaves the windows at zero. Every member calls it.
+    """Whether concurrent sums come out right on this machine; leaves the windows at zero. Every
+    member calls it.
 
-    All workers add integers to the first and the last chunk of every server, again and again, as a push does it.
+    All workers add integers to the first and the last chunk of every server, again and again, as a
+    push does it.
     """
     good = True
     for window in windows.values():

@@ -1,12 +1,14 @@
 """Who holds which weights: chunks of about 1 MB, dealt to parameter servers in contiguous runs.
 
 A block's parameters are one flat vector: parameter after parameter, row of tiles after row of tiles
-(layers/local_filter.py). A chunk is a contiguous piece of it: some whole rows of tiles of one parameter, or, where a
-row is longer than a chunk should be, some tiles of one row. So a chunk is always a rectangle of tiles and
-with it a rectangle of positions, and a chunk can travel as soon as the gradient of its last row is there.
+(layers/local_filter.py). A chunk is a contiguous piece of it: some whole rows of tiles of one
+parameter, or, where a row is longer than a chunk should be, some tiles of one row. So a chunk is
+always a rectangle of tiles and with it a rectangle of positions, and a chunk can travel as soon as
+the gradient of its last row is there.
 
-The chunks of all blocks, in order of blocks, are cut into as many runs as there are servers, of equal bytes. There
-may be more servers than blocks or fewer (the paper: 256 partitions for 169 blocks).
+The chunks of all blocks, in order of blocks, are cut into as many runs as there are servers, of
+equal bytes. There may be more servers than blocks or fewer (the paper: 256 partitions for 169
+blocks).
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,12 +53,15 @@ def block_filters(config: Config, grid: Grid, block: int) -> dict[str, LocalFilt
     plans = plan_block(config, grid, block).stages
     dtype = np.dtype(config.train.dtype)
     filters: dict[str, LocalFilter] = {}
-    for index, (stage, geometry, plan) in enumerate(zip(config.stages, network_geometry(config), plans)):
-        filters |= dict.fromkeys(parameter_names(stage, f"stage{index + 1}"), filter_plan(stage, geometry, dtype, plan))
+    for index, (stage, geometry,
+                plan) in enumerate(zip(config.stages, network_geometry(config), plans)):
+        filters |= dict.fromkeys(parameter_names(stage, f"stage{index + 1}"),
+                                 filter_plan(stage, geometry, dtype, plan))
     return filters
 
 
-def block_chunks(config: Config, grid: Grid, block: int, chunk_bytes: int = CHUNK_BYTES) -> list[Chunk]:
+def block_chunks(config: Config, grid: Grid, block: int,
+                 chunk_bytes: int = CHUNK_BYTES) -> list[Chunk]:
     """The chunks of one block, in the order of its flat vector."""
     chunks, start = [], 0
     for name, plan in block_filters(config, grid, block).items():
@@ -71,21 +76,27 @@ def block_chunks(config: Config, grid: Grid, block: int, chunk_bytes: int = CHUN
                 right = min(cols, left + across)
                 shape = bottom - top, right - left, inputs, units
                 stop = start + int(np.prod(shape))
-                chunks.append(Chunk(block, name, (top, bottom), (left, right), start, stop, shape, plan.fan_in))
+                chunks.append(Chunk(block, name, (top, bottom), (left, right), start, stop, shape,
+                                    plan.fan_in))
                 start = stop
     return chunks
 
 
 def all_chunks(config: Config, grid: Grid, servers: int = 1) -> list[list[Chunk]]:
-    """The chunks of every block; smaller than 1 MB where servers would otherwise get less than four."""
+    """The chunks of every block.
+
+    Smaller than 1 MB where servers would otherwise get less than four.
+    """
     filters = [block_filters(config, grid, block) for block in range(grid.size)]
-    total = sum(int(np.prod(plan.shape)) * plan.dtype.itemsize for block in filters for plan in block.values())
+    total = sum(int(np.prod(plan.shape)) * plan.dtype.itemsize for block in filters
+                for plan in block.values())
     size = min(CHUNK_BYTES, total // (4 * max(1, servers)))
     return [block_chunks(config, grid, block, size) for block in range(grid.size)]
 
 
 def deal(chunks: Sequence[Sequence[Chunk]], servers: int) -> list[list[int]]:
-    """Which server holds each chunk of each block: contiguous runs of equal bytes over all blocks."""
+    """Which server holds each chunk of each block: contiguous runs of equal bytes over all blocks.
+    """
     total = sum(chunk.size for block in chunks for chunk in block)
     owners, before = [], 0
     for block in chunks:
@@ -119,7 +130,8 @@ class Shards:
                 for chunk, owner in zip(chunks, owners) if owner == server]
 
     def spans(self, block: int) -> dict[int, tuple[range, int]]:
-        """Where a block's chunks are: server -> (their numbers within the block, number of the first at the server)."""
+        """Where a block's chunks are: server -> (their numbers within the block, number of the
+        first at the server)."""
         spans: dict[int, tuple[range, int]] = {}
         owners = self.owners[block]
         for server in sorted(set(owners)):

@@ -1,7 +1,8 @@
 """What a block of a replica does when servers hold the parameters: fetch, compute, push.
 
-`ParameterClient` decides when; a `Line` carries (in-process here, messages and one-sided sums in parallel/). A gradient
-is pushed chunk by chunk while the backward sweep goes on: as soon as the last row of a chunk is there.
+`ParameterClient` decides when; a `Line` carries (in-process here, messages and one-sided sums in
+parallel/). A gradient is pushed chunk by chunk while the backward sweep goes on: as soon as the
+last row of a chunk is there.
 
 With `overlap` the next parameters arrive in a second vector while a step computes with the first.
 """
@@ -19,7 +20,8 @@ from hpclcae.parameter_server.connection import Line
 
 
 class ParameterClient:
-    """The parameters of one block of a replica, and the `on_gradient` of its gradients (Network.backward).
+    """The parameters of one block of a replica, and the `on_gradient` of its gradients
+    (Network.backward).
 
     Parameters
     ----------
@@ -31,7 +33,8 @@ class ParameterClient:
     line : Line
     """
 
-    def __init__(self, config: Config, chunks: Sequence[Chunk], parameters: ParameterVector, line: Line) -> None:
+    def __init__(self, config: Config, chunks: Sequence[Chunk], parameters: ParameterVector,
+                 line: Line) -> None:
         self.config, self.chunks, self.line = config, list(chunks), line
         self.parallel = config.parallel
         self.parameters = parameters
@@ -40,23 +43,29 @@ class ParameterClient:
         self._have = self.base.copy()                        # versions of the incoming one
         self._wanted = np.zeros(len(chunks), np.int64)
         self._pushes, self._first, self._fetching = 0, True, False
-        self._written = np.full(len(chunks), -1, np.int64)   # step in which a buffer was begun; -1: nothing to push
+        # step in which a buffer was begun; -1: nothing to push
+        self._written = np.full(len(chunks), -1, np.int64)
         self._step, self._progress, self.rate = 0, 0.0, config.update.rate
         self.wait_seconds = 0.0
-        self.in_vain = False                                 # the last fetch brought nothing: it is time to stand
+        # the last fetch brought nothing: it is time to stand
+        self.in_vain = False
         self._rule = OptimizerKernel(config.update, parameters.vector.dtype)
-        # Between fetches a replica goes on from its own gradients (Downpour SGD); only for the rule without memory.
-        moves = self.parallel.elastic or (config.update.rule == "sgd" and self.parallel.fetch_every > 1)
-        self.local = Optimizer(config.update, parameters, {c.name: c.fan_in for c in chunks}) if moves else None
+        # Between fetches a replica goes on from its own gradients (Downpour SGD); only for the rule
+        # without memory.
+        moves = self.parallel.elastic or (config.update.rule == "sgd"
+                                          and self.parallel.fetch_every > 1)
+        self.local = Optimizer(config.update, parameters,
+                               {c.name: c.fan_in for c in chunks}) if moves else None
         self.overlap = self.parallel.overlap and self.parallel.consistency != "synchronous"
-        self._rows: dict[tuple[str, int], list[tuple[int, np.ndarray, slice, bool]]] = defaultdict(list)
+        self._rows: dict[tuple[str, int], list[tuple[int, np.ndarray, slice, bool]]] = defaultdict(
+            list)
         for index, chunk in enumerate(chunks):
             tiles = line.buffers[index].reshape(chunk.shape)
             for row in range(*chunk.rows):
-                self._rows[chunk.name, row].append(
-                    (index, tiles[row - chunk.rows[0]], slice(*chunk.cols), row == chunk.rows[1] - 1))
+                self._rows[chunk.name, row].append((index, tiles[row - chunk.rows[0]],
+                                                    slice(*chunk.cols), row == chunk.rows[1] - 1))
 
-    # ---- fetches -------------------------------------------------------------------------------------
+    # ---- fetches ---------------------------------------------------------------------------------
 
     def ask(self, step: int) -> None:
         """Begin the fetch that this step needs, if it needs one and none is under way."""
@@ -65,7 +74,10 @@ class ParameterClient:
             self._start_fetch()
 
     def begin(self, step: int, progress: float) -> None:
-        """Make `parameters` what this step computes with, unless that is `in_vain`; it may be another vector then."""
+        """Make `parameters` what this step computes with, unless that is `in_vain`.
+
+        It may be another vector then.
+        """
         self._progress, self.rate = progress, self._rule.rate(progress)
         if self.local:
             self.local.begin(step, progress)
@@ -84,7 +96,8 @@ class ParameterClient:
             self._start_fetch()
 
     def _start_fetch(self) -> None:
-        self.line.start_fetch(self._incoming.vector, self._have, self._wanted, self._pushes, self._step)
+        self.line.start_fetch(self._incoming.vector, self._have, self._wanted, self._pushes,
+                              self._step)
         self._fetching = True
 
     def _finish_fetch(self) -> None:
@@ -106,10 +119,12 @@ class ParameterClient:
         np.maximum(self._wanted, self.base, out=self._wanted)
 
     def _average(self) -> None:
-        """Elastic averaging: the replica and the servers' parameters move towards each other by the same amount."""
+        """Elastic averaging: the replica and the servers' parameters move towards each other by the
+        same amount."""
         for index, chunk in enumerate(self.chunks):
             self.line.reuse(index)
-            mine, centre = self.parameters.vector[chunk.start:chunk.stop], self._incoming.vector[chunk.start:chunk.stop]
+            mine, centre = self.parameters.vector[chunk.start:chunk.stop], self._incoming.vector[
+                chunk.start:chunk.stop]
             pull = self.line.buffers[index]
             np.subtract(mine, centre, out=pull)
             pull *= self.parallel.elastic
@@ -117,14 +132,17 @@ class ParameterClient:
             self.line.push(index, self._step, int(self.base[index]), self._progress)
         self._pushes += 1
 
-    # ---- pushes --------------------------------------------------------------------------------------
+    # ---- pushes ----------------------------------------------------------------------------------
 
     @property
     def _pushing(self) -> bool:
         return not self.parallel.elastic and (self._step + 1) % self.parallel.push_every == 0
 
     def __call__(self, name: str, row: int, gradient: np.ndarray) -> None:
-        """Take the gradient (tile col, input, unit) of one row of tiles; it may be clipped in place."""
+        """Take the gradient (tile col, input, unit) of one row of tiles.
+
+        It may be clipped in place.
+        """
         if self.local:
             self.local(name, row, gradient)
         else:
@@ -151,7 +169,8 @@ class ParameterClient:
     def end(self) -> None:
         """After the backward sweep of a step."""
         if self._pushing:
-            for index in np.flatnonzero(self._written >= 0):  # a stage whose training ended between two pushes
+            # a stage whose training ended between two pushes
+            for index in np.flatnonzero(self._written >= 0):
                 self._push(int(index))
             self._pushes += 1
         self.line.settle()

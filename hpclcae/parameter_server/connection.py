@@ -10,7 +10,8 @@ class Line(Protocol):
     buffers : list of ndarray (n,)
         What is pushed of each chunk of the block.
     newest : int
-        The step after the newest one whose gradients the servers have applied, as far as this block has heard.
+        The step after the newest one whose gradients the servers have applied, as far as this block
+        has heard.
     fetched_bytes, pushed_bytes : int
     staleness : ndarray of int64
         How many pushes were how stale, if the line learns it; empty where the servers count.
@@ -24,17 +25,20 @@ class Line(Protocol):
     def factor(self, index: int, progress: float) -> float:
         """What a gradient of chunk `index` is multiplied with before it is pushed."""
 
-    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int, clock: int) -> None:
-        """Begin to bring chunks into the flat vector `into`: those whose version is not what it `have`s.
+    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
+                    clock: int) -> None:
+        """Begin to bring chunks into the flat vector `into`: those whose version is not what it
+        `have`s.
 
-        wanted : versions that the chunks must at least have; pushes : made so far; clock : the step.
+        wanted : versions that the chunks must at least have; pushes : made so far; clock : the
+        step.
         """
 
     def finish_fetch(self) -> np.ndarray:
         """Wait until all is there; the versions of the chunks. No chunk is half old, half new.
 
-        In lockstep (ParallelConfig.lockstep) it may bring nothing, and versions below `wanted`: a worker that the round
-        lacks stands for a checkpoint, or has ended.
+        In lockstep (ParallelConfig.lockstep) it may bring nothing, and versions below `wanted`: a
+        worker that the round lacks stands for a checkpoint, or has ended.
         """
 
     def push(self, index: int, clock: int, base: int, progress: float) -> None:

@@ -9,7 +9,8 @@ from hpclcae.parameter_server.store import Store
 
 
 class LocalConnection:
-    """A line to stores in the same process, for tests and replays; replicas and blocks may be threads of it.
+    """A line to stores in the same process, for tests and replays; replicas and blocks may be
+    threads of it.
 
     Parameters
     ----------
@@ -17,8 +18,8 @@ class LocalConnection:
         Shared by all lines: who holds it may use the stores; it is notified when they change.
     """
 
-    def __init__(self, office: threading.Condition, stores: Sequence[Store], shards: Shards, replica: int,
-                 block: int) -> None:
+    def __init__(self, office: threading.Condition, stores: Sequence[Store], shards: Shards,
+                 replica: int, block: int) -> None:
         self._office, self._stores, self._replica, self._block = office, stores, replica, block
         self._chunks, self._spans = shards.chunks[block], shards.spans(block)
         dtype = stores[0].dtype
@@ -32,7 +33,8 @@ class LocalConnection:
         """See Line."""
         return 1.0
 
-    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int, clock: int) -> None:
+    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
+                    clock: int) -> None:
         """See Line."""
         self._versions = np.empty(len(self._chunks), np.int64)
         self._request = into, have, wanted, pushes, clock
@@ -65,7 +67,8 @@ class LocalConnection:
         """See Line."""
         server, number = self._place[index]
         with self._office:
-            self._stores[server].push(number, self._replica, clock, base, progress, self.buffers[index])
+            self._stores[server].push(number, self._replica, clock, base, progress,
+                                      self.buffers[index])
             self._office.notify_all()
 
     def reuse(self, index: int) -> None:

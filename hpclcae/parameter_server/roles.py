@@ -1,7 +1,7 @@
 """Who does what in a job: parameter servers, and the blocks of every replica.
 
-The number of processes and this one's rank are read from the environment, without MPI; roles follow from the
-configuration and the nodes, so every rank finds its own.
+The number of processes and this one's rank are read from the environment, without MPI; roles follow
+from the configuration and the nodes, so every rank finds its own.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ class Role:
 
 
 def blocks_of(ranks: int, servers: int, replicas: int, blocks: int | None = None) -> int:
-    """Blocks of every replica in a job of `ranks` processes; `blocks`, if the grid is fixed, must be what comes out.
+    """Blocks of every replica in a job of `ranks` processes; `blocks`, if the grid is fixed, must
+    be what comes out.
 
     Raises
     ------
@@ -34,19 +35,21 @@ def blocks_of(ranks: int, servers: int, replicas: int, blocks: int | None = None
     found, rest = divmod(ranks - servers, replicas)
     if found < 1 or rest or blocks not in (None, found):
         sizes = [servers + replicas * b for b in ([blocks] if blocks else range(1, 5))]
-        raise InputError(f"{ranks} processes were launched; {servers} servers (parallel.servers) and {replicas} "
-                         f"replicas (parallel.replicas) of {blocks or 'any number of'} blocks (parallel.grid) need "
-                         f"{', '.join(map(str, sizes))}{'' if blocks else ', ...'}: start as many (hpclcae launch "
-                         "does), or change the configuration")
+        raise InputError(f"{ranks} processes were launched; {servers} servers (parallel.servers) "
+                         f"and {replicas} replicas (parallel.replicas) of "
+                         f"{blocks or 'any number of'} blocks (parallel.grid) need "
+                         f"{', '.join(map(str, sizes))}{'' if blocks else ', ...'}: start as many "
+                         "(hpclcae launch does), or change the configuration")
     return found
 
 
-def roles(nodes: Sequence[str], servers: int, replicas: int, blocks: int, placement: str = "beside") -> list[Role]:
+def roles(nodes: Sequence[str], servers: int, replicas: int, blocks: int,
+          placement: str = "beside") -> list[Role]:
     """The role of every rank.
 
-    Workers stand in the order of ranks, a replica's blocks together, so that neighbours exchange halos within a node
-    where they can. Servers are spread evenly over the nodes ("beside": the last ranks of each), or take the last
-    nodes whole ("apart").
+    Workers stand in the order of ranks, a replica's blocks together, so that neighbours exchange
+    halos within a node where they can. Servers are spread evenly over the nodes ("beside": the last
+    ranks of each), or take the last nodes whole ("apart").
 
     Parameters
     ----------
@@ -63,11 +66,14 @@ def roles(nodes: Sequence[str], servers: int, replicas: int, blocks: int, placem
     for rank, node in enumerate(nodes):
         members.setdefault(node, []).append(rank)
     if placement == "apart":
-        serving = [rank for ranks in list(members.values()) for rank in ranks][len(nodes) - servers:]
-        shared = {nodes[r] for r in serving} & {nodes[r] for r in range(len(nodes)) if r not in serving}
+        serving = [rank for ranks in list(members.values())
+                   for rank in ranks][len(nodes) - servers:]
+        shared = {nodes[r] for r in serving} & {nodes[r] for r in range(len(nodes))
+                                                if r not in serving}
         if shared:
-            raise InputError(f"parallel.placement = 'apart': node {sorted(shared)[0]} would have servers and workers; "
-                             f"give whole nodes to the {servers} servers, or use 'beside'")
+            raise InputError(f"parallel.placement = 'apart': node {sorted(shared)[0]} would have "
+                             f"servers and workers; give whole nodes to the {servers} servers, or "
+                             "use 'beside'")
     else:
         spare = {node: list(ranks) for node, ranks in members.items()}
         serving = []
@@ -84,6 +90,7 @@ def roles(nodes: Sequence[str], servers: int, replicas: int, blocks: int, placem
 def joint_step(cursors: Sequence[int]) -> int:
     """The step that stands for a run whose replicas have made these: the mean, rounded down.
 
-    It grows with every few steps that any replica makes, and is the last step when all have made theirs.
+    It grows with every few steps that any replica makes, and is the last step when all have made
+    theirs.
     """
     return sum(cursors) // len(cursors)

@@ -1,20 +1,23 @@
-"""What a parameter server knows and decides: chunks, versions, the update rule, and who has to wait for whom.
+"""What a parameter server knows and decides: chunks, versions, the update rule, and who has to wait
+for whom.
 
-No communication: parallel/server.py brings the messages; `LocalConnection` in served_updates.py calls it directly and is
-what the others are compared with.
+No communication: parallel/server.py brings the messages; `LocalConnection` in served_updates.py
+calls it directly and is what the others are compared with.
 
-A chunk's version counts the updates that it has had. A gradient names its base, the version of the parameters it was
-computed from; its staleness is the number of updates that came between.
+A chunk's version counts the updates that it has had. A gradient names its base, the version of the
+parameters it was computed from; its staleness is the number of updates that came between.
 
 Who waits (`parallel.consistency`):
 
 * asynchronous: nobody (Dean et al. 2012, Downpour SGD).
-* bounded: a replica may be at most s pushes ahead of the slowest one that still runs (Ho et al. 2013).
-* synchronous: an update is the mean of the gradients of all replicas, added in their order, so its bits do not depend
-  on who came first. With b backup replicas it is the mean of the first R - b to arrive; a gradient whose base is no
-  longer the chunk's version comes too late and is dropped (Chen et al. 2016). A replica that is behind leaves out the
-  steps that the others have made. When those whose gradients a round still lacks have all ended, the round is settled:
-  it is the mean of the gradients that are there. So every gradient is applied once, or counted as dropped.
+* bounded: a replica may be at most s pushes ahead of the slowest one that still runs (Ho et al.
+  2013).
+* synchronous: an update is the mean of the gradients of all replicas, added in their order, so its
+  bits do not depend on who came first. With b backup replicas it is the mean of the first R - b to
+  arrive; a gradient whose base is no longer the chunk's version comes too late and is dropped (Chen
+  et al. 2016). A replica that is behind leaves out the steps that the others have made. When those
+  whose gradients a round still lacks have all ended, the round is settled: it is the mean of the
+  gradients that are there. So every gradient is applied once, or counted as dropped.
 """
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,12 +31,13 @@ from hpclcae.model.optimizers import SLOTS, OptimizerKernel
 from hpclcae.parameter_server.chunks import Chunk
 
 STALENESS_BINS = 65  # 0, 1, ... 63, and more
-#: What an event log tells: a replica fetched or pushed chunk `chunk` of the server, of block `block`, in its step
-#: `clock`; `version` is what it got, or what the push makes (synchronous: helps to make); -1: the push was dropped. Or
-#: it stood before step `clock` (block, chunk and version are -1). Or the round of a chunk was settled and made
-#: `version` (replica and clock are -1).
-EVENT = np.dtype([("kind", "i1"), ("replica", "i4"), ("block", "i4"), ("chunk", "i4"), ("clock", "i8"),
-                  ("version", "i8")])
+#: What an event log tells: a replica fetched or pushed chunk `chunk` of the server, of block
+#: `block`, in its step `clock`; `version` is what it got, or what the push makes (synchronous:
+#: helps to make); -1: the push was dropped. Or it stood before step `clock` (block, chunk and
+#: version are -1). Or the round of a chunk was settled and made `version` (replica and clock are
+#: -1).
+EVENT = np.dtype([("kind", "i1"), ("replica", "i4"), ("block", "i4"), ("chunk", "i4"),
+                  ("clock", "i8"), ("version", "i8")])
 FETCHED, PUSHED, PAUSED, ROUND_CLOSED = range(4)  # kinds of events
 
 
@@ -52,7 +56,10 @@ class Counters:
 
 
 def owned_slots(config: Config) -> tuple[str, ...]:
-    """The update rule's vectors that lie beside the parameters; in elastic averaging each replica has its own."""
+    """The update rule's vectors that lie beside the parameters.
+
+    In elastic averaging each replica has its own.
+    """
     return () if config.parallel.elastic else SLOTS[config.update.rule]
 
 
@@ -88,35 +95,43 @@ class Store:
         self.memory = np.zeros(size, self.dtype) if memory is None else memory
         self.bounds = np.cumsum([0, *(chunk.size for chunk in chunks)])
         self.values = self._pieces(self.memory)
-        self.state = {slot: self._pieces(np.zeros(size, self.dtype)) for slot in owned_slots(config)}
+        self.state = {slot: self._pieces(np.zeros(size, self.dtype))
+                      for slot in owned_slots(config)}
         self.versions = np.zeros(len(self.chunks), np.int64)
-        self.missing = set(range(len(self.chunks)))  # chunks that have no values yet: nobody may fetch
+        # chunks that have no values yet: nobody may fetch
+        self.missing = set(range(len(self.chunks)))
         self.newest = 0  # the step after the newest one whose gradients were applied
         self.counters = Counters()
         self.log = log
-        self._clocks = dict.fromkeys(range(1 if config.parallel.warm_start else config.parallel.replicas), 0)
+        self._clocks = dict.fromkeys(range(1 if config.parallel.warm_start
+                                           else config.parallel.replicas), 0)
         self._credit: dict[int, int] = {}  # pushes that a replica need not make, as it joined later
-        #: Synchronous: clock, progress and gradient of the replicas whose gradients are there, in this round.
+        #: Synchronous: clock, progress and gradient of the replicas whose gradients are there, in
+        #: this round.
         self._waiting: list[dict[int, tuple[int, float, np.ndarray]]] = [{} for _ in chunks]
-        self._ended: set[tuple[int, int]] = set()     # workers (replica, block) that make no more steps
-        self._standing: set[tuple[int, int]] = set()  # workers that make none until the checkpoint has been taken
+        # workers (replica, block) that make no more steps
+        self._ended: set[tuple[int, int]] = set()
+        # workers that make none until the checkpoint has been taken
+        self._standing: set[tuple[int, int]] = set()
         self._seen: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
 
     def _pieces(self, memory: np.ndarray) -> list[np.ndarray]:
         return [memory[start:stop] for start, stop in zip(self.bounds[:-1], self.bounds[1:])]
 
-    def seed(self, index: int, values: np.ndarray, state: Mapping[str, np.ndarray] = MappingProxyType({}),
-             version: int = 0) -> None:
-        """Set chunk `index` at the start: its parameters (n,), and the update rule's memory of it as far as known."""
+    def seed(self, index: int, values: np.ndarray,
+             state: Mapping[str, np.ndarray] = MappingProxyType({}), version: int = 0) -> None:
+        """Set chunk `index` at the start: its parameters (n,), and the update rule's memory of it
+        as far as known."""
         self.values[index][:] = values
         for slot in self.state.keys() & state.keys():
             self.state[slot][index][:] = state[slot].ravel()
         self.versions[index] = version
         self.missing.discard(index)
 
-    # ---- pushes --------------------------------------------------------------------------------------
+    # ---- pushes ----------------------------------------------------------------------------------
 
-    def push(self, index: int, replica: int, clock: int, base: int, progress: float, gradient: np.ndarray) -> None:
+    def push(self, index: int, replica: int, clock: int, base: int, progress: float,
+             gradient: np.ndarray) -> None:
         """Take the gradient (n,) of chunk `index`; it may be changed in place, and is not kept.
 
         Parameters
@@ -134,7 +149,8 @@ class Store:
         self._apply(index, replica, clock, base, progress, gradient)
         self._note(PUSHED, replica, clock, index, self.versions[index:index + 1])
 
-    def _apply(self, index: int, replica: int, clock: int, base: int, progress: float, gradient: np.ndarray) -> None:
+    def _apply(self, index: int, replica: int, clock: int, base: int, progress: float,
+               gradient: np.ndarray) -> None:
         update, w = self.config.update, self.values[index]
         self.newest = max(self.newest, clock + 1)
         staleness = int(self.versions[index]) - base
@@ -149,10 +165,11 @@ class Store:
         rate = self.rule.rate(progress)
         if update.staleness_scaled:
             rate /= 1 + staleness
-        self.rule.apply(w, gradient, [pieces[index] for pieces in self.state.values()], rate, self.chunks[index].fan_in,
-                        int(self.versions[index]))
+        self.rule.apply(w, gradient, [pieces[index] for pieces in self.state.values()], rate,
+                        self.chunks[index].fan_in, int(self.versions[index]))
 
-    def _gather(self, index: int, replica: int, clock: int, base: int, progress: float, gradient: np.ndarray) -> None:
+    def _gather(self, index: int, replica: int, clock: int, base: int, progress: float,
+                gradient: np.ndarray) -> None:
         """Keep a gradient until the others of its round are there, then apply their mean."""
         parallel = self.config.parallel
         if base != self.versions[index]:
@@ -176,7 +193,8 @@ class Store:
             total += other
         if len(gradients) > 1:
             total /= len(gradients)
-        self._apply(index, replicas[0], min(clocks), int(self.versions[index]), max(progresses), total)
+        self._apply(index, replicas[0], min(clocks), int(self.versions[index]), max(progresses),
+                    total)
 
     def settle(self, index: int) -> None:
         """Finish the round of a chunk without the gradients that it lacks."""
@@ -188,11 +206,13 @@ class Store:
         """Settle the rounds that lack only gradients of workers that are away."""
         for index in indices:
             block, waiting = self.chunks[index].block, self._waiting[index]
-            if all(replica in waiting or (replica, block) in away for replica in range(self.config.parallel.replicas)):
+            if all(replica in waiting or (replica, block) in away
+                   for replica in range(self.config.parallel.replicas)):
                 self.settle(index)
 
     def _compensate(self, index: int, replica: int, base: int, gradient: np.ndarray) -> None:
-        """g + lambda g g (w - w then): a first-order guess of the gradient at today's parameters (DC-ASGD)."""
+        """g + lambda g g (w - w then): a first-order guess of the gradient at today's parameters
+        (DC-ASGD)."""
         then = [values for version, values in self._seen[replica, index] if version == base]
         if then:
             moved = self.values[index] - then[0]
@@ -201,10 +221,11 @@ class Store:
             moved *= self.config.update.delay_compensation
             gradient += moved
 
-    # ---- fetches -------------------------------------------------------------------------------------
+    # ---- fetches ---------------------------------------------------------------------------------
 
     def try_fetch(self, replica: int, pushes: int, first: int, wanted: np.ndarray) -> bool:
-        """Whether a replica gets its chunks now, or has to wait; with backups, settles what it would wait for in vain.
+        """Whether a replica gets its chunks now, or has to wait; with backups, settles what it
+        would wait for in vain.
 
         Parameters
         ----------
@@ -215,7 +236,8 @@ class Store:
             The versions that it must at least get of chunks first, first + 1, ...
         """
         if replica not in self._credit:
-            self._credit[replica] = 0 if replica in self._clocks else min(self._clocks.values(), default=0)
+            self._credit[replica] = 0 if replica in self._clocks else min(self._clocks.values(),
+                                                                          default=0)
             self._clocks.setdefault(replica, 0)
         pushes += self._credit[replica]
         if replica in self._clocks:
@@ -225,7 +247,8 @@ class Store:
             return False
         # Who stands pushes nothing: nobody who has still to come to stand may wait for it.
         if parallel.consistency == "bounded":
-            return bool(self._standing) or pushes - min(self._clocks.values(), default=pushes) <= parallel.staleness
+            return bool(self._standing) or pushes - min(self._clocks.values(),
+                                                        default=pushes) <= parallel.staleness
         now = self.versions[first:first + len(wanted)]
         if parallel.backup:
             self._settle_without(self._ended | self._standing, first + np.flatnonzero(now < wanted))
@@ -234,7 +257,8 @@ class Store:
     def in_vain(self, first: int, wanted: np.ndarray) -> bool:
         """Whether a round that a fetch waits for lacks a worker that stands, or has ended.
 
-        Without backups such a round is not settled: it goes on after the checkpoint as if nobody had stood.
+        Without backups such a round is not settled: it goes on after the checkpoint as if nobody
+        had stood.
         """
         away = self._ended | self._standing
         missing = first + np.flatnonzero(self.versions[first:first + len(wanted)] < wanted)
@@ -243,7 +267,10 @@ class Store:
             for index in missing for replica, block in away)
 
     def changed(self, replica: int, clock: int, first: int, have: np.ndarray) -> np.ndarray:
-        """Which of the chunks first, first + 1, ... a replica has another version of (a mask); notes the fetch."""
+        """Which of the chunks first, first + 1, ... a replica has another version of (a mask).
+
+        Notes the fetch.
+        """
         now = self.versions[first:first + len(have)]
         mask = now != have
         self.counters.fetches += int(mask.sum())
@@ -264,7 +291,10 @@ class Store:
             self.log(np.array([(PAUSED, replica, -1, -1, clock, -1)], EVENT))
 
     def all_paused(self) -> None:
-        """Everybody stands, and goes on when a checkpoint has been taken; it is to hold what backups wait with."""
+        """Everybody stands, and goes on when a checkpoint has been taken.
+
+        It is to hold what backups wait with.
+        """
         if self.config.parallel.backup:
             self._settle_without(self._ended | self._standing, range(len(self.chunks)))
         self._standing.clear()
@@ -274,12 +304,15 @@ class Store:
         self._clocks.pop(replica, None)
         self._ended.add((replica, block))
         if self.config.parallel.backup:
-            self._settle_without(self._ended, [i for i, chunk in enumerate(self.chunks) if chunk.block == block])
+            self._settle_without(self._ended,
+                                 [i for i, chunk in enumerate(self.chunks) if chunk.block == block])
 
     def shaped(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Parameters of a chunk and the update rule's memory of it, as (tile row, tile col, input, unit)."""
+        """Parameters of a chunk and the update rule's memory of it, as (tile row, tile col, input,
+        unit)."""
         shape = self.chunks[index].shape
-        return self.values[index].reshape(shape), {s: pieces[index].reshape(shape) for s, pieces in self.state.items()}
+        return self.values[index].reshape(shape), {s: pieces[index].reshape(shape) for s,
+                                                   pieces in self.state.items()}
 
     def _note(self, kind: int, replica: int, clock: int, first: int, versions: np.ndarray) -> None:
         """Log one event for each of the chunks first, first + 1, ..."""

@@ -1,14 +1,17 @@
-"""Who owns and who needs what when one network is spread over a grid of blocks (../notes/partition.md).
+"""Who owns and who needs what when one network is spread over a grid of blocks
+(../notes/partition.md).
 
-A block of a Py x Px grid owns a rectangle of every array of every stage: of the input x, of the filtered z, the
-pooled h, the centred g and the output y (names as in ../notes/equations.md). To compute what it owns of the next
-array it needs a larger rectangle of this one. Where needed meets what others own lies an exchange:
+A block of a Py x Px grid owns a rectangle of every array of every stage: of the input x, of the
+filtered z, the pooled h, the centred g and the output y (names as in ../notes/equations.md). To
+compute what it owns of the next array it needs a larger rectangle of this one. Where needed meets
+what others own lies an exchange:
 
 * **fill**: owners copy to those who need;
 * **fold**: what those have computed for the owner is summed there. It is the transpose of fill.
 
-Rows and columns do not depend on each other, so everything is worked out along one axis first; rectangles are
-products. Positions are always those of the whole array. A plan is data: exchange.py carries it out.
+Rows and columns do not depend on each other, so everything is worked out along one axis first;
+rectangles are products. Positions are always those of the whole array. A plan is data: exchange.py
+carries it out.
 """
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,10 +24,11 @@ from hpclcae.utils.errors import InputError
 Span = tuple[int, int]  # positions start <= p < stop
 
 
-# ---- along one axis --------------------------------------------------------------------------------------------
+# ---- along one axis ------------------------------------------------------------------------------
 
 def split(size: int, parts: int, index: int) -> Span:
-    """The positions of part `index` when `size` positions are cut evenly; the first parts are one longer.
+    """The positions of part `index` when `size` positions are cut evenly; the first parts are one
+    longer.
 
     Where there are more parts than positions the last ones have none.
     """
@@ -34,7 +38,10 @@ def split(size: int, parts: int, index: int) -> Span:
 
 
 def reach(outputs: Span, window: int, stride: int = 1) -> Span:
-    """The inputs of `outputs` when output p reads the positions p stride ... p stride + window - 1."""
+    """The inputs of `outputs` when output p reads the positions p stride ...
+
+    P stride + window - 1.
+    """
     start, stop = outputs
     return start * stride, (stop - 1) * stride + window if stop > start else start * stride
 
@@ -78,7 +85,8 @@ def shares(config: Config, axis: int, parts: int) -> list[StageShares]:
     return stages
 
 
-def _stage_shares(stage: StageConfig, shape: StageGeometry, axis: int, x: tuple[Span, ...]) -> StageShares:
+def _stage_shares(stage: StageConfig, shape: StageGeometry, axis: int,
+                  x: tuple[Span, ...]) -> StageShares:
     nothing = ((0, 0),) * len(x)
     z, h = _cut(shape.filtered[axis], len(x)), _cut(shape.pooled[axis], len(x))
     g = y = h
@@ -91,10 +99,12 @@ def _stage_shares(stage: StageConfig, shape: StageGeometry, axis: int, x: tuple[
             y = _centred(g, half, shape.output[axis])
             g_needed = tuple(reach(span, stage.lcn) for span in y)
         elif stage.lcn_border == "clip":
-            g_needed = tuple((max(0, a - half), min(size, b + half)) if a < b else (a, a) for a, b in y)
-    return StageShares(Share(x, tuple(reach(span, stage.receptive_field, stage.stride) for span in z)),
-                       Share(z, tuple(reach(span, stage.pooling, stage.pooling_stride) for span in h)),
-                       Share(h, h_needed), Share(g, g_needed), y)
+            g_needed = tuple((max(0, a - half), min(size, b + half)) if a < b else (a, a) for a,
+                             b in y)
+    return StageShares(
+        Share(x, tuple(reach(span, stage.receptive_field, stage.stride) for span in z)),
+        Share(z, tuple(reach(span, stage.pooling, stage.pooling_stride) for span in h)),
+        Share(h, h_needed), Share(g, g_needed), y)
 
 
 def _cut(size: int, parts: int) -> tuple[Span, ...]:
@@ -111,7 +121,7 @@ def _meetings(mine: Span, theirs: Iterable[Span]) -> list[tuple[int, Span]]:
     return [(other, (start, stop)) for other, (start, stop) in met if start < stop]
 
 
-# ---- the grid --------------------------------------------------------------------------------------------------
+# ---- the grid ------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Grid:
@@ -127,15 +137,16 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.cols < 1:
-            raise InputError(f"grid {self} has no block: both numbers must be at least 1, for instance 2x3")
+            raise InputError(f"grid {self} has no block: both numbers must be at least 1, for "
+                             "instance 2x3")
 
     @classmethod
     def parse(cls, text: str) -> "Grid":
         """From "3x2"."""
         rows, _, cols = text.partition("x")
         if not (rows.isdecimal() and cols.isdecimal()):
-            raise InputError(f"grid {text!r} is not understood: write ROWSxCOLUMNS of blocks, for instance 2x3, or "
-                             "auto")
+            raise InputError(f"grid {text!r} is not understood: write ROWSxCOLUMNS of blocks, for "
+                             "instance 2x3, or auto")
         return cls(int(rows), int(cols))
 
     @property
@@ -157,14 +168,16 @@ def check_grid(config: Config, grid: Grid) -> None:
     Raises
     ------
     InputError
-        More rows or columns of blocks than of pixels. Blocks that own nothing further up are allowed.
+        More rows or columns of blocks than of pixels. Blocks that own nothing further up are
+        allowed.
     """
     if max(grid.rows, grid.cols) > config.data.size:
-        raise InputError(f"grid {grid} is finer than the image of {config.data.size} x {config.data.size} pixels: use "
-                         f"at most {config.data.size} rows and columns of blocks")
+        raise InputError(f"grid {grid} is finer than the image of {config.data.size} x "
+                         f"{config.data.size} pixels: use at most {config.data.size} rows and "
+                         "columns of blocks")
 
 
-# ---- one block -------------------------------------------------------------------------------------------------
+# ---- one block -----------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Rectangle:
@@ -253,11 +266,11 @@ class StagePlan:
     z : ExchangePlan
         Filtered: needed by the pooling windows of h.
     h : ExchangePlan
-        Pooled. Across blocks only its mean over maps is needed, by the windows of g; without contrast
-        normalisation nothing.
+        Pooled. Across blocks only its mean over maps is needed, by the windows of g; without
+        contrast normalisation nothing.
     g : ExchangePlan
-        Centred, where the mean is defined. Across blocks only its mean square over maps is needed, by the
-        divisor of y; nothing for the border "centre" and without contrast normalisation.
+        Centred, where the mean is defined. Across blocks only its mean square over maps is needed,
+        by the divisor of y; nothing for the border "centre" and without contrast normalisation.
     y : Rectangle
         Output that it owns, which is what it owns of the next stage's x.
     """
@@ -285,18 +298,20 @@ def plan_block(config: Config, grid: Grid, rank: int) -> BlockPlan:
         The grid is finer than the image, or a window of the configuration does not fit.
     """
     check_grid(config, grid)
-    stages = [_stage_plan(number, rows, cols, grid, rank)
-              for number, (rows, cols) in enumerate(zip(shares(config, 0, grid.rows), shares(config, 1, grid.cols)))]
+    stages = [_stage_plan(number, rows, cols, grid, rank) for number, (rows, cols)
+              in enumerate(zip(shares(config, 0, grid.rows), shares(config, 1, grid.cols)))]
     return BlockPlan(grid, rank, tuple(stages))
 
 
 def whole_stage(config: StageConfig, geometry: StageGeometry) -> StagePlan:
     """The plan of a stage that is one block by itself."""
-    rows, cols = (_stage_shares(config, geometry, axis, _cut(geometry.input[axis], 1)) for axis in (0, 1))
+    rows, cols = (_stage_shares(config, geometry, axis, _cut(geometry.input[axis], 1))
+                  for axis in (0, 1))
     return _stage_plan(0, rows, cols, Grid(1, 1), 0)
 
 
-def _stage_plan(number: int, rows: StageShares, cols: StageShares, grid: Grid, rank: int) -> StagePlan:
+def _stage_plan(number: int, rows: StageShares, cols: StageShares, grid: Grid,
+                rank: int) -> StagePlan:
     x, z, h, g = (_exchange(4 * number + k, along_rows, along_cols, grid, rank)
                   for k, (along_rows, along_cols) in enumerate(zip(rows[:4], cols[:4])))
     row, col = grid.coords(rank)
@@ -306,11 +321,15 @@ def _stage_plan(number: int, rows: StageShares, cols: StageShares, grid: Grid, r
 def _exchange(tag: int, rows: Share, cols: Share, grid: Grid, rank: int) -> ExchangePlan:
     row, col = grid.coords(rank)
 
-    def parts(along_rows: list[tuple[int, Span]], along_cols: list[tuple[int, Span]]) -> tuple[Part, ...]:
-        each = (Part(r * grid.cols + c, Rectangle(a, b)) for r, a in along_rows for c, b in along_cols)
+    def parts(along_rows: list[tuple[int, Span]],
+              along_cols: list[tuple[int, Span]]) -> tuple[Part, ...]:
+        each = (Part(r * grid.cols + c, Rectangle(a, b)) for r, a in along_rows for c,
+                b in along_cols)
         return tuple(part for part in each if part.peer != rank)
-    owned, needed = Rectangle(rows.owned[row], cols.owned[col]), Rectangle(rows.needed[row], cols.needed[col])
-    return ExchangePlan(tag, owned, needed, _cover(owned, needed), parts(rows.send(row), cols.send(col)),
+    owned, needed = Rectangle(rows.owned[row], cols.owned[col]), Rectangle(rows.needed[row],
+                                                                           cols.needed[col])
+    return ExchangePlan(tag, owned, needed, _cover(owned, needed),
+                        parts(rows.send(row), cols.send(col)),
                         parts(rows.recv(row), cols.recv(col)))
 
 

@@ -1,7 +1,8 @@
-"""How the blocks of one network talk to each other: the protocol, and the communicator of a single block.
+"""How the blocks of one network talk to each other: the protocol, and the communicator of a single
+block.
 
-The others: mpi/communicator.py with MPI; threads.py for all blocks of a grid in one process. Sums are taken in the
-order of ranks by all of them, so they give the same bits.
+The others: mpi/communicator.py with MPI; threads.py for all blocks of a grid in one process. Sums
+are taken in the order of ranks by all of them, so they give the same bits.
 """
 from collections.abc import Sequence
 from typing import Protocol
@@ -31,10 +32,16 @@ class Communicator(Protocol):
     size: int
 
     def channel(self, tag: int, sends: Buffers, receives: Buffers) -> Channel:
-        """A channel for these buffers; the nth message to a block under a tag is the nth that it receives."""
+        """A channel for these buffers.
+
+        The nth message to a block under a tag is the nth that it receives.
+        """
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
-        """The sum over all blocks, float64 and of the same shape, on every block; for a few numbers."""
+        """The sum over all blocks, float64 and of the same shape, on every block.
+
+        For a few numbers.
+        """
 
     def close(self) -> None:
         """Release what belongs to the communicator; every block does."""
@@ -46,7 +53,8 @@ class SerialCommunicator:
 
     def channel(self, tag: int, sends: Buffers, receives: Buffers) -> Channel:
         """Never asked for: one block borrows nothing."""
-        raise AssertionError(f"one block has nobody to exchange with: {len(sends)} sends, {len(receives)} receives")
+        raise AssertionError(f"one block has nobody to exchange with: {len(sends)} sends, "
+                             f"{len(receives)} receives")
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
         """The values themselves."""

@@ -1,4 +1,5 @@
-"""What a grid of blocks costs: how much it sends, what its busiest block computes, and so which grid is best."""
+"""What a grid of blocks costs: how much it sends, what its busiest block computes, and so which
+grid is best."""
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +9,14 @@ from hpclcae.geometry import network_geometry
 from hpclcae.partition.blocks import Grid, Share, check_grid, shares
 from hpclcae.utils.errors import InputError
 
-#: What a block computes in the time in which it borrows one number: 50 GFLOP/s, 4 bytes at 2 GB/s (notes/partition.md).
+#: What a block computes in the time in which it borrows one number: 50 GFLOP/s, 4 bytes at 2 GB/s
+#: (notes/partition.md).
 FLOP_PER_NUMBER = 100
 
 
 def choose_grid(config: Config, blocks: int, text: str = "auto") -> Grid:
-    """The grid that `text` names ("3x2": 3 rows of 2 blocks), or the best one for `blocks` blocks ("auto").
+    """The grid that `text` names ("3x2": 3 rows of 2 blocks), or the best one for `blocks` blocks
+    ("auto").
 
     Raises
     ------
@@ -23,13 +26,13 @@ def choose_grid(config: Config, blocks: int, text: str = "auto") -> Grid:
     if text == "auto":
         fitting = fitting_grids(config, blocks)
         if not fitting:
-            raise InputError(f"no grid of {blocks} blocks fits an image of {config.data.size} x {config.data.size} "
-                             "pixels: start another number of ranks")
+            raise InputError(f"no grid of {blocks} blocks fits an image of {config.data.size} x "
+                             f"{config.data.size} pixels: start another number of ranks")
         return fitting[0]
     grid = Grid.parse(text)
     if grid.size != blocks:
-        raise InputError(f"grid {grid} has {grid.size} blocks, one for each rank, and there are {blocks} ranks: start "
-                         f"{grid.size}, or choose another grid")
+        raise InputError(f"grid {grid} has {grid.size} blocks, one for each rank, and there are "
+                         f"{blocks} ranks: start {grid.size}, or choose another grid")
     check_grid(config, grid)
     return grid
 
@@ -37,19 +40,20 @@ def choose_grid(config: Config, blocks: int, text: str = "auto") -> Grid:
 def fitting_grids(config: Config, blocks: int) -> list[Grid]:
     """All grids of that many blocks that are not finer than the image, the best one first.
 
-    That is the one whose busiest block takes the least time. Among equals the squarest is first, then the one with
-    more rows: a block with long rows computes and sends in longer runs.
+    That is the one whose busiest block takes the least time. Among equals the squarest is first,
+    then the one with more rows: a block with long rows computes and sends in longer runs.
     """
     grids = [Grid(rows, blocks // rows) for rows in range(1, blocks + 1) if blocks % rows == 0]
     grids = [grid for grid in grids if max(grid.rows, grid.cols) <= config.data.size]
-    return sorted(grids, key=lambda grid: (busiest_block(config, grid), abs(grid.rows - grid.cols), grid.cols))
+    return sorted(grids, key=lambda grid: (busiest_block(config, grid), abs(grid.rows - grid.cols),
+                                           grid.cols))
 
 
 def busiest_block(config: Config, grid: Grid) -> float:
     """Estimate of what a step costs the block with the most to do, in FLOP per image.
 
-    The filters it owns, and the numbers it borrows. The least traffic alone would be a bad guide: grids that
-    leave blocks without work have the least.
+    The filters it owns, and the numbers it borrows. The least traffic alone would be a bad guide:
+    grids that leave blocks without work have the least.
     """
     joint = config.train.gradient == "joint"
     flop = 0.0
@@ -60,14 +64,15 @@ def busiest_block(config: Config, grid: Grid) -> float:
     return flop + FLOP_PER_NUMBER * sum(exchange.largest for exchange in traffic(config, grid))
 
 
-# ---- how much is sent ------------------------------------------------------------------------------------------------
+# ---- how much is sent ----------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Traffic:
     """One exchange of a training step, counted over all blocks.
 
-    values is the numbers sent per image, largest the most that one block borrows of them, messages how many
-    pairs of blocks they go between. Every position is sent once to every block that needs it and does not own it.
+    values is the numbers sent per image, largest the most that one block borrows of them, messages
+    how many pairs of blocks they go between. Every position is sent once to every block that needs
+    it and does not own it.
     """
     stage: int
     array: str
@@ -78,14 +83,17 @@ class Traffic:
 
 
 def traffic(config: Config, grid: Grid) -> list[Traffic]:
-    """Every exchange of one training step, in no particular order; greedy training is counted as if all stages learnt.
+    """Every exchange of one training step, in no particular order; greedy training is counted as if
+    all stages learnt.
 
     The first x is not exchanged: every block reads its pixels with the halo.
     """
     table = []
-    for index, (rows, cols) in enumerate(zip(shares(config, 0, grid.rows), shares(config, 1, grid.cols))):
+    for index, (rows,
+                cols) in enumerate(zip(shares(config, 0, grid.rows), shares(config, 1, grid.cols))):
         stage, shape = config.stages[index], network_geometry(config)[index]
-        fields = 2 if stage.lcn_border == "centre" else 1  # of h: its mean over maps, and that of its square
+        # of h: its mean over maps, and that of its square
+        fields = 2 if stage.lcn_border == "centre" else 1
         maps = {"x": shape.input[2], "z": stage.maps, "h": fields, "g": 1}
         counts = {array: _count(getattr(rows, array), getattr(cols, array)) for array in maps}
         for array, what in _exchanges(config, index):
@@ -115,10 +123,14 @@ def _count(rows: Share, cols: Share) -> np.ndarray:
         """For each block: positions needed, those of them it owns, and how many blocks own them."""
         (start, stop), (own_start, own_stop) = np.transpose(share.needed), np.transpose(share.owned)
         kept = np.maximum(0, np.minimum(stop, own_stop) - np.maximum(start, own_start))
-        someone = own_start < own_stop  # spans are in order: bisection finds the first and the last owner
-        owners = np.searchsorted(own_start[someone], stop) - np.searchsorted(own_stop[someone], start, "right")
+        # spans are in order: bisection finds the first and the last owner
+        someone = own_start < own_stop
+        owners = np.searchsorted(own_start[someone], stop) - np.searchsorted(own_stop[someone],
+                                                                             start, "right")
         return stop - start, kept, np.where(start < stop, owners, 0)
-    (rows_needed, rows_kept, row_owners), (cols_needed, cols_kept, col_owners) = along(rows), along(cols)
+    (rows_needed, rows_kept, row_owners), (cols_needed, cols_kept,
+                                           col_owners) = along(rows), along(cols)
     kept = np.outer(rows_kept, cols_kept)
     borrowed = np.outer(rows_needed, cols_needed) - kept
-    return np.array([borrowed.sum(), borrowed.max(), (np.outer(row_owners, col_owners) - (kept > 0)).sum()])
+    return np.array([borrowed.sum(), borrowed.max(),
+                     (np.outer(row_owners, col_owners) - (kept > 0)).sum()])

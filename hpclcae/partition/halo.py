@@ -1,11 +1,12 @@
 """Halo exchanges: what partition.py planned is carried out, through any kind of communicator.
 
-A block's array holds what the block owns and what it needs (`ExchangePlan.held`), so `fill` writes into its halo and
-`fold` adds to its owned part; the block's own positions are never copied. Both take arrays of any trailing shape:
-(row, col, map, image), (row, col, image), ...
+A block's array holds what the block owns and what it needs (`ExchangePlan.held`), so `fill` writes
+into its halo and `fold` adds to its owned part; the block's own positions are never copied. Both
+take arrays of any trailing shape: (row, col, map, image), (row, col, image), ...
 
-The communicators: `SerialCommunicator` here, for one block; parallel/halo.py with MPI; parallel/inprocess.py for all blocks of a
-grid in one process. Sums are taken in the order of ranks by all of them, so they give the same bits.
+The communicators: `SerialCommunicator` here, for one block; parallel/halo.py with MPI;
+parallel/inprocess.py for all blocks of a grid in one process. Sums are taken in the order of ranks
+by all of them, so they give the same bits.
 """
 from collections.abc import Callable
 
@@ -20,8 +21,8 @@ Lines = list[tuple[tuple[slice, slice], np.ndarray]]  # (where in the array, buf
 class Exchange:
     """Fill and fold of one array.
 
-    Buffers and channels are made at the first use of a trailing shape and dtype and kept. One fill and one fold
-    may be under way at the same time, not two fills or two folds.
+    Buffers and channels are made at the first use of a trailing shape and dtype and kept. One fill
+    and one fold may be under way at the same time, not two fills or two folds.
 
     Parameters
     ----------
@@ -39,7 +40,8 @@ class Exchange:
         self.start_fill(array)()
 
     def fold(self, array: np.ndarray) -> None:
-        """Add what other blocks hold in their halos to the owned part of array (held row, held col, ...).
+        """Add what other blocks hold in their halos to the owned part of array (held row, held col,
+        ...).
 
         The halo of the array keeps what this block put there.
         """
@@ -77,7 +79,8 @@ class Exchange:
             link.close()
         self._links.clear()
 
-    def _link(self, kind: str, array: np.ndarray, sent: tuple[Part, ...], received: tuple[Part, ...]) -> "_Link":
+    def _link(self, kind: str, array: np.ndarray, sent: tuple[Part, ...],
+              received: tuple[Part, ...]) -> "_Link":
         assert array.shape[:2] == self.plan.held.shape, (array.shape, self.plan.held)
         key = kind, array.shape[2:], array.dtype
         if key not in self._links:
@@ -89,11 +92,12 @@ class Exchange:
 class _Link:
     """The buffers of one direction for arrays like `array`."""
 
-    def __init__(self, plan: ExchangePlan, communicator: Communicator, tag: int, sent: tuple[Part, ...],
-                 received: tuple[Part, ...], array: np.ndarray) -> None:
+    def __init__(self, plan: ExchangePlan, communicator: Communicator, tag: int,
+                 sent: tuple[Part, ...], received: tuple[Part, ...], array: np.ndarray) -> None:
         def lines(parts: tuple[Part, ...]) -> Lines:
-            return [(part.positions.within(plan.held), np.empty((*part.positions.shape, *array.shape[2:]),
-                                                                array.dtype)) for part in parts]
+            return [(part.positions.within(plan.held),
+                     np.empty((*part.positions.shape, *array.shape[2:]), array.dtype))
+                    for part in parts]
 
         def letters(parts: tuple[Part, ...], lines: Lines) -> Buffers:
             return [(part.peer, buffer) for part, (_, buffer) in zip(parts, lines)]
@@ -101,7 +105,8 @@ class _Link:
         self.under_way = False
         self._channel = None
         if sent or received:
-            self._channel = communicator.channel(tag, letters(sent, self.sends), letters(received, self.receives))
+            self._channel = communicator.channel(tag, letters(sent, self.sends),
+                                                 letters(received, self.receives))
 
     def start(self, array: np.ndarray) -> None:
         """Pack and send."""

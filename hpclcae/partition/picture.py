@@ -1,4 +1,5 @@
-"""A picture of a partition: all blocks of a grid, and what one of them needs for every sublayer of a stage."""
+"""A picture of a partition: all blocks of a grid, and what one of them needs for every sublayer of
+a stage."""
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OWNED, BORROWED, LINES = "#d95f02", "#7fb2e5", "#b0b0b0"  # orange and blue: told apart by colour-blind people, too
+OWNED, BORROWED, LINES = "#d95f02", "#7fb2e5", "#b0b0b0"  # orange and blue: told apart by
+#                                                           colour-blind people, too
 #: Each array, and what it is needed for.
 SUBLAYERS = {"x": ("input x", "to filter z"), "z": ("filtered z", "to pool h"),
              "h": ("pooled h", "for the mean in g"), "g": ("centred g", "for the divisor of y")}
@@ -26,11 +28,13 @@ def write(config: Config, grid: Grid, path: Path, stage: int = 0, rank: int | No
         The grid does not fit, there is no such stage or block, or matplotlib is missing.
     """
     if not 0 <= stage < len(config.stages):
-        raise InputError(f"there is no stage {stage + 1}: the configuration has {len(config.stages)}")
+        raise InputError(f"there is no stage {stage + 1}: the configuration has "
+                         f"{len(config.stages)}")
     if rank is None:
         rank = grid.rows // 3 * grid.cols + grid.cols // 3
     if not 0 <= rank < grid.size:
-        raise InputError(f"there is no block {rank}: grid {grid} has the blocks 0 to {grid.size - 1}")
+        raise InputError(f"there is no block {rank}: grid {grid} has the blocks 0 to "
+                         f"{grid.size - 1}")
     require("matplotlib", "figures", "drawing")
     figure = draw(config, grid, stage, rank)
     with replacing(path) as partial:
@@ -38,7 +42,10 @@ def write(config: Config, grid: Grid, path: Path, stage: int = 0, rank: int | No
 
 
 def draw(config: Config, grid: Grid, stage: int, rank: int) -> "Figure":
-    """The whole input with all its blocks on the left; on the right every array around one block, all at one scale."""
+    """The whole input with all its blocks on the left.
+
+    On the right every array around one block, all at one scale.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     plan = plan_block(config, grid, rank).stages[stage]
@@ -47,9 +54,10 @@ def draw(config: Config, grid: Grid, stage: int, rank: int) -> "Figure":
     half = len(names) // 2
     figure = Figure(figsize=(7 + 4 * half, 8.2), layout="constrained")
     row, col = grid.coords(rank)
-    figure.suptitle(f"stage {stage + 1} on {grid} blocks: what block {rank} (row {row}, column {col}) owns and needs",
-                    fontsize=14)
-    panels = figure.subplot_mosaic([["all", *names[:half]], ["all", *names[half:]]], width_ratios=[2, *[1] * half])
+    figure.suptitle(f"stage {stage + 1} on {grid} blocks: what block {rank} (row {row}, column "
+                    f"{col}) owns and needs", fontsize=14)
+    panels = figure.subplot_mosaic([["all", *names[:half]], ["all", *names[half:]]],
+                                   width_ratios=[2, *[1] * half])
     span = max(8, *(max(getattr(plan, name).held.shape) for name in names)) * 1.5
     for name in names:
         rows, cols = (getattr(share, name).owned for share in along)
@@ -58,19 +66,21 @@ def draw(config: Config, grid: Grid, stage: int, rank: int) -> "Figure":
         borrowed = sum(lent.positions.size for lent in part.recv)
         _draw_blocks(panels[name], rows, cols, part)
         _look_at(panels[name], part.held, span)
-        panels[name].set_title(f"{array}, {rows[-1][1]} x {cols[-1][1]}, {purpose}\nowns {_size(part.owned)}, "
-                               f"needs {_size(part.needed)}:\n{borrowed} positions from {len(part.recv)} blocks",
-                               fontsize=10)
+        panels[name].set_title(f"{array}, {rows[-1][1]} x {cols[-1][1]}, {purpose}\nowns "
+                               f"{_size(part.owned)}, needs {_size(part.needed)}:\n{borrowed} "
+                               f"positions from {len(part.recv)} blocks", fontsize=10)
         if name == "x":
             _draw_blocks(panels["all"], rows, cols, part)
-            panels["all"].set(xlim=(0, cols[-1][1]), ylim=(rows[-1][1], 0), xlabel="col", ylabel="row",
-                              title=f"{array}, owned by {grid.size} blocks")
-    panels["all"].legend(handles=[Patch(color=OWNED, label="owned"), Patch(color=BORROWED, label="borrowed"),
-                                  Patch(facecolor="none", edgecolor="black", label="needed")], loc="lower left")
+            panels["all"].set(xlim=(0, cols[-1][1]), ylim=(rows[-1][1], 0), xlabel="col",
+                              ylabel="row", title=f"{array}, owned by {grid.size} blocks")
+    panels["all"].legend(
+        handles=[Patch(color=OWNED, label="owned"), Patch(color=BORROWED, label="borrowed"),
+                 Patch(facecolor="none", edgecolor="black", label="needed")], loc="lower left")
     return figure
 
 
-def _draw_blocks(axes: "Axes", rows: tuple[Span, ...], cols: tuple[Span, ...], part: ExchangePlan) -> None:
+def _draw_blocks(axes: "Axes", rows: tuple[Span, ...], cols: tuple[Span, ...],
+                 part: ExchangePlan) -> None:
     """The borders of all blocks, and one block's rectangles."""
     bottom, right = rows[-1][1], cols[-1][1]
     axes.hlines([*(start for start, _ in rows), bottom], 0, right, LINES, linewidth=0.8)

@@ -1,7 +1,8 @@
 """All blocks of a grid in one process, each in a thread: any grid can be tested without MPI.
 
-Threads exchange copies through mailboxes. Nothing can hang for want of a message: when every block that still
-runs waits, nobody is left to send, and all end with an error that says who waits for whom.
+Threads exchange copies through mailboxes. Nothing can hang for want of a message: when every block
+that still runs waits, nobody is left to send, and all end with an error that says who waits for
+whom.
 """
 import threading
 from collections import defaultdict, deque
@@ -22,7 +23,8 @@ class BlocksStuck(RuntimeError):
 
 
 def run_blocks(blocks: int, program: Callable[[Communicator], T]) -> list[T]:
-    """Run program(communicator) for every block at the same time; returns what they return, in order of ranks.
+    """Run program(communicator) for every block at the same time; returns what they return, in
+    order of ranks.
 
     Raises
     ------
@@ -41,7 +43,8 @@ def run_blocks(blocks: int, program: Callable[[Communicator], T]) -> list[T]:
             office.stop(error)
         finally:
             office.leave()
-    threads = [threading.Thread(target=run, args=(rank,), name=f"block {rank}") for rank in range(blocks)]
+    threads = [threading.Thread(target=run, args=(rank,), name=f"block {rank}")
+               for rank in range(blocks)]
     try:
         for thread in threads:
             thread.start()
@@ -71,7 +74,8 @@ class ThreadCommunicator:
         if self.rank:
             self._office.send(self.rank, 0, _SUM, mine)
             return self._office.receive(self.rank, 0, _SUM)
-        total = np.array([mine, *(self._office.receive(0, rank, _SUM) for rank in range(1, self.size))]).sum(axis=0)
+        total = np.array([mine, *(self._office.receive(0, rank, _SUM)
+                                  for rank in range(1, self.size))]).sum(axis=0)
         for rank in range(1, self.size):
             self._office.send(0, rank, _SUM, total)
         return total
@@ -83,7 +87,8 @@ class ThreadCommunicator:
 class ThreadChannel:
     """Buffers that go to and come from fixed blocks."""
 
-    def __init__(self, office: "_PostOffice", rank: int, tag: int, sends: Buffers, receives: Buffers) -> None:
+    def __init__(self, office: "_PostOffice", rank: int, tag: int, sends: Buffers,
+                 receives: Buffers) -> None:
         self._office, self._rank, self._tag, self._sends, self._receives = office, rank, tag, sends, receives
 
     def start(self) -> None:
@@ -95,7 +100,8 @@ class ThreadChannel:
         """See exchange.Channel."""
         for peer, buffer in self._receives:
             letter = self._office.receive(self._rank, peer, self._tag)
-            assert letter.shape == buffer.shape and letter.dtype == buffer.dtype, (letter.shape, buffer.shape)
+            assert letter.shape == buffer.shape and letter.dtype == buffer.dtype, (letter.shape,
+                                                                                   buffer.shape)
             buffer[...] = letter
 
     def close(self) -> None:
@@ -114,7 +120,8 @@ class _PostOffice:
         lock = threading.Lock()
         self._arrived = [threading.Condition(lock) for _ in range(blocks)]
         self._lock, self._running = lock, blocks
-        self._letters: list[dict[tuple[int, int], deque[np.ndarray]]] = [defaultdict(deque) for _ in range(blocks)]
+        self._letters: list[dict[tuple[int, int], deque[np.ndarray]]] = [defaultdict(deque)
+                                                                         for _ in range(blocks)]
         self._awaited: dict[int, tuple[int, int]] = {}  # block that waits -> (sender, tag)
 
     def send(self, sender: int, to: int, tag: int, content: np.ndarray) -> None:
@@ -151,8 +158,10 @@ class _PostOffice:
 
     def _check_somebody_runs(self) -> None:
         if self._running and len(self._awaited) == self._running:
-            waits = [f"{me} for {sender} (tag {tag})" for me, (sender, tag) in sorted(self._awaited.items())]
-            self._stop(BlocksStuck(f"blocks wait for messages that nobody will send: {', '.join(waits)}"))
+            waits = [f"{me} for {sender} (tag {tag})" for me,
+                     (sender, tag) in sorted(self._awaited.items())]
+            self._stop(BlocksStuck("blocks wait for messages that nobody will send: "
+                                   f"{', '.join(waits)}"))
 
     def _stop(self, error: BaseException) -> None:
         if self.error is None and not isinstance(error, _Stopped):

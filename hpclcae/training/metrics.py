@@ -1,4 +1,7 @@
-"""What a run says while it trains: metrics to a file; a bar on a terminal, or plain lines in a log."""
+"""What a run says while it trains: metrics to a file.
+
+A bar on a terminal, or plain lines in a log.
+"""
 import json
 import sys
 import time
@@ -22,7 +25,8 @@ def metrics_path(run: Path, replica: int = 0) -> Path:
 
 
 def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
-    """Make the run folder with its configuration; metrics of steps after `step`, if any, are dropped.
+    """Make the run folder with its configuration; metrics of steps after `step`, if any, are
+    dropped.
 
     Raises
     ------
@@ -36,11 +40,13 @@ def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
                 partial.write_text(configuration.dumps(config))
         metrics = metrics_path(run, replica)
         lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() and step else []
-        lines = [line for line in lines if line.endswith("\n")]  # a crash may have cut the last one short
+        # a crash may have cut the last one short
+        lines = [line for line in lines if line.endswith("\n")]
         with replacing(metrics) as partial:
             partial.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
     except OSError as error:
-        raise InputError(f"run folder {run} cannot be written ({error.strerror}); choose another --out") from error
+        raise InputError(f"run folder {run} cannot be written ({error.strerror}); choose another "
+                         "--out") from error
 
 
 class Report:
@@ -56,7 +62,8 @@ class Report:
         Also on the terminal.
     """
 
-    def __init__(self, config: Config, first: int, last: int, path: Path | None, speaks: bool) -> None:
+    def __init__(self, config: Config, first: int, last: int, path: Path | None,
+                 speaks: bool) -> None:
         self.config, self.flop, self.last = config, training_flop(config), last
         self._file = path.open("a") if path else None
         self._clock, self._clock_step = time.monotonic(), first
@@ -65,7 +72,8 @@ class Report:
         bar = self._speaks and sys.stderr.isatty()
         self._bar = tqdm(total=last, initial=first, desc="train", unit="step") if bar else None
 
-    def step(self, step: int, losses: Sequence[StageLoss | None], rate: float, seconds: float) -> None:
+    def step(self, step: int, losses: Sequence[StageLoss | None], rate: float,
+             seconds: float) -> None:
         """Called after every step."""
         if not self._file:
             return
@@ -76,10 +84,12 @@ class Report:
         now = time.monotonic()
         images = (step - self._clock_step) * self.config.train.batch / max(now - self._clock, 1e-9)
         self._clock, self._clock_step = now, step
-        row = {"step": step, "seconds": round(seconds, 3), "objective": sum(t.objective for t in losses if t),
-               "stages": [t and {"reconstruction": t.reconstruction, "sparsity": t.sparsity, "response": t.response}
-                          for t in losses],
-               "images_per_second": images, "gflop_per_second": images * self.flop / 1e9, "rate": rate}
+        row = {"step": step, "seconds": round(seconds, 3),
+               "objective": sum(t.objective for t in losses if t),
+               "stages": [t and {"reconstruction": t.reconstruction, "sparsity": t.sparsity,
+                                 "response": t.response} for t in losses],
+               "images_per_second": images, "gflop_per_second": images * self.flop / 1e9,
+               "rate": rate}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if not self._speaks:
@@ -91,8 +101,8 @@ class Report:
             self._bar.set_postfix_str(f"objective {row['objective']:.5g}  {speed}")
         elif now - self._printed >= SECONDS_BETWEEN_LINES or step == self.last:
             self._printed = now
-            print(f"step {step}/{self.config.train.steps}  objective {row['objective']:.5g}  {parts}  {speed}",
-                  file=sys.stderr, flush=True)
+            print(f"step {step}/{self.config.train.steps}  objective {row['objective']:.5g}  "
+                  f"{parts}  {speed}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Close the file and the bar."""

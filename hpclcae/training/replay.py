@@ -1,9 +1,10 @@
 """The command ``hpclcae replay``: an asynchronous run again, in one process, bit for bit.
 
-With `parallel.log_events = true` every server writes down who fetched and who pushed which version of which chunk
-(event_log.py). From that, the configuration and the images follow all numbers of the run: each replica computes its
-steps with the versions that it had, and pushes are applied in the order in which they were. The result is compared with
-the run's checkpoint; where numbers stop being finite or the objective explodes, replica, step and chunk are named.
+With `parallel.log_events = true` every server writes down who fetched and who pushed which version
+of which chunk (event_log.py). From that, the configuration and the images follow all numbers of the
+run: each replica computes its steps with the versions that it had, and pushes are applied in the
+order in which they were. The result is compared with the run's checkpoint; where numbers stop being
+finite or the objective explodes, replica, step and chunk are named.
 
 The bits are those of the run on the same kind of processor with the same libraries.
 """
@@ -43,7 +44,8 @@ MOST_LINES = 20  # about chunks that differ
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run", metavar="RUN", type=Path, help="run folder, of a run with parallel.log_events = true")
+    parser.add_argument("run", metavar="RUN", type=Path,
+                        help="run folder, of a run with parallel.log_events = true")
     parser.add_argument("--from", type=int, metavar="STEP", dest="start",
                         help="replay the job that began with this step (default: the newest)")
     parser.add_argument("--images", metavar="FILE", help="where the training images are now")
@@ -62,14 +64,15 @@ def run(args: argparse.Namespace) -> int:
                          f"{', '.join(map(str, found))}")
     config, events = read_log(found[start])
     if args.images:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=args.images))
+        config = dataclasses.replace(config,
+                                     data=dataclasses.replace(config.data, train=args.images))
     first, goal = first_checkpoint(found[start]), _made(args.run, found, start)
     if start and not first:
-        raise InputError(f"{found[start]} lacks the checkpoint of step {start}, with which the job began: bring it "
-                         "back")
+        raise InputError(f"{found[start]} lacks the checkpoint of step {start}, with which the job "
+                         "began: bring it back")
     grid, parallel = Grid.parse(config.parallel.grid), config.parallel
-    print(f"{found[start]}: {parallel.replicas} replicas of {grid} blocks, {parallel.servers} servers, "
-          f"{parallel.consistency}, {config.update.rule}, {config.train.dtype}")
+    print(f"{found[start]}: {parallel.replicas} replicas of {grid} blocks, {parallel.servers} "
+          f"servers, {parallel.consistency}, {config.update.rule}, {config.train.dtype}")
     tapes = replay(config, events, first, goal)
     print(_summary(tapes, Plan(events, config), time.monotonic() - began))
     _verdict(tapes, goal)
@@ -77,11 +80,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _made(run: Path, found: Mapping[int, Path], start: int) -> Path | None:
-    """The newest checkpoint that the job made which began with step `start`, and that is still there."""
+    """The newest checkpoint that the job made which began with step `start`, and that is still
+    there."""
     following = min((step for step in found if step > start), default=None)
     if following is not None:
         return first_checkpoint(found[following])
-    made = [path for path in checkpoint.saved(run / "checkpoints") if checkpoint.step_of(path) > start]
+    made = [path for path in checkpoint.saved(run / "checkpoints")
+            if checkpoint.step_of(path) > start]
     return made[-1] if made else None
 
 
@@ -93,7 +98,8 @@ class Plan:
     steps : list of list of int
         The steps that each replica began.
     left_out : set of (int, int)
-        Replica and step for which it only fetched: backup replicas leave out what the others have made.
+        Replica and step for which it only fetched: backup replicas leave out what the others have
+        made.
     stands : set of (int, int)
         Replica and step before which it stood.
 
@@ -106,16 +112,20 @@ class Plan:
     def __init__(self, logs: Sequence[np.ndarray], config: Config) -> None:
         parallel, events = config.parallel, np.concatenate(logs)
         events = events[events["kind"] != ROUND_CLOSED]  # a server's own doing
-        if events.size and not (0 <= events["replica"].min() <= events["replica"].max() < parallel.replicas
+        if events.size and not (0 <= events["replica"].min() <= events["replica"].max()
+                                < parallel.replicas
                                 and set(np.unique(events["kind"])) <= {FETCHED, PUSHED, PAUSED}):
-            raise InputError("the log is damaged: it names replicas that there were not, or events of another version")
+            raise InputError("the log is damaged: it names replicas that there were not, or events "
+                             "of another version")
         if parallel.backup and parallel.push_every > 1:
-            raise InputError(f"parallel.push_every = {parallel.push_every} with backup replicas cannot be replayed: a "
-                             "replica leaves out steps between two pushes, which servers do not see")
-        clocks = [np.unique(events["clock"][(events["replica"] == replica) & (events["kind"] != PAUSED)])
-                  for replica in range(parallel.replicas)]
-        self.steps = [c.tolist() if parallel.backup or not c.size else list(range(int(c[0]), int(c[-1]) + 1))
-                      for c in clocks]
+            raise InputError(f"parallel.push_every = {parallel.push_every} with backup replicas "
+                             "cannot be replayed: a replica leaves out steps between two pushes, "
+                             "which servers do not see")
+        clocks = [
+            np.unique(events["clock"][(events["replica"] == replica) & (events["kind"] != PAUSED)])
+            for replica in range(parallel.replicas)]
+        self.steps = [c.tolist() if parallel.backup or not c.size
+                      else list(range(int(c[0]), int(c[-1]) + 1)) for c in clocks]
         self.stands = _told(events, PAUSED)
         self.left_out = _told(events, FETCHED) - _told(events, PUSHED) if parallel.backup else set()
 
@@ -126,7 +136,8 @@ def _told(events: np.ndarray, kind: int) -> set[tuple[int, int]]:
     return set(zip(found["replica"].tolist(), found["clock"].tolist()))
 
 
-def replay(config: Config, events: Sequence[np.ndarray], start: Path | None, goal: Path | None) -> list[ReplayServer]:
+def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
+           goal: Path | None) -> list[ReplayServer]:
     """Replay a job; returns the tape of every block, played as far as the log goes.
 
     Parameters
@@ -147,16 +158,20 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None, goa
     def block(communicator: Communicator) -> ReplayServer:
         network, chunks = Network(config, grid, communicator), shards.chunks[communicator.rank]
         tape = ReplayServer(chunks, config, events_of_chunks(events, shards, communicator.rank),
-                    checkpoint.load_chunk_states(start, config, grid, chunks) if start else seeds(network, chunks),
-                    checkpoint.load_chunk_states(goal, config, grid, chunks) if goal else ())
+                            checkpoint.load_chunk_states(start, config, grid, chunks) if start
+                            else seeds(network, chunks),
+                            checkpoint.load_chunk_states(goal, config, grid, chunks) if goal
+                            else ())
         with open_dataset(config) as dataset:
-            fitted = checkpoint.load_state(start).preprocessing if start else fit_preprocessing(config, dataset)
-            prepare = fitted.preprocessor(config.data.size, network.dtype, network.plan.stages[0].x, communicator)
+            fitted = checkpoint.load_state(start).preprocessing if start else fit_preprocessing(
+                config, dataset)
+            prepare = fitted.preprocessor(config.data.size, network.dtype, network.plan.stages[0].x,
+                                          communicator)
             streams = [MinibatchStream(dataset, config.train.batch, config.train.seed, replica,
                                        config.parallel.replicas, mirror=config.data.mirror)
                        for replica in range(config.parallel.replicas)]
-            replay_block(network, tape, plan,
-                         lambda replica, step: prepare(streams[replica].images(step, prepare.pixels)))
+            replay_block(network, tape, plan, lambda replica,
+                         step: prepare(streams[replica].images(step, prepare.pixels)))
         return tape
     return run_blocks(grid.size, block)
 
@@ -167,7 +182,8 @@ def seeds(network: Network, chunks: Sequence[Chunk]) -> list[ChunkState]:
     return [ChunkState(chunk, vector[chunk.start:chunk.stop]) for chunk in chunks]
 
 
-def replay_block(network: Network, tape: ReplayServer, plan: Plan, images: Callable[[int, int], np.ndarray]) -> None:
+def replay_block(network: Network, tape: ReplayServer, plan: Plan,
+                 images: Callable[[int, int], np.ndarray]) -> None:
     """Let all replicas make their steps of one block, as far as the tape goes.
 
     Parameters
@@ -179,7 +195,8 @@ def replay_block(network: Network, tape: ReplayServer, plan: Plan, images: Calla
     replicas = [_Replica(network, tape, number) for number in range(config.parallel.replicas)]
     turns = _turns(replicas, tape, plan, communicator)
     if communicator.rank == 0:
-        turns = progress(turns, "replaying", sum(map(len, plan.steps)) - len(plan.left_out), "steps")
+        turns = progress(turns, "replaying", sum(map(len, plan.steps)) - len(plan.left_out),
+                         "steps")
     for number, step in turns:
         replicas[number].step(step, images(number, step))
 
@@ -197,8 +214,8 @@ class _Replica:
     def begins(self, step: int, stands: set[tuple[int, int]]) -> bool:
         """Begin a step if what it needs is there, and ask for that; whether it has begun.
 
-        Blocks of a replica begin by themselves: the others may wait for what this one asks for next. A stand that has
-        been made is removed from `stands`.
+        Blocks of a replica begin by themselves: the others may wait for what this one asks for
+        next. A stand that has been made is removed from `stands`.
         """
         if self._begun == step:
             return True
@@ -216,7 +233,8 @@ class _Replica:
     def step(self, step: int, x: np.ndarray) -> None:
         """Compute and push (train.Trainer)."""
         with np.errstate(over="ignore", invalid="ignore"):
-            states = self.network.forward(self.updates.parameters, x, trained_stage(self.network.config, step)[0])
+            states = self.network.forward(self.updates.parameters, x,
+                                          trained_stage(self.network.config, step)[0])
             self._check(states, step)
             self.network.backward(states, self.updates)
             self.updates.end()
@@ -230,21 +248,27 @@ class _Replica:
             if math.isfinite(losses.objective) and losses.objective <= DIVERGED * first:
                 continue
             vector = self.updates.parameters.vector
-            largest = [np.abs(vector[chunk.start:chunk.stop]).max() for chunk in self.updates.chunks]
+            largest = [np.abs(vector[chunk.start:chunk.stop]).max()
+                       for chunk in self.updates.chunks]
             worst = int(np.argmax(largest))
-            raise InputError(f"replica {self.number}, step {step + 1}: the objective of stage {index + 1} is "
-                             f"{losses.objective:g}, at first it was {first:g}; the largest weight, {largest[worst]:g}, "
-                             f"is in version {self.updates.base[worst]} of {describe(self.updates.chunks[worst])}")
+            raise InputError(f"replica {self.number}, step {step + 1}: the objective of stage "
+                             f"{index + 1} is {losses.objective:g}, at first it was {first:g}; the "
+                             f"largest weight, {largest[worst]:g}, is in version "
+                             f"{self.updates.base[worst]} of "
+                             f"{describe(self.updates.chunks[worst])}")
 
 
-def _turns(replicas: Sequence[_Replica], tape: ReplayServer, plan: Plan, communicator: Communicator) -> Iterator[tuple[int, int]]:
-    """Who makes which step next, the same for all blocks: of those who can, one that is furthest behind."""
+def _turns(replicas: Sequence[_Replica], tape: ReplayServer, plan: Plan,
+           communicator: Communicator) -> Iterator[tuple[int, int]]:
+    """Who makes which step next, the same for all blocks: of those who can, one that is furthest
+    behind."""
     todo, stands = [deque(steps) for steps in plan.steps], set(plan.stands)
     while True:
         mine, left = [False], -1
         while left != tape.left:  # what one asks for may be what another one waits for
             left = tape.left
-            mine = [bool(steps) and replica.begins(steps[0], stands) for replica, steps in zip(replicas, todo)]
+            mine = [bool(steps) and replica.begins(steps[0], stands) for replica,
+                    steps in zip(replicas, todo)]
         begun = communicator.allreduce_sum(mine)  # how many blocks of each replica
         able = [(todo[n][0], n) for n in np.flatnonzero(begun == communicator.size).tolist()]
         if not able:
@@ -255,7 +279,7 @@ def _turns(replicas: Sequence[_Replica], tape: ReplayServer, plan: Plan, communi
             yield number, step
 
 
-# ---- what there is to say ------------------------------------------------------------------------------------------
+# ---- what there is to say ------------------------------------------------------------------------
 
 def _summary(tapes: Sequence[ReplayServer], plan: Plan, seconds: float) -> str:
     """Who did what, and whose gradients came late."""
@@ -266,13 +290,16 @@ def _summary(tapes: Sequence[ReplayServer], plan: Plan, seconds: float) -> str:
         tallies = [tape.tallies[replica] for tape in tapes]
         pushes, dropped = sum(t.pushes for t in tallies), sum(t.dropped for t in tallies)
         means.append(sum(t.staleness for t in tallies) / max(1, pushes - dropped))
-        rows.append((f"replica {replica}", len(steps), steps[-1] + 1 if steps else 0, pushes, dropped,
-                     round(means[-1], 2), max(t.largest for t in tallies)))
-    lines = [table(("", "steps", "last step", "pushes", "dropped", "mean staleness", "largest"), rows)]
+        rows.append((f"replica {replica}", len(steps), steps[-1] + 1 if steps else 0, pushes,
+                     dropped, round(means[-1], 2), max(t.largest for t in tallies)))
+    lines = [table(("", "steps", "last step", "pushes", "dropped", "mean staleness", "largest"),
+                   rows)]
     if max(means) > min(means):
-        lines.append(f"slowest: replica {int(np.argmax(means))}, whose gradients missed the most updates of others")
+        lines.append(f"slowest: replica {int(np.argmax(means))}, whose gradients missed the most "
+                     "updates of others")
     pushes = sum(row[3] for row in rows)  # type: ignore[misc]
-    lines.append(f"{pushes} pushes to {sum(len(tape.chunks) for tape in tapes)} chunks, replayed in {seconds:.1f} s")
+    lines.append(f"{pushes} pushes to {sum(len(tape.chunks) for tape in tapes)} chunks, replayed "
+                 f"in {seconds:.1f} s")
     return "\n".join(lines)
 
 
@@ -286,17 +313,20 @@ def _verdict(tapes: Sequence[ReplayServer], goal: Path | None) -> None:
     """
     left = sum(tape.left for tape in tapes)
     if left:
-        print(f"{left} events were not reached: what they wait for is not in the log, as when a job is killed")
+        print(f"{left} events were not reached: what they wait for is not in the log, as when a "
+              "job is killed")
     if goal is None:
         print("the job has left no checkpoint to compare with")
         return
-    chunks = [(tape.chunks[index], tape.gaps.get(index), tape.store.versions[index], tape.goal[index].version)
-              for tape in tapes for index in range(len(tape.chunks))]
+    chunks = [(tape.chunks[index], tape.gaps.get(index), tape.store.versions[index],
+               tape.goal[index].version) for tape in tapes for index in range(len(tape.chunks))]
     wrong = [row for row in chunks if row[1] != 0]
     for chunk, gap, version, wanted in wrong[:MOST_LINES]:
-        print(f"{describe(chunk)}: " + (f"version {wanted} differs by up to {gap:.3g}" if gap is not None else
-                                        f"the log leads to version {version}, the checkpoint has {wanted}"))
+        print(f"{describe(chunk)}: "
+              + (f"version {wanted} differs by up to {gap:.3g}" if gap is not None
+                 else f"the log leads to version {version}, the checkpoint has {wanted}"))
     if wrong:
-        raise InputError(f"{len(wrong)} of {len(chunks)} chunks are not those of {goal}: the log or the checkpoint was "
-                         "changed, or this is another processor or other libraries, or other images (--images)")
+        raise InputError(f"{len(wrong)} of {len(chunks)} chunks are not those of {goal}: the log "
+                         "or the checkpoint was changed, or this is another processor or other "
+                         "libraries, or other images (--images)")
     print(f"{goal}: all {len(chunks)} chunks are the same, bit for bit")

@@ -1,8 +1,10 @@
-"""The servers' side of a replay: what replicas ask for happens in the order that an event log tells.
+"""The servers' side of a replay: what replicas ask for happens in the order that an event log
+tells.
 
-The same Store and the same ParameterClient as in the run do the arithmetic. Only *when* something happens comes from the
-log: every chunk has its events in order, and a fetch or a push waits until it is the next of them. Chunks do not know
-of each other, so no order between them is needed, nor any version that is older than what replicas hold.
+The same Store and the same ParameterClient as in the run do the arithmetic. Only *when* something
+happens comes from the log: every chunk has its events in order, and a fetch or a push waits until
+it is the next of them. Chunks do not know of each other, so no order between them is needed, nor
+any version that is older than what replicas hold.
 """
 from collections import defaultdict, deque
 from collections.abc import Sequence
@@ -24,7 +26,8 @@ def describe(chunk: Chunk) -> str:
 
 
 def events_of_chunks(logs: Sequence[np.ndarray], shards: Shards, block: int) -> list[np.ndarray]:
-    """From the events (n,) of every server to those of every chunk of a block, whose numbers count within the block."""
+    """From the events (n,) of every server to those of every chunk of a block, whose numbers count
+    within the block."""
     events = [np.empty(0, EVENT) for _ in shards.chunks[block]]
     for server, (numbers, first) in shards.spans(block).items():
         log = logs[server]
@@ -36,13 +39,15 @@ def events_of_chunks(logs: Sequence[np.ndarray], shards: Shards, block: int) -> 
 
 
 def _without_vain_fetches(events: np.ndarray) -> np.ndarray:
-    """The events of a chunk in lockstep, with the last fetch alone of those that a replica made for one step.
+    """The events of a chunk in lockstep, with the last fetch alone of those that a replica made for
+    one step.
 
-    Where the stage of a chunk is not trained, a server answers a fetch of which others say that it is in vain
-    (Store.in_vain); the replica makes it again, and the replay only once.
+    Where the stage of a chunk is not trained, a server answers a fetch of which others say that it
+    is in vain (Store.in_vain); the replica makes it again, and the replay only once.
     """
     fetched = events["kind"] == FETCHED
-    last = {who: number for number, who in enumerate(events[["replica", "clock"]].tolist()) if fetched[number]}
+    last = {who: number for number, who in enumerate(events[["replica", "clock"]].tolist())
+            if fetched[number]}
     return events[~fetched | np.isin(np.arange(len(events)), list(last.values()))]
 
 
@@ -56,7 +61,8 @@ class _Push:
 
 @dataclass
 class Tally:
-    """What a replica's pushes to a block's chunks were like; staleness: sum and largest of those that were applied."""
+    """What a replica's pushes to a block's chunks were like; staleness: sum and largest of those
+    that were applied."""
     pushes: int = 0
     dropped: int = 0
     staleness: int = 0
@@ -73,19 +79,21 @@ class ReplayServer:
     start : sequence of ChunkState
         What the chunks hold at first.
     goal : sequence of ChunkState
-        What a checkpoint of the run holds, or nothing: a chunk that comes to that version is compared.
+        What a checkpoint of the run holds, or nothing: a chunk that comes to that version is
+        compared.
 
     Attributes
     ----------
     gaps : dict of int to float
-        Chunks that have been compared, and the largest difference of a weight or of the update rule's memory; 0.0 if
-        they are the same bit for bit.
+        Chunks that have been compared, and the largest difference of a weight or of the update
+        rule's memory; 0.0 if they are the same bit for bit.
     """
 
-    def __init__(self, chunks: Sequence[Chunk], config: Config, events: list[np.ndarray], start: Sequence[ChunkState],
-                 goal: Sequence[ChunkState] = ()) -> None:
+    def __init__(self, chunks: Sequence[Chunk], config: Config, events: list[np.ndarray],
+                 start: Sequence[ChunkState], goal: Sequence[ChunkState] = ()) -> None:
         self.chunks, self.goal = chunks, goal
-        self.events = [_without_vain_fetches(mine) for mine in events] if config.parallel.lockstep else events
+        self.events = [_without_vain_fetches(mine)
+                       for mine in events] if config.parallel.lockstep else events
         self.done = [0] * len(chunks)  # events that have happened to each chunk
         self._asked: dict[tuple[int, int], ReplayConnection] = {}
         self._pushes: dict[tuple[int, int], deque[_Push]] = defaultdict(deque)
@@ -93,7 +101,8 @@ class ReplayServer:
         self.gaps: dict[int, float] = {}
         self.store = Store(chunks, config, log=self._compare_with_log)
         for index, chunk_state in enumerate(start):
-            self.store.seed(index, chunk_state.values.ravel(), chunk_state.state, chunk_state.version)
+            self.store.seed(index, chunk_state.values.ravel(), chunk_state.state,
+                            chunk_state.version)
             self._compare_with_goal(index)
 
     @property
@@ -106,7 +115,8 @@ class ReplayServer:
         self._asked[line.replica, index] = line
         self._go_on(index)
 
-    def push(self, index: int, replica: int, clock: int, base: int, progress: float, gradient: np.ndarray) -> None:
+    def push(self, index: int, replica: int, clock: int, base: int, progress: float,
+             gradient: np.ndarray) -> None:
         """A replica pushes the gradient (n,) of a chunk."""
         waiting = self._pushes[replica, index]
         push = _Push(clock, base, progress, gradient)
@@ -144,8 +154,8 @@ class ReplayServer:
             tally.largest = max(tally.largest, staleness)
         who = f"replica {replica}, step {push.clock + 1}"
         if not np.isfinite(push.gradient).all():
-            raise InputError(f"{who}: the gradient of {describe(self.chunks[index])} is not finite; it was computed "
-                             f"from version {push.base}")
+            raise InputError(f"{who}: the gradient of {describe(self.chunks[index])} is not "
+                             f"finite; it was computed from version {push.base}")
         self.store.push(index, replica, push.clock, push.base, push.progress, push.gradient)
         if not np.isfinite(self.store.values[index]).all():
             raise InputError(f"{who}: its push makes version {self.store.versions[index]} of "
@@ -158,20 +168,23 @@ class ReplayServer:
         number = self.done[index]
         logged = self.events[index][number:number + 1]
         if not np.array_equal(logged, events):
-            raise InputError(f"the log does not fit: event {number} of {describe(self.chunks[index])} is "
-                             f"{_fields(logged)}, the replay comes to {_fields(events)}")
+            raise InputError(f"the log does not fit: event {number} of "
+                             f"{describe(self.chunks[index])} is {_fields(logged)}, the replay "
+                             f"comes to {_fields(events)}")
 
     def _compare_with_goal(self, index: int) -> None:
         if not self.goal or self.store.versions[index] != self.goal[index].version:
             return
         goal = self.goal[index]
         pairs = [(self.store.values[index], goal.values)]
-        pairs += [(pieces[index], goal.state[slot]) for slot, pieces in self.store.state.items() if slot in goal.state]
+        pairs += [(pieces[index], goal.state[slot]) for slot, pieces in self.store.state.items()
+                  if slot in goal.state]
         self.gaps[index] = max(float(np.abs(ours - theirs.ravel()).max()) for ours, theirs in pairs)
 
 
 def _fields(events: np.ndarray) -> str:
-    return " ".join(f"{name}={events[0][name]}" for name in EVENT.names or ()) if events.size else "not there"
+    return " ".join(f"{name}={events[0][name]}" for name in EVENT.names
+                    or ()) if events.size else "not there"
 
 
 class ReplayConnection:
@@ -188,7 +201,8 @@ class ReplayConnection:
         """See Line."""
         return 1.0
 
-    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int, clock: int) -> None:
+    def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
+                    clock: int) -> None:
         """See Line."""
         self._into, self._have, self._clock = into, have.copy(), clock
         self._versions = np.empty(len(have), np.int64)

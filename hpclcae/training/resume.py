@@ -11,9 +11,10 @@ from hpclcae.model import preprocess
 from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
 
-#: Settings that may change when a run is resumed; more train.steps train longer, and the schedule follows.
-_MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every", "train.log_every",
-               "data.train", "data.test"}
+#: Settings that may change when a run is resumed; more train.steps train longer, and the schedule
+#: follows.
+_MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every",
+               "train.log_every", "data.train", "data.test"}
 
 
 def starting_point(config: Config, run: Path, resume: bool, world: Communicator) -> Path | None:
@@ -22,7 +23,8 @@ def starting_point(config: Config, run: Path, resume: bool, world: Communicator)
     Raises
     ------
     InputError
-        The folder holds another run, or one that is not to be resumed; or the ranks do not agree on what to do.
+        The folder holds another run, or one that is not to be resumed; or the ranks do not agree on
+        what to do.
     """
     found = checkpoint.saved(run / "checkpoints")
     check_agreement(world, {"configuration": configuration.dumps(config),
@@ -30,18 +32,22 @@ def starting_point(config: Config, run: Path, resume: bool, world: Communicator)
     if not found:
         return None
     if not resume:
-        raise InputError(f"{run} already holds a run, up to {found[-1].name}: go on with --resume, or choose another "
-                         "--out")
-    old, new = configuration.flatten(checkpoint.load_state(found[-1]).config), configuration.flatten(config)
+        raise InputError(f"{run} already holds a run, up to {found[-1].name}: go on with --resume, "
+                         "or choose another --out")
+    old, new = configuration.flatten(
+        checkpoint.load_state(found[-1]).config), configuration.flatten(config)
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and key not in _MAY_CHANGE and not key.startswith("parallel."):
-            raise InputError(f"{found[-1]} was written with {key} = {old.get(key)!r}, the configuration now says "
-                             f"{new.get(key)!r}: change it back, or start a new run with another --out")
+        if old.get(key) != new.get(key) and key not in _MAY_CHANGE and not key.startswith(
+                "parallel."):
+            raise InputError(f"{found[-1]} was written with {key} = {old.get(key)!r}, the "
+                             f"configuration now says {new.get(key)!r}: change it back, or start a "
+                             "new run with another --out")
     return found[-1]
 
 
 def check_agreement(communicator: Communicator, facts: dict[str, str]) -> None:
-    """Refuse to start when the ranks were given different things: they would compute one network from two.
+    """Refuse to start when the ranks were given different things: they would compute one network
+    from two.
 
     Raises
     ------
@@ -49,13 +55,13 @@ def check_agreement(communicator: Communicator, facts: dict[str, str]) -> None:
         Names what differs, and the ranks that differ from the first.
     """
     digests = np.zeros((len(facts), communicator.size))
-    digests[:, communicator.rank] = [int.from_bytes(hashlib.sha256(fact.encode()).digest()[:6], "big")
-                                  for fact in facts.values()]
+    digests[:, communicator.rank] = [int.from_bytes(hashlib.sha256(fact.encode()).digest()[:6],
+                                                    "big") for fact in facts.values()]
     for name, row in zip(facts, communicator.allreduce_sum(digests)):
         others = np.flatnonzero(row != row[0])
         if others.size:
-            raise InputError(f"the {name} of rank {', '.join(map(str, others))} is not that of rank 0: start all ranks "
-                             "with the same files and arguments")
+            raise InputError(f"the {name} of rank {', '.join(map(str, others))} is not that of "
+                             "rank 0: start all ranks with the same files and arguments")
 
 
 def open_dataset(config: Config) -> Dataset:
@@ -67,10 +73,12 @@ def open_dataset(config: Config) -> Dataset:
         They do not fit the configuration.
     """
     dataset = Dataset(config.data.train)
-    if (dataset.rows, dataset.cols, dataset.channels) != (config.data.size, config.data.size, config.data.channels):
-        raise InputError(f"{config.data.train} holds images of {dataset.rows} x {dataset.cols} x {dataset.channels}, "
-                         f"the configuration says data.size = {config.data.size}, data.channels = "
-                         f"{config.data.channels}: change the configuration or make the dataset again")
+    if (dataset.rows, dataset.cols, dataset.channels) != (config.data.size, config.data.size,
+                                                          config.data.channels):
+        raise InputError(f"{config.data.train} holds images of {dataset.rows} x {dataset.cols} x "
+                         f"{dataset.channels}, the configuration says data.size = "
+                         f"{config.data.size}, data.channels = {config.data.channels}: change the "
+                         "configuration or make the dataset again")
     return dataset
 
 

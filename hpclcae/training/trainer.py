@@ -1,4 +1,5 @@
-"""The loop of a worker: one block of one replica reads, computes, updates or pushes, and takes part in checkpoints."""
+"""The loop of a worker: one block of one replica reads, computes, updates or pushes, and takes part
+in checkpoints."""
 import math
 import sys
 import time
@@ -57,18 +58,21 @@ class Trainer:
         The dataset does not fit the configuration, or the grid does not fit the ranks.
     """
 
-    def __init__(self, config: Config, run: Path, start: Path | None = None, communicator: Communicator | None = None,
+    def __init__(self, config: Config, run: Path, start: Path | None = None,
+                 communicator: Communicator | None = None,
                  place: "WorkerContext | None" = None) -> None:
         self.config, self.run, self.place = config, run, place
         self.communicator = communicator = communicator or SerialCommunicator()
         self.role = place.role if place else Role(block=communicator.rank)
         self.leads = self.role == Role()
-        self.grid = place.grid if place else choose_grid(config, communicator.size, config.parallel.grid)
+        self.grid = place.grid if place else choose_grid(config, communicator.size,
+                                                         config.parallel.grid)
         self.network = Network(config, self.grid, communicator)
         self.dataset = open_dataset(config)
         check_agreement(place.peers if place else communicator,
                         {"training images": f"{self.dataset.created} {self.dataset.count}"})
-        self.stream = MinibatchStream(self.dataset, config.train.batch, config.train.seed, self.role.replica,
+        self.stream = MinibatchStream(self.dataset, config.train.batch, config.train.seed,
+                                      self.role.replica,
                                       config.parallel.replicas, mirror=config.data.mirror)
         self.timers = Timers()
         self._first_objective: dict[int, float] = {}
@@ -79,20 +83,23 @@ class Trainer:
         self._saved = self.step_number if start else 0  # step of the last checkpoint
         self.updates = self._updates(seed=not start)
         self.prepare = self.state.preprocessing.preprocessor(config.data.size, self.network.dtype,
-                                                         self.network.plan.stages[0].x, communicator)
+                                                             self.network.plan.stages[0].x,
+                                                             communicator)
         owners = config.parallel.servers or self.grid.size
         self.writer = None if place else ShardWriter(run, communicator.rank, config, self.grid)
         self.committer = Committer(run, owners) if self.leads else None
 
     def _start(self) -> BlockState:
         """A new run: fit the preprocessing, draw the weights."""
-        return BlockState(config=self.config, step=0, preprocessing=fit_preprocessing(self.config, self.dataset),
+        return BlockState(config=self.config, step=0,
+                          preprocessing=fit_preprocessing(self.config, self.dataset),
                           parameters=self.network.parameters(self.config.train.seed))
 
     def _load(self, start: Path) -> BlockState:
         if not self.place:
             return checkpoint.load(start, self.grid, self.communicator)[0]
-        return BlockState(**vars(checkpoint.load_state(start)), parameters=self.network.parameters())
+        return BlockState(**vars(checkpoint.load_state(start)),
+                          parameters=self.network.parameters())
 
     def _cursor(self) -> int:
         """The step that this replica goes on with."""
@@ -105,26 +112,32 @@ class Trainer:
         """Say what a checkpoint of another number of replicas means for the images."""
         before, now = len(self.state.cursors), self.config.parallel.replicas
         if before not in (0, now):
-            print(f"the checkpoint is of {before} replicas; {now} go on, all from step {self.step_number}, each on a "
-                  "new portion of the images: some are seen twice in this epoch", file=sys.stderr)
+            print(f"the checkpoint is of {before} replicas; {now} go on, all from step "
+                  f"{self.step_number}, each on a new portion of the images: some are seen twice "
+                  "in this epoch", file=sys.stderr)
 
     def _updates(self, seed: bool) -> Optimizer | ParameterClient:
         """What changes the parameters: this block, or servers."""
         if self.place:
             if seed and self.role.replica == 0:
                 self.place.line.seed(self.state.parameters.vector)
-            return ParameterClient(self.config, self.place.chunks, self.state.parameters, self.place.line)
-        fan_in = {name: s.filter.fan_in for s in self.network.stages for name in s.parameter_shapes()}
+            return ParameterClient(self.config, self.place.chunks, self.state.parameters,
+                                   self.place.line)
+        fan_in = {name: s.filter.fan_in for s in self.network.stages
+                  for name in s.parameter_shapes()}
         rule = Optimizer(self.config.update, self.state.parameters, fan_in)
         if rule.state.keys() <= self.state.update_state.keys():  # elastic averaging leaves none
             rule.state |= {slot: self.state.update_state[slot] for slot in rule.state}
             rule.counts |= self.state.counts
         return rule
 
-    # ---- the loop ------------------------------------------------------------------------------------
+    # ---- the loop --------------------------------------------------------------------------------
 
     def train(self, stop_at: int | None = None) -> dict:
-        """Train to the last step (or `stop_at`), with metrics and checkpoints; returns what there is to tell."""
+        """Train to the last step (or `stop_at`), with metrics and checkpoints.
+
+        Returns what there is to tell.
+        """
         last = min(self.config.train.steps, stop_at or self.config.train.steps)
         speaks = self.communicator.rank == 0
         if speaks:
@@ -135,7 +148,8 @@ class Trainer:
         path = metrics_path(self.run, self.role.replica) if speaks else None
         first, began = self.step_number, time.monotonic() - self.seconds
         try:
-            with requests() as asked, closing(Report(self.config, first, last, path, self.leads)) as report:
+            with requests() as asked, closing(Report(self.config, first, last, path,
+                                                     self.leads)) as report:
                 self._let_go()
                 over = self._wait_for_go()
                 while self.step_number < last and not over:
@@ -155,7 +169,8 @@ class Trainer:
             raise
         if self.leads:
             saved = "nothing left to do" if first == last else self.committer and self.committer.committed
-            print(f"step {self.step_number} of {self.config.train.steps}: {saved}; {self.timers.summary()}")
+            print(f"step {self.step_number} of {self.config.train.steps}: {saved}; "
+                  f"{self.timers.summary()}")
         return self._account(first)
 
     def _one_step(self, asked: Requests) -> list[StageLoss | None]:
@@ -175,7 +190,10 @@ class Trainer:
         return losses
 
     def step(self, step: int, x: np.ndarray) -> list[StageLoss | None]:
-        """One training step on prepared images (row, col, channel, image); the losses of every stage."""
+        """One training step on prepared images (row, col, channel, image).
+
+        The losses of every stage.
+        """
         with self.timers("forward"):
             states = self._forward(step, x)
         losses = [state.loss for state in states]
@@ -186,7 +204,8 @@ class Trainer:
 
     def _forward(self, step: int, x: np.ndarray) -> list[StageActivations]:
         with np.errstate(over="ignore", invalid="ignore"):  # what follows is checked as a whole
-            states = self.network.forward(self.updates.parameters, x, trained_stage(self.config, step)[0])
+            states = self.network.forward(self.updates.parameters, x,
+                                          trained_stage(self.config, step)[0])
         self._check([state.loss for state in states], step)
         return states
 
@@ -207,15 +226,17 @@ class Trainer:
             times = loss.objective / first
             how = f"{times:.2g} times its first value" if math.isfinite(times) else "not finite"
             update = self.config.update
-            raise InputError(f"the objective of stage {index + 1} is {how} in step {step + 1}: update.rate = "
-                             f"{update.rate:g} is likely too large for rule {update.rule!r} (or the weights of an "
-                             "earlier checkpoint are damaged); the last checkpoint is untouched")
+            raise InputError(f"the objective of stage {index + 1} is {how} in step {step + 1}: "
+                             f"update.rate = {update.rate:g} is likely too large for rule "
+                             f"{update.rule!r} (or the weights of an earlier checkpoint are "
+                             "damaged); the last checkpoint is untouched")
 
     def _fetch(self) -> bool:
-        """Bring the parameters of the next step, if servers hold them; returns whether training is over before it.
+        """Bring the parameters of the next step, if servers hold them; returns whether training is
+        over before it.
 
-        With backup replicas the next step may be a later one. In lockstep the parameters may not be there before the
-        leader has stood.
+        With backup replicas the next step may be a later one. In lockstep the parameters may not be
+        there before the leader has stood.
         """
         fetched = -1
         while fetched < self.step_number < self.config.train.steps:
@@ -231,7 +252,8 @@ class Trainer:
         return False
 
     def _in_vain(self) -> bool:
-        """Whether a block of this replica has fetched in vain, as the leader stands one step behind."""
+        """Whether a block of this replica has fetched in vain, as the leader stands one step
+        behind."""
         if not self.config.parallel.lockstep:
             return False
         assert isinstance(self.updates, ParameterClient)
@@ -241,12 +263,14 @@ class Trainer:
         """With backup replicas: leave out the steps that the others have made without this one."""
         if self.place and self.config.parallel.backup:
             newest = self.place.line.newest if self.communicator.rank == 0 else 0
-            self.step_number = max(self.step_number, int(self.communicator.allreduce_sum([newest])[0]))
+            self.step_number = max(self.step_number,
+                                   int(self.communicator.allreduce_sum([newest])[0]))
 
-    # ---- standing between two steps: checkpoints, and the end -----------------------------------------
+    # ---- standing between two steps: checkpoints, and the end ------------------------------------
 
     def _wish(self, asked: Requests) -> float:
-        """What this block tells the others of its replica in its next step: it was asked for a checkpoint, or to end.
+        """What this block tells the others of its replica in its next step: it was asked for a
+        checkpoint, or to end.
 
         The first replica listens to signals; the others to the first one.
         """
@@ -287,7 +311,10 @@ class Trainer:
             self._tell(GO)
 
     def _wait_for_go(self) -> bool:
-        """The other replicas wait for the first one's warm start; returns whether all is over before it begins."""
+        """The other replicas wait for the first one's warm start.
+
+        Returns whether all is over before it begins.
+        """
         if not self.place or not self.role.replica or not self._holds:
             return False
         while True:
@@ -313,32 +340,41 @@ class Trainer:
             assert self.writer and isinstance(self.updates, Optimizer)
             with self.timers("checkpoint"):
                 self.writer.start(self.step_number, checkpoint.block_chunk_states(
-                    self.config, self.grid, self.communicator.rank, self.updates.parameters, self.updates.state,
-                    self.updates.counts))
+                    self.config, self.grid, self.communicator.rank, self.updates.parameters,
+                    self.updates.state, self.updates.counts))
                 self._commit([self.step_number])
 
     def _stand(self, final: bool, meanwhile: Callable[[], None] = lambda: None) -> bool:
-        """Stand until all workers do and the servers have taken a checkpoint; returns whether nobody steps again."""
+        """Stand until all workers do and the servers have taken a checkpoint.
+
+        Returns whether nobody steps again.
+        """
         assert self.place and isinstance(self.updates, ParameterClient)
         with self.timers("checkpoint"):
             self.updates.stand()
             clocks, over = self.place.line.mark(self.step_number, final, meanwhile)
-            if self.config.parallel.lockstep:  # what some have computed ahead is in no round yet: it is computed again
+            # what some have computed ahead is in no round yet: it is computed again
+            if self.config.parallel.lockstep:
                 clocks[:] = clocks.min()
             self._commit(clocks.tolist())
         return over
 
     def _commit(self, cursors: Sequence[int]) -> None:
-        """Let the committer wait for the shards of this checkpoint (only the first rank has one)."""
+        """Let the committer wait for the shards of this checkpoint (only the first rank has one).
+        """
         if self.committer:
             state, step, path = self.state, joint_step(cursors), metrics_path(self.run)
             with as_input_error(self.run, step, path):
                 metrics = path.read_text()
-            self.committer.start(RunState(config=self.config, step=step, preprocessing=state.preprocessing,
-                                          seconds=self.seconds, cursors=tuple(cursors), metrics=metrics))
+            self.committer.start(
+                RunState(config=self.config, step=step, preprocessing=state.preprocessing,
+                         seconds=self.seconds, cursors=tuple(cursors), metrics=metrics))
 
     def _finish(self, asked: Requests) -> None:
-        """The last checkpoint, when all replicas have come to their end; wait until it is committed."""
+        """The last checkpoint, when all replicas have come to their end.
+
+        Wait until it is committed.
+        """
         if self.place:
             def look_out() -> None:
                 if asked.end and not self._told_end:
@@ -367,4 +403,5 @@ class Trainer:
         line = self.updates.line
         return {"steps": self.step_number - first, "fetched_bytes": line.fetched_bytes,
                 "pushed_bytes": line.pushed_bytes, "wait_seconds": self.updates.wait_seconds,
-                "training_seconds": self.seconds - self.state.seconds, "staleness": line.staleness.tolist()}
+                "training_seconds": self.seconds - self.state.seconds,
+                "staleness": line.staleness.tolist()}

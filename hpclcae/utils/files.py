@@ -11,14 +11,17 @@ import h5py
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it becomes `path`, on any exception it is removed.
+    """Yield a temporary name beside `path`; on success it becomes `path`, on any exception it is
+    removed.
 
-    The content is on the disk before the name changes, so `path` is always the old file or the whole new one.
+    The content is on the disk before the name changes, so `path` is always the old file or the
+    whole new one.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
-        for name in (partial, path.parent):  # the content, then (after the rename) the folder's entry
+        # the content, then (after the rename) the folder's entry
+        for name in (partial, path.parent):
             descriptor = os.open(name, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -68,7 +71,8 @@ def new_hdf5(path: Path, known_as: Path) -> Iterator[h5py.File]:
 class _Disk(io.FileIO):
     """The file that HDF5 writes to; it keeps the first error, and drops what comes after it.
 
-    HDF5 must not hear of it: it cannot close a file that it failed to write, and crashes the process at its end.
+    HDF5 must not hear of it: it cannot close a file that it failed to write, and crashes the
+    process at its end.
     """
 
     def __init__(self, path: Path) -> None:

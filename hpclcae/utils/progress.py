@@ -10,7 +10,8 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def progress(items: Iterable[T], label: str, total: int | None = None, unit: str = "") -> Iterator[T]:
+def progress(items: Iterable[T], label: str, total: int | None = None,
+             unit: str = "") -> Iterator[T]:
     """Yield from `items` and report on stderr.
 
     On a terminal a bar; elsewhere a line every ten seconds and one at the end, so that a batch log

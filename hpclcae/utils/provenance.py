@@ -11,8 +11,8 @@ import hpclcae
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    return {"hpclcae": hpclcae.__version__, "python": platform.python_version(), "numpy": np.__version__,
-            "scipy": scipy.__version__, "h5py": h5py.__version__}
+    return {"hpclcae": hpclcae.__version__, "python": platform.python_version(),
+            "numpy": np.__version__, "scipy": scipy.__version__, "h5py": h5py.__version__}
 
 
 def revision(folder: Path | None = None) -> str:

@@ -1,7 +1,9 @@
-"""Requests from outside to a run: USR1 asks for a checkpoint now, TERM for a checkpoint and the end.
+"""Requests from outside to a run: USR1 asks for a checkpoint now, TERM for a checkpoint and the
+end.
 
-A handler only notes the request; the program looks at it where it can be met, between two steps. Whoever asks a second
-time to end (TERM) cannot wait: the process ends at once, and what was committed before stays as it is.
+A handler only notes the request; the program looks at it where it can be met, between two steps.
+Whoever asks a second time to end (TERM) cannot wait: the process ends at once, and what was
+committed before stays as it is.
 """
 import os
 import signal
@@ -39,7 +41,8 @@ def requests() -> Iterator[Requests]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.signal(number, asked.note) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    before = {number: signal.signal(number, asked.note)
+              for number in (signal.SIGUSR1, signal.SIGTERM)}
     try:
         yield asked
     finally:

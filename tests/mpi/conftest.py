@@ -1,4 +1,5 @@
-"""MPI libraries to run under: the one that is installed, without shared memory too, and Open MPI."""
+"""MPI libraries to run under: the one that is installed, without shared memory too, and Open MPI.
+"""
 import pytest
 
 from tests.support.mpi import installed, openmpi, unshared  # noqa: F401

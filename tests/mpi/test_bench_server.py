@@ -1,4 +1,7 @@
-"""bench server: it starts its own ranks, measures every part, and leaves nothing. No test asserts a time."""
+"""bench server: it starts its own ranks, measures every part, and leaves nothing.
+
+No test asserts a time.
+"""
 import json
 import os
 
@@ -8,13 +11,14 @@ from hpclcae.bench import server, slow_replica
 from tests.support.mpi import ENVIRONMENT, MPIEXEC, mpiexec
 from tests.support.processes import RUN
 
-pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
+pytestmark = pytest.mark.skipif(MPIEXEC is None,
+                                reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
 
 
 def test_every_part_is_measured(hpclcae, tmp_path):
     path = tmp_path / "rows.jsonl"
-    done = hpclcae("bench", "server", RUN / "tiny.toml", "--repeat", 1, "--steps", 2, "--set", "train.batch=2",
-                   "--json", path, timeout=120, env=ENVIRONMENT)
+    done = hpclcae("bench", "server", RUN / "tiny.toml", "--repeat", 1, "--steps", 2, "--set",
+                   "train.batch=2", "--json", path, timeout=120, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     found = {row["metric"]: row["value"] for row in rows}
@@ -22,7 +26,8 @@ def test_every_part_is_measured(hpclcae, tmp_path):
     for line in ("rma, push", "rma, fetch", "messages, push", "messages, fetch"):
         raw = line.replace(", ", ", raw ")
         assert found[line] > 0 and found[raw] > 0 and found[f"{line}: of a copy"] > 0
-        assert found[f"{line}: of MPI's calls alone"] == pytest.approx(found[line] / found[raw], rel=1e-9)  # one round
+        assert found[f"{line}: of MPI's calls alone"] == pytest.approx(found[line] / found[raw],
+                                                                       rel=1e-9)  # one round
     for way in ("rma, sgd", "messages, sgd", "messages, momentum"):
         more = found[f"{way}: step with a server"] / found[f"{way}: step without servers"] - 1
         assert found[f"{way}: more"] == pytest.approx(more, rel=1e-9)  # of one round
@@ -33,8 +38,10 @@ def test_every_part_is_measured(hpclcae, tmp_path):
 
 
 def test_what_cannot_be_measured_is_one_message(hpclcae):
-    done = hpclcae("bench", "server", RUN / "tiny.toml", "--set", "train.batch=none", env=os.environ | ENVIRONMENT)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "train.batch = 'none'" in done.stderr
+    done = hpclcae("bench", "server", RUN / "tiny.toml", "--set", "train.batch=none",
+                   env=os.environ | ENVIRONMENT)
+    assert done.returncode == 1 and done.stderr.count(
+        "\n") == 1 and "train.batch = 'none'" in done.stderr
     job = mpiexec(2, "-m", "hpclcae", "bench", "server", RUN / "tiny.toml", timeout=30)
     assert job.returncode != 0 and "Traceback" not in job.stderr
     said = [line for line in job.stderr.splitlines() if "hpclcae" in line]

@@ -1,4 +1,5 @@
-"""Exchanges under mpiexec: the same bits as all blocks in one process, and ranks that wait leave the core to others."""
+"""Exchanges under mpiexec: the same bits as all blocks in one process, and ranks that wait leave
+the core to others."""
 import numpy as np
 import pytest
 
@@ -9,9 +10,11 @@ from tests.support.blocks import exchange_everything
 from tests.support.mpi import MPIEXEC, mpiexec
 from tests.support.processes import ROOT
 
-pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
+pytestmark = pytest.mark.skipif(MPIEXEC is None,
+                                reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
 
-#: Uneven, with a stride, both windows of normalisation across blocks; 4 and more blocks a side skip neighbours.
+#: Uneven, with a stride, both windows of normalisation across blocks; 4 and more blocks a side skip
+#: neighbours.
 NETWORK = """
 data = {size = 29, channels = 3}
 stages = [{receptive_field = 9, maps = 2, pooling = 3, lcn = 5, lcn_border = "clip"},
@@ -28,8 +31,8 @@ def program(ranks, name, *words, timeout=60):
 
 
 @pytest.mark.parametrize("ranks, grid, dtype", [
-    (1, "1x1", "float64"), (2, "2x1", "float32"), (2, "1x2", "float64"), (4, "2x2", "float32"), (6, "3x2", "float64"),
-    (6, "1x6", "float32"), (9, "3x3", "float64")])
+    (1, "1x1", "float64"), (2, "2x1", "float32"), (2, "1x2", "float64"), (4, "2x2", "float32"),
+    (6, "3x2", "float64"), (6, "1x6", "float32"), (9, "3x3", "float64")])
 def test_mpi_gives_the_bits_of_all_blocks_in_one_process(tmp_path, ranks, grid, dtype):
     (tmp_path / "network.toml").write_text(NETWORK)
     program(ranks, "exchange", tmp_path / "network.toml", grid, dtype, tmp_path)
@@ -40,7 +43,8 @@ def test_mpi_gives_the_bits_of_all_blocks_in_one_process(tmp_path, ranks, grid, 
         with np.load(tmp_path / f"{rank}.npz") as found:
             assert set(found.files) == set(results)
             for name, array in results.items():
-                assert found[name].dtype == array.dtype and np.array_equal(found[name], array), (rank, name)
+                assert found[name].dtype == array.dtype and np.array_equal(found[name],
+                                                                           array), (rank, name)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

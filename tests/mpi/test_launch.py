@@ -1,4 +1,5 @@
-"""Under mpiexec: MPI works, one process trains the same numbers, several are refused with one message.
+"""Under mpiexec: MPI works, one process trains the same numbers, several are refused with one
+message.
 
 Every job runs under a time limit, after which all that it started is killed.
 """
@@ -13,7 +14,8 @@ from tests.support.mpi import ENVIRONMENT, MPIEXEC, mpiexec, train
 from tests.support.processes import RUN, run_limited
 from tests.support.saving import assert_same, datasets
 
-pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
+pytestmark = pytest.mark.skipif(MPIEXEC is None,
+                                reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
 
 
 def test_two_ranks_add_their_numbers():
@@ -33,8 +35,12 @@ def test_one_rank_trains_the_same_numbers_as_no_mpiexec(hpclcae, tiny_dataset, t
 
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-5)])
 @pytest.mark.parametrize("ranks, grid", [(2, "auto"), (2, "2x1"), (4, "auto"), (6, "2x3")])
-def test_any_grid_trains_the_numbers_of_one_block(hpclcae, tiny_dataset, tmp_path, ranks, grid, dtype, tolerance):
-    """Six steps with LCN, untied weights, joint gradients, mirrored images; by MPI, from the file to the checkpoint."""
+def test_any_grid_trains_the_numbers_of_one_block(hpclcae, tiny_dataset, tmp_path, ranks, grid,
+                                                  dtype, tolerance):
+    """Six steps with LCN, untied weights, joint gradients, mirrored images.
+
+    By MPI, from the file to the checkpoint.
+    """
     settings = ["--set", f"train.dtype={dtype}"]
     job = mpiexec(ranks, *train(tiny_dataset, tmp_path / "grid"), *settings, "--grid", grid)
     assert job.returncode == 0, job.stderr
@@ -43,21 +49,25 @@ def test_any_grid_trains_the_numbers_of_one_block(hpclcae, tiny_dataset, tmp_pat
     found, expected = (datasets(checkpoint.find(tmp_path / run)) for run in ("grid", "alone"))
     assert found.keys() == expected.keys()
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=tolerance * abs(values).max(), err_msg=name)
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=tolerance * abs(values).max(),
+                                   err_msg=name)
 
 
 def test_a_checkpoint_goes_on_on_another_grid(hpclcae, tiny_dataset, tmp_path):
     """3 steps on 2x1, 3 on 1x3, against 6 on one block."""
     settings = ["--set", "train.dtype=float64"]
-    first = mpiexec(2, *train(tiny_dataset, tmp_path / "grid"), *settings, "--grid", "2x1", "--stop-at", "3")
+    first = mpiexec(2, *train(tiny_dataset, tmp_path / "grid"), *settings, "--grid", "2x1",
+                    "--stop-at", "3")
     assert first.returncode == 0, first.stderr
-    second = mpiexec(3, *train(tiny_dataset, tmp_path / "grid"), *settings, "--grid", "1x3", "--resume")
+    second = mpiexec(3, *train(tiny_dataset, tmp_path / "grid"), *settings, "--grid", "1x3",
+                     "--resume")
     assert second.returncode == 0, second.stderr
     alone = hpclcae(*train(tiny_dataset, tmp_path / "alone")[2:], *settings)
     assert alone.returncode == 0, alone.stderr
     found, expected = (datasets(checkpoint.find(tmp_path / run)) for run in ("grid", "alone"))
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-12 * abs(values).max(), err_msg=name)
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-12 * abs(values).max(),
+                                   err_msg=name)
 
 
 @pytest.mark.parametrize("ranks, more, words", [
@@ -69,15 +79,16 @@ def test_a_checkpoint_goes_on_on_another_grid(hpclcae, tiny_dataset, tmp_path):
 def test_bad_input_ends_all_ranks_with_one_message(tiny_dataset, tmp_path, ranks, more, words):
     job = mpiexec(ranks, *train(tiny_dataset, tmp_path / "run"), *more, timeout=30)
     assert job.returncode != 0
-    ours = [line for line in job.stderr.splitlines() if line.startswith("hpclcae") or "rank 1 of" in line]
+    ours = [line for line in job.stderr.splitlines() if line.startswith("hpclcae")
+            or "rank 1 of" in line]
     assert len(ours) == 1 and all(word in ours[0] for word in words), job.stderr
     assert "Traceback" not in job.stderr and not (tmp_path / "run").exists()
 
 
 def test_ranks_that_were_given_different_things_are_refused(tiny_dataset, tmp_path):
     """One job whose second rank has another seed."""
-    one, other = ([sys.executable, *map(str, train(tiny_dataset, tmp_path / "run")), "--set", f"train.seed={seed}"]
-                  for seed in (0, 1))
+    one, other = ([sys.executable, *map(str, train(tiny_dataset, tmp_path / "run")), "--set",
+                   f"train.seed={seed}"] for seed in (0, 1))
     job = run_limited([MPIEXEC, "-n", "1", *one, ":", "-n", "1", *other], 30, env=ENVIRONMENT)
     assert job.returncode != 0
     assert "the configuration of rank 1 is not that of rank 0" in job.stderr and "Traceback" not in job.stderr
@@ -93,11 +104,13 @@ def test_other_commands_refuse_several_ranks_with_one_message():
 def test_a_job_that_hangs_is_killed_with_all_its_ranks(tmp_path):
     """Both ranks wait for a message that nobody sends."""
     hanging = ("import os, pathlib; from mpi4py import MPI; w = MPI.COMM_WORLD; "
-               f"pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); w.recv(source=1 - w.rank)")
+               f"pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); w.recv(source=1 - "
+               "w.rank)")
     with pytest.raises(subprocess.TimeoutExpired):
         mpiexec(2, "-c", hanging, timeout=5)
     ranks = [int(path.name) for path in tmp_path.iterdir()]
     assert len(ranks) == 2
     for rank in ranks:
-        ended = subprocess.run(["tail", "--pid", str(rank), "-f", "/dev/null"], timeout=30)  # waits until it is gone
+        # waits until it is gone
+        ended = subprocess.run(["tail", "--pid", str(rank), "-f", "/dev/null"], timeout=30)
         assert ended.returncode == 0

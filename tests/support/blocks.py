@@ -11,8 +11,10 @@ IMAGES = 2
 
 
 def arrays(config, plan):
-    """(name, exchange plan, shape of the whole array) of all arrays of a block that are exchanged."""
-    for number, (stage, shape, part) in enumerate(zip(config.stages, network_geometry(config), plan.stages), 1):
+    """(name, exchange plan, shape of the whole array) of all arrays of a block that are exchanged.
+    """
+    for number, (stage, shape,
+                 part) in enumerate(zip(config.stages, network_geometry(config), plan.stages), 1):
         rows, cols, _ = shape.pooled
         lost = max(0, stage.lcn - 1)
         yield f"x{number}", part.x, (*shape.input, IMAGES)
@@ -35,13 +37,15 @@ def cut(array, rectangle):
 
 
 def exchange_everything(config, grid, communicator, dtype=np.float64):
-    """Fill and fold every array of one block; all exchanges of a kind are under way before the first one ends.
+    """Fill and fold every array of one block; all exchanges of a kind are under way before the
+    first one ends.
 
     Returns
     -------
     dict
-        "fill NAME": the needed positions after a fill. "put NAME": numbers that were put on the needed positions;
-        "fold NAME": the owned positions after they were folded. "sum": of all blocks' "put" numbers, by array.
+        "fill NAME": the needed positions after a fill. "put NAME": numbers that were put on the
+        needed positions; "fold NAME": the owned positions after they were folded. "sum": of all
+        blocks' "put" numbers, by array.
     """
     plan = plan_block(config, grid, communicator.rank)
     exchanges = {name: (Exchange(part, communicator), part, shape)
@@ -56,7 +60,8 @@ def exchange_everything(config, grid, communicator, dtype=np.float64):
     finish.clear()
     for name, (exchange, part, _) in exchanges.items():
         results[f"fill {name}"] = held[name][part.read].copy()
-        numbers = np.random.default_rng([part.tag, communicator.rank]).standard_normal(results[f"fill {name}"].shape)
+        numbers = np.random.default_rng([part.tag, communicator.rank]).standard_normal(
+            results[f"fill {name}"].shape)
         results[f"put {name}"] = numbers.astype(dtype)
         held[name][...] = 0
         held[name][part.read] = results[f"put {name}"]
@@ -66,5 +71,6 @@ def exchange_everything(config, grid, communicator, dtype=np.float64):
     for name, (exchange, part, _) in exchanges.items():
         results[f"fold {name}"] = held[name][part.own].copy()
         exchange.close()
-    results["sum"] = communicator.allreduce_sum([results[f"put {name}"].sum(dtype=np.float64) for name in exchanges])
+    results["sum"] = communicator.allreduce_sum([results[f"put {name}"].sum(dtype=np.float64)
+                                                 for name in exchanges])
     return results

@@ -16,17 +16,24 @@ def script_lines(text):
 
 def code_lines(text):
     """Lines of the fenced code blocks of a Markdown text."""
-    return script_lines("\n".join(re.findall(r"^```(?:\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)))
+    return script_lines("\n".join(re.findall(r"^```(?:\w*)\n(.*?)^```", text,
+                                             re.MULTILINE | re.DOTALL)))
 
 
 def command_lines(lines):
-    """Words after ``hpclcae`` of every line that calls it, as the shell would split them; two blanks end them."""
+    """Words after ``hpclcae`` of every line that calls it, as the shell would split them.
+
+    Two blanks end them.
+    """
     found = []
     for line in lines:
-        called = re.match(r"(?:\$ )?(?:.*(?:\|\||&&|;) )?(?:mpiexec -n \d+ )?(?:python -m )?hpclcae (.*)", line.strip())
+        called = re.match(
+            r"(?:\$ )?(?:.*(?:\|\||&&|;) )?(?:mpiexec -n \d+ )?(?:python -m )?hpclcae (.*)",
+            line.strip())
         if called:
             words = shlex.split(called.group(1).split("  ")[0], comments=True)
-            end = next((i for i, word in enumerate(words) if word in ("|", "&&", "||", ";", ">", ">>", "2>")), None)
+            end = next((i for i, word in enumerate(words)
+                        if word in ("|", "&&", "||", ";", ">", ">>", "2>")), None)
             found.append([word for word in words[:end] if word != "$@"])
     return found
 
@@ -39,7 +46,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_typed(where, words):
-    """Let the parser of a command read its words; configurations and keys that they name must exist."""
+    """Let the parser of a command read its words.
+
+    Configurations and keys that they name must exist.
+    """
     if words[:1] in (["--help"], ["--version"]) or words == ["COMMAND", "--help"]:
         return
     name = next((n for n in COMMANDS if words[:len(n.split())] == n.split()), None)
@@ -52,5 +62,7 @@ def check_typed(where, words):
     args = parser.parse_args(rest)
     file = str(getattr(args, "configuration", ""))
     if file.startswith("run/"):
-        # The file exists, and every --set is allowed; what a script puts in for a variable is not known here.
-        configuration.load(ROOT / file, [change for change in args.changes if not re.search(r"=\$\w+$", change)])
+        # The file exists, and every --set is allowed; what a script puts in for a variable is not
+        # known here.
+        configuration.load(ROOT / file,
+                           [change for change in args.changes if not re.search(r"=\$\w+$", change)])

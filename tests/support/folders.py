@@ -3,8 +3,8 @@ import io
 import tarfile
 import zipfile
 
-FILES = {"b.jpg": b"B", "cats/a.PNG": b"A", "cats/deep/c.webp": b"C", "clip.MP4": b"film", "notes.txt": b"text",
-         ".hidden.jpg": b"h", "cats/._a.png": b"AppleDouble",
+FILES = {"b.jpg": b"B", "cats/a.PNG": b"A", "cats/deep/c.webp": b"C", "clip.MP4": b"film",
+         "notes.txt": b"text", ".hidden.jpg": b"h", "cats/._a.png": b"AppleDouble",
          ".thumbs/t.jpg": b"hidden"}
 
 

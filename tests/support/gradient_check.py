@@ -9,9 +9,10 @@ import numpy as np
 def directional_error(value, at, gradient, live=None, seed=0, step=1e-4):
     """Relative difference of a gradient's projection and a central difference of fourth order.
 
-    The direction is random and leans towards the signs of the gradient. Its projection is then about the sum of
-    the gradient's magnitudes, never by chance a small difference of large numbers, so that a tolerance relative
-    to it means something; and no entry that the gradient wrongly leaves at zero is left out.
+    The direction is random and leans towards the signs of the gradient. Its projection is then
+    about the sum of the gradient's magnitudes, never by chance a small difference of large numbers,
+    so that a tolerance relative to it means something; and no entry that the gradient wrongly
+    leaves at zero is left out.
 
     Parameters
     ----------
@@ -38,7 +39,8 @@ def directional_error(value, at, gradient, live=None, seed=0, step=1e-4):
     def along(distance):
         at[...] = start + distance * direction
         return value()
-    numeric = (8 * (along(step) - along(-step)) - (along(2 * step) - along(-2 * step))) / (12 * step)
+    numeric = (8 * (along(step) - along(-step)) - (along(2 * step) - along(-2 * step))) / (12
+                                                                                           * step)
     at[...] = start
     return abs(numeric - projection) / abs(projection)
 
@@ -46,4 +48,5 @@ def directional_error(value, at, gradient, live=None, seed=0, step=1e-4):
 def adjoint_gap(forward, transpose, x, y):
     """|<A x, y> - <x, A' y>| relative to ||x|| ||A' y||."""
     back = transpose(y)
-    return abs(np.vdot(forward(x), y) - np.vdot(x, back)) / (np.linalg.norm(x) * np.linalg.norm(back))
+    return abs(np.vdot(forward(x), y) - np.vdot(x, back)) / (np.linalg.norm(x)
+                                                             * np.linalg.norm(back))

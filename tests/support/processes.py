@@ -9,7 +9,10 @@ RUN = ROOT / "run"
 
 
 def run_limited(command, timeout, **options):
-    """Run a command in a process group of its own; what it started is killed when the time is over."""
+    """Run a command in a process group of its own.
+
+    What it started is killed when the time is over.
+    """
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           start_new_session=True, **options) as process:
         try:

@@ -5,7 +5,8 @@ import zlib
 
 def build(files, version=1, compress=True, flag=None):
     """An archive of the given files: nodes breadth first, then data, then names."""
-    folders = sorted({"/".join(path.split("/")[:i]) for path in files for i in range(path.count("/") + 1)} - {""})
+    folders = sorted({"/".join(path.split("/")[:i]) for path in files
+                      for i in range(path.count("/") + 1)} - {""})
     nodes = [""]
     children = {}
     for parent in nodes:  # grows while it is read
@@ -27,5 +28,5 @@ def build(files, version=1, compress=True, flag=None):
             tree += struct.pack(">IHII", at, 2, *children[path])
         tree += bytes(8) if version > 1 else b""  # time of the last change
     head = 20 if version < 3 else 24
-    return (b"qres" + struct.pack(">4I", version, head, head + len(tree), head + len(tree) + len(data))
-            + bytes(head - 20) + tree + data + names)
+    return (b"qres" + struct.pack(">4I", version, head, head + len(tree), head + len(tree)
+                                  + len(data)) + bytes(head - 20) + tree + data + names)

@@ -1,4 +1,5 @@
-"""Training with parameter servers in one process: replicas and blocks are threads, stores are shared."""
+"""Training with parameter servers in one process: replicas and blocks are threads, stores are
+shared."""
 import threading
 from types import MappingProxyType
 
@@ -15,10 +16,12 @@ from hpclcae.partition.threads import run_blocks
 
 
 def inputs(config, step, replica=0, replicas=1):
-    """Prepared images (row, col, channel, image) of a step: a replica's part of one large minibatch."""
+    """Prepared images (row, col, channel, image) of a step: a replica's part of one large
+    minibatch."""
     size, images = config.data.size, config.train.batch
     rng = np.random.default_rng([7, step])
-    x = rng.standard_normal((size, size, config.data.channels, images * replicas)).astype(config.train.dtype)
+    x = rng.standard_normal((size, size, config.data.channels,
+                             images * replicas)).astype(config.train.dtype)
     return x[..., replica * images:(replica + 1) * images]
 
 
@@ -57,7 +60,8 @@ class Servers:
             for server, (numbers, first) in self.shards.spans(block).items():
                 for number in numbers:
                     chunk = self.shards.chunks[block][number]
-                    self.stores[server].seed(first + number - numbers.start, start[chunk.start:chunk.stop])
+                    self.stores[server].seed(first + number - numbers.start,
+                                             start[chunk.start:chunk.stop])
 
     def line(self, replica, block):
         return LocalConnection(self.office, self.stores, self.shards, replica, block)
@@ -68,7 +72,8 @@ class Servers:
         for server, (numbers, first) in self.shards.spans(block).items():
             for number in numbers:
                 chunk = self.shards.chunks[block][number]
-                parameters.vector[chunk.start:chunk.stop] = self.stores[server].values[first + number - numbers.start]
+                parameters.vector[chunk.start:chunk.stop] = self.stores[server].values[
+                    first + number - numbers.start]
         return parameters
 
 
@@ -79,7 +84,8 @@ def block_network(config, grid, block):
 
 
 def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs, ends=MappingProxyType({})):
-    """Train all replicas at the same time; returns (objectives of every replica, updates of every replica and block).
+    """Train all replicas at the same time; returns (objectives of every replica, updates of every
+    replica and block).
 
     Parameters
     ----------
@@ -93,14 +99,16 @@ def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs, ends=Ma
     def block_of(replica):
         def program(communicator):
             network = Network(config, grid, communicator)
-            updates = ParameterClient(config, servers.shards.chunks[communicator.rank], network.parameters(),
-                                    servers.line(replica, communicator.rank))
+            updates = ParameterClient(config, servers.shards.chunks[communicator.rank],
+                                      network.parameters(),
+                                      servers.line(replica, communicator.rank))
             held = network.plan.stages[0].x.held
             step, updates.made = 0, []
             while step < min(steps, ends.get(replica, steps)):
                 updates.begin(step, trained_stage(config, step)[1])
                 if config.parallel.backup:
-                    newest = communicator.allreduce_sum([updates.line.newest if communicator.rank == 0 else 0])[0]
+                    newest = communicator.allreduce_sum([updates.line.newest
+                                                         if communicator.rank == 0 else 0])[0]
                     if newest > step:
                         step = int(newest)
                         continue
@@ -122,7 +130,8 @@ def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs, ends=Ma
             run_blocks(grid.size, block_of(replica))
         except BaseException as error:
             errors.append(error)
-    threads = [threading.Thread(target=replica_thread, args=(replica,), daemon=True) for replica in range(replicas)]
+    threads = [threading.Thread(target=replica_thread, args=(replica,), daemon=True)
+               for replica in range(replicas)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -32,7 +32,8 @@ def save(run: Path, state: BlockState, owners: int = 1) -> Path:
     return save_chunk_states(run, state, WHOLE, chunk_states)
 
 
-def save_chunk_states(run: Path, state: RunState, grid: Grid, owners: Sequence[Sequence[ChunkState]]) -> Path:
+def save_chunk_states(run: Path, state: RunState, grid: Grid,
+                      owners: Sequence[Sequence[ChunkState]]) -> Path:
     """Write a checkpoint of what every owner holds; returns its folder."""
     checkpoint.clean(run)
     writers = [ShardWriter(run, number, state.config, grid) for number in range(len(owners))]
@@ -61,18 +62,24 @@ def made(config, step=7):
             weights *= generator.standard_normal(weights.shape).astype(weights.dtype)
         return vector
     images = structured_images(40, config.data.size, config.data.channels)
-    return BlockState(config=config, step=step, preprocessing=preprocess.fit(config.preprocess, images), seconds=1.25,
+    return BlockState(config=config, step=step,
+                      preprocessing=preprocess.fit(config.preprocess, images), seconds=1.25,
                       cursors=(7, 9), metrics=METRICS, parameters=filled(),
                       update_state={slot: filled() for slot in SLOTS[config.update.rule]},
                       counts={name: 3 + i for i, name in enumerate(network.parameters().views)})
 
 
 def datasets(path):
-    """Every array of a checkpoint, or of an HDF5 file, by name, read with plain h5py; not who held what, nor times."""
+    """Every array of a checkpoint, or of an HDF5 file, by name, read with plain h5py.
+
+    Not who held what, nor times.
+    """
     found = {}
     with h5py.File(path / "model.h5" if path.is_dir() else path) as file:
-        file.visititems(lambda name, item: found.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None)
-    return {name: array for name, array in found.items() if name not in ("chunks", "places", "metrics")}
+        file.visititems(lambda name, item: found.update({name: item[...]})
+                        if isinstance(item, h5py.Dataset) else None)
+    return {name: array for name, array in found.items()
+            if name not in ("chunks", "places", "metrics")}
 
 
 def assert_same(one, other):

@@ -1,4 +1,7 @@
-"""Jobs on the test cluster of slurm_cluster.sh, each under a time limit; and what can happen to a node."""
+"""Jobs on the test cluster of slurm_cluster.sh, each under a time limit.
+
+And what can happen to a node.
+"""
 import os
 import re
 import signal
@@ -15,14 +18,15 @@ SCRIPT = Path(__file__).parent / "slurm_cluster.sh"
 FOLDER = os.environ.get("HPCLCAE_SLURM_CLUSTER", "")
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
 NODES = tuple(f"node{number}" for number in range(1, 5))
-#: Seconds after which something hangs: many times what it takes on a busy machine. No test is faster for a lower one.
+#: Seconds after which something hangs: many times what it takes on a busy machine. No test is
+#: faster for a lower one.
 HANGS = 240
 
 
 def command(*words: object, timeout: float = 60, **variables: str) -> str:
     """Output of a command that must succeed."""
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=timeout, cwd=ROOT,
-                          env=os.environ | variables)
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=timeout,
+                          cwd=ROOT, env=os.environ | variables)
     assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -38,8 +42,9 @@ def until(condition: Callable[[], object], limit: float, what: Callable[[], str]
 def why_not() -> str:
     """Why there is no cluster to test on; "" if there is."""
     if not FOLDER:
-        return ("no SLURM cluster (.ci/run starts one): bash tests/support/slurm_cluster.sh start FOLDER, then set "
-                "HPCLCAE_SLURM_CLUSTER to FOLDER and SLURM_CONF to FOLDER/slurm.conf")
+        return ("no SLURM cluster (.ci/run starts one): bash tests/support/slurm_cluster.sh start "
+                "FOLDER, then set HPCLCAE_SLURM_CLUSTER to FOLDER and SLURM_CONF to "
+                "FOLDER/slurm.conf")
     try:
         command("sinfo")
     except (OSError, AssertionError, subprocess.TimeoutExpired) as error:
@@ -78,11 +83,13 @@ class Job:
 
     def until_there(self, path: Path, limit: float = HANGS) -> None:
         """Wait for a file with something in it."""
-        until(lambda: path.exists() and path.stat().st_size, limit, lambda: f"{path} ({self.state}):\n{self.said}")
+        until(lambda: path.exists() and path.stat().st_size, limit,
+              lambda: f"{path} ({self.state}):\n{self.said}")
 
     def ended(self, limit: float = HANGS) -> str:
         """Wait until the job is over for good; its last state."""
-        until(lambda: self.state in OVER, limit, lambda: f"the end of job {self.number} ({self.state}):\n{self.said}")
+        until(lambda: self.state in OVER, limit,
+              lambda: f"the end of job {self.number} ({self.state}):\n{self.said}")
         return self.state
 
     def signal(self, name: str) -> None:
@@ -90,11 +97,12 @@ class Job:
         command("scancel", f"--signal={name}", self.number)
 
 
-def submit(script: str, *words: object, log: Path, options: tuple[str, ...] = (), **variables: str) -> Job:
+def submit(script: str, *words: object, log: Path, options: tuple[str, ...] = (),
+           **variables: str) -> Job:
     """Submit a job of slurm/ with this Python's environment."""
     settings = {"HPCLCAE_VENV": sys.prefix, **variables}
-    number = command("sbatch", "--parsable", f"--output={log}", "--mem=500", *options, f"slurm/{script}", *words,
-                     **settings).strip()
+    number = command("sbatch", "--parsable", f"--output={log}", "--mem=500", *options,
+                     f"slurm/{script}", *words, **settings).strip()
     return Job(number, log)
 
 
@@ -105,21 +113,27 @@ def unfinished() -> dict[str, str]:
 
 
 def end_what_is_left() -> dict[str, str]:
-    """Wait for jobs that are only COMPLETING, and end all others at once; returns those others with their states."""
+    """Wait for jobs that are only COMPLETING, and end all others at once.
+
+    Returns those others with their states.
+    """
     until(lambda: "COMPLETING" not in unfinished().values(), HANGS, lambda: command("squeue"))
     left = unfinished()
-    for words in (["--signal=KILL", "--full"], []):  # held ranks, too; then the job, so that it does not start again
+    # held ranks, too; then the job, so that it does not start again
+    for words in (["--signal=KILL", "--full"], []):
         for number in left:
-            # A job may end by itself meanwhile, and scancel fails then: what counts is that none is left.
+            # A job may end by itself meanwhile, and scancel fails then: what counts is that none is
+            # left.
             subprocess.run(["scancel", *words, number], capture_output=True, timeout=60)
     until(lambda: not unfinished(), HANGS, lambda: command("squeue"))
     return left
 
 
-# ---- ranks -----------------------------------------------------------------------------------------------------
+# ---- ranks ---------------------------------------------------------------------------------------
 
 def processes(text: str) -> dict[int, str]:
-    """Command lines of processes, on any node, that name a text, by their numbers outside the nodes."""
+    """Command lines of processes, on any node, that name a text, by their numbers outside the
+    nodes."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -138,17 +152,20 @@ def ranks(run: Path) -> list[int]:
 
 
 def hold(run: Path) -> None:
-    """Stop the ranks of a run at once: past SLURM, which takes its time, so that the run does not end before."""
+    """Stop the ranks of a run at once: past SLURM, which takes its time, so that the run does not
+    end before."""
     for rank in ranks(run):
         os.kill(rank, signal.SIGSTOP)
 
 
 def let_go(run: Path, name: str) -> None:
-    """Let held ranks go on, as soon as a signal that SLURM was told to send has come to all of them."""
+    """Let held ranks go on, as soon as a signal that SLURM was told to send has come to all of
+    them."""
     bit = 1 << signal.Signals[f"SIG{name}"] - 1
 
     def has_come(rank: int) -> bool:
-        found = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{rank}/status").read_text(), re.MULTILINE)
+        found = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{rank}/status").read_text(),
+                          re.MULTILINE)
         return found is not None and bool(int(found[1], 16) & bit)
     held = ranks(run)
     assert held, f"no rank of {run} is there"
@@ -157,7 +174,7 @@ def let_go(run: Path, name: str) -> None:
         os.kill(rank, signal.SIGCONT)
 
 
-# ---- nodes -----------------------------------------------------------------------------------------------------
+# ---- nodes ---------------------------------------------------------------------------------------
 
 def cluster(action: str, *words: str) -> str:
     """Call slurm_cluster.sh."""
@@ -172,7 +189,8 @@ def idle() -> bool:
 
 def lost() -> list[str]:
     """Numbers of the nodes that have ended."""
-    return [node.removeprefix("node") for node in NODES if not (Path(FOLDER) / f"{node}.pid").exists()]
+    return [node.removeprefix("node") for node in NODES
+            if not (Path(FOLDER) / f"{node}.pid").exists()]
 
 
 def on_node(node: str, *words: object) -> None:

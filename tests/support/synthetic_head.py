@@ -9,9 +9,12 @@ MASKS = ("face", "lips", "ears", "inside-mouth")
 
 
 def ball(centre, radius, rows=12, cols=16):
-    """A sphere as quads: vertices (vertex, 3), quads (quad, 4) anticlockwise from outside, coordinates (vertex, 2)."""
-    down, around = np.meshgrid(np.linspace(0, np.pi, rows + 1), np.linspace(0, 2 * np.pi, cols + 1), indexing="ij")
-    unit = np.stack([np.sin(down) * np.sin(around), np.cos(down), np.sin(down) * np.cos(around)], -1)
+    """A sphere as quads: vertices (vertex, 3), quads (quad, 4) anticlockwise from outside,
+    coordinates (vertex, 2)."""
+    down, around = np.meshgrid(np.linspace(0, np.pi, rows + 1), np.linspace(0, 2 * np.pi, cols + 1),
+                               indexing="ij")
+    unit = np.stack([np.sin(down) * np.sin(around), np.cos(down), np.sin(down) * np.cos(around)],
+                    -1)
     corner = np.arange(rows)[:, None] * (cols + 1) + np.arange(cols)
     quads = np.stack([corner, corner + cols + 1, corner + cols + 2, corner + 1], -1).reshape(-1, 4)
     coordinates = np.stack([around / (2 * np.pi), 1 - down / np.pi], -1)
@@ -31,7 +34,8 @@ def write_synthetic_head(folder):
     mesh = folder / FOLDER
     for name in ("3dobjs", "textures", "targets/macrodetails", "targets/head"):
         (mesh / name).mkdir(parents=True)
-    groups = {"body": ball((0, 7, 0), (1, 1.2, 1), 24, 32), "helper-l-eye": ball((0.3, 7, 0.9), 0.15),
+    groups = {"body": ball((0, 7, 0), (1, 1.2, 1), 24, 32),
+              "helper-l-eye": ball((0.3, 7, 0.9), 0.15),
               "helper-r-eye": ball((-0.3, 7, 0.9), 0.15), "helper-hair": sheet(),
               "joint-head": ball((0, 7, 0), 0.1, 2, 4)}
     lines, first = ["# a comment"], 1
@@ -44,8 +48,9 @@ def write_synthetic_head(folder):
     for name in MASKS:
         Image.new("L", (32, 32), 0).save(mesh / "textures" / f"mpfb_{name}.jpg")
     targets = {"macrodetails/universal-male-young-averagemuscle-averageweight": "5 0 .1 0",
-               "macrodetails/asian-female-old": "5 0 -.1 0", "head/head-round": "5 .1 0 0\n7 0 0 .1",
-               "head/l-cheek": "9 .2 0 0", "head/r-cheek": "11 -.2 0 0", "head/head-trans-up": "0 0 9 0"}
+               "macrodetails/asian-female-old": "5 0 -.1 0",
+               "head/head-round": "5 .1 0 0\n7 0 0 .1", "head/l-cheek": "9 .2 0 0",
+               "head/r-cheek": "11 -.2 0 0", "head/head-trans-up": "0 0 9 0"}
     for name, moved in targets.items():
         with gzip.open(mesh / "targets" / f"{name}.target.gz", "wt") as file:
             file.write(f"# a comment\n{moved}\n")

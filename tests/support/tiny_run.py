@@ -1,4 +1,5 @@
-"""A small run folder with a checkpoint and metrics, and datasets to go with it: seconds of work, real formats."""
+"""A small run folder with a checkpoint and metrics, and datasets to go with it: seconds of work,
+real formats."""
 import json
 from pathlib import Path
 
@@ -13,28 +14,38 @@ from hpclcae.model.optimizers import SLOTS
 from tests.support.saving import save
 
 SIZE = 12
-STAGES = (StageConfig(receptive_field=4, maps=3, pooling=2, lcn=3, weights="tied", encoder_norm="unit"),
+STAGES = (StageConfig(receptive_field=4, maps=3, pooling=2, lcn=3, weights="tied",
+                      encoder_norm="unit"),
           StageConfig(receptive_field=3, maps=2, pooling=2, lcn=0))
 
 
-def write_images(path: Path, count: int, *, labels: bool, channels: int = 1, size: int = SIZE, seed: int = 0) -> None:
-    """Noise, with a bright middle in the images that show the concept; every ninth label is unknown."""
+def write_images(path: Path, count: int, *, labels: bool, channels: int = 1, size: int = SIZE,
+                 seed: int = 0) -> None:
+    """Noise, with a bright middle in the images that show the concept.
+
+    Every ninth label is unknown.
+    """
     rng = np.random.default_rng(seed)
     with DatasetWriter(path, size, channels, ["other", "face"] if labels else None) as writer:
         for number in range(count):
             image = rng.integers(0, 120, (size, size, channels))
             shows = number % 5 in (0, 2)
             image[4:8, 4:8] += 50 * shows
-            writer.append(image.astype(np.uint8), source="", group=f"made/{number // 10}-{shows}", crop=(0, 0, 1, 1),
-                          original=(size, size), label=(-1 if number % 9 == 8 else int(shows)) if labels else -1)
+            writer.append(image.astype(np.uint8), source="", group=f"made/{number // 10}-{shows}",
+                          crop=(0, 0, 1, 1), original=(size, size),
+                          label=(-1 if number % 9 == 8 else int(shows)) if labels else -1)
 
 
 def write_run(folder: Path, stages: tuple[StageConfig, ...] = STAGES, channels: int = 1) -> Path:
-    """Make train.h5, test.h5 and a run of 20 steps whose weights are random; returns the folder of the run."""
+    """Make train.h5, test.h5 and a run of 20 steps whose weights are random.
+
+    Returns the folder of the run.
+    """
     write_images(folder / "train.h5", 60, labels=False, channels=channels, seed=1)
     write_images(folder / "test.h5", 120, labels=True, channels=channels, seed=2)
-    config = Config(data=DataConfig(str(folder / "train.h5"), str(folder / "test.h5"), SIZE, channels),
-                    preprocess=PreprocessConfig(whitening=3), stages=stages, train=TrainConfig(dtype="float64"))
+    config = Config(data=DataConfig(str(folder / "train.h5"), str(folder / "test.h5"), SIZE,
+                                    channels), preprocess=PreprocessConfig(whitening=3),
+                    stages=stages, train=TrainConfig(dtype="float64"))
     network = Network(config)
     with Dataset(folder / "train.h5") as train:
         preprocessing = preprocess.fit(config.preprocess, train.read(np.arange(60)))
@@ -43,7 +54,8 @@ def write_run(folder: Path, stages: tuple[StageConfig, ...] = STAGES, channels: 
     save(run, BlockState(config=config, step=20, preprocessing=preprocessing, cursors=(20,),
                          parameters=network.parameters(5), update_state=memory), 2)
     terms = {"reconstruction": 30.0, "sparsity": 2.0, "response": 0.5}
-    lines = [{"step": step, "seconds": step * 0.1, "objective": 90.0 / step, "stages": [terms] * len(stages),
-              "images_per_second": 100.0, "gflop_per_second": 3.0, "rate": 0.02} for step in range(5, 25, 5)]
+    lines = [{"step": step, "seconds": step * 0.1, "objective": 90.0 / step, "stages": [terms]
+              * len(stages), "images_per_second": 100.0, "gflop_per_second": 3.0, "rate": 0.02}
+             for step in range(5, 25, 5)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run

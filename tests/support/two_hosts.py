@@ -1,8 +1,9 @@
 """Two hosts on one machine: Linux namespaces that share no memory, joined by a virtual cable.
 
-Each host has its own network (with nothing but the cable), name, IPC and /dev/shm; only the files are common, as on a
-cluster. A host lives as long as processes that are in it, and the one that holds it as long as this process keeps its
-pipe open. So hosts and cable go away whatever happens, and nothing outside is touched.
+Each host has its own network (with nothing but the cable), name, IPC and /dev/shm; only the files
+are common, as on a cluster. A host lives as long as processes that are in it, and the one that
+holds it as long as this process keeps its pipe open. So hosts and cable go away whatever happens,
+and nothing outside is touched.
 """
 import os
 import shutil
@@ -17,9 +18,10 @@ from tests.support.processes import run_limited
 
 ADDRESSES = ("192.0.2.1", "192.0.2.2")  # for documentation: they lead nowhere
 TOOLS = ("ip", "unshare", "nsenter", "mount")
-HOLD = ("hostname host{} && mount -t tmpfs shm /dev/shm && mount -t sysfs sysfs /sys && ip link set lo up && "
-        "echo ready && exec cat")
-#: Linux says up to a second late that a new cable is plugged in; MPI libraries skip one that is not.
+HOLD = ("hostname host{} && mount -t tmpfs shm /dev/shm && mount -t sysfs sysfs /sys && ip link "
+        "set lo up && echo ready && exec cat")
+#: Linux says up to a second late that a new cable is plugged in; MPI libraries skip one that is
+#: not.
 PLUGGED_IN = "until grep -q up /sys/class/net/eth0/operstate; do sleep 0.05; done"
 
 
@@ -35,16 +37,19 @@ class TwoHosts:
 
     def enter(self, host: int, *command: str) -> list[str]:
         """The command that runs `command` on host 0 or 1."""
-        return ["nsenter", "-t", str(self.pids[host]), "--net", "--uts", "--ipc", "--mount", "--", *command]
+        return ["nsenter", "-t", str(self.pids[host]), "--net", "--uts", "--ipc", "--mount", "--",
+                *command]
 
     def run(self, host: int, *command: str, timeout: float = 10) -> subprocess.CompletedProcess:
         """Run a command on host 0 or 1."""
         return run_limited(self.enter(host, *command), timeout)
 
-    def mpiexec(self, program: str, *words: str, ranks: int = 2, timeout: float = 120) -> subprocess.CompletedProcess:
+    def mpiexec(self, program: str, *words: str, ranks: int = 2,
+                timeout: float = 120) -> subprocess.CompletedProcess:
         """Run Python on several ranks, in turn on each host, with MPICH's mpiexec."""
-        return self.run(0, program, "-launcher", "ssh", "-launcher-exec", str(self.launcher), "-hosts",
-                        ",".join(ADDRESSES), "-n", str(ranks), sys.executable, *map(str, words), timeout=timeout)
+        return self.run(0, program, "-launcher", "ssh", "-launcher-exec", str(self.launcher),
+                        "-hosts", ",".join(ADDRESSES), "-n", str(ranks), sys.executable,
+                        *map(str, words), timeout=timeout)
 
     def received(self, host: int) -> int:
         """Bytes that have come through the cable."""
@@ -67,11 +72,11 @@ def two_hosts(folder: Path) -> Iterator[TwoHosts]:
     with ExitStack() as held:
         hosts = TwoHosts([held.enter_context(_host(number)) for number in range(2)], launcher)
         # Called like ssh: options, address, command.
-        launcher.write_text("#!/bin/sh\nwhile [ \"${1#-}\" != \"$1\" ]; do shift; done\naddress=$1; shift\n"
-                            "case $address in\n" + "".join(
-                                f"{address}) exec {' '.join(hosts.enter(host, 'sh', '-c'))} \"$*\" ;;\n"
-                                for host, address in enumerate(ADDRESSES)) + "esac\n"
-                            "echo \"$address is no host of this test\" >&2; exit 1\n")
+        launcher.write_text("#!/bin/sh\nwhile [ \"${1#-}\" != \"$1\" ]; do shift; "
+                            "done\naddress=$1; shift\ncase $address in\n" + "".join(
+            f"{address}) exec {' '.join(hosts.enter(host, 'sh', '-c'))} \"$*\" ;;\n"
+            for host, address in enumerate(ADDRESSES)) + "esac\necho \"$address is no host of this "
+                            "test\" >&2; exit 1\n")
         launcher.chmod(0o755)
         _plug_in(hosts)
         yield hosts
@@ -79,10 +84,13 @@ def two_hosts(folder: Path) -> Iterator[TwoHosts]:
 
 @contextmanager
 def _host(number: int) -> Iterator[int]:
-    """The number of the process that holds a host; in the end, all that runs on the host is killed."""
+    """The number of the process that holds a host.
+
+    In the end, all that runs on the host is killed.
+    """
     command = ["unshare", "--net", "--uts", "--ipc", "--mount", "sh", "-c", HOLD.format(number)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True) as holder:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as holder:
         assert holder.stdin and holder.stdout and holder.stderr
         if holder.stdout.readline() != "ready\n":
             raise NoHosts(f"two hosts cannot be made here: {holder.stderr.read().strip()}")

@@ -1,4 +1,7 @@
-"""Bad input, as a user types it: one line that names the thing, its value and the remedy; never a traceback."""
+"""Bad input, as a user types it: one line that names the thing, its value and the remedy.
+
+Never a traceback.
+"""
 import os
 import shutil
 import subprocess
@@ -39,7 +42,10 @@ def place(tmp_path_factory, tiny_config, tiny_dataset, labelled_dataset):
 
 
 def assert_refused(process, command, *parts):
-    """Exit code 1 and one line on stderr that holds all of `parts`; a log of progress may come before it."""
+    """Exit code 1 and one line on stderr that holds all of `parts`.
+
+    A log of progress may come before it.
+    """
     assert process.returncode == 1, (process.returncode, process.stderr)
     assert "Traceback" not in process.stderr
     *progress, line = process.stderr.splitlines()
@@ -62,49 +68,65 @@ CASES = {
     "not a number": (train("update.rate=nan"), ["update.rate = nan", "greater than 0"]),
     "no equals sign": (train("train.steps"), ["--set 'train.steps'", "train.steps=500"]),
     "no such stage": (train("stages.3.maps=5"), ["'3'", "list of 3"]),
-    "no configuration": (train(configuration="none.toml"), ["configuration none.toml", "No such file"]),
-    "broken configuration": (train(configuration="broken.toml"), ["broken.toml is not valid TOML", "line 1"]),
+    "no configuration": (train(configuration="none.toml"),
+                         ["configuration none.toml", "No such file"]),
+    "broken configuration": (train(configuration="broken.toml"),
+                             ["broken.toml is not valid TOML", "line 1"]),
     "window larger than the image": (train("stages.0.receptive_field=25"),
                                      ["stages.0.receptive_field = 25", "24 x 24", "smaller"]),
-    "whitening larger than the image": (train("preprocess.whitening=25"), ["preprocess.whitening = 25", "24 x 24"]),
-    "batch larger than the dataset": (train("train.batch=61"), ["train.batch = 61", "60 images", "smaller"]),
-    "dataset of the wrong size": (train(data="size20.h5"), ["size20.h5", "20 x 20 x 1", "data.size = 24"]),
+    "whitening larger than the image": (train("preprocess.whitening=25"),
+                                        ["preprocess.whitening = 25", "24 x 24"]),
+    "batch larger than the dataset": (train("train.batch=61"),
+                                      ["train.batch = 61", "60 images", "smaller"]),
+    "dataset of the wrong size": (train(data="size20.h5"),
+                                  ["size20.h5", "20 x 20 x 1", "data.size = 24"]),
     "no dataset": (train(data="none.h5"), ["none.h5", "hpclcae data ingest"]),
     "truncated dataset": (train(data="truncated.h5"), ["truncated.h5", "truncated file"]),
     "text for a dataset": (train(data="file"), ["file", "cannot be read as HDF5"]),
     "checkpoint for a dataset": (train(data="run/checkpoints/step-00000002/model.h5"),
                                  ["is hpclcae checkpoint, not a"]),
-    "run folder under a file": (train(out="file/run"), ["run folder file/run", "choose another --out"]),
+    "run folder under a file": (train(out="file/run"),
+                                ["run folder file/run", "choose another --out"]),
     "run that exists": (train(out="run"), ["run already holds a run", "step-00000002", "--resume"]),
     "resume of another configuration": ([*train("stages.1.maps=2", out="run"), "--resume"],
                                         ["stages.1.maps = 3", "now says 2", "another --out"]),
-    "objective not finite": (train("update.rate=1e30"), ["stage 1", "step 2", "update.rate = 1e+30", "too large"]),
-    "neurons: no labels": (["neurons", "run", "--test", "train.h5"], ["train.h5 has no labels", "data frames"]),
+    "objective not finite": (train("update.rate=1e30"),
+                             ["stage 1", "step 2", "update.rate = 1e+30", "too large"]),
+    "neurons: no labels": (["neurons", "run", "--test", "train.h5"],
+                           ["train.h5 has no labels", "data frames"]),
     "neurons: one label": (["neurons", "run", "--test", "one-label.h5"], ["one-label.h5"]),
-    "neurons: wrong size": (["neurons", "run", "--test", "size20.h5"], ["size20.h5", "20x20x1", "24x24x1"]),
+    "neurons: wrong size": (["neurons", "run", "--test", "size20.h5"],
+                            ["size20.h5", "20x20x1", "24x24x1"]),
     "neurons: no test set": (["neurons", "run", "--test", "none.h5"], ["none.h5 is not a file"]),
     "neurons: no run": (["neurons", "none"], ["none is neither a checkpoint nor", "hpclcae train"]),
-    "neurons: nothing trained": (["neurons", "empty"], ["empty is neither a checkpoint nor", "hpclcae train"]),
+    "neurons: nothing trained": (["neurons", "empty"],
+                                 ["empty is neither a checkpoint nor", "hpclcae train"]),
     "neurons: truncated checkpoint": (["neurons", "truncated-checkpoint"],
                                       ["shard-0000.h5 has", "older checkpoint"]),
-    "neurons: dataset for a checkpoint": (["neurons", "test.h5"], ["test.h5 is hpclcae dataset, not", "run"]),
-    "neurons: result under a file": (["neurons", "run", "--test", "test.h5", "--json", "file/out.json"],
-                                     ["file/out.json", "not a folder"]),
+    "neurons: dataset for a checkpoint": (["neurons", "test.h5"],
+                                          ["test.h5 is hpclcae dataset, not", "run"]),
+    "neurons: result under a file": (["neurons", "run", "--test", "test.h5", "--json",
+                                      "file/out.json"], ["file/out.json", "not a folder"]),
     "figures: no run": (["figures", "none"], ["none does not exist", "hpclcae train"]),
     "figures: folder under a file": (["figures", "run", "--out", "file/figures"], ["file/figures"]),
     "figures: a file for a folder": (["figures", "run", "--out", "file"], ["--out file is a file"]),
-    "ingest: empty folder": (["data", "ingest", "empty", "--out", "new.h5"], ["empty", "there are no files"]),
-    "ingest: folder of text files": (["data", "ingest", "texts", "--out", "new.h5"], ["texts", "2 x other file"]),
-    "ingest: no such folder": (["data", "ingest", "none", "--out", "new.h5"], ["none does not exist", "folder"]),
-    "ingest: dataset under a file": (["data", "ingest", "texts", "--out", "file/new.h5"], ["file/new.h5", "another"]),
-    "ingest: size 0": (["data", "ingest", "texts", "--out", "new.h5", "--size", "0"], ["--size 0", "at least 1"]),
+    "ingest: empty folder": (["data", "ingest", "empty", "--out", "new.h5"],
+                             ["empty", "there are no files"]),
+    "ingest: folder of text files": (["data", "ingest", "texts", "--out", "new.h5"],
+                                     ["texts", "2 x other file"]),
+    "ingest: no such folder": (["data", "ingest", "none", "--out", "new.h5"],
+                               ["none does not exist", "folder"]),
+    "ingest: dataset under a file": (["data", "ingest", "texts", "--out", "file/new.h5"],
+                                     ["file/new.h5", "another"]),
+    "ingest: size 0": (["data", "ingest", "texts", "--out", "new.h5", "--size", "0"],
+                       ["--size 0", "at least 1"]),
     "frames: nothing fetched": (["data", "frames", "empty", "--out", "new.h5"],
                                 ["empty/catalogue.json does not exist", "hpclcae data fetch"]),
     "fetch: folder under a file": (["data", "fetch", "--out", "file/sources"], ["file/sources"]),
     "info: truncated": (["data", "info", "truncated.h5"], ["truncated.h5", "truncated file"]),
     "info: text": (["data", "info", "file"], ["file cannot be read as HDF5"]),
-    "show: does not fit": (["show", TINY, "--set", "data.size=9"], ["stages.1.receptive_field = 5", "1 x 1"]),
-}
+    "show: does not fit": (["show", TINY, "--set", "data.size=9"],
+                           ["stages.1.receptive_field = 5", "1 x 1"]),}
 
 
 @pytest.mark.parametrize("words, parts", CASES.values(), ids=CASES)
@@ -125,7 +147,7 @@ def test_figures_of_a_folder_without_a_run_name_what_is_missing(hpclcae, place):
     assert "hpclcae train CONFIGURATION --out empty" in process.stdout + process.stderr
 
 
-# ---- a folder that may not be written ----------------------------------------------------------------------
+# ---- a folder that may not be written ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -141,19 +163,23 @@ def without_privilege():
     return words
 
 
-@pytest.mark.parametrize("command, words, part", [
-    ("train", train(out="locked/run"), "run folder locked/run cannot be written (Permission denied)"),
-    ("neurons", ["neurons", "locked", "--test", "test.h5"], "locked is not a folder that can be written to"),
-    ("data ingest", ["data", "ingest", "texts", "--out", "locked/new.h5"], "locked/new.h5: Permission denied"),
-    ("data info", ["data", "info", "train.h5", "--sheet", "locked/sheet.png"], "Permission denied"),
-])
+@pytest.mark.parametrize("command, words, part",
+                         [("train", train(out="locked/run"),
+                           "run folder locked/run cannot be written (Permission denied)"),
+                          ("neurons", ["neurons", "locked", "--test", "test.h5"],
+                           "locked is not a folder that can be written to"),
+                          ("data ingest", ["data", "ingest", "texts", "--out", "locked/new.h5"],
+                           "locked/new.h5: Permission denied"),
+                          ("data info", ["data", "info", "train.h5", "--sheet", "locked/sheet.png"],
+                           "Permission denied"),])
 def test_a_read_only_folder_is_named(place, without_privilege, command, words, part):
     locked = place / "locked"
     shutil.copytree(place / "run", locked)
     before = set(locked.rglob("*"))
     locked.chmod(0o500)
     try:
-        process = run_limited([*without_privilege, sys.executable, "-m", "hpclcae", *map(str, words)], 60, cwd=place)
+        process = run_limited([*without_privilege, sys.executable, "-m", "hpclcae",
+                               *map(str, words)], 60, cwd=place)
     finally:
         locked.chmod(0o700)
     after = set(locked.rglob("*"))
@@ -162,7 +188,7 @@ def test_a_read_only_folder_is_named(place, without_privilege, command, words, p
     assert after == before
 
 
-# ---- a missing extra ---------------------------------------------------------------------------------------
+# ---- a missing extra -----------------------------------------------------------------------------
 
 WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; from hpclcae.cli import main; sys.exit(main())"
 

@@ -1,7 +1,8 @@
 """The commands that the project tells people to type can be typed.
 
-Every line with ``hpclcae`` in a code block of README.md and the notes, in the scripts of run/ and in the command
-table's examples is read by the parser of its command; configurations and keys that it names exist.
+Every line with ``hpclcae`` in a code block of README.md and the notes, in the scripts of run/ and
+in the command table's examples is read by the parser of its command; configurations and keys that
+it names exist.
 """
 import pytest
 
@@ -28,13 +29,15 @@ def documented():
 LINES = documented()
 
 
-@pytest.mark.parametrize("where, words", LINES, ids=[f"{where}: {' '.join(words)}"[:90] for where, words in LINES])
+@pytest.mark.parametrize("where, words", LINES,
+                         ids=[f"{where}: {' '.join(words)}"[:90] for where, words in LINES])
 def test_a_command_line_can_be_typed(where, words):
     check_typed(where, words)
 
 
 def test_readme_shows_the_main_commands():
-    shown = {words[0] for words in command_lines(code_lines((ROOT / "README.md").read_text())) if words}
+    shown = {words[0] for words in command_lines(code_lines((ROOT / "README.md").read_text()))
+             if words}
     assert {"train", "neurons", "show"} <= shown
 
 
@@ -46,7 +49,8 @@ def test_the_quick_start_runs_every_step():
 
 def test_the_architecture_note_names_every_module_and_the_shapes_of_the_desk():
     note = (ROOT / "notes/architecture.md").read_text()
-    modules = [path for path in (ROOT / "hpclcae").rglob("*.py") if "_" != path.name[0] and path.parent.name != "bench"]
+    modules = [path for path in (ROOT / "hpclcae").rglob("*.py") if "_" != path.name[0]
+               and path.parent.name != "bench"]
     assert [path.name for path in modules if f"{path.name}`" not in note] == []
     shapes = {shape for plan in network_geometry(configuration.load(RUN / "desk.toml"))
               for shape in (plan.filtered, plan.pooled, plan.output)}
@@ -55,9 +59,9 @@ def test_the_architecture_note_names_every_module_and_the_shapes_of_the_desk():
 
 
 def test_the_reader_of_command_lines_sees_what_it_should():
-    text = "words hpclcae train\n```bash\n$ hpclcae show run/x.toml  # why\n[ -f a ] || hpclcae data info 'a b' \\\n" \
-           "  --sheet s.png\nmpiexec -n 2 python -m hpclcae train x --out y | tee log\n```\nhpclcae not here\n"
-    assert command_lines(code_lines(text)) == [["show", "run/x.toml"], ["data", "info", "a b", "--sheet", "s.png"],
+    text = "words hpclcae train\n```bash\n$ hpclcae show run/x.toml  # why\n[ -f a ] || hpclcae data info 'a b' \\\n  --sheet s.png\nmpiexec -n 2 python -m hpclcae train x --out y | tee log\n```\nhpclcae not here\n"
+    assert command_lines(code_lines(text)) == [["show", "run/x.toml"],
+                                               ["data", "info", "a b", "--sheet", "s.png"],
                                                ["train", "x", "--out", "y"]]
     with pytest.raises(AssertionError, match="unrecognized arguments: --speling"):
         check_typed("here", ["show", "run/tiny.toml", "--speling"])

@@ -13,9 +13,10 @@ from tests.support.mpi import ENVIRONMENT, MPIEXEC
 from tests.support.processes import RUN, run_limited
 
 SIZE = 64
-#: run/paper.toml at a size where parameters, not Python, fill the memory: 185 MB of them, saved on the way, too.
-CHANGES = [f"data.size={SIZE}", *(f"stages.{stage}.receptive_field=10" for stage in range(3)), "train.batch=20",
-           "train.steps=4", "train.checkpoint_every=2", "preprocess.whitening=5"]
+#: run/paper.toml at a size where parameters, not Python, fill the memory: 185 MB of them, saved on
+#: the way, too.
+CHANGES = [f"data.size={SIZE}", *(f"stages.{stage}.receptive_field=10" for stage in range(3)),
+           "train.batch=20", "train.steps=4", "train.checkpoint_every=2", "preprocess.whitening=5"]
 #: `hpclcae train`; afterwards the kernel's word for the peak.
 RANK = """
 import os, re, sys
@@ -38,22 +39,26 @@ def peaks(ranks, *words):
     start = [MPIEXEC, "-n", str(ranks), sys.executable] if ranks > 1 else [sys.executable]
     done = run_limited([*start, "-c", RANK, "train", *map(str, words)], 240, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-    found = {int(rank): 1024 * int(kb) for rank, kb in re.findall(r"peak of rank (\d+): (\d+) kB", done.stdout)}
+    found = {int(rank): 1024 * int(kb) for rank,
+             kb in re.findall(r"peak of rank (\d+): (\d+) kB", done.stdout)}
     assert sorted(found) == list(range(ranks)), done.stdout
     return [found[rank] for rank in range(ranks)]
 
 
-@pytest.mark.parametrize("servers, replicas, grid, rule", [
-    (0, 1, "1x1", "momentum"), (0, 1, "2x1", "adam"), (1, 2, "1x1", "momentum"), (2, 1, "2x1", "adam")])
+@pytest.mark.parametrize("servers, replicas, grid, rule",
+                         [(0, 1, "1x1", "momentum"), (0, 1, "2x1", "adam"),
+                          (1, 2, "1x1", "momentum"), (2, 1, "2x1", "adam")])
 def test_the_memory_of_a_rank_is_what_plan_says(dataset, tmp_path, servers, replicas, grid, rule):
     """Within 20 percent (measured: 2 to 7 more than was needed)."""
     if MPIEXEC is None:
         pytest.skip("no mpiexec here: pip install 'hpclcae[mpich]' brings one")
-    changes = [*CHANGES, f"data.train={dataset}", f"parallel.servers={servers}", f"parallel.replicas={replicas}",
-               f"parallel.grid={grid}", f"update.rule={rule}"]
+    changes = [*CHANGES, f"data.train={dataset}", f"parallel.servers={servers}",
+               f"parallel.replicas={replicas}", f"parallel.grid={grid}", f"update.rule={rule}"]
     config, blocks = configuration.load(RUN / "paper.toml", changes), Grid.parse(grid)
     workers = replicas * blocks.size
     found = peaks(workers + servers, RUN / "paper.toml", "--out", tmp_path / "run",
                   *(word for change in changes for word in ("--set", change)))
-    assert found[:workers] == pytest.approx([plan.worker_bytes(config, blocks, bool(servers))] * workers, rel=0.2)
-    assert found[workers:] == pytest.approx([plan.server_bytes(config, blocks, servers, replicas)] * servers, rel=0.2)
+    assert found[:workers] == pytest.approx([plan.worker_bytes(config, blocks, bool(servers))]
+                                            * workers, rel=0.2)
+    assert found[workers:] == pytest.approx([plan.server_bytes(config, blocks, servers, replicas)]
+                                            * servers, rel=0.2)

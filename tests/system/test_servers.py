@@ -18,7 +18,8 @@ from hpclcae.parameter_server.store import EVENT, PUSHED
 from tests.support.mpi import ENVIRONMENT, MPIEXEC, mpiexec, train
 from tests.support.saving import assert_same, datasets
 
-pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
+pytestmark = pytest.mark.skipif(MPIEXEC is None,
+                                reason="no mpiexec here: pip install 'hpclcae[mpich]' brings one")
 STEPS = 6  # of `train`
 
 
@@ -29,8 +30,8 @@ def settings(*changes):
 def served(dataset, out, *words, servers=1, replicas=2, grid="2x1"):
     """Number of ranks and the words of a job with servers."""
     rows, cols = map(int, grid.split("x"))
-    return (servers + replicas * rows * cols,
-            [*train(dataset, out), "--servers", servers, "--replicas", replicas, "--grid", grid, *words])
+    return (servers + replicas * rows * cols, [*train(dataset, out), "--servers", servers,
+                                               "--replicas", replicas, "--grid", grid, *words])
 
 
 def trained(dataset, out, *words, **roles):
@@ -52,36 +53,39 @@ def newest_step(out):
     return checkpoint.load_state(newest).step
 
 
-# ---- every way of serving --------------------------------------------------------------------------------------
+# ---- every way of serving ------------------------------------------------------------------------
 
-WAYS = {
-    "one-sided": ("rma", 2, ["update.rule=sgd", "parallel.transport=rma"]),
-    "messages": ("messages", 2, ["update.rule=sgd", "parallel.transport=messages"]),
-    "a rule of the server's": ("messages", 2, ["update.rule=adam", "update.rate=0.01"]),
-    "bounded": ("messages", 2, ["parallel.consistency=bounded", "parallel.staleness=1"]),
-    "windows of our own": ("rma", 2, ["update.rule=sgd", "parallel.window=create", "train.dtype=float64"]),
-    "not overlapped": ("rma", 2, ["update.rule=sgd", "parallel.overlap=false", "update.staleness_scaled=true"]),
-    "warm start": ("messages", 2, ["parallel.warm_start=2", "update.clip=0.1"]),
-    "bounded warm start": ("messages", 2, ["parallel.consistency=bounded", "parallel.staleness=0",
-                                           "parallel.warm_start=3"]),
-    "three replicas": ("messages", 3, ["update.delay_compensation=0.1"]),
-}
+WAYS = {"one-sided": ("rma", 2, ["update.rule=sgd", "parallel.transport=rma"]),
+        "messages": ("messages", 2, ["update.rule=sgd", "parallel.transport=messages"]),
+        "a rule of the server's": ("messages", 2, ["update.rule=adam", "update.rate=0.01"]),
+        "bounded": ("messages", 2, ["parallel.consistency=bounded", "parallel.staleness=1"]),
+        "windows of our own": ("rma", 2, ["update.rule=sgd", "parallel.window=create",
+                                          "train.dtype=float64"]), "not overlapped": (
+    "rma", 2, ["update.rule=sgd", "parallel.overlap=false", "update.staleness_scaled=true"]),
+        "warm start": ("messages", 2, ["parallel.warm_start=2", "update.clip=0.1"]),
+        "bounded warm start": ("messages", 2, ["parallel.consistency=bounded",
+                                               "parallel.staleness=0", "parallel.warm_start=3"]),
+        "three replicas": ("messages", 3, ["update.delay_compensation=0.1"]),}
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_push_of_every_step_counts(tiny_dataset, tmp_path, way):
     transport, replicas, changes = WAYS[way]
-    workers, [server] = trained(tiny_dataset, tmp_path / "run", *settings(*changes), replicas=replicas)
+    workers, [server] = trained(tiny_dataset, tmp_path / "run", *settings(*changes),
+                                replicas=replicas)
     assert newest_step(tmp_path / "run") == STEPS
     assert {one["transport"] for one in (*workers, server)} == {transport}
     assert [one["steps"] for one in workers] == [STEPS] * 2 * replicas
     pushes = replicas * STEPS
     assert server["pushes"] == pushes * server["chunks"] and server["versions"] == [pushes, pushes]
     assert sum(one["pushed_bytes"] for one in workers) == pushes * server["bytes"]
-    assert sum(sum(one["staleness"]) for one in (workers if transport == "rma" else [server])) == server["pushes"]
-    assert all(one["seconds"] > 0 and one["cpu_seconds"] > 0 and one["node"] for one in (*workers, server))
+    assert sum(sum(one["staleness"])
+               for one in (workers if transport == "rma" else [server])) == server["pushes"]
+    assert all(one["seconds"] > 0 and one["cpu_seconds"] > 0 and one["node"]
+               for one in (*workers, server))
     metrics = sorted(path.name for path in (tmp_path / "run").glob("metrics*.jsonl"))
-    assert metrics == sorted(["metrics.jsonl", *(f"metrics-replica{r}.jsonl" for r in range(1, replicas))])
+    assert metrics == sorted(["metrics.jsonl",
+                              *(f"metrics-replica{r}.jsonl" for r in range(1, replicas))])
 
 
 @pytest.mark.parametrize("backup", [0, 1])
@@ -92,15 +96,18 @@ def test_synchronous_replicas_make_one_update_a_step(tiny_dataset, tmp_path, bac
     assert newest_step(tmp_path / "run") == STEPS
     for server in servers:
         assert server["pushes"] == sum(server["staleness"][:1]) and server["chunks"] > 0
-        events = np.fromfile(logs(tmp_path / "run")[0] / f"{server['role'].replace(' ', '-')}.bin", EVENT)
+        events = np.fromfile(logs(tmp_path / "run")[0] / f"{server['role'].replace(' ', '-')}.bin",
+                             EVENT)
         pushed = events[events["kind"] == PUSHED]
         assert server["dropped"] == (pushed["version"] < 0).sum()
         for chunk in range(server["chunks"]):  # whatever was computed has been applied or dropped
             mine = pushed[pushed["chunk"] == chunk]
             versions = set(mine["version"].tolist()) - {-1}
-            assert versions == set(range(1, len(versions) + 1)) and server["versions"][0] <= len(versions)
+            assert versions == set(range(1, len(versions) + 1)) and server["versions"][0] <= len(
+                versions)
             assert len({*mine[["replica", "clock"]].tolist()}) == len(mine)
-        assert server["pushes"] == len({*pushed[pushed["version"] > 0][["chunk", "version"]].tolist()})
+        assert server["pushes"] == len(
+            {*pushed[pushed["version"] > 0][["chunk", "version"]].tolist()})
         if not backup:
             assert server["pushes"] == STEPS * server["chunks"] and server["dropped"] == 0
             assert len(pushed) == sum(one["steps"] for one in workers) * server["chunks"]
@@ -110,7 +117,8 @@ def test_elastic_averaging_pushes_when_it_fetches(tiny_dataset, tmp_path):
     _, [server] = trained(tiny_dataset, tmp_path / "run", *settings(
         "parallel.elastic=0.2", "parallel.fetch_every=2", "parallel.push_every=2"))
     assert newest_step(tmp_path / "run") == STEPS
-    assert server["pushes"] == 2 * (STEPS // 2 - 1) * server["chunks"]  # at first there is nothing to pull
+    # at first there is nothing to pull
+    assert server["pushes"] == 2 * (STEPS // 2 - 1) * server["chunks"]
 
 
 def test_push_every_second_step(tiny_dataset, tmp_path):
@@ -119,12 +127,12 @@ def test_push_every_second_step(tiny_dataset, tmp_path):
     assert server["pushes"] == 2 * STEPS // 2 * server["chunks"]
 
 
-# ---- checkpoints -----------------------------------------------------------------------------------------------
+# ---- checkpoints ---------------------------------------------------------------------------------
 
 def test_synchronous_training_goes_on_to_the_same_bits(tiny_dataset, tmp_path):
     """5 + 5 steps against 10, with the servers' memory of a rule in the checkpoint."""
-    words = settings("train.dtype=float64", "train.steps=10", "parallel.consistency=synchronous", "update.rule=adam",
-                     "update.rate=0.01")
+    words = settings("train.dtype=float64", "train.steps=10", "parallel.consistency=synchronous",
+                     "update.rule=adam", "update.rate=0.01")
     trained(tiny_dataset, tmp_path / "parts", *words, "--stop-at", 5)
     assert newest_step(tmp_path / "parts") == 5
     trained(tiny_dataset, tmp_path / "parts", *words, "--resume")
@@ -134,16 +142,20 @@ def test_synchronous_training_goes_on_to_the_same_bits(tiny_dataset, tmp_path):
 
 
 def test_checkpoints_on_the_way_change_no_bits_of_synchronous_training(tiny_dataset, tmp_path):
-    """All replicas stand after the same step; a job that was killed goes on from there to the same numbers."""
-    words = settings("train.dtype=float64", "train.steps=10", "parallel.consistency=synchronous", "update.rule=adam",
-                     "update.rate=0.01", "train.keep=9")
+    """All replicas stand after the same step.
+
+    A job that was killed goes on from there to the same numbers.
+    """
+    words = settings("train.dtype=float64", "train.steps=10", "parallel.consistency=synchronous",
+                     "update.rule=adam", "update.rate=0.01", "train.keep=9")
     trained(tiny_dataset, tmp_path / "whole", *words, replicas=3, grid="1x1")
-    _, [server] = trained(tiny_dataset, tmp_path / "parts", *words, "--set", "train.checkpoint_every=3", replicas=3,
-                          grid="1x1")
+    _, [server] = trained(tiny_dataset, tmp_path / "parts", *words, "--set",
+                          "train.checkpoint_every=3", replicas=3, grid="1x1")
     assert server["pushes"] == 10 * server["chunks"]
     assert_same(*(datasets(checkpoint.find(tmp_path / run)) for run in ("parts", "whole")))
     saved = checkpoint.saved(tmp_path / "parts/checkpoints")
-    assert [checkpoint.load_state(path).cursors for path in saved] == [(step,) * 3 for step in (3, 6, 9, 10)]
+    assert [checkpoint.load_state(path).cursors for path in saved] == [(step,) * 3
+                                                                       for step in (3, 6, 9, 10)]
     for path in saved[2:]:
         shutil.rmtree(path)
     trained(tiny_dataset, tmp_path / "parts", *words, "--resume", replicas=3, grid="1x1")
@@ -151,39 +163,43 @@ def test_checkpoints_on_the_way_change_no_bits_of_synchronous_training(tiny_data
 
 
 @pytest.mark.parametrize("rule", ["sgd", "momentum"])
-def test_a_run_goes_on_with_other_servers_and_replicas_and_without(hpclcae, tiny_dataset, tmp_path, rule):
+def test_a_run_goes_on_with_other_servers_and_replicas_and_without(hpclcae, tiny_dataset, tmp_path,
+                                                                   rule):
     words = settings(f"update.rule={rule}", "train.steps=12")
     trained(tiny_dataset, tmp_path / "run", *words, "--stop-at", 4)
     before = datasets(checkpoint.find(tmp_path / "run"))
-    workers, _ = trained(tiny_dataset, tmp_path / "run", *words, "--stop-at", 8, "--resume", servers=3, replicas=1,
-                         grid="1x1")
+    workers, _ = trained(tiny_dataset, tmp_path / "run", *words, "--stop-at", 8, "--resume",
+                         servers=3, replicas=1, grid="1x1")
     assert newest_step(tmp_path / "run") == 8 and workers[0]["steps"] == 4
     done = hpclcae(*train(tiny_dataset, tmp_path / "run")[2:], *words, "--resume")
     assert done.returncode == 0, done.stderr
     assert newest_step(tmp_path / "run") == 12
     after = datasets(checkpoint.find(tmp_path / "run"))
-    moved = [name for name in before if name.startswith("stage") and not np.array_equal(before[name], after[name])]
+    moved = [name for name in before if name.startswith("stage")
+             and not np.array_equal(before[name], after[name])]
     assert len(moved) == 6
 
 
-# ---- what cannot work ------------------------------------------------------------------------------------------
+# ---- what cannot work ----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("ranks, words, parts", [
     (4, [], ["4 processes were launched", "1 servers", "2 replicas", "need 3, 5, 7, 9"]),
     (3, ["--grid", "2x1"], ["of 2 blocks", "need 5:"]),
     (2, ["--servers", 2, "--replicas", 1], ["2 processes were launched", "need 3, 4"]),
     (3, settings("parallel.placement=apart"), ["'apart'", "would have servers and workers"]),
-    (3, settings("parallel.transport=rma"), ["parallel.transport = rma", "update.rule = 'sgd'"]),
-    (3, settings("update.rate=1000", "update.rule=sgd"), ["update.rate = 1000 is likely too large"]),
-    (3, settings("update.rate=1000", "update.rule=momentum"), ["update.rate = 1000 is likely too large"]),
-    (3, settings("data.train=nowhere.h5"), ["nowhere.h5 is not a file"]),
-])
-def test_what_cannot_work_ends_all_ranks_with_one_message(tiny_dataset, tmp_path, ranks, words, parts):
+    (3, settings("parallel.transport=rma"), ["parallel.transport = rma", "update.rule = 'sgd'"]), (
+    3, settings("update.rate=1000", "update.rule=sgd"), ["update.rate = 1000 is likely too large"]),
+    (3, settings("update.rate=1000", "update.rule=momentum"),
+     ["update.rate = 1000 is likely too large"]),
+    (3, settings("data.train=nowhere.h5"), ["nowhere.h5 is not a file"]),])
+def test_what_cannot_work_ends_all_ranks_with_one_message(tiny_dataset, tmp_path, ranks, words,
+                                                          parts):
     with nothing_left(tmp_path):
-        job = mpiexec(ranks, *train(tiny_dataset, tmp_path / "run"), "--servers", 1, "--replicas", 2, *words,
-                      timeout=40)
+        job = mpiexec(ranks, *train(tiny_dataset, tmp_path / "run"), "--servers", 1, "--replicas",
+                      2, *words, timeout=40)
     assert job.returncode != 0
-    ours = [line for line in job.stderr.splitlines() if "hpclcae" in line or "rank " in line and " of " in line]
+    ours = [line for line in job.stderr.splitlines() if "hpclcae" in line or "rank " in line
+            and " of " in line]
     assert len(ours) == 1 and all(part in ours[0] for part in parts), job.stderr
     assert "Traceback" not in job.stderr
 
@@ -194,7 +210,7 @@ def test_one_process_says_how_to_start_servers(hpclcae, tiny_dataset, tmp_path):
     assert "1 parameter servers and 2 replicas" in done.stderr and "hpclcae launch" in done.stderr
 
 
-# ---- processes: signals, a slow one, a lost one ----------------------------------------------------------------
+# ---- processes: signals, a slow one, a lost one --------------------------------------------------
 
 def ranks_of(text):
     """Process of each rank whose command line holds `text`, by rank."""
@@ -202,8 +218,8 @@ def ranks_of(text):
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().decode().split("\0")
-            variables = dict(entry.partition("=")[::2] for entry in
-                             (process / "environ").read_bytes().decode(errors="replace").split("\0"))
+            variables = dict(entry.partition("=")[::2] for entry in (
+                process / "environ").read_bytes().decode(errors="replace").split("\0"))
         except OSError:  # it has ended
             continue
         if any(text in word for word in words) and Path(words[0]).name.startswith("python"):
@@ -233,7 +249,8 @@ def nothing_left(folder):
 def running(folder, ranks, command):
     """A job that trains; at the end nothing of it is left."""
     with nothing_left(folder):
-        with subprocess.Popen([MPIEXEC, "-n", str(ranks), sys.executable, *map(str, command)], text=True,
+        with subprocess.Popen([MPIEXEC, "-n", str(ranks), sys.executable, *map(str, command)],
+                              text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
                               start_new_session=True) as job:
             try:
@@ -271,7 +288,8 @@ def test_asked_to_end_it_writes_a_checkpoint(tiny_dataset, tmp_path, transport, 
     ranks, command = served(tiny_dataset, run, *ENDLESS, *settings(
         f"update.rule={rule}", f"parallel.transport={transport}"), grid="1x1")
     with running(tmp_path, ranks, command) as job:
-        until(lambda: lines(run / "metrics.jsonl") > 3 and lines(run / "metrics-replica1.jsonl") > 3)
+        until(lambda: lines(run / "metrics.jsonl") > 3
+              and lines(run / "metrics-replica1.jsonl") > 3)
         first = ranks_of(str(tmp_path))[0]
         os.kill(first, signal.SIGUSR1)
         until(lambda: checkpoint.saved(run / "checkpoints"))
@@ -285,10 +303,12 @@ def test_asked_to_end_it_writes_a_checkpoint(tiny_dataset, tmp_path, transport, 
 
 @LINUX
 @pytest.mark.parametrize("replicas, grid", [(3, "1x1"), (2, "2x1")])
-def test_whenever_it_is_asked_synchronous_training_keeps_its_bits(tiny_dataset, tmp_path, replicas, grid):
-    """The leader stands before the others hear of it: what they have computed ahead counts once, and in its round."""
-    words = [*ENDLESS, *settings("train.dtype=float64", "parallel.consistency=synchronous", "update.rule=momentum",
-                                 "train.keep=9")]
+def test_whenever_it_is_asked_synchronous_training_keeps_its_bits(tiny_dataset, tmp_path, replicas,
+                                                                  grid):
+    """The leader stands before the others hear of it: what they have computed ahead counts once,
+    and in its round."""
+    words = [*ENDLESS, *settings("train.dtype=float64", "parallel.consistency=synchronous",
+                                 "update.rule=momentum", "train.keep=9")]
     run = tmp_path / "asked"
     ranks, command = served(tiny_dataset, run, *words, replicas=replicas, grid=grid)
     with running(tmp_path, ranks, command) as job:
@@ -302,7 +322,8 @@ def test_whenever_it_is_asked_synchronous_training_keeps_its_bits(tiny_dataset, 
         end(job, tmp_path)
     last = newest_step(run) + 3
     for folder, resume in ((run, ["--resume"]), (tmp_path / "whole", [])):
-        trained(tiny_dataset, folder, *words, "--stop-at", last, *resume, replicas=replicas, grid=grid)
+        trained(tiny_dataset, folder, *words, "--stop-at", last, *resume, replicas=replicas,
+                grid=grid)
         assert newest_step(folder) == last
     for path in checkpoint.saved(run / "checkpoints"):
         assert len({*checkpoint.load_state(path).cursors}) == 1
@@ -313,8 +334,10 @@ def test_whenever_it_is_asked_synchronous_training_keeps_its_bits(tiny_dataset, 
 def test_a_replica_that_stands_still_does_not_hold_up_the_others(tiny_dataset, tmp_path):
     """One of three is stopped in the middle of training, and goes on later."""
     run = tmp_path / "run"
-    metrics = [run / "metrics.jsonl", run / "metrics-replica1.jsonl", run / "metrics-replica2.jsonl"]
-    ranks, command = served(tiny_dataset, run, *ENDLESS, *settings("update.rule=momentum"), replicas=3, grid="1x1")
+    metrics = [run / "metrics.jsonl", run / "metrics-replica1.jsonl",
+               run / "metrics-replica2.jsonl"]
+    ranks, command = served(tiny_dataset, run, *ENDLESS, *settings("update.rule=momentum"),
+                            replicas=3, grid="1x1")
     with running(tmp_path, ranks, command) as job:
         until(lambda: all(lines(path) > 3 for path in metrics))
         slow = ranks_of(str(tmp_path))[2]
@@ -331,10 +354,11 @@ def test_a_replica_that_stands_still_does_not_hold_up_the_others(tiny_dataset, t
 @LINUX
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_lost_rank_ends_the_job(tiny_dataset, tmp_path, lost):
-    """A leader, a replica or the server is killed: the job ends with an error, and what was saved can be read."""
+    """A leader, a replica or the server is killed: the job ends with an error, and what was saved
+    can be read."""
     run = tmp_path / "run"
-    ranks, command = served(tiny_dataset, run, *ENDLESS, *settings("update.rule=sgd", "train.checkpoint_every=3"),
-                            grid="1x1")
+    ranks, command = served(tiny_dataset, run, *ENDLESS,
+                            *settings("update.rule=sgd", "train.checkpoint_every=3"), grid="1x1")
     with running(tmp_path, ranks, command) as job:
         until(lambda: checkpoint.saved(run / "checkpoints"))
         os.kill(ranks_of(str(tmp_path))[lost], signal.SIGKILL)

@@ -1,4 +1,7 @@
-"""The command line: which exit code and which one line for what goes wrong; help that explains itself."""
+"""The command line: which exit code and which one line for what goes wrong.
+
+Help that explains itself.
+"""
 import argparse
 import importlib
 import os
@@ -19,8 +22,10 @@ def command(monkeypatch):
     def run(function, *words):
         def configure(parser):
             parser.add_argument("word", nargs="?")
-        monkeypatch.setitem(sys.modules, "hpclcae.fake", SimpleNamespace(configure=configure, run=function))
-        monkeypatch.setitem(cli.COMMANDS, "fake", ("hpclcae.fake", "do as told", "hpclcae fake word"))
+        monkeypatch.setitem(sys.modules, "hpclcae.fake",
+                            SimpleNamespace(configure=configure, run=function))
+        monkeypatch.setitem(cli.COMMANDS, "fake",
+                            ("hpclcae.fake", "do as told", "hpclcae fake word"))
         return cli.main(["fake", *words])
     return run
 
@@ -33,12 +38,13 @@ def raising(error):
 
 @pytest.mark.parametrize("error, code, line", [
     (InputError("size = 3 is odd: make it even"), 1, "hpclcae fake: size = 3 is odd: make it even"),
-    (FileNotFoundError(2, "No such file", "x.h5"), 1, "hpclcae fake: [Errno 2] No such file: 'x.h5'"),
-    (OSError("read failed: time = Sunday\n, file = x.h5"), 1, "hpclcae fake: read failed: time = Sunday , file = x.h5"),
-    (MemoryError("571 GiB"), 1, "hpclcae fake: not enough memory (571 GiB): 'hpclcae show CONFIGURATION' says what a "
-                                "network needs; make it or the batch smaller"),
-    (KeyboardInterrupt(), 130, "hpclcae fake: interrupted"),
-])
+    (FileNotFoundError(2, "No such file", "x.h5"), 1,
+     "hpclcae fake: [Errno 2] No such file: 'x.h5'"),
+    (OSError("read failed: time = Sunday\n, file = x.h5"), 1,
+     "hpclcae fake: read failed: time = Sunday , file = x.h5"),
+    (MemoryError("571 GiB"), 1, "hpclcae fake: not enough memory (571 GiB): 'hpclcae show "
+     "CONFIGURATION' says what a network needs; make it or the batch smaller"),
+    (KeyboardInterrupt(), 130, "hpclcae fake: interrupted"),])
 def test_an_error_is_one_line_and_an_exit_code(command, capsys, error, code, line):
     assert command(raising(error)) == code
     said = capsys.readouterr()
@@ -74,8 +80,9 @@ def test_every_argument_of_every_command_is_explained(name):
     assert [action.dest for action in parser._actions if not action.help] == []
 
 
-@pytest.mark.parametrize("words, names", [([], list(cli.COMMANDS)), (["--help"], list(cli.COMMANDS)),
-                                          (["data", "--help"], ["data fetch", "data info"])])
+@pytest.mark.parametrize("words, names",
+                         [([], list(cli.COMMANDS)), (["--help"], list(cli.COMMANDS)),
+                          (["data", "--help"], ["data fetch", "data info"])])
 def test_the_overview_lists_commands_with_their_examples(words, names, capsys):
     assert cli.main(words) == 0
     said = capsys.readouterr().out
@@ -89,12 +96,14 @@ def test_a_group_without_a_command_lists_its_commands_and_fails(capsys):
     assert "data ingest" in said and "neurons" not in said
 
 
-@pytest.mark.parametrize("words", [["trian"], ["dat"], ["data", "inof"], ["trian", "--help"], ["--speling"]])
+@pytest.mark.parametrize("words",
+                         [["trian"], ["dat"], ["data", "inof"], ["trian", "--help"], ["--speling"]])
 def test_what_is_no_command_is_one_line_that_names_the_commands(words, capsys):
     assert cli.main(words) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1
-    assert said.err.startswith(f"hpclcae: '{' '.join(words)}' is not a command; the commands are: data fetch, ")
+    assert said.err.startswith(f"hpclcae: '{' '.join(words)}' is not a command; the commands are: "
+                               "data fetch, ")
 
 
 def test_version(capsys):
@@ -108,9 +117,10 @@ def test_a_reader_that_goes_away_is_no_error_to_talk_about(words):
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-        process = subprocess.run([sys.executable, "-m", "hpclcae", *words], stdout=writer, stderr=subprocess.PIPE,
-                                 env=environment, timeout=60)
+        environment = {name: value for name, value in os.environ.items()
+                       if name != "PYTHONUNBUFFERED"}
+        process = subprocess.run([sys.executable, "-m", "hpclcae", *words], stdout=writer,
+                                 stderr=subprocess.PIPE, env=environment, timeout=60)
     finally:
         os.close(writer)
     assert (process.returncode, process.stderr) == (1, b"")
@@ -119,7 +129,8 @@ def test_a_reader_that_goes_away_is_no_error_to_talk_about(words):
 def test_a_missing_library_names_the_extra_that_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(MissingExtraError, match=r"^reading pictures needs PIL, .*: pip install 'hpclcae\[images\]'$"):
+    with pytest.raises(MissingExtraError,
+                       match=r"^reading pictures needs PIL, .*: pip install 'hpclcae\[images\]'$"):
         require("PIL.Image", "images", "reading pictures")
     assert require("json", "images", "nothing") is sys.modules["json"]
 

@@ -13,8 +13,8 @@ from hpclcae.geometry import network_geometry
 from hpclcae.utils.errors import InputError
 from tests.support.processes import RUN
 
-SECTIONS = {"data": DataConfig, "preprocess": PreprocessConfig, "update": UpdateConfig, "train": TrainConfig,
-            "parallel": ParallelConfig, "stages.0": StageConfig}
+SECTIONS = {"data": DataConfig, "preprocess": PreprocessConfig, "update": UpdateConfig,
+            "train": TrainConfig, "parallel": ParallelConfig, "stages.0": StageConfig}
 FIELDS = [(section, name, hint) for section, cls in SECTIONS.items()
           for name, hint in typing.get_type_hints(cls).items()]
 STAGE = "[[stages]]\n"
@@ -33,7 +33,7 @@ def ids(fields):
     return [".".join(field[:2]) for field in fields]
 
 
-# ---- what is refused ---------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -109,24 +109,30 @@ SERVED = "[parallel]\nservers = 1\nreplicas = 3\n"
 
 @pytest.mark.parametrize("changes, reason", [
     ({"servers": 0}, "replicas = 3: replicas meet at parameter servers"),
-    ({"consistency": "synchronous", "backup": 3}, "backup = 3: it must be below parallel.replicas = 3"),
+    ({"consistency": "synchronous", "backup": 3},
+     "backup = 3: it must be below parallel.replicas = 3"),
     ({"backup": 1}, "backup = 1: only parallel.consistency = 'synchronous'"),
     ({"elastic": 1}, "elastic = 1.0: it must be below 1"),
     ({"elastic": 0.1, "consistency": "bounded"}, "elastic = 0.1: replicas exchange parameters"),
-    ({"elastic": 0.1, "push_every": 2}, "push_every = 2: synchronous training and elastic averaging"),
-    ({"consistency": "synchronous", "fetch_every": 2}, "push_every = 1: synchronous training and elastic"),
-    ({"consistency": "synchronous", "warm_start": 5}, "warm_start = 5: synchronous replicas start together"),
-    ({"transport": "rma"}, "transport = rma: one-sided sums need update.rule = 'sgd'"),
-])
+    ({"elastic": 0.1, "push_every": 2},
+     "push_every = 2: synchronous training and elastic averaging"),
+    ({"consistency": "synchronous", "fetch_every": 2},
+     "push_every = 1: synchronous training and elastic"),
+    ({"consistency": "synchronous", "warm_start": 5},
+     "warm_start = 5: synchronous replicas start together"),
+    ({"transport": "rma"}, "transport = rma: one-sided sums need update.rule = 'sgd'"),])
 def test_combinations_that_cannot_work(changes, reason):
-    message = refused(SERVED + STAGE, *(f"parallel.{key}={value}" for key, value in changes.items()))
+    message = refused(SERVED + STAGE,
+                      *(f"parallel.{key}={value}" for key, value in changes.items()))
     assert message.startswith(f"some.toml: parallel.{reason}")
 
 
-@pytest.mark.parametrize("consistency, backup, lockstep", [("synchronous", 0, True), ("synchronous", 1, False),
-                                                           ("asynchronous", 0, False), ("bounded", 0, False)])
+@pytest.mark.parametrize("consistency, backup, lockstep",
+                         [("synchronous", 0, True), ("synchronous", 1, False),
+                          ("asynchronous", 0, False), ("bounded", 0, False)])
 def test_which_replicas_make_the_same_steps(consistency, backup, lockstep):
-    config = configuration.loads(SERVED + STAGE, [f"parallel.consistency={consistency}", f"parallel.backup={backup}"])
+    config = configuration.loads(SERVED + STAGE, [f"parallel.consistency={consistency}",
+                                                  f"parallel.backup={backup}"])
     assert config.parallel.lockstep == lockstep
 
 
@@ -150,13 +156,13 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path):
             configuration.load(path)
 
 
-# ---- --set -------------------------------------------------------------------------------------------------
+# ---- --set ---------------------------------------------------------------------------------------
 
 
 def test_set_changes_values_of_every_type_in_place_and_creates_what_the_file_leaves_out():
     config = configuration.loads("[data]\nsize = 24\n" + STAGE + STAGE, [
-        "data.channels = 1", "data.train=some folder/a=b.h5", "stages.1.maps=3", "stages.1.sparsity=1",
-        "update.rule='adam'", "train.gradient=greedy", "data.mirror=false"])
+        "data.channels = 1", "data.train=some folder/a=b.h5", "stages.1.maps=3",
+        "stages.1.sparsity=1", "update.rule='adam'", "train.gradient=greedy", "data.mirror=false"])
     assert config == Config(
         data=DataConfig(train="some folder/a=b.h5", size=24, channels=1, mirror=False),
         stages=(StageConfig(), StageConfig(maps=3, sparsity=1.0)),
@@ -187,7 +193,7 @@ def test_a_change_that_makes_no_sense_is_refused(change, reason):
     assert reason in refused("[data]\nsize = 24\n" + STAGE, change)
 
 
-# ---- round trips -------------------------------------------------------------------------------------------
+# ---- round trips ---------------------------------------------------------------------------------
 
 
 def values(section, name, hint):
@@ -203,12 +209,14 @@ def values(section, name, hint):
     if hint is int:
         return st.integers(0, 10 ** 6).map(lambda n: 2 * n + 1)
     upper = 1.0 if name in ("momentum", "second_moment") else None
-    return st.floats(0, upper, exclude_min=True, exclude_max=upper is not None, allow_infinity=False)
+    return st.floats(0, upper, exclude_min=True, exclude_max=upper is not None,
+                     allow_infinity=False)
 
 
 def sections(section):
     cls = SECTIONS[section]
-    return st.builds(cls, **{name: values(section, name, hint) for name, hint in typing.get_type_hints(cls).items()})
+    return st.builds(cls, **{name: values(section, name, hint) for name,
+                             hint in typing.get_type_hints(cls).items()})
 
 
 CONFIGS = st.builds(Config, *map(sections, ("data", "preprocess")),
@@ -222,7 +230,8 @@ def test_a_configuration_survives_its_text(config):
     assert configuration.loads(configuration.dumps(config)) == config
 
 
-@pytest.mark.parametrize("text", ['"quoted"', "back\\slash", "two\nlines", "tab\tdelete\x7f", "naïve 😀", "'"])
+@pytest.mark.parametrize("text", ['"quoted"', "back\\slash", "two\nlines", "tab\tdelete\x7f",
+                                  "naïve 😀", "'"])
 def test_strings_that_need_care_survive(text):
     config = Config(data=DataConfig(train=text))
     assert configuration.loads(configuration.dumps(config)) == config
@@ -242,7 +251,7 @@ def test_flatten_names_every_setting_once():
         flat["data.size"] = 3
 
 
-# ---- what is shipped ---------------------------------------------------------------------------------------
+# ---- what is shipped -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", sorted(RUN.glob("*.toml")), ids=lambda path: path.stem)
@@ -257,5 +266,6 @@ def test_the_shipped_configurations_are_there():
 
 def test_the_defaults_are_the_paper():
     stages = configuration.load(RUN / "paper.toml").stages
-    assert all((s.receptive_field, s.maps, s.pooling, s.lcn) == (18, 8, 5, 5) for s in (*stages, StageConfig()))
+    assert all((s.receptive_field, s.maps, s.pooling, s.lcn) == (18, 8, 5, 5)
+               for s in (*stages, StageConfig()))
     assert all(s.sparsity == 0.1 and math.isclose(s.lcn_floor, 0.01) for s in stages)

@@ -1,8 +1,8 @@
 """Who may import whom, and what a command may load.
 
-A folder is a chapter: it imports from folders that stand above its own in ORDER, and modules never import each other in
-a circle. Only mpi/ imports mpi4py; argparse stays in commands/ and bench/; pictures and drawing are loaded when they
-are needed (errors.require).
+A folder is a chapter: it imports from folders that stand above its own in ORDER, and modules never
+import each other in a circle. Only mpi/ imports mpi4py; argparse stays in commands/ and bench/;
+pictures and drawing are loaded when they are needed (errors.require).
 """
 import ast
 import graphlib
@@ -19,10 +19,12 @@ from tests.support.processes import RUN
 
 PACKAGE = Path(__file__).parents[2] / "hpclcae"
 #: The chapters in their order; config and geometry stand between the utilities and everything else.
-ORDER = ["utils", "config", "geometry", "partition", "model", "data", "parameter_server", "checkpoint", "cluster",
+ORDER = ["utils", "config", "geometry", "partition", "model", "data", "parameter_server",
+         "checkpoint", "cluster",
          "training", "mpi", "experiments", "commands", "bench", "cli", "__main__"]
 ROW = {name: number for number, name in enumerate(ORDER)}
-LIBRARIES = {"numpy", "scipy", "tqdm", "h5py"}   # the core's: may be imported at the top of any module
+LIBRARIES = {"numpy", "scipy", "tqdm", "h5py"}   # the core's: may be imported at the top of any
+#                                                  module
 LAZY = {"PIL", "av", "matplotlib"}                           # of an extra: never at the top
 
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
@@ -52,7 +54,10 @@ def inside(tree):
 
 
 def outside_at_the_top(tree):
-    """Libraries that are imported as soon as a module is; what only the type checker reads does not count."""
+    """Libraries that are imported as soon as a module is.
+
+    What only the type checker reads does not count.
+    """
     runs = ast.Module([node for node in tree.body if not (
         isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
         and not isinstance(node, ast.FunctionDef | ast.ClassDef)], [])
@@ -61,14 +66,15 @@ def outside_at_the_top(tree):
 
 def test_every_module_has_its_place():
     assert {name.split(".")[0] for name in FILES} <= set(ROW)
-    assert {"mpi4py"} | LIBRARIES == {
-        line.split(">")[0] for line in importlib.metadata.requires("hpclcae") if "extra" not in line}
+    assert {"mpi4py"} | LIBRARIES == {line.split(">")[0] for line in importlib.metadata.requires(
+        "hpclcae") if "extra" not in line}
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_module_imports_from_no_chapter_below_its_own(name):
     for other in inside(TREES[name]):
-        assert ROW[other.split(".")[0]] <= ROW[name.split(".")[0]], f"{name} imports {other} from below"
+        assert ROW[other.split(".")[0]] <= ROW[
+            name.split(".")[0]], f"{name} imports {other} from below"
 
 
 def test_no_import_goes_in_a_circle():
@@ -76,11 +82,12 @@ def test_no_import_goes_in_a_circle():
 
 
 def test_the_check_itself_sees_an_import_from_below():
-    tree = ast.parse("def later():\n    from hpclcae.experiments import figures\n    import hpclcae.cli\n"
-                     "from hpclcae import config as c, __version__\nfrom hpclcae.model.layers.windows import box_sum")
+    tree = ast.parse("def later():\n    from hpclcae.experiments import figures\n    import "
+                     "hpclcae.cli\nfrom hpclcae import config as c, __version__\nfrom "
+                     "hpclcae.model.layers.windows import box_sum")
     assert inside(tree) == {"experiments.figures", "cli", "config", "model.layers.windows"}
-    assert outside_at_the_top(ast.parse("import os, numpy.linalg\nfrom PIL import Image\ndef f():\n    import av")) \
-        == {"numpy", "PIL"}
+    assert outside_at_the_top(ast.parse("import os, numpy.linalg\nfrom PIL import Image\ndef "
+                                        "f():\n    import av")) == {"numpy", "PIL"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -90,7 +97,7 @@ def test_only_mpi_imports_mpi4py_and_nothing_loads_pictures_or_plots_at_its_top(
     assert outside_at_the_top(TREES[name]) <= LIBRARIES | ({"mpi4py"} if mpi else set())
 
 
-# ---- what is loaded, in real processes ---------------------------------------------------------------------
+# ---- what is loaded, in real processes -----------------------------------------------------------
 
 LOADED = """
 import sys
@@ -108,12 +115,15 @@ for words in WORDS:
 
 
 def loaded_after(*command_lines):
-    """Top-level modules after each of several command lines in one process, the first after importing alone."""
-    environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
-    process = subprocess.run([sys.executable, "-c", LOADED.replace("WORDS", repr(command_lines))], text=True,
-                             capture_output=True, env=environment, timeout=120)
+    """Top-level modules after each of several command lines in one process, the first after
+    importing alone."""
+    environment = {key: value for key, value in os.environ.items()
+                   if not key.endswith("_NUM_THREADS")}
+    process = subprocess.run([sys.executable, "-c", LOADED.replace("WORDS", repr(command_lines))],
+                             text=True, capture_output=True, env=environment, timeout=120)
     assert process.returncode == 0, process.stderr
-    lines = [line.split() for line in process.stdout.splitlines() if line.startswith(("package ", "loaded "))]
+    lines = [line.split() for line in process.stdout.splitlines()
+             if line.startswith(("package ", "loaded "))]
     return [{name.split(".")[0] for name in line[1:]} for line in lines]
 
 
@@ -144,9 +154,10 @@ print(len(os.listdir("/proc/self/task")))
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
 def test_a_rank_computes_with_one_thread_unless_it_is_told_otherwise():
     def threads(**variables):
-        environment = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
-        return int(subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True,
-                                  env=environment | variables, timeout=60).stdout)
+        environment = {key: value for key, value in os.environ.items()
+                       if not key.endswith("_NUM_THREADS")}
+        return int(subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True,
+                                  check=True, env=environment | variables, timeout=60).stdout)
     assert threads() == 1
     if (os.cpu_count() or 1) > 1:
         assert threads(OPENBLAS_NUM_THREADS="2") > 1

@@ -1,4 +1,5 @@
-"""The command ``hpclcae checkpoint diff``: which parameters moved between two checkpoints, and how much."""
+"""The command ``hpclcae checkpoint diff``: which parameters moved between two checkpoints, and how
+much."""
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from hpclcae.utils.tables import table
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("first", metavar="CHECKPOINT_OR_RUN", help="a checkpoint; or a run folder, for its last two")
+    parser.add_argument("first", metavar="CHECKPOINT_OR_RUN",
+                        help="a checkpoint; or a run folder, for its last two")
     parser.add_argument("second", metavar="CHECKPOINT", nargs="?", help="the later checkpoint")
     parser.add_argument("--state", action="store_true", help="compare the update rule's memory too")
 
@@ -23,7 +25,8 @@ def run(args: argparse.Namespace) -> None:
     first, second = _two(args.first, args.second)
     with checkpoint.opened(first) as one, checkpoint.opened(second) as other:
         print(f"{first} (step {one.attrs['step']}) -> {second} (step {other.attrs['step']})")
-        settings = [configuration.flatten(configuration.loads(str(file.attrs["configuration"]), where=str(path)))
+        settings = [configuration.flatten(configuration.loads(str(file.attrs["configuration"]),
+                                                              where=str(path)))
                     for file, path in ((one, first), (other, second))]
         for key in sorted(settings[0].keys() | settings[1].keys()):
             old, new = (flat.get(key) for flat in settings)
@@ -32,8 +35,8 @@ def run(args: argparse.Namespace) -> None:
         names = [name for name in checkpoint.update_counts(one)]
         slots = list(one["update"]) if args.state and "update" in one else []
         names += [f"update/{slot}/{name}" for slot in slots for name in names]
-        print(table(["parameter", "moved, %", "relative change", "cosine", "largest change", "at row, col"],
-                    [_compared(one, other, name).row(name) for name in names]))
+        print(table(["parameter", "moved, %", "relative change", "cosine", "largest change",
+                     "at row, col"], [_compared(one, other, name).row(name) for name in names]))
 
 
 def _two(first: str, second: str | None) -> tuple[Path, Path]:
@@ -41,8 +44,8 @@ def _two(first: str, second: str | None) -> tuple[Path, Path]:
         return checkpoint.find(first), checkpoint.find(second)
     found = checkpoint.saved(Path(first) / "checkpoints")
     if len(found) < 2:
-        raise InputError(f"{first} has {len(found)} checkpoints, and a difference needs two: name them, or let the run "
-                         "write another one")
+        raise InputError(f"{first} has {len(found)} checkpoints, and a difference needs two: name "
+                         "them, or let the run write another one")
     return found[-2], found[-1]
 
 
@@ -61,18 +64,20 @@ class Change:
     def row(self, name: str) -> list[object]:
         """Cells of the table."""
         length = np.sqrt(self.old_squares * self.new_squares)
-        relative = np.sqrt(self.squares / self.old_squares) if self.old_squares else np.inf * self.squares
+        relative = np.sqrt(self.squares
+                           / self.old_squares) if self.old_squares else np.inf * self.squares
         return [name, round(100 * self.moved / self.numbers, 1), float(f"{relative:.3g}"),
                 round(self.product / length, 6) if length else 0.0, float(f"{self.largest:.3g}"),
                 f"{self.place[0]}, {self.place[1]}" if self.moved else ""]
 
 
 def _compared(one: h5py.File, other: h5py.File, name: str) -> Change:
-    """Compare a parameter row of positions by row of positions, so that memory does not grow with the network."""
+    """Compare a parameter row of positions by row of positions, so that memory does not grow with
+    the network."""
     if name not in other or one[name].shape != other[name].shape:
         shape = other[name].shape if name in other else "none"
-        raise InputError(f"{name} has shape {one[name].shape} in the first checkpoint and {shape} in the second: they "
-                         "are of different networks")
+        raise InputError(f"{name} has shape {one[name].shape} in the first checkpoint and {shape} "
+                         "in the second: they are of different networks")
     change = Change(one[name].size)
     for y in range(one[name].shape[0]):
         old, new = (file[name][y].astype(np.float64) for file in (one, other))

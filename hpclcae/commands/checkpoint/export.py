@@ -1,4 +1,5 @@
-"""The command ``hpclcae checkpoint export``: the weights for programs that read neither HDF5 nor this package."""
+"""The command ``hpclcae checkpoint export``: the weights for programs that read neither HDF5 nor
+this package."""
 import argparse
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from hpclcae.utils.files import replacing
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN", help="a checkpoint, or a run folder for its newest")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="name.npz or name.safetensors")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN",
+                        help="a checkpoint, or a run folder for its newest")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE",
+                        help="name.npz or name.safetensors")
     parser.add_argument("--state", action="store_true", help="with the update rule's memory")
 
 
@@ -32,7 +35,8 @@ def run(args: argparse.Namespace) -> None:
             safetensors.save_file(arrays, partial, metadata=texts)
         else:
             with partial.open("wb") as file:
-                everything: dict[str, Any] = arrays | {name: np.array(text) for name, text in texts.items()}
+                everything: dict[str, Any] = arrays | {name: np.array(text) for name,
+                                                       text in texts.items()}
                 np.savez(file, **everything)
     size = sum(array.nbytes for array in arrays.values())
     print(f"{args.out}: {len(arrays)} arrays, {size / 1e6:,.1f} MB, of step {texts['step']}")
@@ -46,4 +50,5 @@ def contents(path: Path, state: bool) -> tuple[dict[str, Any], dict[str, str]]:
         names += [f"update/{slot}/{name}" for slot in slots for name in names]
         names += [f"preprocess/{name}" for name in file.get("preprocess", ())]
         return ({name: file[name][...] for name in names},
-                {"step": str(file.attrs["step"]), "configuration": str(file.attrs["configuration"])})
+                {"step": str(file.attrs["step"]),
+                 "configuration": str(file.attrs["configuration"])})

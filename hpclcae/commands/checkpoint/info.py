@@ -11,10 +11,13 @@ from hpclcae.utils.tables import table
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN", help="a checkpoint, or a run folder for its newest")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN",
+                        help="a checkpoint, or a run folder for its newest")
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--configuration", action="store_true", help="print the TOML text that made it, and nothing else")
-    text.add_argument("--metrics", action="store_true", help="print the lines of metrics up to it, and nothing else")
+    text.add_argument("--configuration", action="store_true",
+                      help="print the TOML text that made it, and nothing else")
+    text.add_argument("--metrics", action="store_true",
+                      help="print the lines of metrics up to it, and nothing else")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -27,23 +30,26 @@ def run(args: argparse.Namespace) -> None:
         elif args.metrics:
             print(state.metrics, end="")
         else:
-            print(f"{path}: step {state.step} of {state.config.train.steps}, {state.seconds:,.0f} s of training")
+            print(f"{path}: step {state.step} of {state.config.train.steps}, {state.seconds:,.0f} "
+                  "s of training")
             print(_origin(file))
             print(f"next step of every replica: {' '.join(map(str, state.cursors))}")
             if state.metrics:
                 last = json.loads(state.metrics.splitlines()[-1])
                 print(f"objective in step {last['step']}: {last['objective']:.6g}")
             print()
-            print(table(["parameter", "row x col x krow x kcol x map in x map", "type", "numbers", "root mean square",
-                         "updates"], _rows(file, state.config.train.dtype)))
+            print(table(["parameter", "row x col x krow x kcol x map in x map", "type", "numbers",
+                         "root mean square", "updates"], _rows(file, state.config.train.dtype)))
 
 
 def _origin(file: h5py.File) -> str:
     versions = json.loads(str(file.attrs["versions"]))
-    lines = [f"written {file.attrs['created']}" + (f" on {file.attrs['host']}" if file.attrs.get("host") else ""),
+    lines = [f"written {file.attrs['created']}" + (f" on {file.attrs['host']}"
+                                                   if file.attrs.get("host") else ""),
              "by " + ", ".join(f"{name} {version}" for name, version in versions.items())
              + (f", revision {file.attrs['revision']}" if file.attrs.get("revision") else ""),
-             f"{file.attrs['shards']} shards, run {file.attrs['run']}" if "shards" in file.attrs else "one file"]
+             f"{file.attrs['shards']} shards, run {file.attrs['run']}" if "shards" in file.attrs
+             else "one file"]
     return "\n".join(lines)
 
 
@@ -54,7 +60,9 @@ def _rows(file: h5py.File, dtype: str) -> list[list[object]]:
     for name in counts:
         for prefix in ("", *(f"update/{slot}/" for slot in slots)):
             data = file[prefix + name]
-            squares = sum(float(np.square(data[row], dtype=np.float64).sum()) for row in range(data.shape[0]))
+            squares = sum(float(np.square(data[row], dtype=np.float64).sum())
+                          for row in range(data.shape[0]))
             rows.append([prefix + name, " x ".join(map(str, data.shape)), dtype, data.size,
-                         float(f"{np.sqrt(squares / data.size):.3g}"), "" if prefix else counts[name]])
+                         float(f"{np.sqrt(squares / data.size):.3g}"),
+                         "" if prefix else counts[name]])
     return rows

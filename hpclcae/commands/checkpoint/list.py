@@ -1,4 +1,5 @@
-"""The command ``hpclcae checkpoint list``: which checkpoints a run has, and whether each is whole."""
+"""The command ``hpclcae checkpoint list``: which checkpoints a run has, and whether each is whole.
+"""
 import argparse
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +16,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print one line for every checkpoint, the oldest first; sizes are looked at, contents are not (verify does)."""
+    """Print one line for every checkpoint, the oldest first.
+
+    Sizes are looked at, contents are not (verify does).
+    """
     folder = args.run / "checkpoints"
-    found = sorted((path for path in folder.glob("step-*") if checkpoint.step_of(path) >= 0), key=checkpoint.step_of)
+    found = sorted((path for path in folder.glob("step-*") if checkpoint.step_of(path) >= 0),
+                   key=checkpoint.step_of)
     if not found:
-        raise InputError(f"{args.run} has no checkpoints: give the folder that 'hpclcae train' writes to")
+        raise InputError(f"{args.run} has no checkpoints: give the folder that 'hpclcae train' "
+                         "writes to")
     print(table(["step", "written", "MB", "shards", ""], [_row(path) for path in found]))
 
 

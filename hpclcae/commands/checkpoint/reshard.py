@@ -1,4 +1,5 @@
-"""The command ``hpclcae checkpoint reshard``: the same checkpoint in another number of shards, as a run of its own."""
+"""The command ``hpclcae checkpoint reshard``: the same checkpoint in another number of shards, as a
+run of its own."""
 import argparse
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from hpclcae.utils.files import replacing
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN", help="a checkpoint, or a run folder for its newest")
-    parser.add_argument("--shards", required=True, type=int, metavar="N", help="files to write the weights to")
-    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="new run folder; --resume goes on in it")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN",
+                        help="a checkpoint, or a run folder for its newest")
+    parser.add_argument("--shards", required=True, type=int, metavar="N",
+                        help="files to write the weights to")
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN",
+                        help="new run folder; --resume goes on in it")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -33,13 +37,15 @@ def run(args: argparse.Namespace) -> None:
     try:
         for number in range(args.shards):
             writer = ShardWriter(args.out, number, state.config, grid)
-            writer.start(state.step, checkpoint.load_chunk_states(path, state.config, grid, shards.held_by(number)))
+            writer.start(state.step, checkpoint.load_chunk_states(path, state.config, grid,
+                                                                  shards.held_by(number)))
             writer.wait()
             writer.close()
         committer.wait()
     finally:
         committer.close()
-    for name, text in (("configuration.toml", configuration.dumps(state.config)), ("metrics.jsonl", state.metrics)):
+    for name, text in (("configuration.toml", configuration.dumps(state.config)),
+                       ("metrics.jsonl", state.metrics)):
         with replacing(args.out / name) as partial:
             partial.write_text(text)
     print(f"{committer.committed}: {args.shards} shards")

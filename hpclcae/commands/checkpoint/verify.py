@@ -36,5 +36,5 @@ def _verified(path: Path) -> str:
     manifest = checkpoint.verify(path)
     size = sum(content.size for content in manifest.files.values())
     seconds = time.monotonic() - began
-    return (f"{path}: {len(manifest.files)} files as they were written, {size / 1e6:,.1f} MB in {seconds:.1f} s "
-            f"({size / 1e9 / max(seconds, 1e-9):.2f} GB/s)")
+    return (f"{path}: {len(manifest.files)} files as they were written, {size / 1e6:,.1f} MB in "
+            f"{seconds:.1f} s ({size / 1e9 / max(seconds, 1e-9):.2f} GB/s)")

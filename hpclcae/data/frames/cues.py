@@ -1,7 +1,8 @@
-"""What might tell faces from other things without seeing either: brightness, contrast, softness, tint.
+"""What might tell faces from other things without seeing either: brightness, contrast, softness,
+tint.
 
-A test in which one of these gives the label away measures a light meter. So they are measured, and the crops of
-photographs can be chosen to be like faces in them.
+A test in which one of these gives the label away measures a light meter. So they are measured, and
+the crops of photographs can be chosen to be like faces in them.
 """
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-CUES = ("brightness", "contrast", "softness", "warmth", "greenness")  # of grey frames the first three
-#: Differences of this size count the same: about their standard deviations among crops of photographs.
+# of grey frames the first three
+CUES = ("brightness", "contrast", "softness", "warmth", "greenness")
+#: Differences of this size count the same: about their standard deviations among crops of
+#: photographs.
 SCALES = np.array([45.0, 0.45, 0.7, 35.0, 10.0])
 DULL = np.log(6.0)  # a crop whose grey levels vary less than this shows nothing
 
@@ -23,9 +26,9 @@ def cues(frame: "np.ndarray | PillowImage.Image") -> np.ndarray:
     Returns
     -------
     float array (cue,)
-        Mean grey level; logarithm of the standard deviation; logarithm of the energy of the gradients once mean and
-        standard deviation are normalised: low is soft. Of colour frames also how much more red than blue there is in
-        the mean, and how much more green than both.
+        Mean grey level; logarithm of the standard deviation; logarithm of the energy of the
+        gradients once mean and standard deviation are normalised: low is soft. Of colour frames
+        also how much more red than blue there is in the mean, and how much more green than both.
     """
     pixels = np.atleast_3d(np.asarray(frame, np.float32))
     grey = pixels.mean(2)
@@ -63,7 +66,9 @@ def best_threshold(values: np.ndarray, labels: np.ndarray) -> float:
     """
     order = np.argsort(values, kind="stable")
     ordered, concept = values[order], labels[order]
-    above = labels.sum() + np.concatenate([[0], np.cumsum(np.where(concept, -1, 1))])  # right if these and above are it
-    possible = np.concatenate([[True], ordered[1:] > ordered[:-1], [True]])            # equal values stay together
+    # right if these and above are it
+    above = labels.sum() + np.concatenate([[0], np.cumsum(np.where(concept, -1, 1))])
+    # equal values stay together
+    possible = np.concatenate([[True], ordered[1:] > ordered[:-1], [True]])
     share = above[possible] / len(labels)
     return float(max(share.max(), 1 - share.min()))

@@ -1,7 +1,8 @@
 """Random people, and pictures of their heads from any side.
 
-A person is the neutral head of the mesh plus a random sum of shape targets, and a `Look`. A picture is made in two
-steps: `rasterize` finds which point of the head each pixel sees, then `paint` and `illuminate` colour all of them.
+A person is the neutral head of the mesh plus a random sum of shape targets, and a `Look`. A picture
+is made in two steps: `rasterize` finds which point of the head each pixel sees, then `paint` and
+`illuminate` colour all of them.
 """
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,22 @@ from hpclcae.data.frames.head_look import (Look, curtain_hangs, hair_grown, illu
 from hpclcae.data.frames.head_mesh import CURTAIN, EYE, SKIN, load_mesh, vertex_normals
 from hpclcae.data.frames.rasterize import rasterize
 
-BEHIND_EYES = 0.28                                # head heights from the eyes to what the head turns about
-FILLS = 0.6                                       # share of the rows between chin and crown, at zoom 1
+BEHIND_EYES = 0.28                                # head heights from the eyes to what the head
+#                                                   turns about
+FILLS = 0.6                                       # share of the rows between chin and crown, at
+#                                                   zoom 1
 DISTANCE = 4.0                                    # of the camera, head heights
-FINE_BELOW = 96                                   # pictures smaller than this get 3 x 3 samples a pixel, others 2 x 2
-DETAIL_SHARE, DETAIL_WEIGHT = 0.2, 0.6            # so many of the detail targets, up to this much of each
-STRONG = ("mouth-open", "jaw-drop", "closure", "slit", "opened-up", "parling", "part-later", "eversion")  # a third
-OVER_EARS = (1.1, 1.0, 1.02)                      # long hair is this much wider than the mesh has it
-SOFT = 0.08                                       # the hair reaches its thickness this far behind its edge
+FINE_BELOW = 96                                   # pictures smaller than this get 3 x 3 samples a
+#                                                   pixel, others 2 x 2
+DETAIL_SHARE, DETAIL_WEIGHT = 0.2, 0.6            # so many of the detail targets, up to this much
+#                                                   of each
+# a third
+STRONG = ("mouth-open", "jaw-drop", "closure", "slit", "opened-up", "parling", "part-later",
+          "eversion")
+OVER_EARS = (1.1, 1.0, 1.02)                      # long hair is this much wider than the mesh has
+#                                                   it
+SOFT = 0.08                                       # the hair reaches its thickness this far behind
+#                                                   its edge
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,8 @@ class HeadModel:
         self.mesh = load_mesh(Path(folder))
 
     def person(self, rng: np.random.Generator) -> Person:
-        """Return a random person: sex, age and origin mixed, details of every feature, hair, colours."""
+        """Return a random person: sex, age and origin mixed, details of every feature, hair,
+        colours."""
         mesh = self.mesh
         origins = dict(zip(("african", "asian", "caucasian"), rng.dirichlet([0.4] * 3)))
         male = rng.beta(0.3, 0.3)
@@ -58,7 +68,8 @@ class HeadModel:
                 most = DETAIL_WEIGHT / 3 if any(word in name for word in STRONG) else DETAIL_WEIGHT
                 weights[target] = (rng.random() < DETAIL_SHARE) * rng.uniform(0, most)
             elif age in ages:
-                weights[target] = origins.get(origin, 1.0) * sexes[sex] * ages[age]  # "universal" is for all origins
+                # "universal" is for all origins
+                weights[target] = origins.get(origin, 1.0) * sexes[sex] * ages[age]
         shape = mesh.rest + np.tensordot(weights, mesh.targets, 1)
         return self._dressed(shape, random_look(rng, male, old, origins))
 
@@ -72,12 +83,15 @@ class HeadModel:
         skull, curtain = np.zeros((2, len(shape)), bool)
         skull[mesh.triangles[mesh.part == SKIN]] = True
         curtain[mesh.triangles[mesh.part == CURTAIN]] = True
-        shape = shape + outward * (look.thickness * skull * hair_grown(mesh.rest, mesh.masks, look, SOFT))[:, None]
+        shape = shape + outward * (look.thickness * skull * hair_grown(mesh.rest, mesh.masks, look,
+                                                                       SOFT))[:, None]
         shape[curtain] *= OVER_EARS
-        return Person(shape.astype(np.float32), vertex_normals(shape, mesh.triangles[mesh.outside]), look)
+        return Person(shape.astype(np.float32), vertex_normals(shape, mesh.triangles[mesh.outside]),
+                      look)
 
-    def render(self, person: Person, size: int, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0,
-               zoom: float = 1.0, light: tuple[float, float, float] = (-0.4, 0.5, 0.8)) -> np.ndarray:
+    def render(self, person: Person, size: int, yaw: float = 0.0, pitch: float = 0.0,
+               roll: float = 0.0, zoom: float = 1.0,
+               light: tuple[float, float, float] = (-0.4, 0.5, 0.8)) -> np.ndarray:
         """Draw a person's head, its middle in the middle of the picture.
 
         Parameters
@@ -86,7 +100,8 @@ class HeadModel:
         size : int
             Rows and cols, pixels. At zoom 1 the head, chin to crown, fills 0.6 of the rows.
         yaw, pitch, roll : float
-            Degrees: the nose turns to the right of the picture, and up; the head leans to the left of the picture.
+            Degrees: the nose turns to the right of the picture, and up; the head leans to the left
+            of the picture.
         zoom : float
             2 draws everything twice as large.
         light : (x, y, z)
@@ -101,7 +116,8 @@ class HeadModel:
         samples = 3 if size < FINE_BELOW else 2
         turn = _rotation(yaw, pitch, roll)
         view = person.vertices @ turn.T
-        middle, scale = size * samples / 2, FILLS * zoom * size * samples * DISTANCE / (DISTANCE - view[:, 2])
+        middle, scale = size * samples / 2, FILLS * zoom * size * samples * DISTANCE / (
+            DISTANCE - view[:, 2])
         points = np.stack([middle + scale * view[:, 0], middle - scale * view[:, 1], view[:, 2]], 1)
         shown = slice(None) if look.curtain else mesh.part != CURTAIN
         triangles, part = mesh.triangles[shown], mesh.part[shown]
@@ -109,20 +125,24 @@ class HeadModel:
         def keep(index: np.ndarray, weights: np.ndarray) -> np.ndarray:
             opaque = part[index] != CURTAIN
             hair = np.flatnonzero(~opaque)
-            opaque[hair] = curtain_hangs(_mix(mesh.rest, triangles[index[hair]], weights[hair]), look)
+            opaque[hair] = curtain_hangs(_mix(mesh.rest, triangles[index[hair]], weights[hair]),
+                                         look)
             return opaque
 
         pixels, seen, weights = rasterize(points, triangles, size * samples, keep)
         corners = triangles[seen]
-        place, masks, normals = (_mix(values, corners, weights) for values in (mesh.rest, mesh.masks, person.normals))
+        place, masks, normals = (_mix(values, corners, weights)
+                                 for values in (mesh.rest, mesh.masks, person.normals))
         colour, gloss = paint(place, masks, part[seen], look)
-        occlusion = np.maximum(_mix(mesh.occlusion[:, None], corners, weights)[:, 0], 0.6 * (part[seen] == EYE))
+        occlusion = np.maximum(_mix(mesh.occlusion[:, None], corners, weights)[:, 0],
+                               0.6 * (part[seen] == EYE))
         lit = illuminate(colour, gloss, normals @ turn.T, occlusion, np.array(light, float))
         return _averaged(pixels, lit, size, samples)
 
 
 def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Return the matrix that turns the head (x right, y up, z to the viewer): yaw first, then pitch, then roll."""
+    """Return the matrix that turns the head (x right, y up, z to the viewer): yaw first, then
+    pitch, then roll."""
     cos, sin = np.cos(np.radians([yaw, pitch, roll])), np.sin(np.radians([yaw, pitch, roll]))
     about_y = np.array([[cos[0], 0, sin[0]], [0, 1, 0], [-sin[0], 0, cos[0]]])
     about_x = np.array([[1, 0, 0], [0, cos[1], sin[1]], [0, -sin[1], cos[1]]])
@@ -131,7 +151,8 @@ def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def _mix(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Interpolate values (vertex, k) at pixels with these corners and weights (pixel, 3): (pixel, k)."""
+    """Interpolate values (vertex, k) at pixels with these corners and weights (pixel, 3): (pixel,
+    k)."""
     return np.einsum("pck,pc->pk", values[corners], weights)
 
 
@@ -140,5 +161,6 @@ def _averaged(pixels: np.ndarray, lit: np.ndarray, size: int, samples: int) -> n
     fine = np.zeros(((size * samples) ** 2, 4), np.float32)
     fine[pixels, :3], fine[pixels, 3] = lit, 1
     mean = fine.reshape(size, samples, size, samples, 4).mean((1, 3))
-    mean[..., :3] /= np.maximum(mean[..., 3:], 1e-6)  # the colour of the covered part of the pixel alone
+    # the colour of the covered part of the pixel alone
+    mean[..., :3] /= np.maximum(mean[..., 3:], 1e-6)
     return np.round(np.clip(mean, 0, 1) * 255).astype(np.uint8)

@@ -1,4 +1,5 @@
-"""Which triangle does each pixel see: a z-buffer in NumPy, vectorised over all triangles at once."""
+"""Which triangle does each pixel see: a z-buffer in NumPy, vectorised over all triangles at once.
+"""
 from collections.abc import Callable
 
 import numpy as np
@@ -11,8 +12,8 @@ def rasterize(points: np.ndarray, triangles: np.ndarray, size: int,
               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the nearest triangle of each pixel, and the place of the pixel in it.
 
-    Every pixel of every triangle's bounding box is a candidate. The candidates inside their triangle are
-    written from far to near, so that the nearest is what stays.
+    Every pixel of every triangle's bounding box is a candidate. The candidates inside their
+    triangle are written from far to near, so that the nearest is what stays.
 
     Parameters
     ----------
@@ -23,8 +24,8 @@ def rasterize(points: np.ndarray, triangles: np.ndarray, size: int,
     size : int
         Rows and cols of the picture, pixels.
     keep : callable, optional
-        Called with the triangle (candidate,) and weights (candidate, 3) of every pixel of every triangle; where it
-        answers False the triangle is transparent.
+        Called with the triangle (candidate,) and weights (candidate, 3) of every pixel of every
+        triangle; where it answers False the triangle is transparent.
 
     Returns
     -------
@@ -35,8 +36,10 @@ def rasterize(points: np.ndarray, triangles: np.ndarray, size: int,
     weights : float32 array (pixel, 3)
         Barycentric weights of the triangle's vertices, sum 1.
     """
-    corners = points[triangles].astype(np.float32)                              # (triangle, corner, xyz)
-    first, to_second, to_third = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    # (triangle, corner, xyz)
+    corners = points[triangles].astype(np.float32)
+    first, to_second, to_third = corners[:, 0], corners[:, 1] - corners[:, 0], corners[
+        :, 2] - corners[:, 0]
     twice_area = to_third[:, 0] * to_second[:, 1] - to_second[:, 0] * to_third[:, 1]
     low = np.clip(np.ceil(corners[:, :, :2].min(1) - 0.5), 0, size).astype(np.int64)
     high = np.clip(np.floor(corners[:, :, :2].max(1) - 0.5) + 1, 0, size).astype(np.int64)
@@ -45,7 +48,8 @@ def rasterize(points: np.ndarray, triangles: np.ndarray, size: int,
 
     count = width * height
     index = np.repeat(np.arange(len(triangles)), count)
-    place = np.arange(index.size) - np.repeat(np.cumsum(count) - count, count)  # within the bounding box
+    # within the bounding box
+    place = np.arange(index.size) - np.repeat(np.cumsum(count) - count, count)
     row, col = np.divmod(place, width[index])
     col, row = col + low[index, 0], row + low[index, 1]
 
@@ -53,7 +57,8 @@ def rasterize(points: np.ndarray, triangles: np.ndarray, size: int,
     second = (to_third[index, 0] * down - to_third[index, 1] * right) / twice_area[index]
     third = (to_second[index, 1] * right - to_second[index, 0] * down) / twice_area[index]
     inside = np.flatnonzero((second >= -SLACK) & (third >= -SLACK) & (second + third <= 1 + SLACK))
-    index, pixel, second, third = index[inside], (row * size + col)[inside], second[inside], third[inside]
+    index, pixel, second, third = index[inside], (row * size
+                                                  + col)[inside], second[inside], third[inside]
     weights = np.stack([1 - second - third, second, third], 1)
     if keep is not None:
         opaque = keep(index, weights)

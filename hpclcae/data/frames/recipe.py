@@ -1,8 +1,8 @@
 """What frames are made from, and how one of them is made.
 
-A frame shows a real face, a rendered head on a photograph, a cut-out on a photograph, or part of a photograph alone.
-Each has a generator of its own, made from (seed, split, index): one frame can be made again alone, and any number of
-processes make the same frames.
+A frame shows a real face, a rendered head on a photograph, a cut-out on a photograph, or part of a
+photograph alone. Each has a generator of its own, made from (seed, split, index): one frame can be
+made again alone, and any number of processes make the same frames.
 """
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 FACE, HEAD, CUTOUT, PHOTOGRAPH = KINDS = ("face", "head", "cut-out", "photograph")
 LABELS = ["no face", "face"]
 SPLITS = ("train", "test", "all")
-HEAD_ZOOM = 0.7   # heads are rendered with some of the shoulders, so that few frames show where these end
+HEAD_ZOOM = 0.7   # heads are rendered with some of the shoulders, so that few frames show where
+#                   these end
 HEAD_TILT = 12.0  # standard deviation of pitch and of roll, degrees
 TRIES = 5         # crops of a photograph, before a dull one is accepted
-RIVALS = 2        # photographs whose crops compete to be like a face: with more the choice is better, but some photographs
+RIVALS = 2        # photographs whose crops compete to be like a face: with more the choice is
+#                   better, but some photographs
                   # are never chosen
 
 
@@ -38,11 +40,15 @@ class Recipe:
     heads: float                       # with a rendered head
     cutouts: float                     # with a cut-out
     test_share: float                  # of the people and photographs
-    face_size: tuple[float, float]     # height of a face or head, chin to crown, as a share of the frame
+    face_size: tuple[float, float]     # height of a face or head, chin to crown, as a share of the
+    #                                    frame
     cutout_size: tuple[float, float]   # longer side, as a share of the frame
-    anywhere: bool                     # faces, heads and cut-outs lie anywhere in the frame, not in its middle
-    pixels: float                      # least pixels of the original per pixel of the frame, along an edge
-    alike: int                         # a crop of a photograph is the one most like a face, of so many
+    anywhere: bool                     # faces, heads and cut-outs lie anywhere in the frame, not in
+    #                                    its middle
+    pixels: float                      # least pixels of the original per pixel of the frame, along
+    #                                    an edge
+    alike: int                         # a crop of a photograph is the one most like a face, of so
+    #                                    many
     head_bank: int                     # different rendered heads
     yaw: float                         # heads turn up to so many degrees to either side
 
@@ -52,7 +58,10 @@ class Recipe:
         return self.pixels * self.size
 
     def rng(self, *number: int) -> np.random.Generator:
-        """Return the generator of a frame, by its index; with a second number, of something else."""
+        """Return the generator of a frame, by its index.
+
+        With a second number, of something else.
+        """
         return np.random.default_rng((self.seed, SPLITS.index(self.split), *number))
 
 
@@ -73,7 +82,8 @@ class Frame:
     group: str                         # the person, else the photograph
     original: tuple[int, int]
     crop: tuple[int, int, int, int]
-    label: int                         # -1: a photograph with people in it, which may or may not show a face
+    label: int                         # -1: a photograph with people in it, which may or may not
+    #                                    show a face
 
 
 def plan(count: int, recipe: Recipe) -> list[tuple[int, str, int]]:
@@ -82,8 +92,9 @@ def plan(count: int, recipe: Recipe) -> list[tuple[int, str, int]]:
     Returns
     -------
     list of (index, kind, turn)
-        Each kind as often as its share says, in random order. The turn counts the frames of the same kind before it:
-        people, photographs, heads and cut-outs take turns, so that all are used equally often.
+        Each kind as often as its share says, in random order. The turn counts the frames of the
+        same kind before it: people, photographs, heads and cut-outs take turns, so that all are
+        used equally often.
     """
     edges = np.round(np.cumsum([0, recipe.faces, recipe.heads, recipe.cutouts]) * count).astype(int)
     dealt = np.repeat(np.arange(len(KINDS)), np.diff(edges, append=count))
@@ -99,7 +110,8 @@ def render_head(recipe: Recipe, model: HeadModel, number: int) -> "PillowImage.I
     pitch, roll = rng.normal(0, HEAD_TILT, 2)
     light = (rng.uniform(-0.8, 0.8), rng.uniform(0.1, 0.8), rng.uniform(0.5, 1.0))
     size = int(np.ceil(recipe.size * recipe.face_size[1] / (FILLS * HEAD_ZOOM)))
-    pixels = model.render(person, size, rng.uniform(-recipe.yaw, recipe.yaw), pitch, roll, HEAD_ZOOM, light)
+    pixels = model.render(person, size, rng.uniform(-recipe.yaw, recipe.yaw), pitch, roll,
+                          HEAD_ZOOM, light)
     return compose.with_alpha(pixels, recipe.channels)
 
 
@@ -137,9 +149,11 @@ def _face(recipe: Recipe, pictures: list[Picture],
 
 def _photograph(recipe: Recipe, bank: Bank, turn: int,
                 rng: np.random.Generator) -> tuple[Picture, Crop, "PillowImage.Image"]:
-    """Cut something out of a photograph: like a random face of this split in its cues, or at least not dull."""
+    """Cut something out of a photograph: like a random face of this split in its cues, or at least
+    not dull."""
     rivals, tries = (RIVALS, recipe.alike) if recipe.alike > 1 else (1, TRIES)
-    tried = [bank.photographs[(rivals * turn + k % rivals) % len(bank.photographs)] for k in range(tries)]
+    tried = [bank.photographs[(rivals * turn + k % rivals) % len(bank.photographs)]
+             for k in range(tries)]
     crops = [compose.photograph_crop(picture, recipe.least, rng) for picture in tried]
     frames = (compose.cut(picture, crop, recipe.size) for picture, crop in zip(tried, crops))
     if recipe.alike > 1:
@@ -150,9 +164,10 @@ def _photograph(recipe: Recipe, bank: Bank, turn: int,
     return tried[chosen], crops[chosen], compose.cut(tried[chosen], crops[chosen], recipe.size)
 
 
-def _paste(recipe: Recipe, frame: "PillowImage.Image", thing: "PillowImage.Image", sizes: tuple[float, float],
-           filled: float, rng: np.random.Generator) -> None:
-    """Put a thing on the frame, so that the part of it that is `filled` takes a share of the frame out of `sizes`."""
+def _paste(recipe: Recipe, frame: "PillowImage.Image", thing: "PillowImage.Image",
+           sizes: tuple[float, float], filled: float, rng: np.random.Generator) -> None:
+    """Put a thing on the frame, so that the part of it that is `filled` takes a share of the frame
+    out of `sizes`."""
     scale = min(1.0, rng.uniform(*sizes) * recipe.size / (filled * max(thing.size)))
     height = scale * filled * max(thing.size) / recipe.size
     row, col = (0.5 + compose.off_centre(height, recipe.anywhere, rng)) * recipe.size

@@ -1,10 +1,11 @@
-"""Find images that were seen before: exactly, or after recompressing, resizing, a change of brightness.
+"""Find images that were seen before: exactly, or after recompressing, resizing, a change of
+brightness.
 
-The near test is a difference hash: of a small grey version, 64 bits say which of two neighbours is brighter.
-Hashes of near duplicates differ in a few bits. Of two hashes that differ in at most BITS bits and are cut into
-BITS + 1 bands, one band is equal, so looking up the bands finds every candidate without comparing all pairs.
-Smooth images agree in many bits by chance: small colour versions must correlate too. Cropped (by more than a few
-percent) and mirrored copies are not found.
+The near test is a difference hash: of a small grey version, 64 bits say which of two neighbours is
+brighter. Hashes of near duplicates differ in a few bits. Of two hashes that differ in at most BITS
+bits and are cut into BITS + 1 bands, one band is equal, so looking up the bands finds every
+candidate without comparing all pairs. Smooth images agree in many bits by chance: small colour
+versions must correlate too. Cropped (by more than a few percent) and mirrored copies are not found.
 """
 import hashlib
 from collections import defaultdict
@@ -49,16 +50,19 @@ class Seen:
         Returns
         -------
         (index, exact) or None
-            Number, in order of arrival, of the image that it repeats, and whether exactly so; None when it is new.
+            Number, in order of arrival, of the image that it repeats, and whether exactly so; None
+            when it is new.
         """
-        digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
+        digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(),
+                                 digest_size=16).digest()
         if digest in self._exact:
             return self._exact[digest], True
         if self.near:
             bits, small = fingerprint(image)
             keys = [(band, bits & mask) for band, mask in zip(self._bands, MASKS)]
             for index in sorted({index for band, key in keys for index in band[key]}):
-                if (self._hashes[index] ^ bits).bit_count() <= BITS and _alike(self._small[index], small):
+                if (self._hashes[index] ^ bits).bit_count() <= BITS and _alike(self._small[index],
+                                                                               small):
                     return index, False
             for band, key in keys:
                 band[key].append(len(self))
@@ -69,14 +73,19 @@ class Seen:
 
 
 def fingerprint(image: np.ndarray) -> tuple[int, np.ndarray]:
-    """Return the 64-bit difference hash and the small version, uint8 (SIDE, SIDE, channel), of an image."""
+    """Return the 64-bit difference hash and the small version, uint8 (SIDE, SIDE, channel), of an
+    image."""
     grey = _shrink(image.mean(axis=2, keepdims=True), 8, 9)[:, :, 0]
     bits = np.packbits(grey[:, 1:] > grey[:, :-1])
-    return int.from_bytes(bits.tobytes(), "big"), np.round(_shrink(image, SIDE, SIDE)).astype(np.uint8)
+    return int.from_bytes(bits.tobytes(),
+                          "big"), np.round(_shrink(image, SIDE, SIDE)).astype(np.uint8)
 
 
 def _shrink(image: np.ndarray, rows: int, cols: int) -> np.ndarray:
-    """Average an image over rows x cols rectangles (nearly equal ones; pixels are repeated if there are too few)."""
+    """Average an image over rows x cols rectangles (nearly equal ones.
+
+    Pixels are repeated if there are too few).
+    """
     for axis, size in ((0, rows), (1, cols)):
         edges = np.linspace(0, image.shape[axis], size + 1)
         first = np.floor(edges[:-1]).astype(int)
@@ -92,4 +101,5 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
     """Say whether two small versions correlate; two that show nothing at all count as alike."""
     if one.std() < FLAT or other.std() < FLAT:
         return bool(one.std() < FLAT and other.std() < FLAT)
-    return bool(((one - one.mean()) * (other - other.mean())).mean() >= ALIKE * one.std() * other.std())
+    return bool(((one - one.mean()) * (other - other.mean())).mean() >= ALIKE * one.std()
+                * other.std())

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-PLACES = (0.5, 0.35, 0.65, 0.2, 0.8, 0.1, 0.9)  # where to look for the one frame, in shares of the duration
+PLACES = (0.5, 0.35, 0.65, 0.2, 0.8, 0.1, 0.9)  # where to look for the one frame, in shares of the
+#                                                 duration
 CONTRAST = 12.0  # standard deviation, of 256 levels, of a frame that shows something
 SCANNED = 600    # frames looked at when a film does not say how long it is
 
@@ -22,15 +23,16 @@ SCANNED = 600    # frames looked at when a film does not say how long it is
 def frames(content: bytes | Path, every: float | None = None) -> Iterator[tuple[float, Picture]]:
     """Yield (seconds, picture) of a film.
 
-    Upright by its display matrix, with square pixels. Frames without contrast (fades, black, test cards of one
-    colour) are passed over.
+    Upright by its display matrix, with square pixels. Frames without contrast (fades, black, test
+    cards of one colour) are passed over.
 
     Parameters
     ----------
     content : bytes or Path
         The file, or its bytes.
     every : float, optional
-        One frame every so many seconds; without it, or from a shorter film, one frame near the middle.
+        One frame every so many seconds; without it, or from a shorter film, one frame near the
+        middle.
 
     Raises
     ------
@@ -40,12 +42,14 @@ def frames(content: bytes | Path, every: float | None = None) -> Iterator[tuple[
     av = require("av", "images", "reading films")
     found = False
     try:
-        with av.open(io.BytesIO(content) if isinstance(content, bytes) else str(content)) as container:
+        with av.open(io.BytesIO(content) if isinstance(content, bytes)
+                     else str(content)) as container:
             stream = container.streams.best("video")
             if stream is None or stream.codec_context is None:
                 raise Undecodable("no video in it", "or none that can be decoded")
             if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-                raise Undecodable("too many pixels", f"{stream.codec_context.width} x {stream.codec_context.height}")
+                raise Undecodable("too many pixels",
+                                  f"{stream.codec_context.width} x {stream.codec_context.height}")
             stream.thread_type = "AUTO"
             if every is not None:
                 for picture in _regular(container, stream, every):
@@ -57,7 +61,8 @@ def frames(content: bytes | Path, every: float | None = None) -> Iterator[tuple[
         raise Undecodable("damaged", error) from error
 
 
-def _regular(container: "InputContainer", stream: "VideoStream", every: float) -> Iterator[tuple[float, Picture]]:
+def _regular(container: "InputContainer", stream: "VideoStream",
+             every: float) -> Iterator[tuple[float, Picture]]:
     """Yield one frame every `every` seconds, the first after half of that time."""
     due = every / 2
     for index, frame in enumerate(container.decode(stream)):
@@ -81,12 +86,15 @@ def _telling(container: "InputContainer", stream: "VideoStream") -> tuple[float,
     if best is None:
         raise Undecodable("damaged", "no frame can be decoded")
     if _contrast(best[1]) < CONTRAST:
-        raise Undecodable("no frame shows anything", f"best contrast {_contrast(best[1]):.1f} of 256 levels")
+        raise Undecodable("no frame shows anything",
+                          f"best contrast {_contrast(best[1]):.1f} of 256 levels")
     return best
 
 
-def _candidates(container: "InputContainer", stream: "VideoStream") -> Iterator[tuple[float, "VideoFrame"]]:
-    if not container.duration:  # a live recording or a bare stream: it cannot be entered in the middle
+def _candidates(container: "InputContainer",
+                stream: "VideoStream") -> Iterator[tuple[float, "VideoFrame"]]:
+    # a live recording or a bare stream: it cannot be entered in the middle
+    if not container.duration:
         container.seek(0)
         for index, frame in zip(range(SCANNED), container.decode(stream)):
             if index % 25 == 24 and not frame.is_corrupt:
@@ -123,7 +131,8 @@ def _picture(frame: "VideoFrame", stream: "VideoStream") -> Picture:
     width_to_height = stream.sample_aspect_ratio  # of one pixel
     if width_to_height and width_to_height != 1:
         image = require("PIL.Image", "images", "reading films").fromarray(pixels)
-        pixels = np.asarray(image.resize((max(1, round(image.width * width_to_height)), image.height)))
+        pixels = np.asarray(image.resize((max(1, round(image.width * width_to_height)),
+                                          image.height)))
         notes.append("pixels made square")
     if turns := round(frame.rotation / 90) % 4:
         pixels = np.rot90(pixels, turns)

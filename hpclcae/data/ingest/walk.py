@@ -1,4 +1,5 @@
-"""Find the pictures and films in folders and archives, one after the other, without unpacking to disk."""
+"""Find the pictures and films in folders and archives, one after the other, without unpacking to
+disk."""
 import lzma
 import os
 import tarfile
@@ -11,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from hpclcae.data import decode
 
 PICTURES = decode.SUFFIXES
-FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv", ".ts", ".3gp",
-         ".y4m")
+FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv",
+         ".ts", ".3gp", ".y4m")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVES = (".zip", *TARS)
 MAX_BYTES = 512 * 2**20  # a member of an archive is held in memory
@@ -45,7 +46,8 @@ class Skipped:
 
 
 def entries(source: Path) -> Iterator[Entry | Skipped]:
-    """Yield everything in `source`: a folder (with all below it), an archive, or a single picture or film."""
+    """Yield everything in `source`: a folder (with all below it), an archive, or a single picture
+    or film."""
     name = source_name(source)
     if source.is_dir():
         yield from _folder(source, name)
@@ -59,7 +61,8 @@ def source_name(source: Path) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a file name as text that every reader can store: bytes that are not UTF-8 are written as escapes."""
+    """Return a file name as text that every reader can store: bytes that are not UTF-8 are written
+    as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace").replace("\0", "?")
 
 
@@ -73,7 +76,8 @@ def _folder(top: Path, name: str) -> Iterator[Entry | Skipped]:
                 yield Skipped(f"{prefix}/{printable(inner)}", "link to a folder")
             elif _is_hidden(inner):
                 yield Skipped(f"{prefix}/{printable(inner)}", OTHER)
-        folders[:] = sorted(inner for inner in folders if not _is_hidden(inner))  # this is where it goes next
+        # this is where it goes next
+        folders[:] = sorted(inner for inner in folders if not _is_hidden(inner))
         for file in sorted(files):
             yield from _file(Path(folder, file), f"{prefix}/{printable(file)}")
     for error in unreadable:
@@ -88,7 +92,8 @@ def _file(path: Path, name: str) -> Iterator[Entry | Skipped]:
     elif name.lower().endswith(ARCHIVES):
         try:
             yield from _zip(path, name) if name.lower().endswith(".zip") else _tar(path, name)
-        except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, zlib.error,
+                lzma.LZMAError) as error:
             yield Skipped(name, "damaged archive", f"{error}; what came before it is kept")
     elif name.lower().endswith(PICTURES + FILMS):
         yield Entry(name, path)
@@ -108,7 +113,8 @@ def _zip(path: Path, name: str) -> Iterator[Entry | Skipped]:
                     yield Entry(member, archive.read(info))
                 except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
                     refused = Skipped(member, "damaged", str(error))
-                except (RuntimeError, NotImplementedError) as error:  # a password, an unknown compression
+                # a password, an unknown compression
+                except (RuntimeError, NotImplementedError) as error:
                     refused = Skipped(member, "locked in its archive", str(error))
             if refused is not None:
                 yield refused
@@ -135,9 +141,11 @@ def _refused(member: str, size: int) -> Skipped | None:
         return Skipped(member, "archive inside an archive")
     if not member.lower().endswith(PICTURES + FILMS):
         return Skipped(member, OTHER)
-    return Skipped(member, "too large", f"{size >> 20} MiB in an archive") if size > MAX_BYTES else None
+    return Skipped(member, "too large",
+                   f"{size >> 20} MiB in an archive") if size > MAX_BYTES else None
 
 
 def _is_hidden(name: str) -> bool:
-    """Files that systems put beside pictures ("._a.jpg", "__MACOSX") bear their suffix and are none."""
+    """Files that systems put beside pictures ("._a.jpg", "__MACOSX") bear their suffix and are
+    none."""
     return name == "__MACOSX" or name.startswith(".") and name not in (".", "..")

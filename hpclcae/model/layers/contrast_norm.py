@@ -5,16 +5,18 @@ With G a Gaussian over an l x l window and all maps, whose weights sum to one::
     g = h - sum G h                      subtract the weighted mean of the neighbourhood
     y = g / d,  d = max(c, s),  s^2 = sum G g^2   divide by its weighted standard deviation
 
-The second window reads g around each position, where g itself is missing at the rim. The paper does not
-say what happens there. `border` chooses:
+The second window reads g around each position, where g itself is missing at the rim. The paper does
+not say what happens there. `border` chooses:
 
 * ``"clip"``: the window is clipped to where g exists and its weights renormalised; the output loses
   l - 1 rows and columns, which gives the paper's 1.15 billion connections;
 * ``"valid"``: only whole windows; the output loses 2 (l - 1);
-* ``"centre"``: s^2 = sum G h^2 - (sum G h)^2, the window's own variance around the centre's mean; loses l - 1.
+* ``"centre"``: s^2 = sum G h^2 - (sum G h)^2, the window's own variance around the centre's mean;
+  loses l - 1.
 
-Mean and divisor are the same for all maps, so the windows run over fields without maps, (row, col, image);
-what touches all maps goes row by row, in cache. In a network of many blocks only the fields are exchanged.
+Mean and divisor are the same for all maps, so the windows run over fields without maps, (row, col,
+image); what touches all maps goes row by row, in cache. In a network of many blocks only the fields
+are exchanged.
 """
 import numpy as np
 
@@ -38,13 +40,14 @@ class ContrastNorm:
         To the other blocks.
     """
 
-    def __init__(self, rows: int, cols: int, maps: int, size: int, sigma: float, floor: float, border: str,
-                 plan: StagePlan, communicator: Communicator | None = None) -> None:
+    def __init__(self, rows: int, cols: int, maps: int, size: int, sigma: float, floor: float,
+                 border: str, plan: StagePlan, communicator: Communicator | None = None) -> None:
         self.maps, self.floor, self.border = maps, floor, border
         self.taps = gaussian(size, sigma)
         self.half = half = size // 2
         self.plan = plan
-        self._h, self._g = (Exchange(p, communicator or SerialCommunicator()) for p in (plan.h, plan.g))
+        self._h, self._g = (Exchange(p, communicator or SerialCommunicator())
+                            for p in (plan.h, plan.g))
         # Position p of g is p + half of h; position p of y is p + shift of g.
         shift = half if border == "valid" else 0
         self._h_at_g = _moved(plan.g.owned, half).within(plan.h.owned)
@@ -52,13 +55,15 @@ class ContrastNorm:
         self._g_at_y = _moved(plan.y, shift).within(plan.g.owned)
         # "clip" divides each sum over g by the weight that fell on existing positions.
         inside = [_weight_inside(n - size + 1, self.taps) for n in (rows, cols)]
-        self._inside = np.outer(inside[0][slice(*plan.y.rows)], inside[1][slice(*plan.y.cols)])[..., None]
+        self._inside = np.outer(inside[0][slice(*plan.y.rows)],
+                                inside[1][slice(*plan.y.cols)])[..., None]
 
-    def forward(self, h: np.ndarray, y: np.ndarray, keep: Workspace, work: Workspace) -> tuple[np.ndarray, np.ndarray]:
+    def forward(self, h: np.ndarray, y: np.ndarray, keep: Workspace,
+                work: Workspace) -> tuple[np.ndarray, np.ndarray]:
         """Overwrite the owned y; h is the owned h.
 
-        Returns what `backward` needs, held by `keep`: the mean, on the owned g, and the divisor d, on the owned y;
-        both (row, col, image).
+        Returns what `backward` needs, held by `keep`: the mean, on the owned g, and the divisor d,
+        on the owned y; both (row, col, image).
         """
         images, plan = h.shape[-1], self.plan
         field = work.array("lcn field", (*plan.h.held.shape, images), h.dtype)
@@ -104,9 +109,12 @@ class ContrastNorm:
             window_sum(padded, self.taps, variance, work)
             variance /= self._inside.astype(h.dtype)
 
-    def backward(self, h: np.ndarray, y: np.ndarray, cache: tuple[np.ndarray, np.ndarray], dy: np.ndarray,
-                 dh: np.ndarray, work: Workspace) -> None:
-        """Add to the owned dh (row, col, map, image) the gradient through y. dy, the owned one, is not changed."""
+    def backward(self, h: np.ndarray, y: np.ndarray, cache: tuple[np.ndarray, np.ndarray],
+                 dy: np.ndarray, dh: np.ndarray, work: Workspace) -> None:
+        """Add to the owned dh (row, col, map, image) the gradient through y.
+
+        Dy, the owned one, is not changed.
+        """
         mean, d = cache
         plan, maps = self.plan, h.dtype.type(self.maps)
         # y = g / d, and d^2 = s^2 unless the floor holds: the gradient with respect to s^2.
@@ -141,8 +149,10 @@ class ContrastNorm:
             out += own[row][:, None]
 
     def _subtract_backward(self, h: np.ndarray, mean: np.ndarray, d: np.ndarray, dy: np.ndarray,
-                           power: np.ndarray | None, dmean: np.ndarray, dh: np.ndarray, work: Workspace) -> None:
-        """With dg = dy / d + g * power, add dg to dh around the same centres and take its sum over maps from dmean."""
+                           power: np.ndarray | None, dmean: np.ndarray, dh: np.ndarray,
+                           work: Workspace) -> None:
+        """With dg = dy / d + g * power, add dg to dh around the same centres and take its sum over
+        maps from dmean."""
         centre, dcentre = h[self._h_at_g], dh[self._h_at_g]
         dg = work.array("lcn row", centre.shape[1:], h.dtype)
         g = work.array("lcn row 2", dg.shape, h.dtype)
@@ -181,13 +191,17 @@ class ContrastNorm:
         self._g.fold(power)
         return power[plan.g.own]
 
-    def _around_y(self, power: np.ndarray, work: Workspace) -> tuple[np.ndarray, tuple[slice, slice]]:
-        """Scratch for the windows of the owned y, also where g does not exist, and where in it g does."""
+    def _around_y(self, power: np.ndarray,
+                  work: Workspace) -> tuple[np.ndarray, tuple[slice, slice]]:
+        """Scratch for the windows of the owned y, also where g does not exist, and where in it g
+        does."""
         y, needed = self.plan.y, self.plan.g.needed
         shape = tuple(n + 2 * self.half if n else 0 for n in y.shape)
         (top, bottom), (left, right) = y.rows, y.cols
-        around = Rectangle((top - self.half, bottom + self.half), (left - self.half, right + self.half))
-        return work.array("lcn padded", (*shape, power.shape[-1]), power.dtype), needed.within(around)
+        around = Rectangle((top - self.half, bottom + self.half),
+                           (left - self.half, right + self.half))
+        return work.array("lcn padded", (*shape, power.shape[-1]),
+                          power.dtype), needed.within(around)
 
 
 def _moved(rectangle: Rectangle, by: int) -> Rectangle:

@@ -14,7 +14,8 @@ from hpclcae.model.workspace import Workspace
 class L2Pooling:
     """The plan of one pooling sublayer; arrays are (row, col, map, image)."""
 
-    def __init__(self, rows: int, cols: int, size: int, stride: int = 1, epsilon: float = 0.01) -> None:
+    def __init__(self, rows: int, cols: int, size: int, stride: int = 1,
+                 epsilon: float = 0.01) -> None:
         self.rows, self.cols, self.size, self.stride, self.epsilon = rows, cols, size, stride, epsilon
         self.out_rows, self.out_cols = windows(rows, size, stride), windows(cols, size, stride)
 
@@ -23,7 +24,8 @@ class L2Pooling:
         if not h.size:  # a block that owns nothing here
             return
         square = work.array("pooling row", z.shape[1:], z.dtype)
-        ring = work.array("pooling ring", (self.size, self.cols - self.size + 1, *z.shape[2:]), z.dtype)
+        ring = work.array("pooling ring", (self.size, self.cols - self.size + 1, *z.shape[2:]),
+                          z.dtype)
         for row in range((self.out_rows - 1) * self.stride + self.size):
             np.square(z[row], out=square)
             box_cols(square, self.size, ring[row % self.size], work)
@@ -33,7 +35,8 @@ class L2Pooling:
                 h[out] += h.dtype.type(self.epsilon)
                 np.sqrt(h[out], out=h[out])
 
-    def backward(self, z: np.ndarray, h: np.ndarray, dh: np.ndarray, dz: np.ndarray, work: Workspace) -> None:
+    def backward(self, z: np.ndarray, h: np.ndarray, dh: np.ndarray, dz: np.ndarray,
+                 work: Workspace) -> None:
         """Overwrite dz; dh is spoilt. dz = z * (sum of dh / h over the windows that hold z)."""
         if not h.size:
             return
@@ -41,7 +44,8 @@ class L2Pooling:
         margin = self.size - 1
         ring = work.array("pooling ring", (slots, *z.shape[1:]), z.dtype)
         ring[...] = 0
-        # A row of dh / h, spread to the stride and with margins of zeros, whose box sums scatter it.
+        # A row of dh / h, spread to the stride and with margins of zeros, whose box sums scatter
+        # it.
         spread = work.array("pooling row", (self.cols + margin, *z.shape[2:]), z.dtype)
         spread[...] = 0
         inner = spread[margin:margin + (self.out_cols - 1) * self.stride + 1:self.stride]

@@ -8,16 +8,18 @@ Every output position has filters of its own over an r x r window of all input m
 How it is made fast, without im2col and without a gather per position (notes/architecture.md):
 
 * Arrays are (row, col, map, image): all images of a minibatch go through one matrix product.
-* **Tiles.** The t x t positions of a tile share one window of u = r + (t - 1) s rows and columns. Their
-  filters are the columns of one matrix (u u maps_in, t t maps) whose entries outside a filter's own
-  window are zero ("dead"), so one product serves the tile.
-* **Strip.** The u input rows under a row of tiles lie in a buffer (col, row modulo u, map, image). There,
-  every window of the row of tiles is a contiguous matrix (u u maps_in, image). The next row of tiles
-  overwrites only the rows that are new, since weights are stored by row *modulo u* as well.
-* The code of a row of tiles lies as (tile col, image, unit): with the images as rows of the product BLAS is 6 %
-  faster than with them as columns (../notes/performance.md).
+* **Tiles.** The t x t positions of a tile share one window of u = r + (t - 1) s rows and columns.
+  Their filters are the columns of one matrix (u u maps_in, t t maps) whose entries outside a
+  filter's own window are zero ("dead"), so one product serves the tile.
+* **Strip.** The u input rows under a row of tiles lie in a buffer (col, row modulo u, map, image).
+  There, every window of the row of tiles is a contiguous matrix (u u maps_in, image). The next row
+  of tiles overwrites only the rows that are new, since weights are stored by row *modulo u* as
+  well.
+* The code of a row of tiles lies as (tile col, image, unit): with the images as rows of the product
+  BLAS is 6 % faster than with them as columns (../notes/performance.md).
 * Scattering (decode, dX) adds inside the matrix product (GEMM with beta = 1) to such a strip.
-* **Pieces.** Where BLAS does small products without packing, gradients of weights and scattering are cut into such.
+* **Pieces.** Where BLAS does small products without packing, gradients of weights and scattering
+  are cut into such.
 
 A plan has fixed geometry and no memory of a step.
 """
@@ -33,16 +35,19 @@ from hpclcae.model.blas import small_product
 from hpclcae.model.layers.unit_norm import Filters
 from hpclcae.model.workspace import Workspace
 
-#: Receives the finished gradient of one row of tiles: (name, row of tiles, (tile col, input, unit)).
+#: Receives the finished gradient of one row of tiles: (name, row of tiles, (tile col, input,
+#: unit)).
 RowSink = Callable[[str, int, np.ndarray], None]
 Tiles = tuple[tuple[int, int], tuple[int, int]]  # first and last + 1, of rows and of columns
 
 
-def choose_tile(field: int, stride: int, maps_in: int, maps: int, rows: int, cols: int, images: int = 100) -> int:
+def choose_tile(field: int, stride: int, maps_in: int, maps: int, rows: int, cols: int,
+                images: int = 100) -> int:
     """Side of the tile with the least estimated time for a whole layer.
 
-    The estimate (notes/performance.md): a product of few units runs at N / (N + 2.6) of the full rate,
-    each call costs as much as 0.05 MFLOP, and dead entries and padding positions are computed too.
+    The estimate (notes/performance.md): a product of few units runs at N / (N + 2.6) of the full
+    rate, each call costs as much as 0.05 MFLOP, and dead entries and padding positions are computed
+    too.
     """
     def cost(tile: int) -> float:
         units = tile * tile * maps
@@ -58,8 +63,8 @@ class LocalFilter:
     Parameters
     ----------
     rows, cols, maps_in : int
-        Input positions and maps. In a network of many blocks these are what the block needs; no position at all
-        makes a plan that does nothing.
+        Input positions and maps. In a network of many blocks these are what the block needs; no
+        position at all makes a plan that does nothing.
     maps, field, stride : int
         Filters per position, side of their window, distance of neighbouring windows.
     tile : int
@@ -70,10 +75,11 @@ class LocalFilter:
     Attributes
     ----------
     shape : tuple
-        Of a weight array: (tile row, tile col, input, unit); input = (col, row modulo u, map in) and
-        unit = (row in tile, col in tile, map), each flattened.
+        Of a weight array: (tile row, tile col, input, unit); input = (col, row modulo u, map in)
+        and unit = (row in tile, col in tile, map), each flattened.
     small : int
-        Up to so many multiplications make a product that BLAS does without packing (blas.small_product).
+        Up to so many multiplications make a product that BLAS does without packing
+        (blas.small_product).
     """
 
     def __init__(self, rows: int, cols: int, maps_in: int, maps: int, field: int, stride: int = 1,
@@ -84,7 +90,8 @@ class LocalFilter:
         self.tile = tile or choose_tile(field, stride, maps_in, maps, self.out_rows, self.out_cols)
         self.window = field + (self.tile - 1) * stride          # u
         self.step = self.tile * stride                          # input rows between rows of tiles
-        self.tile_rows, self.tile_cols = ceil(self.out_rows / self.tile), ceil(self.out_cols / self.tile)
+        self.tile_rows, self.tile_cols = ceil(self.out_rows / self.tile), ceil(self.out_cols
+                                                                               / self.tile)
         self.strip_cols = max(0, (self.tile_cols - 1) * self.step + self.window)
         self.inputs = self.window ** 2 * maps_in
         self.units = self.tile ** 2 * maps
@@ -93,7 +100,7 @@ class LocalFilter:
         self.small = small_product()
         self._gemm = get_blas_funcs("gemm", dtype=self.dtype)
 
-    # ---- forward -------------------------------------------------------------------------------------
+    # ---- forward ---------------------------------------------------------------------------------
 
     def encode(self, encoder: Filters, x: np.ndarray, z: np.ndarray, work: Workspace) -> None:
         """z = V' x.
@@ -122,12 +129,13 @@ class LocalFilter:
             self._scatter_row(decoder.weights[j], code, sums, j, work)
             sums.retire(residual, j)
 
-    # ---- backward ------------------------------------------------------------------------------------
+    # ---- backward --------------------------------------------------------------------------------
 
     def backward(self, encoder: Filters, decoder: Filters | None, x: np.ndarray, z: np.ndarray,
                  residual: np.ndarray | None, factor: float, dz: np.ndarray, dx: np.ndarray | None,
                  on_gradient: RowSink | None, work: Workspace) -> None:
-        """Gradients of factor/2 ||D z - x||^2 + f(z), given dz = df/dz, in one sweep over rows of tiles.
+        """Gradients of factor/2 ||D z - x||^2 + f(z), given dz = df/dz, in one sweep over rows of
+        tiles.
 
         Parameters
         ----------
@@ -136,17 +144,22 @@ class LocalFilter:
         x, z, residual : as left by `encode_decode`
         dz : (out row, out col, map, image)
         dx : (row, col, map in, image) or None
-            V (dz + factor D' residual) is added to it. The term of the target, -factor residual, is not.
+            V (dz + factor D' residual) is added to it. The term of the target, -factor residual, is
+            not.
         on_gradient : callable or None
-            Called as on_gradient(name, row of tiles, gradient (tile col, input, unit)) with name "decode" or
-            "encode" as soon as a row's gradient is complete; it may change that row's weights, which are
-            not read again. The array is overwritten by the next row. None: no weight gradients.
+            Called as on_gradient(name, row of tiles, gradient (tile col, input, unit)) with name
+            "decode" or "encode" as soon as a row's gradient is complete; it may change that row's
+            weights, which are not read again. The array is overwritten by the next row. None: no
+            weight gradients.
         """
         images = x.shape[-1]
-        inputs, residuals, sums = (_Strip(self, work, n, images) for n in ("inputs", "residuals", "sums"))
+        inputs, residuals, sums = (_Strip(self, work, n, images)
+                                   for n in ("inputs", "residuals", "sums"))
         shape = self.tile_cols, images, self.units
-        code, dcode, answer = (work.array(n, shape, self.dtype) for n in ("code", "dcode", "answer"))
-        d_encoder, d_decoder = (work.array(n, self.shape[1:], self.dtype) for n in ("d encoder", "d decoder"))
+        code, dcode, answer = (work.array(n, shape, self.dtype)
+                               for n in ("code", "dcode", "answer"))
+        d_encoder, d_decoder = (work.array(n, self.shape[1:], self.dtype)
+                                for n in ("d encoder", "d decoder"))
         for j in range(self.tile_rows):
             self._to_tiles(dz, j, dcode)
             self._to_tiles(z, j, code)
@@ -182,9 +195,10 @@ class LocalFilter:
             self._clear_dead(d_encoder, j)
             on_gradient("encode", j, d_encoder)
 
-    # ---- one row of tiles ----------------------------------------------------------------------------
+    # ---- one row of tiles ------------------------------------------------------------------------
 
-    def _encode_row(self, encoder: Filters, inputs: "_Strip", z: np.ndarray, j: int, work: Workspace) -> np.ndarray:
+    def _encode_row(self, encoder: Filters, inputs: "_Strip", z: np.ndarray, j: int,
+                    work: Workspace) -> np.ndarray:
         """Encode one row of tiles into `z`; returns it as (tile col, image, unit)."""
         code = work.array("code", (self.tile_cols, z.shape[-1], self.units), self.dtype)
         np.matmul(inputs.windows().transpose(0, 2, 1), encoder.weights[j], out=code)
@@ -193,11 +207,13 @@ class LocalFilter:
         return code
 
     def _correlate(self, inputs: "_Strip", code: np.ndarray, d_weights: np.ndarray) -> None:
-        """The gradient (tile col, input, unit) of weights between a strip and the code (tile col, image, unit)."""
+        """The gradient (tile col, input, unit) of weights between a strip and the code (tile col,
+        image, unit)."""
         for piece in self._pieces(code.shape[1]):
             np.matmul(inputs.windows()[:, piece], code, out=d_weights[:, piece])
 
-    def _scatter_row(self, weights: np.ndarray, code: np.ndarray, sums: "_Strip", j: int, work: Workspace) -> None:
+    def _scatter_row(self, weights: np.ndarray, code: np.ndarray, sums: "_Strip", j: int,
+                     work: Workspace) -> None:
         """Add weights @ code of every tile of row j to its window of `sums`."""
         sums.clear_new_rows(j)
         units_first = work.array("units first", (self.units, code.shape[1]), self.dtype)
@@ -206,19 +222,25 @@ class LocalFilter:
             units_first[...] = code[i].T
             window = sums.window(i)
             for piece in pieces:
-                # Row-major (input, image) += (input, unit) (unit, image), seen by BLAS as its transpose.
-                self._gemm(1.0, units_first.T, weights[i, piece].T, 1.0, window[piece].T, overwrite_c=1)
+                # Row-major (input, image) += (input, unit) (unit, image), seen by BLAS as its
+                # transpose.
+                self._gemm(1.0, units_first.T, weights[i, piece].T, 1.0, window[piece].T,
+                           overwrite_c=1)
 
     def _pieces(self, images: int) -> list[slice]:
-        """Cuts of a window's inputs into products that BLAS does without packing; one where it always packs."""
+        """Cuts of a window's inputs into products that BLAS does without packing.
+
+        One where it always packs.
+        """
         most = max(1, self.small // (self.units * images)) if self.small else self.inputs
         each = ceil(self.inputs / ceil(self.inputs / most))
         return [slice(start, start + each) for start in range(0, self.inputs, each)]
 
-    # ---- layout --------------------------------------------------------------------------------------
+    # ---- layout ----------------------------------------------------------------------------------
 
     def _to_positions(self, code: np.ndarray, z: np.ndarray, j: int) -> None:
-        """Copy (tile col, image, unit) of tile row j to its positions of z (row, col, map, image)."""
+        """Copy (tile col, image, unit) of tile row j to its positions of z (row, col, map, image).
+        """
         t = self.tile
         tiles = code.reshape(self.tile_cols, -1, t, t, self.maps).transpose(0, 2, 3, 4, 1)
         for a in range(min(t, self.out_rows - j * t)):
@@ -247,20 +269,24 @@ class LocalFilter:
                 grid[:, :, (k + j * self.step) % u, :, a] = 0              # rows, stored modulo u
 
     def positions(self, tiles: Tiles) -> Tiles:
-        """The positions of rows tiles[0] and columns tiles[1] of tiles: ((first, last + 1), (first, last + 1))."""
+        """The positions of rows tiles[0] and columns tiles[1] of tiles: ((first, last + 1), (first,
+        last + 1))."""
         (top, bottom), (left, right) = tiles
         t = self.tile
         return (top * t, min(bottom * t, self.out_rows)), (left * t, min(right * t, self.out_cols))
 
-    def pack_row(self, filters: np.ndarray, weights: np.ndarray, j: int, tiles: Tiles | None = None) -> None:
-        """Write filters (row, col, krow, kcol, map in, map) of tile row j's positions into `weights`.
+    def pack_row(self, filters: np.ndarray, weights: np.ndarray, j: int,
+                 tiles: Tiles | None = None) -> None:
+        """Write filters (row, col, krow, kcol, map in, map) of tile row j's positions into
+        `weights`.
 
         Parameters
         ----------
         filters
             The rows j t ... of positions (t of them, or what is left).
         weights : (tile row, tile col, input, unit)
-            The whole weight array, or `tiles` of it; entries of its row that belong to no filter become zero.
+            The whole weight array, or `tiles` of it; entries of its row that belong to no filter
+            become zero.
         tiles : ((first, last + 1), (first, last + 1)), optional
             Rows and columns of tiles that `weights` holds (a chunk); without it all.
         """
@@ -271,10 +297,14 @@ class LocalFilter:
                 weight_view[:, :, krow] = filter_view[:, k]
 
     def unpack_row(self, weights: np.ndarray, j: int, tiles: Tiles | None = None) -> np.ndarray:
-        """The filters (row, col, krow, kcol, map in, map) of tile row j's positions; arguments as in `pack_row`."""
+        """The filters (row, col, krow, kcol, map in, map) of tile row j's positions.
+
+        Arguments as in `pack_row`.
+        """
         (first, _), cols = tiles or ((0, self.tile_rows), (0, self.tile_cols))
         (top, bottom), (left, right) = self.positions(((j, j + 1), cols))
-        filters = np.empty((bottom - top, right - left, self.field, self.field, self.maps_in, self.maps), weights.dtype)
+        filters = np.empty((bottom - top, right - left, self.field, self.field, self.maps_in,
+                            self.maps), weights.dtype)
         for filter_view, weight_view, krows in self._correspondence(filters, weights[j - first], j):
             for k, krow in enumerate(krows):
                 filter_view[:, k] = weight_view[:, :, krow]
@@ -282,7 +312,8 @@ class LocalFilter:
 
     def _correspondence(self, filters: np.ndarray, row: np.ndarray, j: int) \
             -> "list[tuple[np.ndarray, np.ndarray, list[int]]]":
-        """Views of the same numbers: (col, krow, kcol, map in, map), (col, kcol, row modulo u, ...), rows."""
+        """Views of the same numbers: (col, krow, kcol, map in, map), (col, kcol, row modulo u,
+        ...), rows."""
         t, s, r, u = self.tile, self.stride, self.field, self.window
         grid = row.reshape(len(row), u, u, self.maps_in, t, t, self.maps)
         pairs = []
@@ -299,12 +330,14 @@ class _Strip:
 
     def __init__(self, plan: LocalFilter, work: Workspace, name: str, images: int) -> None:
         self.plan = plan
-        self.buffer = work.array(f"strip {name}", (plan.strip_cols, plan.window, plan.maps_in, images), plan.dtype)
+        self.buffer = work.array(f"strip {name}",
+                                 (plan.strip_cols, plan.window, plan.maps_in, images), plan.dtype)
         self.buffer[plan.cols:] = 0  # columns beyond the image, read by padding positions only
         self.end = 0                 # rows before this one are loaded, or cleared
 
     def load(self, x: np.ndarray, j: int) -> None:
-        """Bring in the rows of `x` (row, col, map, image) that row of tiles j needs and that are new."""
+        """Bring in the rows of `x` (row, col, map, image) that row of tiles j needs and that are
+        new."""
         cols = min(self.plan.cols, self.plan.strip_cols)
         for y in self._new_rows(j):
             if y < self.plan.rows:

@@ -1,7 +1,7 @@
 """Sums over sliding windows of rows and columns, and their transposes.
 
-Arrays are (row, col, ...). A weighted sum with taps w is ``out[y] = sum_i w[i] a[y + i]`` along rows and then
-along columns (VALID). Its transpose scatters: ``a[y + i] += w[i] out[y]``.
+Arrays are (row, col, ...). A weighted sum with taps w is ``out[y] = sum_i w[i] a[y + i]`` along
+rows and then along columns (VALID). Its transpose scatters: ``a[y + i] += w[i] out[y]``.
 """
 import numpy as np
 
@@ -29,8 +29,8 @@ def window_sum(a: np.ndarray, taps: np.ndarray, out: np.ndarray, work: Workspace
 def box_cols(a: np.ndarray, size: int, out: np.ndarray, work: Workspace) -> None:
     """Sums of `size` neighbouring columns of one row, a (col, ...) into out (col - size + 1, ...).
 
-    By doubling: sums of 1, 2, 4, ... columns are combined by size's binary digits, which takes about
-    2 log2(size) additions whatever the size.
+    By doubling: sums of 1, 2, 4, ... columns are combined by size's binary digits, which takes
+    about 2 log2(size) additions whatever the size.
     """
     cols = len(out)
     doubled, width, done = a, 1, 0
@@ -43,7 +43,8 @@ def box_cols(a: np.ndarray, size: int, out: np.ndarray, work: Workspace) -> None
             done += width
         if done == size:
             return
-        following = work.array(f"box doubled {width.bit_length() % 2}", (len(doubled) - width, *a.shape[1:]), a.dtype)
+        following = work.array(f"box doubled {width.bit_length() % 2}",
+                               (len(doubled) - width, *a.shape[1:]), a.dtype)
         np.add(doubled[:-width], doubled[width:], out=following)
         doubled, width = following, 2 * width
 
@@ -52,13 +53,15 @@ def window_scatter(out: np.ndarray, taps: np.ndarray, a: np.ndarray, work: Works
     """The transpose of `window_sum`: overwrites a (row, col, ...) with out's scattered sum."""
     n = len(taps)
     rows, cols = out.shape[:2]
-    padded = work.array("window padded", (rows + 2 * (n - 1), cols + 2 * (n - 1), *out.shape[2:]), out.dtype)
+    padded = work.array("window padded", (rows + 2 * (n - 1), cols + 2 * (n - 1), *out.shape[2:]),
+                        out.dtype)
     padded[...] = 0
     padded[n - 1:n - 1 + rows, n - 1:n - 1 + cols] = out
     return window_sum(padded, taps[::-1], a, work)
 
 
-def _accumulate(terms: list[np.ndarray], taps: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> None:
+def _accumulate(terms: list[np.ndarray], taps: np.ndarray, out: np.ndarray,
+                scratch: np.ndarray) -> None:
     weights = taps.astype(out.dtype)
     np.multiply(terms[0], weights[0], out=out)
     for term, weight in zip(terms[1:], weights[1:]):

@@ -1,4 +1,5 @@
-"""On every rank: exchange every array of a network and save the results; started by ../test_halo.py.
+"""On every rank: exchange every array of a network and save the results; started by
+../test_halo.py.
 
     exchange.py CONFIGURATION GRID DTYPE FOLDER
 """

@@ -1,4 +1,7 @@
-"""On every rank: what a communicator promises; prints one line a rank. Started by ../test_halo.py."""
+"""On every rank: what a communicator promises; prints one line a rank.
+
+Started by ../test_halo.py.
+"""
 import sys
 
 import numpy as np
@@ -12,7 +15,8 @@ world = MPI.COMM_WORLD
 for _ in range(3000):
     MpiCommunicator(world).close()
 
-# Messages of several megabytes, all ranks sending to all in another order, twice with the same buffers.
+# Messages of several megabytes, all ranks sending to all in another order, twice with the same
+# buffers.
 communicator = MpiCommunicator(world)
 others = [(communicator.rank + i) % communicator.size for i in range(1, communicator.size)]
 sends = [(other, np.empty(700_000)) for other in others]
@@ -42,5 +46,6 @@ if peer < communicator.size:
 
 total = communicator.allreduce_sum([[0.1, communicator.rank], [1, 2]])
 assert communicator.allreduce_sum(1).shape == ()
-sys.stdout.write(" ".join(["sums", *map(str, total.ravel().tolist())]) + "\n")  # at once: ranks write side by side
+# at once: ranks write side by side
+sys.stdout.write(" ".join(["sums", *map(str, total.ravel().tolist())]) + "\n")
 communicator.close()

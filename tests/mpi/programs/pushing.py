@@ -1,8 +1,10 @@
-"""On every rank of a job with servers: push integers, and see that they sum exactly. Started by ../test_servers.py.
+"""On every rank of a job with servers: push integers, and see that they sum exactly. Started by
+../test_servers.py.
 
     pushing.py CONFIGURATION FOLDER PUSHES
 
-Every worker adds numbers to all chunks of its block; what it then fetches must hold what all replicas added.
+Every worker adds numbers to all chunks of its block; what it then fetches must hold what all
+replicas added.
 """
 import sys
 from pathlib import Path
@@ -18,7 +20,8 @@ replicas = config.parallel.replicas
 
 
 def numbers(place, index, replica, push):
-    """What a replica adds: small integers that tell replica, push, chunk and place within the chunk apart."""
+    """What a replica adds: small integers that tell replica, push, chunk and place within the chunk
+    apart."""
     size = place.chunks[index].size
     return (np.arange(size) % 7 + 3 * index + 10 * replica + 100 * push).astype(config.train.dtype)
 
@@ -43,12 +46,14 @@ def work(place):
     versions = line.finish_fetch()
     assert (versions == pushes * replicas).all(), versions
     for index, chunk in enumerate(place.chunks):
-        expected = start[chunk.start:chunk.stop] + sum(
-            numbers(place, index, replica, push) for replica in range(replicas) for push in range(pushes))
+        expected = start[chunk.start:chunk.stop] + sum(numbers(place, index, replica, push)
+                                                       for replica in range(replicas)
+                                                       for push in range(pushes))
         assert np.array_equal(got[chunk.start:chunk.stop], expected), (str(role), index)
     before = line.fetched_bytes
     line.start_fetch(got, versions, versions, pushes, pushes)
-    assert (line.finish_fetch() == versions).all() and line.fetched_bytes == before  # nothing has changed
+    # nothing has changed
+    assert (line.finish_fetch() == versions).all() and line.fetched_bytes == before
     line.close()
     return {"chunks": count, "pushed_bytes": line.pushed_bytes, "block_bytes": start.nbytes,
             "staleness": line.staleness.tolist()}

@@ -1,11 +1,13 @@
-"""On every rank of a job with one-sided sums: is a chunk ever half old, half new? Started by ../test_servers.py.
+"""On every rank of a job with one-sided sums: is a chunk ever half old, half new? Started by
+../test_servers.py.
 
     torn.py CONFIGURATION FOLDER PUSHES
 
-All but the first replica add one to every number of all chunks, again and again. The first replica reads all the time.
-So a chunk of version v that is whole holds v everywhere.
+All but the first replica add one to every number of all chunks, again and again. The first replica
+reads all the time. So a chunk of version v that is whole holds v everywhere.
 
-Before that, a single push is caught half-way: one half of a chunk has one added, the other half not yet.
+Before that, a single push is caught half-way: one half of a chunk has one added, the other half not
+yet.
 """
 import sys
 from pathlib import Path
@@ -55,7 +57,8 @@ def caught_half_way(place, got):
         peers.send("go on", 1, ON)
         versions = line.finish_fetch()
         assert line.torn > 0, "the half-way state was not noticed"
-        assert versions[0] == 1 and (got[:2 * half] == 1).all() and not got[place.chunks[1].start:].any()
+        assert versions[0] == 1 and (got[:2 * half]
+                                     == 1).all() and not got[place.chunks[1].start:].any()
     place.peers.allreduce_sum(0)
 
 

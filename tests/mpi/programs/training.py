@@ -1,4 +1,5 @@
-"""On every rank of a job with servers: train as tests/support/replicas does; started by ../test_servers.py.
+"""On every rank of a job with servers: train as tests/support/replicas does; started by
+../test_servers.py.
 
     training.py CONFIGURATION FOLDER STEPS
 
@@ -28,7 +29,8 @@ def work(place):
     held = network.plan.stages[0].x.held
     for step in range(steps):
         updates.begin(step, trained_stage(config, step)[1])
-        x = inputs(config, step, role.replica, config.parallel.replicas)[slice(*held.rows), slice(*held.cols)]
+        x = inputs(config, step, role.replica,
+                   config.parallel.replicas)[slice(*held.rows), slice(*held.cols)]
         one_step(network, updates.parameters, x.copy(), step, updates)
         updates.end()
     updates.stand()

@@ -1,4 +1,7 @@
-"""Two ranks: the second answers a second late; the first prints the processor time that its waiting took."""
+"""Two ranks: the second answers a second late.
+
+The first prints the processor time that its waiting took.
+"""
 import time
 
 import numpy as np

@@ -1,4 +1,7 @@
-"""Benchmarks: what they count, what they print and write, when they refuse. No test asserts a time."""
+"""Benchmarks: what they count, what they print and write, when they refuse.
+
+No test asserts a time.
+"""
 import argparse
 import importlib
 import json
@@ -36,14 +39,15 @@ def arguments(module, *words):
 
 
 def report(**settings):
-    return Report("test", argparse.Namespace(**{"json": None, "repeat": 2, "clock": "wall"} | settings))
+    return Report("test",
+                  argparse.Namespace(**{"json": None, "repeat": 2, "clock": "wall"} | settings))
 
 
 def rows_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-# ---- common ------------------------------------------------------------------------------------------
+# ---- common --------------------------------------------------------------------------------------
 
 
 def test_rows_are_appended_and_say_where_they_come_from(tmp_path):
@@ -64,7 +68,8 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
 
 def test_functions_run_in_turn_and_the_warm_up_is_not_timed():
     calls = []
-    times = report(repeat=3).paired({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")})
+    times = report(repeat=3).paired({"a": lambda: calls.append("a"),
+                                     "b": lambda: calls.append("b")})
     assert calls == ["a", "b"] * 4
     assert {name: len(values) for name, values in times.items()} == {"sgemm": 6, "a": 3, "b": 3}
     assert min(times["sgemm"]) > 0
@@ -89,10 +94,11 @@ def test_more_than_one_blas_thread_is_refused(hpclcae):
     if common.blas()["threads"] is None:
         pytest.skip("this BLAS does not tell its number of threads")
     done = hpclcae("bench", "peers", env=os.environ | {"OPENBLAS_NUM_THREADS": "2"})
-    assert done.returncode == 1 and "BLAS runs with 2 threads" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 1 and "BLAS runs with 2 threads" in done.stderr and done.stderr.count(
+        "\n") == 1
 
 
-# ---- kernels -----------------------------------------------------------------------------------------
+# ---- kernels -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +149,14 @@ def test_new_memory_sees_what_a_step_allocates_and_drops(case):
 def test_the_command_prints_and_writes_all_tables(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(kernels, "NetworkCase", small_network)
     path = tmp_path / "rows.jsonl"
-    assert kernels.run(arguments(kernels, "--maps-in", 1, "--batch", 2, "--tile", 1, 2, "--positions", 9,
-                                 "--repeat", 1, "--json", path)) == 0
+    assert kernels.run(arguments(kernels, "--maps-in", 1, "--batch", 2, "--tile", 1, 2,
+                                 "--positions", 9, "--repeat", 1, "--json", path)) == 0
     text = capsys.readouterr().out
     assert "GFLOP/s by batch and tile" in text and "new memory" in text
     rows = rows_of(path)
     assert all(KEYS <= row.keys() and row["value"] >= 0 for row in rows)
-    assert {"training step", "peak of new memory in a step", cases.STAGE_STEP} <= {row["metric"] for row in rows}
+    assert {"training step", "peak of new memory in a step", cases.STAGE_STEP} <= {row["metric"]
+                                                                                   for row in rows}
     assert {"tile 1" in row["case"] for row in rows if row["metric"] == "encode"} == {True, False}
 
 
@@ -163,7 +170,8 @@ def small_network(size, batch, rule, tile=0):
 def test_a_network_counts_its_own_flop_and_takes_steps():
     network = small_network(76, 2, "sgd")
     network.step()
-    weights = sum(g.encoder_weights * (6 if i else 5) for i, g in enumerate(network.network.geometry))
+    weights = sum(g.encoder_weights * (6 if i else 5) for i,
+                  g in enumerate(network.network.geometry))
     assert network.flop == 2 * weights * 2
 
 
@@ -183,7 +191,8 @@ def test_growth_over_a_factor_of_16(capsys, monkeypatch):
             == 16 * sizes[0] ** (2 if sizes is kernels.SCALED_POSITIONS else 1)
     monkeypatch.setattr(kernels, "SCALED_POSITIONS", (9, 12))
     monkeypatch.setattr(kernels, "SCALED_IMAGES", (1, 2))
-    found = arguments(kernels, "--scaling", "--maps-in", 1, "--batch", 2, "--positions", 9, "--repeat", 1)
+    found = arguments(kernels, "--scaling", "--maps-in", 1, "--batch", 2, "--positions", 9,
+                      "--repeat", 1)
     assert kernels.run(found) == 0
     assert len(re.findall(r"grows as (positions|images) \*\* -?\d", capsys.readouterr().out)) == 2
 
@@ -197,14 +206,16 @@ def test_the_roofline_is_drawn(tmp_path, capsys, monkeypatch):
     roofline.run(args, found, batches=(1, 2))
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert {row["metric"] for row in found.rows} >= {"sgemm", "memory, read", "encode, by batch"}
-    assert len([line for line in capsys.readouterr().out.splitlines() if re.match(r" +[12] ", line)]) == 2
+    assert len([line for line in capsys.readouterr().out.splitlines()
+                if re.match(r" +[12] ", line)]) == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+                    reason="needs two cores")
 def test_two_processes_side_by_side(capsys):
     found = report(repeat=1)
-    side_by_side.run(arguments(kernels, "--side-by-side", 2, "--maps-in", 1, "--batch", 2, "--positions", 9,
-                               "--repeat", 1), found)
+    side_by_side.run(arguments(kernels, "--side-by-side", 2, "--maps-in", 1, "--batch", 2,
+                               "--positions", 9, "--repeat", 1), found)
     assert len(found.rows) == 2 * 3 and all(row["value"] > 0 for row in found.rows)
     assert "rate over alone" in capsys.readouterr().out
 
@@ -214,7 +225,7 @@ def test_more_processes_than_cores_are_refused():
         side_by_side.run(arguments(kernels, "--side-by-side", 999), report())
 
 
-# ---- memory ------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 
 def test_memory_that_is_needed_is_that_of_the_arrays(tiny_config):
@@ -225,16 +236,20 @@ def test_memory_that_is_needed_is_that_of_the_arrays(tiny_config):
     x = np.zeros((*network.geometry[0].input, config.train.batch), np.float32)
     states = network.forward(network.parameters(0), x)
     kept = sum(a.nbytes for s in states for a in (s.x, s.residual, s.z, s.h))
-    assert need == {"parameters": parameters, "state of rule adam": 2 * parameters, "activations": kept}
+    assert need == {"parameters": parameters, "state of rule adam": 2 * parameters,
+                    "activations": kept}
 
 
 @pytest.mark.parametrize("gradient", ["joint", "greedy"])
 def test_peak_memory_of_a_step_is_measured_in_a_process_of_its_own(gradient, tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
-    assert memory.run(arguments(memory, RUN / "tiny.toml", "--set", f"train.gradient={gradient}", "--json", path)) == 0
+    assert memory.run(arguments(memory, RUN / "tiny.toml", "--set", f"train.gradient={gradient}",
+                                "--json", path)) == 0
     found = {row["metric"]: row["value"] for row in rows_of(path)}
-    assert found["needed"] < found["measured peak: and parameters"] <= found["measured peak: and 2 steps"]
-    assert math.isclose(found["peak over needed"], found["measured peak: and 2 steps"] / found["needed"])
+    assert found["needed"] < found["measured peak: and parameters"] <= found[
+        "measured peak: and 2 steps"]
+    assert math.isclose(found["peak over needed"],
+                        found["measured peak: and 2 steps"] / found["needed"])
     assert "of what is needed" in capsys.readouterr().out
 
 
@@ -243,7 +258,7 @@ def test_more_memory_than_the_machine_has_is_refused():
         memory.run(arguments(memory, RUN / "paper.toml", "--set", "train.batch=100000000"))
 
 
-# ---- peers -------------------------------------------------------------------------------------------
+# ---- peers ---------------------------------------------------------------------------------------
 
 
 class Loops:
@@ -262,11 +277,11 @@ class Loops:
         found, dcode, windows = {"z": z}, p.dz, naive.positions(p.x.shape[0], r)
         if step == "autoencoder":
             found["residual"] = residual = naive.decode(p.decoder, z, p.x.shape[:3]) - p.x
-            found["d_decoder"] = np.stack([[np.einsum("klcb,mb->klcm", residual[y:y + r, x:x + r], z[y, x])
-                                            for x in windows] for y in windows])
+            found["d_decoder"] = np.stack([[np.einsum("klcb,mb->klcm", residual[y:y + r, x:x + r],
+                                                      z[y, x]) for x in windows] for y in windows])
             dcode = p.dz + naive.encode(p.decoder, residual)
-        found["d_encoder"] = np.stack([[np.einsum("klcb,mb->klcm", p.x[y:y + r, x:x + r], dcode[y, x])
-                                        for x in windows] for y in windows])
+        found["d_encoder"] = np.stack([[np.einsum("klcb,mb->klcm", p.x[y:y + r, x:x + r],
+                                                  dcode[y, x]) for x in windows] for y in windows])
         found["dx"] = naive.decode(p.encoder, dcode, p.x.shape[:3])
         if self.wrong in found:
             found[self.wrong] = found[self.wrong] * (1 + 1e-3)
@@ -292,7 +307,9 @@ def test_a_wrong_peer_is_named_and_nothing_is_timed(problem, wrong, capsys):
         pass
     Wrong.wrong = wrong
     found = report()
-    with pytest.raises(InputError, match=f"loops and hpclcae disagree on {wrong} of the autoencoder step by 0.00"):
+    with pytest.raises(InputError,
+                       match=f"loops and hpclcae disagree on {wrong} of the autoencoder step by "
+                       "0.00"):
         peers.compare(problem, [Wrong], ["autoencoder"], 1, found)
     assert not found.rows and not capsys.readouterr().out
 
@@ -311,7 +328,8 @@ def test_ratios_are_printed_and_written(problem, capsys):
     text = capsys.readouterr().out
     assert len(re.findall(r"^hpclcae( +[\d.]+){2} +1.00 +1.00 +1.00$", text, re.MULTILINE)) == 2
     assert len(re.findall(r"^loops( +-?[\d.]+){5}$", text, re.MULTILINE)) == 2
-    ratios = [row for row in found.rows if row["unit"] == "times the time of hpclcae" and "loops" in row["case"]]
+    ratios = [row for row in found.rows if row["unit"] == "times the time of hpclcae"
+              and "loops" in row["case"]]
     assert [row["metric"] for row in ratios] == ["forward", "backward", "both"] * 2
 
 

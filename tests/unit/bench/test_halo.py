@@ -1,4 +1,7 @@
-"""bench halo and bench scaling: what is counted and printed, and when they refuse. No test asserts a time."""
+"""bench halo and bench scaling: what is counted and printed, and when they refuse.
+
+No test asserts a time.
+"""
 import argparse
 import json
 import subprocess
@@ -44,8 +47,8 @@ def test_what_is_sent_is_what_the_geometry_needs(gradient, border):
     config, grid = variant(gradient, border), Grid(3, 2)
     steps = len(config.stages) if gradient == "greedy" else 1
     least = halo.least_bytes(config, grid)
-    sent = {key: sum(meter.rounds[0][key][halo._BYTES] for meter in meters_after_a_round(config, grid)) / steps
-            for key in least}
+    sent = {key: sum(meter.rounds[0][key][halo._BYTES]
+                     for meter in meters_after_a_round(config, grid)) / steps for key in least}
     assert sent == pytest.approx(least, rel=1e-12) and min(sent.values()) > 0
 
 
@@ -57,7 +60,10 @@ def test_every_exchange_that_sends_something_is_named():
 
 
 def test_a_cell_by_hand():
-    """20 columns of x in blocks of 10; 17 of z, whose first 9 read columns 0 to 11 and the others 9 to 19."""
+    """20 columns of x in blocks of 10.
+
+    17 of z, whose first 9 read columns 0 to 11 and the others 9 to 19.
+    """
     config = replace(CONFIG, stages=CONFIG.stages[:1])
     columns = (2 + 1) * 20 * 3  # of 20 rows and 3 channels
     assert halo.least_bytes(config, Grid(1, 2))[0, "fold residual"] == columns * 3 * 8
@@ -70,7 +76,8 @@ def test_blocks_agree_on_what_a_step_costs():
         assert min(cost.transferred, cost.waited) >= 0 and 0 < cost.seconds < costs[0].seconds
         if key != halo.SUMS:
             assert cost.times == 1 and cost.sent == cost.least and cost.copied > 0
-    assert costs[0].exchanges[halo.SUMS].times == 4  # mean, deviation, deviation once whitened, the objective's terms
+    # mean, deviation, deviation once whitened, the objective's terms
+    assert costs[0].exchanges[halo.SUMS].times == 4
 
 
 def test_watching_does_not_change_what_is_trained():
@@ -82,11 +89,13 @@ def test_watching_does_not_change_what_is_trained():
             communicator.watch(network)
             communicator.begin_round()
         held = network.plan.stages[0].x.held
-        states = network.forward(network.parameters(0), x[slice(*held.rows), slice(*held.cols)].copy())
+        states = network.forward(network.parameters(0),
+                                 x[slice(*held.rows), slice(*held.cols)].copy())
         gradients = []
         network.backward(states, lambda name, row, gradient: gradients.append(gradient.copy()))
         return [state.y.copy() for state in states] + gradients
-    for plain, watched in zip(run_blocks(2, program), run_blocks(2, lambda line: program(halo.Meter(line)))):
+    for plain, watched in zip(run_blocks(2, program),
+                              run_blocks(2, lambda line: program(halo.Meter(line)))):
         assert len(plain) == len(watched) > 3
         assert all(np.array_equal(a, b) for a, b in zip(plain, watched))
 
@@ -98,7 +107,7 @@ def test_training_moves_the_weights_by_nothing_that_matters(monkeypatch):
     assert 0 < np.abs(training.parameters.vector - before).max() < 1e-9
 
 
-# ---- the commands ----------------------------------------------------------------------------------------------
+# ---- the commands --------------------------------------------------------------------------------
 
 def arguments(module, *words):
     parser = argparse.ArgumentParser()
@@ -117,8 +126,8 @@ def test_one_rank_says_how_to_start_more_and_times_the_step(capsys, tmp_path):
     words = RUN / "tiny.toml", "--steps", 1, "--set", "train.batch=2", "--json", tmp_path / "rows.jsonl"
     assert halo.run(arguments(halo, *words)) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0] == ("one rank has nobody to exchange with; start more, for instance: mpiexec -n 2 "
-                                   "hpclcae bench halo")
+    assert out.splitlines()[0] == ("one rank has nobody to exchange with; start more, for "
+                                   "instance: mpiexec -n 2 hpclcae bench halo")
     assert "run/tiny.toml train.batch=2 grid 1x1, batch 2, float32" in out and "0.00 MB" in out
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     found = {row["metric"]: row["value"] for row in rows}
@@ -130,7 +139,8 @@ def test_the_stage_of_the_papers_lies_between_two_others():
     network = Network(replace(config, data=replace(config.data, size=30)))
     assert config.data.size == 64 and config.train.batch == 7
     assert config.stages[1] == StageConfig() and network.geometry[1].input == (30, 30, 8)
-    assert set(halo.least_bytes(config, Grid(2, 1))) >= {(1, "fill x"), (1, "fold dx"), (1, "fold mean of h")}
+    assert set(halo.least_bytes(config, Grid(2, 1))) >= {(1, "fill x"), (1, "fold dx"),
+                                                         (1, "fold mean of h")}
 
 
 def test_scaling_compares_within_rounds(monkeypatch, capsys, tmp_path):
@@ -156,13 +166,16 @@ def test_a_missing_mpiexec_is_named(monkeypatch, tmp_path):
 
 
 def test_a_job_that_fails_is_told_and_one_that_hangs_is_killed(tmp_path):
-    fails = [sys.executable, "-c", "import sys; print('noise', file=sys.stderr); sys.exit('hpclcae: the reason')"]
+    fails = [sys.executable, "-c",
+             "import sys; print('noise', file=sys.stderr); sys.exit('hpclcae: the reason')"]
     assert scaling.run_job(fails, 30) == "hpclcae: the reason"
-    assert scaling.run_job([sys.executable, "-c", "raise SystemExit(3)"], 30) == "mpiexec ended with exit code 3"
+    assert scaling.run_job([sys.executable, "-c", "raise SystemExit(3)"],
+                           30) == "mpiexec ended with exit code 3"
     assert scaling.run_job([sys.executable, "-c", "pass"], 30) is None
     child = "import os, pathlib, time; pathlib.Path({!r}).write_text(str(os.getpid())); time.sleep(1000)"
     parent = ("import subprocess, sys; subprocess.run([sys.executable, '-c', "
               + repr(child.format(str(tmp_path / "pid"))) + "])")
     assert "took more than 2 s" in scaling.run_job([sys.executable, "-c", parent], 2)
-    gone = subprocess.run(["tail", "--pid", (tmp_path / "pid").read_text(), "-f", "/dev/null"], timeout=30)
+    gone = subprocess.run(["tail", "--pid", (tmp_path / "pid").read_text(), "-f", "/dev/null"],
+                          timeout=30)
     assert gone.returncode == 0

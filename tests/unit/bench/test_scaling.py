@@ -18,7 +18,8 @@ def arguments(*words):
 @pytest.mark.parametrize("ranks, nodes, each", [(2, 1, 2), (4, 1, 4), (6, 2, 4), (8, 2, 4)])
 def test_srun_fills_whole_nodes(ranks, nodes, each):
     start = scaling.launcher(arguments("--srun", 4, "--srun-mpi", "pmix", "--limit", 61))
-    assert start(ranks) == ["srun", f"--nodes={nodes}", f"--ntasks={ranks}", f"--ntasks-per-node={each}", "--mpi=pmix",
+    assert start(ranks) == ["srun", f"--nodes={nodes}", f"--ntasks={ranks}",
+                            f"--ntasks-per-node={each}", "--mpi=pmix",
                             "--kill-on-bad-exit=1", "--time=2"]
 
 
@@ -29,7 +30,8 @@ def test_weak_scaling_grows_the_image_and_counts_its_work(case):
     assert [scaling.side(args, ranks) for ranks in (1, 4)] == [before, 2 * before]
     assert scaling.work(args, 1) == 1
     if not case:
-        small, large = (training_flop(configuration.load(RUN / "desk.toml", [f"data.size={n}"])) for n in (32, 64))
+        small, large = (training_flop(configuration.load(RUN / "desk.toml", [f"data.size={n}"]))
+                        for n in (32, 64))
         assert scaling.work(args, 4) == large / small > 4
     strong = arguments("--ranks", 1, 4, *case)
     assert scaling.side(strong, 4) == before and scaling.work(strong, 4) == 1

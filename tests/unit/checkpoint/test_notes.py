@@ -1,4 +1,5 @@
-"""notes/checkpoints.md: its analysis code runs on a real run, with h5py alone, and says what is there."""
+"""notes/checkpoints.md: its analysis code runs on a real run, with h5py alone, and says what is
+there."""
 import re
 import subprocess
 import sys
@@ -24,7 +25,10 @@ np.savez("facts.npz", filters=filters, strength=strength, drift=drift, power=pow
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_config):
-    """A folder with runs/desk, which has two checkpoints; the code of the note has been run in it."""
+    """A folder with runs/desk, which has two checkpoints.
+
+    The code of the note has been run in it.
+    """
     folder = tmp_path_factory.mktemp("place")
     state = made(tiny_config())
     save(folder / "runs/desk", state, 3)
@@ -33,8 +37,8 @@ def place(tmp_path_factory, tiny_config):
     unfinished = folder / "runs/desk/checkpoints/step-00000010"
     unfinished.mkdir()
     (unfinished / "model.h5").write_text("half")
-    process = subprocess.run([sys.executable, "-c", "".join(BLOCKS) + FACTS], cwd=folder, capture_output=True,
-                             text=True, timeout=60)
+    process = subprocess.run([sys.executable, "-c", "".join(BLOCKS) + FACTS], cwd=folder,
+                             capture_output=True, text=True, timeout=60)
     assert process.returncode == 0, process.stderr
     return folder, process.stdout
 
@@ -49,23 +53,29 @@ def test_the_code_of_the_note_says_what_is_in_the_checkpoints(place):
         assert np.array_equal(facts["filters"], middle)
         norms = [np.linalg.norm(middle[..., m]) for m in range(middle.shape[-1])]
         assert np.allclose(facts["strength"], norms, rtol=1e-5)
-        before, after = (file["stage2/encode"][0, 0, ..., 0].ravel().astype(float) for file in (one, other))
+        before, after = (file["stage2/encode"][0, 0, ..., 0].ravel().astype(float)
+                         for file in (one, other))
         cosine = before @ after / np.linalg.norm(before) / np.linalg.norm(after)
         assert np.allclose(facts["drift"], [[7, 1], [9, cosine]], rtol=1e-12) and cosine < 0.999
-        assert facts["power"].sum() == pytest.approx(32 ** 2 * np.square(encode, dtype="f8").sum())  # Parseval
+        # Parseval
+        assert facts["power"].sum() == pytest.approx(32 ** 2 * np.square(encode, dtype="f8").sum())
         assert len(facts["spectrum"]) == 5 and (facts["spectrum"] > 0).all()
     facts.close()
     lines = printed.splitlines()
-    assert len(lines) == 5 and lines[0].startswith("9 20") and lines[2] == "step 7: turned by 0.00 degrees"
+    assert len(lines) == 5 and lines[0].startswith("9 20") and lines[
+        2] == "step 7: turned by 0.00 degrees"
 
 
-@pytest.mark.parametrize("message", [
-    "cannot be written: ", "is missing", " instead of ", "has CRC-32 ", "does not read back as it was written",
-    "is of another run or step", "two jobs write into one run folder", "no shard of owner ", "run-id",
-    "the ranks do not see the same run folder", "not finished: under way, or interrupted", "use a newer hpclcae"])
+@pytest.mark.parametrize("message",
+                         ["cannot be written: ", "is missing", " instead of ", "has CRC-32 ",
+                          "does not read back as it was written", "is of another run or step",
+                          "two jobs write into one run folder", "no shard of owner ", "run-id",
+                          "the ranks do not see the same run folder",
+                          "not finished: under way, or interrupted", "use a newer hpclcae"])
 def test_messages_of_the_recovery_guide_are_those_of_the_code(message):
     code = " ".join(path.read_text() for name in ("checkpoint", "checkpoints")
                     for path in (Path(checkpoint.__file__).parents[2] / name).glob("*.py"))
     joined = re.sub(r'"\s*\n\s*f?"', "", code)  # strings that are broken over lines
-    assert message in NOTE.replace("`", "") and (message in joined or message == "use a newer hpclcae"
-                                                 and "use a newer" in joined)
+    assert message in NOTE.replace("`",
+                                   "") and (message in joined or message == "use a newer hpclcae"
+                                            and "use a newer" in joined)

@@ -31,12 +31,13 @@ def saved(tiny_config, tmp_path):
     return save(tmp_path / "run", state, 3), state
 
 
-# ---- round trip --------------------------------------------------------------------------------------------
+# ---- round trip ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("owners", [1, 5])
-@pytest.mark.parametrize("change", ["update.rule=adam", "update.rule=sgd", "train.dtype=float64",
-                                    "stages.1.weights=tied", "preprocess.whitening=0", "data.channels=3"])
+@pytest.mark.parametrize("change",
+                         ["update.rule=adam", "update.rule=sgd", "train.dtype=float64",
+                          "stages.1.weights=tied", "preprocess.whitening=0", "data.channels=3"])
 def test_everything_comes_back_bit_for_bit(tiny_config, tmp_path, change, owners):
     state = made(tiny_config(change))
     loaded, network = checkpoint.load(save(tmp_path, state, owners))
@@ -59,7 +60,10 @@ LAYOUTS = [((1, 1), 1), ((1, 1), 4), ((2, 3), 1), ((2, 3), 7), ((3, 1), 2), ((5,
 
 @pytest.mark.parametrize("grid, owners", LAYOUTS)
 def test_any_owners_on_any_grid_read_and_write_the_same_positions(saved, tmp_path, grid, owners):
-    """Three owners of one block wrote; other owners of other blocks read, write, and are read by one process."""
+    """Three owners of one block wrote.
+
+    Other owners of other blocks read, write, and are read by one process.
+    """
     folder, state = saved
     grid = Grid(*grid)
     held = [checkpoint.load_chunk_states(folder, state.config, grid, chunks)
@@ -92,8 +96,10 @@ def test_every_block_reads_its_own_part(saved, grid):
         for stage in network.stages:
             owned = stage.plan.z.owned
             for name in stage.parameter_shapes():
-                for prefix, vector in (("", part.parameters), ("update/velocity/", part.update_state["velocity"])):
-                    rows = [stage.filter.unpack_row(vector[name], j) for j in range(stage.filter.tile_rows)]
+                for prefix, vector in (("", part.parameters),
+                                       ("update/velocity/", part.update_state["velocity"])):
+                    rows = [stage.filter.unpack_row(vector[name], j)
+                            for j in range(stage.filter.tile_rows)]
                     if owned.size:
                         there = expected[prefix + name][slice(*owned.rows), slice(*owned.cols)]
                         assert np.array_equal(np.concatenate(rows), there)
@@ -104,8 +110,10 @@ def test_every_block_reads_its_own_part(saved, grid):
 @pytest.mark.parametrize("tile", [1, 3])
 def test_another_tile_size_reads_the_same_weights(saved, tmp_path, tile):
     folder, state = saved
-    config = replace(state.config, stages=tuple(replace(stage, tile=tile) for stage in state.config.stages))
-    held = [checkpoint.load_chunk_states(folder, config, WHOLE, chunks) for chunks in owned_chunks(config, WHOLE, 2)]
+    config = replace(state.config,
+                     stages=tuple(replace(stage, tile=tile) for stage in state.config.stages))
+    held = [checkpoint.load_chunk_states(folder, config, WHOLE, chunks)
+            for chunks in owned_chunks(config, WHOLE, 2)]
     assert held[0][0].values.shape != state.parameters["stage1/encode"].shape
     again = save_chunk_states(tmp_path / "again", replace(state, config=config), WHOLE, held)
     assert_same(datasets(again), datasets(folder))
@@ -116,7 +124,8 @@ def test_reading_into_arrays_that_are_there(saved):
     chunks = owned_chunks(state.config, WHOLE, 2)[1]
     expected = checkpoint.load_chunk_states(folder, state.config, WHOLE, chunks)
     chunk_states = [replace(h, values=np.full_like(h.values, np.nan), count=0,
-                        state={slot: np.full_like(a, np.nan) for slot, a in h.state.items()}) for h in expected]
+                            state={slot: np.full_like(a, np.nan) for slot, a in h.state.items()})
+                    for h in expected]
     arrays = [h.values for h in chunk_states]
     checkpoint.fill(folder, state.config, WHOLE, chunk_states)
     for array, chunk_state, wanted in zip(arrays, chunk_states, expected):
@@ -125,7 +134,8 @@ def test_reading_into_arrays_that_are_there(saved):
         assert (chunk_state.count, chunk_state.version) == (wanted.count, wanted.version)
 
 
-def test_counts_and_versions_are_kept_by_chunk_and_the_largest_counts_where_chunks_are_larger(saved, tmp_path):
+def test_counts_and_versions_are_kept_by_chunk_and_the_largest_counts_where_chunks_are_larger(
+        saved, tmp_path):
     folder, state = saved
     chunks = owned_chunks(state.config, WHOLE, 40)
     held = [checkpoint.load_chunk_states(folder, state.config, WHOLE, mine) for mine in chunks]
@@ -133,15 +143,17 @@ def test_counts_and_versions_are_kept_by_chunk_and_the_largest_counts_where_chun
         chunk_state.count, chunk_state.version = 100 + number, 1000 + number
     again = save_chunk_states(tmp_path / "again", state, WHOLE, held)
     for mine, wanted in zip(chunks, held):
-        for chunk_state, other in zip(checkpoint.load_chunk_states(again, state.config, WHOLE, mine), wanted):
+        for chunk_state, other in zip(checkpoint.load_chunk_states(again, state.config, WHOLE,
+                                                                   mine), wanted):
             assert (chunk_state.count, chunk_state.version) == (other.count, other.version)
     written = [h for mine in held for h in mine]
-    most = {name: max(h.count for h in written if h.chunk.name == name) for name in state.parameters.views}
+    most = {name: max(h.count for h in written if h.chunk.name == name)
+            for name in state.parameters.views}
     assert len({h.chunk.name for h in written}) < len(written)
     assert checkpoint.load(again)[0].counts == most
 
 
-# ---- rectangles --------------------------------------------------------------------------------------------
+# ---- rectangles ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cols", [1, 2, 5])
@@ -150,7 +162,8 @@ def test_a_run_of_tiles_is_at_most_three_rectangles_that_cover_it_once(cols):
         for last in range(first, 5 * cols):
             found = list(rectangles(first, last, cols))
             assert len(found) <= 3
-            tiles = [row * cols + col for rows, columns in found for row in range(*rows) for col in range(*columns)]
+            tiles = [row * cols + col for rows, columns in found for row in range(*rows)
+                     for col in range(*columns)]
             assert tiles == list(range(first, last))
 
 
@@ -162,7 +175,7 @@ def test_what_an_owner_holds_is_stored_in_few_pieces(tiny_config):
         assert len(parts) <= len(regions) <= 3 * len(parts)
 
 
-# ---- plain h5py --------------------------------------------------------------------------------------------
+# ---- plain h5py ----------------------------------------------------------------------------------
 
 
 def test_plain_h5py_finds_what_the_package_documents(saved):
@@ -171,23 +184,28 @@ def test_plain_h5py_finds_what_the_package_documents(saved):
                 for prefix in ("", "update/velocity/")}
     network = Network(state.config)
     with h5py.File(folder / "model.h5") as file:
-        assert set(datasets(folder)) == expected | {"preprocess/kernel", "preprocess/eigenvalues", "cursors"}
+        assert set(datasets(folder)) == expected | {"preprocess/kernel", "preprocess/eigenvalues",
+                                                    "cursors"}
         for i, geometry in enumerate(network.geometry):
             for name in ("encode", "decode"):
                 weights = file[f"stage{i + 1}/{name}"]
                 rows, cols, maps = geometry.filtered
                 field = geometry.receptive_field
                 assert weights.shape == (rows, cols, field, field, geometry.input[2], maps)
-                assert list(weights.attrs["axes"]) == ["row", "col", "krow", "kcol", "map in", "map"]
+                assert list(weights.attrs["axes"]) == ["row", "col", "krow", "kcol", "map in",
+                                                       "map"]
                 assert weights.dtype == np.float32
                 plan = network.stages[i].filter
-                filters = [plan.unpack_row(state.parameters[weights.name[1:]], j) for j in range(plan.tile_rows)]
+                filters = [plan.unpack_row(state.parameters[weights.name[1:]], j)
+                           for j in range(plan.tile_rows)]
                 assert np.array_equal(weights[2, 3], np.concatenate(filters)[2, 3])
         assert file["preprocess/kernel"].shape == (5, 5, 1, 1)
         assert file["metrics"].asstr()[()] == METRICS and list(file["cursors"]) == [7, 9]
-        assert file["chunks"].dtype.names == ("parameter", "row", "col", "rows", "cols", "count", "version")
+        assert file["chunks"].dtype.names == ("parameter", "row", "col", "rows", "cols", "count",
+                                              "version")
         attributes = dict(file.attrs)
-    assert (attributes["kind"], attributes["schema"], attributes["step"]) == ("hpclcae checkpoint", 2, 7)
+    assert (attributes["kind"], attributes["schema"], attributes["step"]) == ("hpclcae checkpoint",
+                                                                              2, 7)
     assert configuration.loads(attributes["configuration"]) == state.config
     assert {"hpclcae", "numpy", "h5py", "python"} <= json.loads(attributes["versions"]).keys()
     for name in attributes:
@@ -199,7 +217,8 @@ def test_the_list_of_places_finds_every_number_without_hdf5(saved):
     with h5py.File(folder / "model.h5") as file:
         arrays = {name: file[name][...] for name in file["places"]["array"].astype(str)}
         places = file["places"][...]
-    assert arrays.keys() == datasets(folder).keys() - {"preprocess/kernel", "preprocess/eigenvalues", "cursors"}
+    assert arrays.keys() == datasets(folder).keys() - {"preprocess/kernel",
+                                                       "preprocess/eigenvalues", "cursors"}
     found = {name: np.full_like(array, np.nan) for name, array in arrays.items()}
     for place in places:
         array = found[place["array"].decode()]
@@ -226,15 +245,16 @@ def test_a_checkpoint_without_the_list_of_places_is_read_through_hdf5(saved):
     folder, state = saved
     change_places(folder, lambda places: None)
     loaded, _ = checkpoint.load(folder)
-    assert_same({"all": loaded.parameters.vector, **{s: v.vector for s, v in loaded.update_state.items()}},
-                {"all": state.parameters.vector, **{s: v.vector for s, v in state.update_state.items()}})
+    assert_same(
+        {"all": loaded.parameters.vector, **{s: v.vector for s, v in loaded.update_state.items()}},
+        {"all": state.parameters.vector, **{s: v.vector for s, v in state.update_state.items()}})
 
 
 @pytest.mark.parametrize("change, said", [
-    (lambda places: places[1:], "does not say where all of stage1/.* lies: use an older checkpoint"),
+    (lambda places: places[1:],
+     "does not say where all of stage1/.* lies: use an older checkpoint"),
     (lambda places: np.array([(*tuple(place)[:-1], 1 << 30) for place in places], places.dtype),
-     r"shard-0000.h5 ends too early: bring back a whole copy"),
-])
+     r"shard-0000.h5 ends too early: bring back a whole copy"),])
 def test_a_list_of_places_that_cannot_be_is_refused(saved, change, said):
     folder, _ = saved
     change_places(folder, change)
@@ -268,8 +288,8 @@ print(state.step, float(abs(state.parameters.vector).sum(dtype="f8")))
 @pytest.mark.parametrize("locking", ["FALSE", "TRUE"])
 def test_any_setting_of_hdf5_file_locking_reads_and_writes(saved, locking):
     folder, state = saved
-    process = subprocess.run([sys.executable, "-c", READ, folder], capture_output=True, text=True, timeout=60,
-                             env=os.environ | {"HDF5_USE_FILE_LOCKING": locking})
+    process = subprocess.run([sys.executable, "-c", READ, folder], capture_output=True, text=True,
+                             timeout=60, env=os.environ | {"HDF5_USE_FILE_LOCKING": locking})
     assert process.returncode == 0, process.stderr
     step, total = process.stdout.split()
     assert (int(step), float(total)) == (7, float(abs(state.parameters.vector).sum(dtype="f8")))
@@ -277,11 +297,12 @@ def test_any_setting_of_hdf5_file_locking_reads_and_writes(saved, locking):
 
 def test_nothing_is_pickled():
     for path in Path(checkpoint.__file__).parent.rglob("*.py"):
-        names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+        names = {node.id for node in ast.walk(ast.parse(path.read_text()))
+                 if isinstance(node, ast.Name)}
         assert not names & {"pickle", "dill", "marshal", "shelve"}, path
 
 
-# ---- a single file of schema 1 -----------------------------------------------------------------------------
+# ---- a single file of schema 1 -------------------------------------------------------------------
 
 
 def old_file(path, state):
@@ -289,24 +310,28 @@ def old_file(path, state):
     path.parent.mkdir(parents=True)
     network = Network(state.config)
     with h5py.File(path, "w") as file:
-        for prefix, vector in [("", state.parameters)] + [(f"update/{s}/", v) for s, v in state.update_state.items()]:
+        for prefix, vector in [("", state.parameters)] + [(f"update/{s}/", v) for s,
+                                                          v in state.update_state.items()]:
             for stage in network.stages:
                 for name in stage.parameter_shapes():
-                    rows = [stage.filter.unpack_row(vector[name], j) for j in range(stage.filter.tile_rows)]
+                    rows = [stage.filter.unpack_row(vector[name], j)
+                            for j in range(stage.filter.tile_rows)]
                     file[prefix + name] = np.concatenate(rows)
         file["preprocess/kernel"] = state.preprocessing.kernel
         file["preprocess/eigenvalues"] = state.preprocessing.eigenvalues
         text = configuration.dumps(state.config).partition("[parallel]")
-        file.attrs.update(kind="hpclcae checkpoint", schema=1, step=state.step, seconds=state.seconds,
-                          configuration=text[0] + text[2][text[2].index("[[stages]]"):], versions="{}", created="",
-                          counts=json.dumps(state.counts))
+        file.attrs.update(kind="hpclcae checkpoint", schema=1, step=state.step,
+                          seconds=state.seconds,
+                          configuration=text[0] + text[2][text[2].index("[[stages]]"):],
+                          versions="{}", created="", counts=json.dumps(state.counts))
     return path
 
 
 def test_a_checkpoint_of_schema_1_is_read_and_the_next_one_is_a_folder(tiny_config, tmp_path):
     state = made(tiny_config())
     path = old_file(tmp_path / "checkpoints/step-00000007.h5", state)
-    assert checkpoint.find(tmp_path) == path and checkpoint.saved(tmp_path / "checkpoints") == [path]
+    assert checkpoint.find(tmp_path) == path and checkpoint.saved(tmp_path
+                                                                  / "checkpoints") == [path]
     loaded, _ = checkpoint.load(path)
     assert (loaded.config, loaded.step, loaded.counts, loaded.cursors, loaded.metrics) \
         == (state.config, 7, state.counts, (7,), "")
@@ -319,7 +344,7 @@ def test_a_checkpoint_of_schema_1_is_read_and_the_next_one_is_a_folder(tiny_conf
     assert not path.exists()  # it is among those that are kept, and then it is not
 
 
-# ---- finding one -------------------------------------------------------------------------------------------
+# ---- finding one ---------------------------------------------------------------------------------
 
 
 def test_find_takes_a_checkpoint_or_a_file_in_it_or_the_newest_of_a_run(saved, tmp_path):
@@ -327,7 +352,8 @@ def test_find_takes_a_checkpoint_or_a_file_in_it_or_the_newest_of_a_run(saved, t
     run = tmp_path / "run"
     for step in (40, 8):
         shutil.copytree(folder, folder.with_name(f"step-{step:08d}"))
-    shutil.copytree(folder, folder.with_name("step-123456789"))  # no checkpoint has a name of nine digits
+    # no checkpoint has a name of nine digits
+    shutil.copytree(folder, folder.with_name("step-123456789"))
     unfinished = shutil.copytree(folder, folder.with_name("step-00000050"))
     (unfinished / "manifest.json").unlink()
     names = ["step-00000007", "step-00000008", "step-00000040"]
@@ -335,9 +361,11 @@ def test_find_takes_a_checkpoint_or_a_file_in_it_or_the_newest_of_a_run(saved, t
     assert checkpoint.find(run).name == names[-1]
     for path in (folder, folder / "model.h5", folder / "manifest.json"):
         assert checkpoint.find(path) == folder
-    with pytest.raises(InputError, match="step-00000050 has no manifest.json: its writing was interrupted"):
+    with pytest.raises(InputError,
+                       match="step-00000050 has no manifest.json: its writing was interrupted"):
         checkpoint.find(unfinished)
-    with pytest.raises(InputError, match="neither a checkpoint nor the folder of a run with checkpoints"):
+    with pytest.raises(InputError,
+                       match="neither a checkpoint nor the folder of a run with checkpoints"):
         checkpoint.find(folder.parent)
 
 
@@ -355,7 +383,7 @@ def test_a_folder_may_be_renamed_and_copied_elsewhere(saved, tmp_path):
     assert_same(datasets(linked), expected)
 
 
-# ---- what is refused ---------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 def refused(path, read=checkpoint.load):
@@ -374,7 +402,8 @@ def test_a_missing_and_a_truncated_file_are_named(saved, tmp_path):
         content = moved.read_bytes()
         for length in (0, 300, len(content) - 1):
             (folder / name).write_bytes(content[:length])
-            assert f"{name} has {length} bytes instead of {len(content)}: bring back a whole copy" in refused(folder)
+            assert f"{name} has {length} bytes instead of {len(content)}: bring back a whole copy" in refused(
+                folder)
         (folder / name).write_bytes(content)
     checkpoint.load(folder)
 
@@ -427,10 +456,12 @@ def test_files_of_another_kind_are_refused(saved, tmp_path, tiny_dataset):
 def test_a_newer_schema_is_refused_and_says_what_to_do(saved, monkeypatch):
     folder, state = saved
     monkeypatch.setattr("hpclcae.checkpoint.folder.SCHEMA", 1)
-    assert refused(folder / "manifest.json") .endswith("has schema 2, this hpclcae reads up to 1: use a newer hpclcae")
+    assert refused(folder / "manifest.json") .endswith("has schema 2, this hpclcae reads up to 1: "
+                                                       "use a newer hpclcae")
 
 
-@pytest.mark.parametrize("what", ["update/velocity/stage1/encode", "stage2/decode", "cursors", "configuration", "step"])
+@pytest.mark.parametrize("what", ["update/velocity/stage1/encode", "stage2/decode", "cursors",
+                                  "configuration", "step"])
 def test_a_missing_part_is_refused(saved, what):
     folder, _ = saved
     with h5py.File(folder / "model.h5", "r+") as file:
@@ -442,15 +473,18 @@ def test_a_missing_part_is_refused(saved, what):
     assert "is a damaged checkpoint" in refused(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": "new"}', '{"schema": 2, "crc32": "0"}'])
+@pytest.mark.parametrize("text",
+                         ["", "{", "[]", "{}", '{"schema": "new"}', '{"schema": 2, "crc32": "0"}'])
 def test_a_damaged_manifest_is_refused(saved, text):
     folder, _ = saved
     (folder / "manifest.json").write_text(text)
-    assert "use an older checkpoint" in refused(folder / "manifest.json", lambda path: checkpoint.load(folder))
+    assert "use an older checkpoint" in refused(folder / "manifest.json",
+                                                lambda path: checkpoint.load(folder))
 
 
 def test_a_configuration_that_is_not_the_checkpoints_is_refused(saved, tiny_config):
     folder, _ = saved
     other = tiny_config("stages.0.maps=5")
-    with pytest.raises(InputError, match="has stage1/encode of shape .*: use the configuration of the checkpoint"):
+    with pytest.raises(InputError, match="has stage1/encode of shape .*: use the configuration of "
+                       "the checkpoint"):
         checkpoint.load_chunk_states(folder, other, WHOLE, owned_chunks(other, WHOLE, 1)[0])

@@ -1,4 +1,5 @@
-"""A trained network as something to ask: the same numbers as the formulas on what plain h5py reads."""
+"""A trained network as something to ask: the same numbers as the formulas on what plain h5py reads.
+"""
 from dataclasses import replace
 
 import h5py
@@ -24,26 +25,31 @@ def saved_run(config, folder, step=3):
     network = Network(config)
     with Dataset(config.data.train) as dataset:
         fitted = preprocess.fit(config.preprocess, dataset.read(np.arange(dataset.count)))
-    state = BlockState(config=config, step=step, preprocessing=fitted, parameters=network.parameters(2),
-                       update_state={slot: network.parameters() for slot in SLOTS[config.update.rule]})
+    state = BlockState(
+        config=config, step=step, preprocessing=fitted, parameters=network.parameters(2),
+        update_state={slot: network.parameters() for slot in SLOTS[config.update.rule]})
     save(folder, state, 3)
     return state, network
 
 
 def effective(weights, norm, gain):
-    """Filters as the forward pass uses them, from the stored weights (row, col, krow, kcol, map in, map)."""
-    return weights if norm == "free" else gain * weights / np.sqrt((weights ** 2).sum(axis=(2, 3, 4), keepdims=True))
+    """Filters as the forward pass uses them, from the stored weights (row, col, krow, kcol, map in,
+    map)."""
+    return weights if norm == "free" else gain * weights / np.sqrt(
+        (weights ** 2).sum(axis=(2, 3, 4), keepdims=True))
 
 
 @pytest.mark.parametrize("weights, norm", [("untied", "free"), ("tied", "unit")])
 def test_responses_are_the_formulas_on_the_stored_weights(tiny_config, tmp_path, weights, norm):
-    changes = [f"stages.{i}.{key}" for i in range(3) for key in (f"weights={weights}", f"encoder_norm={norm}")]
+    changes = [f"stages.{i}.{key}" for i in range(3)
+               for key in (f"weights={weights}", f"encoder_norm={norm}")]
     _, network = saved_run(tiny_config("train.dtype=float64", *changes), tmp_path)
     model = Model.load(tmp_path)
     x = model.prepare(IMAGES)
     responses = model.responses(x)
     with h5py.File(model.path / "model.h5") as file:
-        for i, (stage, plan, answer) in enumerate(zip(model.config.stages, network.stages, responses)):
+        for i, (stage, plan,
+                answer) in enumerate(zip(model.config.stages, network.stages, responses)):
             filters = effective(file[f"stage{i + 1}/encode"][...], norm, plan.gain)
             assert np.allclose(model.filters(i), filters, rtol=1e-12)
             h = naive.l2_pooling(naive.encode(filters, x), stage.pooling, 1, stage.epsilon)
@@ -78,7 +84,8 @@ def test_random_weights_keep_architecture_and_preprocessing(tiny_config, tmp_pat
 
 def test_a_run_that_was_never_trained_or_does_not_exist_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(InputError, match="neither a checkpoint nor the folder of a run with checkpoints"):
+        with pytest.raises(InputError,
+                           match="neither a checkpoint nor the folder of a run with checkpoints"):
             Model.load(path)
 
 
@@ -86,7 +93,8 @@ def test_a_run_that_was_never_trained_or_does_not_exist_is_refused(tmp_path):
 def test_images_of_another_size_are_refused(tiny_config, tmp_path, size, channels):
     saved_run(tiny_config(), tmp_path)
     model = Model.load(tmp_path)
-    with pytest.raises(InputError, match=f"images are {size} x {size} x {channels}, .* takes 24 x 24 x 1$"):
+    with pytest.raises(InputError,
+                       match=f"images are {size} x {size} x {channels}, .* takes 24 x 24 x 1$"):
         model.prepare(structured_images(2, size, channels))
 
 

@@ -1,4 +1,5 @@
-"""Writing checkpoints while training goes on: what is copied, what waits for what, what fails and what is then left."""
+"""Writing checkpoints while training goes on: what is copied, what waits for what, what fails and
+what is then left."""
 import errno
 import json
 import subprocess
@@ -54,7 +55,10 @@ def run(tiny_config, tmp_path):
 
 @pytest.fixture
 def gate(monkeypatch):
-    """A disk that takes nothing until the gate is open; `reached` says that somebody waits at it."""
+    """A disk that takes nothing until the gate is open.
+
+    `reached` says that somebody waits at it.
+    """
     class Gate:
         reached, opened = threading.Event(), threading.Event()
 
@@ -67,7 +71,7 @@ def gate(monkeypatch):
     Gate.opened.set()
 
 
-# ---- in the background -------------------------------------------------------------------------------------
+# ---- in the background ---------------------------------------------------------------------------
 
 
 def test_what_is_saved_is_what_was_there_when_it_started(run, gate):
@@ -116,7 +120,8 @@ def test_the_next_checkpoint_waits_for_the_one_before_and_uses_its_memory_again(
     second.join(TIMEOUT)
     memory = {name: buffer.ctypes.data for name, buffer in run.writers[0]._buffers.items()}
     run.wait()
-    assert [path.name for path in checkpoint.saved(run.folder / "checkpoints")] == ["step-00000020", "step-00000040"]
+    assert [path.name for path in checkpoint.saved(run.folder / "checkpoints")] == ["step-00000020",
+                                                                                    "step-00000040"]
     run.start(step=60)
     assert {name: buffer.ctypes.data for name, buffer in run.writers[0]._buffers.items()} == memory
 
@@ -142,7 +147,8 @@ def test_a_step_that_is_there_is_not_written_again(run, when):
         run.start()
         run.wait()
     if when == "committed by a job before":
-        run.writers = [ShardWriter(run.folder, number, run.state.config, WHOLE) for number in (0, 1)]
+        run.writers = [ShardWriter(run.folder, number, run.state.config, WHOLE)
+                       for number in (0, 1)]
     before = shard.read_bytes(), shard.stat().st_mtime_ns
     run.state.parameters.vector[:] = 0
     run.start()
@@ -152,7 +158,8 @@ def test_a_step_that_is_there_is_not_written_again(run, when):
 
 
 def test_a_name_that_is_visible_late_is_waited_for(run, monkeypatch):
-    """As on network file systems: the note is there before the shard, or only a part of the note."""
+    """As on network file systems: the note is there before the shard, or only a part of the note.
+    """
     looks = []
 
     def late(shard, original=writers.read_done_marker):
@@ -168,18 +175,19 @@ def test_a_name_that_is_visible_late_is_waited_for(run, monkeypatch):
         assert writers.read_done_marker(run.folder / "shard-0000.h5") is None
 
 
-# ---- which are kept ----------------------------------------------------------------------------------------
+# ---- which are kept ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keep, keep_every, expected", [
-    (2, 0, [80, 100]), (1, 0, [80, 100]), (3, 0, [60, 80, 100]), (2, 40, [40, 80, 100]), (2, 20, [20, 40, 60, 80, 100]),
-])
+@pytest.mark.parametrize("keep, keep_every, expected",
+                         [(2, 0, [80, 100]), (1, 0, [80, 100]), (3, 0, [60, 80, 100]),
+                          (2, 40, [40, 80, 100]), (2, 20, [20, 40, 60, 80, 100]),])
 def test_the_last_and_every_nth_are_kept(run, tiny_config, keep, keep_every, expected):
     config = tiny_config(f"train.keep={keep}", f"train.keep_every={keep_every}")
     for step in (20, 40, 60, 80, 100):
         run.start(step=step, config=config)
         run.wait()
-    assert [checkpoint.step_of(path) for path in checkpoint.saved(run.folder / "checkpoints")] == expected
+    assert [checkpoint.step_of(path)
+            for path in checkpoint.saved(run.folder / "checkpoints")] == expected
 
 
 def test_clean_removes_what_an_interrupted_write_left_and_nothing_else(run):
@@ -191,7 +199,8 @@ def test_clean_removes_what_an_interrupted_write_left_and_nothing_else(run):
     broken.mkdir()
     for name in ("shard-0000.h5", "shard-0000.json", "shard-0001.h5.partial", "model.h5"):
         (broken / name).write_bytes(b"half")
-    (place / "step-00000020/shard-0000.json").write_text("{}")  # the manifest was there, the notes not yet away
+    # the manifest was there, the notes not yet away
+    (place / "step-00000020/shard-0000.json").write_text("{}")
     (place / "step-00000020/manifest.json.partial").write_text("{}")
     checkpoint.clean(run.folder)
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
@@ -207,7 +216,7 @@ def test_what_was_never_finished_goes_when_a_later_step_is_committed(run):
     assert not broken.exists()
 
 
-# ---- what goes wrong ---------------------------------------------------------------------------------------
+# ---- what goes wrong -----------------------------------------------------------------------------
 
 
 def test_an_error_is_raised_where_somebody_asks_and_leaves_older_checkpoints(run, monkeypatch):
@@ -220,9 +229,10 @@ def test_an_error_is_raised_where_somebody_asks_and_leaves_older_checkpoints(run
     monkeypatch.setattr(shard_file, "_fill", full)
     run.writers[0].start(40, run.chunk_states[0])
     shard = run.folder / "checkpoints/step-00000040/shard-0000.h5"
-    said = (f"the checkpoint of step 40 cannot be written: {shard}: No space left on device; step-00000020 is "
-            "complete, and --resume goes on from it")
-    for ask in (run.writers[0].wait, run.writers[0].check, lambda: run.writers[0].start(60, run.chunk_states[0])):
+    said = (f"the checkpoint of step 40 cannot be written: {shard}: No space left on device; "
+            "step-00000020 is complete, and --resume goes on from it")
+    for ask in (run.writers[0].wait, run.writers[0].check,
+                lambda: run.writers[0].start(60, run.chunk_states[0])):
         with pytest.raises(InputError) as caught:
             ask()
         assert str(caught.value) == said
@@ -260,7 +270,8 @@ def test_two_jobs_in_one_run_folder_do_not_make_one_checkpoint(run):
     (run.folder / "checkpoints/run-id").write_text("another\n")
     run.writers[1].start(20, run.chunk_states[1])
     run.committer.start(run.state)
-    with pytest.raises(InputError, match="shard-0000.h5 is of another run or step: two jobs write into one run folder"):
+    with pytest.raises(InputError, match="shard-0000.h5 is of another run or step: two jobs write "
+                       "into one run folder"):
         run.wait()
     assert checkpoint.saved(run.folder / "checkpoints") == []
 
@@ -268,7 +279,8 @@ def test_two_jobs_in_one_run_folder_do_not_make_one_checkpoint(run):
 def test_owners_that_do_not_hold_everything_are_refused(run):
     run.chunk_states[1].pop()
     run.start()
-    with pytest.raises(InputError, match="the shards have .* positions of stage3/decode: the owners do not agree"):
+    with pytest.raises(InputError, match="the shards have .* positions of stage3/decode: the "
+                       "owners do not agree"):
         run.wait()
 
 
@@ -276,20 +288,25 @@ def test_ranks_that_do_not_see_the_run_folder_are_told(run, monkeypatch):
     (run.folder / "checkpoints/run-id").unlink()
     monkeypatch.setattr(writers, "LATE", 0.0)
     run.writers[0].start(20, run.chunk_states[0])
-    with pytest.raises(InputError, match="run-id did not appear in 0 s: it was removed, or the ranks do not see"):
+    with pytest.raises(InputError, match="run-id did not appear in 0 s: it was removed, or the "
+                       "ranks do not see"):
         run.writers[0].wait()
 
 
 def test_a_folder_that_is_gone_is_told_at_once_by_every_part(run):
-    """Not after the time that a name may appear late; what was committed before is where it was moved to."""
+    """Not after the time that a name may appear late.
+
+    What was committed before is where it was moved to.
+    """
     run.start()
     run.wait()
     run.folder.rename(run.folder.with_name("moved"))
-    with pytest.raises(InputError, match="run/checkpoints was removed or moved while the job ran: bring it back"):
+    with pytest.raises(InputError, match="run/checkpoints was removed or moved while the job ran: "
+                       "bring it back"):
         run.committer.check()
     run.writers[0].start(40, run.chunk_states[0])
-    with pytest.raises(InputError, match="step 40 cannot be written: .*/step-00000040: No such file or directory; the "
-                       "run folder was removed or moved while the job ran"):
+    with pytest.raises(InputError, match="step 40 cannot be written: .*/step-00000040: No such "
+                       "file or directory; the run folder was removed or moved while the job ran"):
         run.writers[0].wait()
     checkpoint.verify(checkpoint.find(run.folder.with_name("moved")))
 
@@ -323,7 +340,7 @@ def test_a_background_thread_does_one_thing_after_the_other():
     assert done == [1, 2] and not thread.busy
 
 
-# ---- real disks --------------------------------------------------------------------------------------------
+# ---- real disks ----------------------------------------------------------------------------------
 
 #: Goes on from a checkpoint: writes the next one; a limit of the size of files comes first.
 WRITE_NEXT = """
@@ -349,12 +366,15 @@ def assert_refused_by_the_disk(process, run, reason):
     """The process ended well, said one line and left the older checkpoint alone."""
     assert (process.returncode, process.stderr) == (0, "")
     line, = process.stdout.splitlines()
-    assert line.startswith(f"the checkpoint of step 8 cannot be written: {run}/checkpoints/step-00000008")
-    assert reason in line and line.endswith("; step-00000007 is complete, and --resume goes on from it")
+    assert line.startswith("the checkpoint of step 8 cannot be written: "
+                           f"{run}/checkpoints/step-00000008")
+    assert reason in line and line.endswith("; step-00000007 is complete, and --resume goes on "
+                                            "from it")
 
 
 def everything(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file()}
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
@@ -362,8 +382,8 @@ def test_a_file_that_may_not_grow_leaves_the_older_checkpoint_intact(tiny_config
     older = save(tmp_path, made(tiny_config()), 2)
     before = everything(tmp_path)
     limit = int(share * min(path.stat().st_size for path in older.glob("shard-*.h5")))
-    process = subprocess.run([sys.executable, "-c", WRITE_NEXT, tmp_path, str(limit)], capture_output=True, text=True,
-                             timeout=TIMEOUT)
+    process = subprocess.run([sys.executable, "-c", WRITE_NEXT, tmp_path, str(limit)],
+                             capture_output=True, text=True, timeout=TIMEOUT)
     assert_refused_by_the_disk(process, tmp_path, "File too large")
     assert everything(tmp_path) == before
 
@@ -379,25 +399,32 @@ diff -r "$1" "$2"
 
 @pytest.mark.parametrize("room", [1.05, 1.5, 1.98])
 def test_a_full_disk_leaves_the_older_checkpoint_intact(tiny_config, tmp_path, room):
-    """A real one: a small file system in a mount namespace of its own; it fills with the first shard or the second."""
+    """A real one: a small file system in a mount namespace of its own.
+
+    It fills with the first shard or the second.
+    """
     run, disk = tmp_path / "run", tmp_path / "disk"
     save(run, made(tiny_config()), 2)
     disk.mkdir()
     own_mounts = ["unshare", "--map-root-user", "--mount"]
     try:
-        subprocess.run([*own_mounts, "mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, check=True,
-                       timeout=TIMEOUT)
+        subprocess.run([*own_mounts, "mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True,
+                       check=True, timeout=TIMEOUT)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no mount namespaces here, so no disk to fill (the test above limits the file's size instead)")
+        pytest.skip("no mount namespaces here, so no disk to fill (the test above limits the "
+                    "file's size instead)")
     size = int(sum(map(len, everything(run).values())) * room)
-    process = subprocess.run([*own_mounts, "sh", "-c", FULL_DISK, sys.executable, run, disk, str(size), WRITE_NEXT],
+    process = subprocess.run([*own_mounts, "sh", "-c", FULL_DISK, sys.executable, run, disk,
+                              str(size), WRITE_NEXT],
                              capture_output=True, text=True, timeout=TIMEOUT)
     assert_refused_by_the_disk(process, disk, "No space left on device")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file/run/checkpoints cannot be written .Not a directory.; choose another"):
+    with pytest.raises(InputError,
+                       match="file/run/checkpoints cannot be written .Not a directory.; choose "
+                       "another"):
         checkpoint.clean(tmp_path / "file/run")
 
 

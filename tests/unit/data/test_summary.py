@@ -12,14 +12,18 @@ SIZE = 20
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Images of one level each: image i is filled with (i, 2 i, 255 - i); every third is labelled 1."""
+    """Images of one level each: image i is filled with (i, 2 i, 255 - i).
+
+    Every third is labelled 1.
+    """
     path = tmp_path / "a.h5"
-    with DatasetWriter(path, SIZE, 3, ["house", "faç"], {"share": 0.25}, licences={"orl": "credit AT&T"}) as writer:
+    with DatasetWriter(path, SIZE, 3, ["house", "faç"], {"share": 0.25},
+                       licences={"orl": "credit AT&T"}) as writer:
         for i in range(60):
             source = "orl" if i < 20 else "rooms"
             image = np.broadcast_to(np.array([i, 2 * i, 255 - i], np.uint8), (SIZE, SIZE, 3))
-            writer.append(image, source=f"{source}/{i}.png", group=f"{source}/{i // 2}", original=(50, 50),
-                          crop=(0, 0, 50, 50), label=i % 3 - 1)
+            writer.append(image, source=f"{source}/{i}.png", group=f"{source}/{i // 2}",
+                          original=(50, 50), crop=(0, 0, 50, 50), label=i % 3 - 1)
     return path
 
 
@@ -49,7 +53,8 @@ def test_verify(dataset, capsys):
     assert "1 of 60 images" in (error := capsys.readouterr().err) and "the first is 33" in error
 
 
-@pytest.mark.parametrize("count, columns, rows, drawn", [(9, 3, 3, 9), (7, 3, 3, 7), (100, 8, 8, 60)])
+@pytest.mark.parametrize("count, columns, rows, drawn",
+                         [(9, 3, 3, 9), (7, 3, 3, 7), (100, 8, 8, 60)])
 def test_sheet(dataset, tmp_path, count, columns, rows, drawn):
     sheet = tmp_path / "sheets" / "a.png"
     assert info(dataset, "--sheet", sheet, "--count", count) == 0
@@ -74,8 +79,8 @@ def test_sheet_of_a_seed(dataset, tmp_path):
 
 def test_grey_without_labels(tmp_path, capsys):
     with DatasetWriter(tmp_path / "a.h5", SIZE, 1) as writer:
-        writer.append(np.full((SIZE, SIZE, 1), 40, np.uint8), source="a/b", group="a/b", original=(9, 9),
-                      crop=(0, 0, 9, 9))
+        writer.append(np.full((SIZE, SIZE, 1), 40, np.uint8), source="a/b", group="a/b",
+                      original=(9, 9), crop=(0, 0, 9, 9))
     assert info(tmp_path / "a.h5", "--sheet", tmp_path / "a.png") == 0
     out = capsys.readouterr().out
     assert "labels: none" in out and "grey" in out and "40.0" in out
@@ -83,7 +88,8 @@ def test_grey_without_labels(tmp_path, capsys):
 
 
 def test_one_clear_line(dataset, tmp_path, capsys):
-    for arguments, message in (([tmp_path / "missing.h5"], "not a file"), ([dataset, "--count", 0], "--count 0"),
+    for arguments, message in (([tmp_path / "missing.h5"], "not a file"),
+                               ([dataset, "--count", 0], "--count 0"),
                                ([dataset, "--sheet", dataset / "a.png"], "a.h5")):
         assert info(*arguments) == 1
         assert message in (error := capsys.readouterr().err) and error.count("\n") == 1

@@ -16,7 +16,8 @@ def train(tmp_path):
 
 def test_patches_are_different_images_and_the_seed_decides(train):
     patches = baselines.sample_patches(train, 10, seed=0)
-    assert patches.size == 10 and (np.diff(patches) > 0).all() and 0 <= patches[0] and patches[-1] < 25
+    assert patches.size == 10 and (np.diff(patches) > 0).all() and 0 <= patches[0] and patches[
+        -1] < 25
     assert np.array_equal(patches, baselines.sample_patches(train, 10, seed=0))
     assert not np.array_equal(patches, baselines.sample_patches(train, 10, seed=1))
     assert np.array_equal(baselines.sample_patches(train, 100, seed=0), np.arange(25))
@@ -35,7 +36,8 @@ def test_filters_have_zero_mean_and_unit_norm_and_point_at_their_image(train, ba
 
 def test_a_flat_patch_is_a_filter_of_zeros(tmp_path):
     with DatasetWriter(tmp_path / "flat.h5", 4, 1) as writer:
-        writer.append(np.full((4, 4, 1), 200, np.uint8), source="", group="g", original=(4, 4), crop=(0, 0, 4, 4))
+        writer.append(np.full((4, 4, 1), 200, np.uint8), source="", group="g", original=(4, 4),
+                      crop=(0, 0, 4, 4))
     with Dataset(tmp_path / "flat.h5") as flat:
         filters = baselines.linear_filters(flat, np.array([0]), baselines.normalised_pixels(4), 10)
     assert not filters.any()
@@ -48,7 +50,8 @@ def test_responses_are_inner_products():
     assert responses.shape == (1, 1, 7, 5)
     for number in range(7):
         for image in range(5):
-            expected = sum(filters[number, (row * 3 + col) * 4 + channel] * pixels[row, col, channel, image]
+            expected = sum(filters[number, (row * 3 + col) * 4 + channel]
+                           * pixels[row, col, channel, image]
                            for row in range(2) for col in range(3) for channel in range(4))
             assert responses[0, 0, number, image] == pytest.approx(expected, rel=1e-12)
 

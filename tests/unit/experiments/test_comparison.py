@@ -11,8 +11,9 @@ RNG = np.random.default_rng(0)
 def neuron(accuracy, replicates, honest=None, where=(1, 2, 3)):
     empty = np.zeros(0)
     honest = accuracy if honest is None else honest
-    return BestNeuron(where, 10, accuracy, honest, (honest, honest), 0.6, 0.001, 0.0, -1.0, 1.0, empty, empty, empty,
-                      np.stack([replicates, replicates - accuracy + honest, np.full(replicates.size, 0.6)]))
+    return BestNeuron(where, 10, accuracy, honest, (honest, honest), 0.6, 0.001, 0.0, -1.0, 1.0,
+                      empty, empty, empty, np.stack([replicates, replicates - accuracy + honest,
+                                                     np.full(replicates.size, 0.6)]))
 
 
 def row(name, accuracy, noise, **keys):
@@ -20,7 +21,8 @@ def row(name, accuracy, noise, **keys):
 
 
 def test_paired_replicates_find_a_difference_smaller_than_the_intervals():
-    noise = RNG.normal(0, 0.02, 1000)  # both are judged by the same images: what is luck for one is for the other
+    # both are judged by the same images: what is luck for one is for the other
+    noise = RNG.normal(0, 0.02, 1000)
     verdict = Verdict(row("a", 0.70, noise), row("b", 0.69, noise + RNG.normal(0, 0.001, 1000)))
     assert verdict.word == "beats"
     points, low, high = verdict.difference(0)
@@ -44,10 +46,12 @@ def test_random_networks_are_beaten_only_if_the_best_of_them_is():
     noise = RNG.normal(0, 0.001, 1000)
     a = row("a", 0.70, noise)
     weak = Row.of("random", [neuron(0.65, 0.65 + noise), neuron(0.66, 0.66 + noise)])
-    mixed = Row.of("random", [neuron(0.60, 0.60 + noise), neuron(0.71, 0.71 + noise, where=(9, 8, 7))])
+    mixed = Row.of("random",
+                   [neuron(0.60, 0.60 + noise), neuron(0.71, 0.71 + noise, where=(9, 8, 7))])
     assert Verdict(a, weak).word == "beats"
     assert Verdict(a, mixed).word == "is within noise of"
-    assert mixed.values[0] == pytest.approx(0.655) and mixed.spread == pytest.approx(np.std([0.6, 0.71], ddof=1))
+    assert mixed.values[0] == pytest.approx(0.655) and mixed.spread == pytest.approx(
+        np.std([0.6, 0.71], ddof=1))
     assert mixed.best.where == (9, 8, 7)
 
 

@@ -21,7 +21,8 @@ FILES = {"filters.png", "objective.png", "histogram.png", "stimuli.png", "positi
 def examined(request, tmp_path_factory):
     """A run, grey or colour, on which ``hpclcae neurons`` has been called."""
     run = write_run(tmp_path_factory.mktemp("figures"), channels=request.param)
-    assert cli.main(["neurons", str(run), "--bootstrap", "100", "--filters", "0", "--random-seeds", "0"]) == 0
+    assert cli.main(["neurons", str(run), "--bootstrap", "100", "--filters", "0", "--random-seeds",
+                     "0"]) == 0
     return run
 
 
@@ -39,7 +40,8 @@ def test_every_figure_carries_run_step_and_subject(examined):
     neurons = figures.read_neurons(examined)
     for figure in (figures.draw_filters(Model.load(examined), "name"),
                    figures.draw_objective(figures.read_metrics(examined), "name"),
-                   figures.draw_histograms(neurons, "name"), figures.draw_stimuli(neurons, None, "name"),
+                   figures.draw_histograms(neurons, "name"),
+                   figures.draw_stimuli(neurons, None, "name"),
                    figures.draw_positions(neurons, "name")):
         assert figure.get_suptitle().startswith("name, step 20: ")
 
@@ -61,8 +63,9 @@ def test_nothing_to_draw_is_a_failure_that_leaves_no_folder(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments, message", [(["RUN/gone"], "gone does not exist"),
-                                                (["RUN", "--out", "RUN/metrics.jsonl"], "is a file: name a folder")])
+@pytest.mark.parametrize("arguments, message",
+                         [(["RUN/gone"], "gone does not exist"),
+                          (["RUN", "--out", "RUN/metrics.jsonl"], "is a file: name a folder")])
 def test_bad_input_is_one_line(tmp_path, capsys, arguments, message):
     run = write_run(tmp_path)
     assert cli.main(["figures", *[word.replace("RUN", str(run)) for word in arguments]]) == 1
@@ -97,12 +100,13 @@ def test_damaged_results_are_one_line(examined, tmp_path, damage):
 
 
 def test_metrics_survive_a_crash_and_a_resume(tmp_path):
-    lines = [{"step": 10, "objective": 5.0}, {"step": 20, "objective": 4.0}, {"step": 20, "objective": 3.0},
-             {"step": 15, "objective": 4.5}]
+    lines = [{"step": 10, "objective": 5.0}, {"step": 20, "objective": 4.0},
+             {"step": 20, "objective": 3.0}, {"step": 15, "objective": 4.5}]
     text = "\n".join(map(json.dumps, lines)) + '\n[1]\n{"step": 30, "obj'
     (tmp_path / "metrics.jsonl").write_text(text)
     read = figures.read_metrics(tmp_path)
-    assert [(record["step"], record["objective"]) for record in read] == [(10, 5.0), (15, 4.5), (20, 3.0)]
+    assert [(record["step"], record["objective"]) for record in read] == [(10, 5.0), (15, 4.5),
+                                                                          (20, 3.0)]
     (tmp_path / "metrics.jsonl").write_text('{"st')
     with pytest.raises(InputError, match="has no metrics"):
         figures.read_metrics(tmp_path)
@@ -110,18 +114,22 @@ def test_metrics_survive_a_crash_and_a_resume(tmp_path):
 
 def test_curves_show_what_was_measured_and_gaps_where_a_stage_was_not_trained():
     trained = {"reconstruction": 3.0, "sparsity": 0.0, "response": 0.5}
-    metrics = [{"step": 1, "objective": 3.0, "stages": [trained, None], "rate": 0.1, "images_per_second": 9.0},
-               {"step": 2, "objective": -1.0, "stages": [trained, {**trained, "reconstruction": 2.0}], "rate": 0.1}]
+    metrics = [{"step": 1, "objective": 3.0, "stages": [trained, None], "rate": 0.1,
+                "images_per_second": 9.0},
+               {"step": 2, "objective": -1.0,
+                "stages": [trained, {**trained, "reconstruction": 2.0}], "rate": 0.1}]
     panels = {axes.get_title(): axes for axes in figures.draw_objective(metrics, "name").axes}
     first, second = panels["reconstruction error"].lines
     assert first.get_ydata().tolist() == [3, 3]
     assert np.isnan(second.get_ydata()[0]) and second.get_ydata()[1] == 2
     assert panels["reconstruction error"].get_yscale() == "log"
-    assert panels["sparsity"].get_yscale() == panels["objective"].get_yscale() == "linear"  # 0 and less have no log
+    # 0 and less have no log
+    assert panels["sparsity"].get_yscale() == panels["objective"].get_yscale() == "linear"
     assert np.isnan(panels["images per second"].lines[0].get_ydata()[1])
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 4, 1, 8), (30, 40, 5, 5, 3, 4), (1, 1, 3, 3, 1, 7), (5, 4, 3, 3, 1, 1)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4, 1, 8), (30, 40, 5, 5, 3, 4), (1, 1, 3, 3, 1, 7),
+                                   (5, 4, 3, 3, 1, 1)])
 def test_the_mosaic_shows_each_filter_at_its_place_scaled_about_grey(shape):
     weights = np.random.default_rng(0).standard_normal(shape)
     weights[0, 0, ..., 0] = 0  # a dead filter is grey
@@ -163,9 +171,11 @@ def test_histograms_hold_every_image_and_the_threshold_is_an_edge(examined):
     figure = figures.draw_histograms(neurons, "name")
     for axes, stage in zip(figure.axes, neurons["stages"]):
         best = stage["best"]
-        place = (best["threshold"] - best["minimum"]) / (best["maximum"] - best["minimum"]) * figures.HISTOGRAM_BINS
+        place = (best["threshold"] - best["minimum"]) / (best["maximum"]
+                                                         - best["minimum"]) * figures.HISTOGRAM_BINS
         assert place == pytest.approx(round(place), abs=1e-9)
-        assert [patch.get_data().values.sum() for patch in axes.patches] == pytest.approx([100, 100])
+        assert [patch.get_data().values.sum()
+                for patch in axes.patches] == pytest.approx([100, 100])
         assert f"{100 * best['accuracy']:.1f} % right" in axes.get_title()
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels[:2] == ["the rest (64)", "face (43)"]
@@ -178,20 +188,23 @@ def test_positions_show_the_best_map(examined):
         assert np.allclose(axes.images[0].get_array(), 100 * stage["accuracy"].max(axis=2))
 
 
-# ---- runs with parameter servers ---------------------------------------------------------------------------
+# ---- runs with parameter servers -----------------------------------------------------------------
 
 def write_parallel(run, workers=((0, 0), (0, 1), (1, 0), (1, 1)), servers=2, transport="messages"):
     """What the ranks of a job leave, in an order that is not that of the figure."""
     counts = [0, 6, 2] + [0] * 62
-    ranks = [{"role": f"server {n}", "node": "a", "transport": transport, "seconds": 10.0, "cpu_seconds": 1.5,
-              "staleness": counts if transport == "messages" else [], "wait_seconds": 8.0} for n in range(servers)]
-    ranks += [{"role": f"replica {r} block {b}", "node": "a", "transport": transport, "seconds": 10.0,
-               "cpu_seconds": 9.0, "steps": 20, "fetched_bytes": 4e7, "pushed_bytes": 2e7, "wait_seconds": 2.0 + r,
-               "training_seconds": 8.0, "staleness": [] if transport == "messages" else counts} for r, b in workers]
+    ranks = [{"role": f"server {n}", "node": "a", "transport": transport, "seconds": 10.0,
+              "cpu_seconds": 1.5, "staleness": counts if transport == "messages" else [],
+              "wait_seconds": 8.0} for n in range(servers)]
+    ranks += [{"role": f"replica {r} block {b}", "node": "a", "transport": transport,
+               "seconds": 10.0, "cpu_seconds": 9.0, "steps": 20, "fetched_bytes": 4e7,
+               "pushed_bytes": 2e7, "wait_seconds": 2.0 + r, "training_seconds": 8.0,
+               "staleness": [] if transport == "messages" else counts} for r, b in workers]
     (run / "parallel.json").write_text(json.dumps(ranks[::-1]))
     text = (run / "metrics.jsonl").read_text()
     for replica in {r for r, _ in workers} - {0}:
-        (run / f"metrics-replica{replica}.jsonl").write_text(text.replace('"objective": ', '"objective": 1'))
+        (run / f"metrics-replica{replica}.jsonl").write_text(text.replace('"objective": ',
+                                                                          '"objective": 1'))
 
 
 def panels_of(figure):
@@ -208,15 +221,19 @@ def test_replicas_are_drawn_if_there_were_any(tmp_path, capsys, transport, pushe
     assert figure.get_suptitle() == f"name, step 20: replicas: 2, blocks of each: 2, servers: 2, transport: {transport}"
     panels = panels_of(figure)
     for axes, expected in ((panels["objective against the replica's step"], [5, 10, 15, 20]),
-                           (panels["objective against the seconds of training"], [0.5, 1.0, 1.5, 2.0])):
+                           (panels["objective against the seconds of training"],
+                            [0.5, 1.0, 1.5, 2.0])):
         assert [list(line.get_xdata()) for line in axes.lines] == [pytest.approx(expected)] * 2
-        assert [line.get_ydata()[-1] for line in axes.lines] == [4.5, 14.5] and axes.get_yscale() == "log"
+        assert [line.get_ydata()[-1]
+                for line in axes.lines] == [4.5, 14.5] and axes.get_yscale() == "log"
     staleness = panels["staleness of the gradients"]
     assert [bar.get_height() for bar in staleness.patches] == [0, 75, 25]
-    assert staleness.get_title().endswith("mean 1.25") and f"percent of {pushes} pushes" in staleness.get_ylabel()
+    assert staleness.get_title().endswith(
+        "mean 1.25") and f"percent of {pushes} pushes" in staleness.get_ylabel()
     waits = panels["time that workers waited for parameters"]
     assert [bar.get_height() for bar in waits.patches] == [25, 25, 37.5, 37.5]
-    assert [label.get_text() for label in waits.get_xticklabels()] == ["r0 b0", "r0 b1", "r1 b0", "r1 b1"]
+    assert [label.get_text() for label in waits.get_xticklabels()] == ["r0 b0", "r0 b1", "r1 b0",
+                                                                       "r1 b1"]
     sent = panels["sent between workers and servers"]
     assert [bar.get_height() for bar in sent.patches] == [2.0] * 4 + [1.0] * 4
     times = panels["processor time of every rank"]

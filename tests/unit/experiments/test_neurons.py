@@ -19,7 +19,8 @@ def slow_accuracy(responses, concept):
     for place in np.ndindex(*shape):
         values = responses[place]
         low, high = values.min(), values.max()
-        accuracy[place] = max(np.mean((values > low + k * (high - low) / 21) == concept) for k in range(1, 21))
+        accuracy[place] = max(np.mean((values > low + k * (high - low) / 21) == concept)
+                              for k in range(1, 21))
     return accuracy
 
 
@@ -34,8 +35,8 @@ def labelled(run):
 def examined(tmp_path_factory):
     """A run on which the command has been called."""
     run = write_run(tmp_path_factory.mktemp("neurons"))
-    status = cli.main(["neurons", str(run), "--batch", "31", "--bootstrap", "100", "--random-seeds", "2",
-                       "--filters", "40", "--json", str(run.parent / "copy.json")])
+    status = cli.main(["neurons", str(run), "--batch", "31", "--bootstrap", "100", "--random-seeds",
+                       "2", "--filters", "40", "--json", str(run.parent / "copy.json")])
     assert status == 0
     return run
 
@@ -48,9 +49,11 @@ def test_every_accuracy_equals_the_slow_version(examined):
             expected = slow_accuracy(responses, concept)
             stage = store[f"stage{number}"]
             assert np.array_equal(stage["accuracy"][:], expected)
-            assert tuple(stage["best"].attrs["where"]) == np.unravel_index(expected.argmax(), expected.shape)
+            assert tuple(stage["best"].attrs["where"]) == np.unravel_index(expected.argmax(),
+                                                                           expected.shape)
             assert np.allclose(stage["minimum"][:], responses.min(axis=-1), rtol=1e-12)
-            assert stage["best/histogram"][:].sum(axis=1).tolist() == [(~concept).sum(), concept.sum()]
+            assert stage["best/histogram"][:].sum(axis=1).tolist() == [(~concept).sum(),
+                                                                       concept.sum()]
 
 
 def test_rows_hold_the_baselines(examined):
@@ -68,7 +71,8 @@ def test_rows_hold_the_baselines(examined):
         row = rows[f"random weights, stage {stage}"]
         assert row["accuracy_of_seeds"] == [bests[stage - 1] for bests in random]
         assert row["accuracy"] == pytest.approx(np.mean(row["accuracy_of_seeds"]), rel=1e-14)
-        assert row["accuracy_spread"] == pytest.approx(np.std(row["accuracy_of_seeds"], ddof=1), rel=1e-12)
+        assert row["accuracy_spread"] == pytest.approx(np.std(row["accuracy_of_seeds"], ddof=1),
+                                                       rel=1e-12)
     assert rows["linear filter, contrast only"]["accuracy"] > rows["chance"]["accuracy"] + 0.1
     for row in rows.values():
         low, high = row["accuracy_interval"]
@@ -80,13 +84,15 @@ def test_rows_hold_the_baselines(examined):
 
 def test_results_say_how_they_were_made(examined):
     results = json.loads((examined / "neurons.json").read_text())
-    assert results["step"] == 20 and results["concept"] == "face" and results["settings"]["batch"] == 31
+    assert results["step"] == 20 and results["concept"] == "face" and results["settings"][
+        "batch"] == 31
     assert results["labelled_images"] == 107 and results["test_images"] == 120
     assert {"hpclcae", "python", "numpy", "scipy", "h5py"} == results["versions"].keys()
     judged = [(verdict["row"], verdict["other"]) for verdict in results["verdicts"]]
     names = [row["name"] for row in results["rows"]]
     assert judged[:6] == [("trained, stage 2", name) for name in names[:6]]
-    assert judged[6:] == [("trained, stage 1", name) for name in names[:5]]  # it has the best neuron
+    # it has the best neuron
+    assert judged[6:] == [("trained, stage 1", name) for name in names[:5]]
     with h5py.File(examined / "neurons.h5") as store:
         assert store.attrs["step"] == 20 and store.attrs["kind"] == "hpclcae neurons"
     assert not list(examined.rglob("*.partial"))
@@ -95,9 +101,10 @@ def test_results_say_how_they_were_made(examined):
 def test_the_same_call_gives_the_same_numbers(examined, capsys):
     before = json.loads((examined / "neurons.json").read_text())
     checkpoint, = (examined / "checkpoints").glob("step-*")
-    assert cli.main(["neurons", str(checkpoint), "--batch", "31", "--bootstrap", "100", "--random-seeds", "2",
-                     "--filters", "40"]) == 0
-    after = json.loads((examined / "neurons.json").read_text())  # a checkpoint's results go to its run
+    assert cli.main(["neurons", str(checkpoint), "--batch", "31", "--bootstrap", "100",
+                     "--random-seeds", "2", "--filters", "40"]) == 0
+    # a checkpoint's results go to its run
+    after = json.loads((examined / "neurons.json").read_text())
     assert after["rows"] == before["rows"] and after["verdicts"] == before["verdicts"]
     out = capsys.readouterr().out
     assert "107 labelled images, 43 show 'face'; 13 without a label are left out" in out
@@ -105,7 +112,8 @@ def test_the_same_call_gives_the_same_numbers(examined, capsys):
 
 
 def test_a_network_of_one_stage_has_no_row_twice(tmp_path, capsys):
-    run = write_run(tmp_path, (StageConfig(receptive_field=5, maps=2, pooling=2, lcn=0),), channels=3)
+    run = write_run(tmp_path, (StageConfig(receptive_field=5, maps=2, pooling=2, lcn=0),),
+                    channels=3)
     assert cli.main(["neurons", str(run), "--bootstrap", "100", "--filters", "5"]) == 0
     names = [row["name"] for row in json.loads((run / "neurons.json").read_text())["rows"]]
     assert names == ["chance", "random weights, stage 1", "linear filter, prepared pixels",

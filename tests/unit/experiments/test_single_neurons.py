@@ -28,7 +28,8 @@ def slow_right(values, threshold, concept):
 
 def slow_best(responses, concept):
     """(neuron, threshold) with most right answers, and their number, for each neuron too."""
-    counts = np.array([[slow_right(neuron, t, concept) for t in slow_thresholds(neuron)] for neuron in responses])
+    counts = np.array([[slow_right(neuron, t, concept) for t in slow_thresholds(neuron)]
+                       for neuron in responses])
     neuron, number = np.unravel_index(counts.argmax(), counts.shape)
     return int(neuron), slow_thresholds(responses[neuron])[number], counts.max(axis=1)
 
@@ -63,7 +64,8 @@ def test_accuracy_threshold_and_honest_accuracy_equal_the_slow_version(dtype, mo
 
     right = []
     for half in (0, 1):
-        chosen, threshold, _ = slow_best(flat[:, images.half != half], images.concept[images.half != half])
+        chosen, threshold, _ = slow_best(flat[:, images.half != half],
+                                         images.concept[images.half != half])
         here = images.half == half
         right.append(slow_right(flat[chosen, here], threshold, images.concept[here]))
     assert population.best.honest == sum(right) / 61
@@ -73,7 +75,8 @@ def test_accuracy_threshold_and_honest_accuracy_equal_the_slow_version(dtype, mo
 def test_several_populations_are_told_apart_and_the_batch_does_not_matter():
     images = labelled(50, 50)
     rng = np.random.default_rng(2)
-    arrays = [rng.standard_normal((1, 2, 3, 50)), rng.standard_normal((4, 1, 1, 50)) + images.concept]
+    arrays = [rng.standard_normal((1, 2, 3, 50)),
+              rng.standard_normal((4, 1, 1, 50)) + images.concept]
     together = sn.examine(in_batches(arrays, [50]), images, 20)
     for array, one in zip(arrays, together):
         alone, = sn.examine(in_batches([array], [7] * 7 + [1]), images, 20)
@@ -107,10 +110,12 @@ def test_replicates_are_those_of_a_bootstrap_of_whole_groups():
     assert np.allclose(best.replicates[0], expected, rtol=1e-14)
     flat, honest = responses.reshape(5, 90), np.zeros(90, bool)
     for half in (0, 1):
-        chosen, threshold, _ = slow_best(flat[:, images.half != half], images.concept[images.half != half])
+        chosen, threshold, _ = slow_best(flat[:, images.half != half],
+                                         images.concept[images.half != half])
         here = images.half == half
         honest[here] = (flat[chosen, here] > threshold) == images.concept[here]
-    assert np.allclose(best.replicates[1], [(w * honest).sum() / w.sum() for w in weights.T], rtol=1e-14)
+    assert np.allclose(best.replicates[1], [(w * honest).sum() / w.sum() for w in weights.T],
+                       rtol=1e-14)
     majority = images.concept == (images.concept.mean() > 0.5)
     chance = [(w * majority).sum() / w.sum() for w in weights.T]
     assert np.allclose(sn.chance_replicates(images, 30, batch=7), chance, rtol=1e-14)
@@ -120,14 +125,16 @@ def test_the_interval_has_the_width_that_theory_gives_and_groups_widen_it():
     count = 2000
     concept = np.arange(count) % 2 == 0
     right = np.arange(count) // 2 % 4 > 0  # three in four; pairs of one label each
-    response = np.where(right == concept, 1.0, 0.0) + np.random.default_rng(0).uniform(0, 0.01, count)
+    response = np.where(right == concept, 1.0, 0.0) + np.random.default_rng(0).uniform(0, 0.01,
+                                                                                       count)
     names = np.array([f"{i}" for i in range(count)])
     single = sn.LabelledImages.of(concept.astype(int), names)
     best = sn.examine(in_batches([response.reshape(1, 1, 1, -1)], [count]), single, 1000)[0].best
     assert best.accuracy == 0.75
     low, high = sn.interval(best.replicates[0])
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.75 * 0.25 / count), rel=0.1)
-    bundles = sn.LabelledImages.of(concept.astype(int), np.array([f"{i % 500 // 8}-{right[i]}" for i in range(count)]))
+    bundles = sn.LabelledImages.of(concept.astype(int),
+                                   np.array([f"{i % 500 // 8}-{right[i]}" for i in range(count)]))
     wide = sn.examine(in_batches([response.reshape(1, 1, 1, -1)], [count]), bundles, 1000)[0].best
     wide_low, wide_high = sn.interval(wide.replicates[0])
     assert wide_high - wide_low > 2 * (high - low)
@@ -200,12 +207,14 @@ def test_memory_does_not_grow_with_the_number_of_images():
     for images in (few, many):
         count = images.concept.size
         response = np.random.default_rng(9).standard_normal((1, 1, 8, count))
-        tally = sn.Tally(*[a for a in sn.find_ranges(in_batches([response], [count])(), images)[0][:2]], images)
+        tally = sn.Tally(*[a for a in sn.find_ranges(in_batches([response], [count])(),
+                                                     images)[0][:2]], images)
         look = sn.CloseLook(tally, 10)
         for (array,), part in in_batches([response], [10] * (count // 10))():
             tally.add(array, part)
             look.add(array, part, sn.group_weights(images.key[part], 10))
-        held = [value for part in (tally, look) for value in vars(part).values() if isinstance(value, np.ndarray)]
+        held = [value for part in (tally, look) for value in vars(part).values()
+                if isinstance(value, np.ndarray)]
         sizes.append(sum(array.nbytes for array in held))
     assert abs(sizes[0] - sizes[1]) < 200  # the list of stimuli is not yet full after 40 images
 

@@ -1,4 +1,5 @@
-"""The whole network: its objective against the formulas, its gradients against derivatives, its three ways to learn."""
+"""The whole network: its objective against the formulas, its gradients against derivatives, its
+three ways to learn."""
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,8 @@ from tests.support.gradient_check import directional_error
 from tests.support.layouts import live, unpack
 
 CHANNELS, IMAGES = 2, 2
-SCALES = [("tied", "free", "free"), ("tied", "unit", "free"), ("untied", "free", "free"), ("untied", "free", "unit"),
-          ("untied", "unit", "free"), ("untied", "unit", "unit")]
+SCALES = [("tied", "free", "free"), ("tied", "unit", "free"), ("untied", "free", "free"),
+          ("untied", "free", "unit"), ("untied", "unit", "free"), ("untied", "unit", "unit")]
 LCN = [dict(lcn=0), *[dict(lcn_border=border) for border in ("clip", "valid", "centre")]]
 NAMES = [f"stage{i}/{part}" for i in (1, 2, 3) for part in ("encode", "decode")]
 
@@ -23,16 +24,19 @@ scales = pytest.mark.parametrize("scale", SCALES, ids="-".join)
 rotations = pytest.mark.parametrize("rotation", range(4))
 
 
-def config_of(scale=SCALES[3], rotation=1, pooling_stride=1, gradient="joint", weights=(0.8, 0.3, 2.5), steps=100,
-              dtype="float64", tile=0):
+def config_of(scale=SCALES[3], rotation=1, pooling_stride=1, gradient="joint",
+              weights=(0.8, 0.3, 2.5), steps=100, dtype="float64", tile=0):
     """Three small stages that differ in everything."""
     scale = dict(zip(("weights", "encoder_norm", "decoder_norm"), scale))
     shapes = [dict(receptive_field=3, maps=2, pooling=2, epsilon=0.05, sparsity=0.3, lcn_sigma=0.8),
-              dict(receptive_field=2, maps=3, pooling=2, pooling_stride=pooling_stride, epsilon=0.1, sparsity=0.1),
+              dict(receptive_field=2, maps=3, pooling=2, pooling_stride=pooling_stride, epsilon=0.1,
+                   sparsity=0.1),
               dict(receptive_field=2, maps=2, pooling=2, epsilon=0.02, sparsity=0.2, lcn_sigma=1.5)]
-    stages = tuple(StageConfig(weight=w, tile=tile, **(dict(lcn=3) | scale | shape | LCN[(rotation + i) % 4]))
+    stages = tuple(StageConfig(weight=w, tile=tile,
+                               **(dict(lcn=3) | scale | shape | LCN[(rotation + i) % 4]))
                    for i, (shape, w) in enumerate(zip(shapes, weights)))
-    return Config(data=DataConfig(size=20 if pooling_stride == 1 else 24, channels=CHANNELS), stages=stages,
+    return Config(data=DataConfig(size=20 if pooling_stride == 1 else 24, channels=CHANNELS),
+                  stages=stages,
                   train=TrainConfig(gradient=gradient, steps=steps, dtype=dtype, batch=IMAGES))
 
 
@@ -58,24 +62,25 @@ class Setup:
     def gradients(self, only=None, dx=True):
         """By parameter, and with respect to the input if `dx`."""
         rows, d_input = {}, np.full_like(self.x, np.nan) if dx else None
-        self.network.backward(self.network.forward(self.parameters, self.x, only),
-                              lambda name, row, gradient: rows.setdefault(name, []).append(gradient.copy()), d_input)
+        self.network.backward(self.network.forward(self.parameters, self.x, only), lambda name, row,
+                              gradient: rows.setdefault(name, []).append(gradient.copy()), d_input)
         return {name: np.stack(row) for name, row in rows.items()} | ({"x": d_input} if dx else {})
 
     def positions(self):
         """(encoder, decoder or None) of every stage, as the loops take them."""
-        return [[unpack(self.plan(name), self.parameters[name]) if name in self.parameters.views else None
-                 for name in (f"stage{i}/encode", f"stage{i}/decode")] for i in (1, 2, 3)]
+        return [[unpack(self.plan(name), self.parameters[name]) if name in self.parameters.views
+                 else None for name in (f"stage{i}/encode", f"stage{i}/decode")] for i in (1, 2, 3)]
 
 
 def assert_same(found, expected, tolerance=1e-11):
     assert found.keys() == expected.keys()
     for name in expected:
         scale = np.abs(expected[name]).max()
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=tolerance * scale, err_msg=name)
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=tolerance * scale,
+                                   err_msg=name)
 
 
-# ---- values ----------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale, rotation", list(zip(SCALES, [0, 1, 2, 3, 0, 1])))
@@ -102,31 +107,36 @@ def test_parameters_are_named_stage_by_stage():
 def test_a_window_that_does_not_fit_is_refused():
     config = config_of()
     with pytest.raises(InputError, match=r"stages\.2\.receptive_field = 40"):
-        Network(replace(config, stages=(*config.stages[:2], replace(config.stages[2], receptive_field=40))))
+        Network(replace(config,
+                        stages=(*config.stages[:2], replace(config.stages[2], receptive_field=40))))
 
 
-# ---- gradients -------------------------------------------------------------------------------------------
+# ---- gradients -----------------------------------------------------------------------------------
 
 
 @scales
 @rotations
 @pytest.mark.parametrize("pooling_stride", [1, 2])
 def test_joint_gradient_is_the_derivative(scale, rotation, pooling_stride):
-    """By every parameter and by the input, through filtering, pooling, normalisation and the upper targets."""
+    """By every parameter and by the input, through filtering, pooling, normalisation and the upper
+    targets."""
     setup = Setup(config_of(scale, rotation, pooling_stride))
     gradients = setup.gradients()
     assert set(gradients) == {*setup.parameters.views, "x"}
     for name, gradient in gradients.items():
-        at, mask = (setup.x, None) if name == "x" else (setup.parameters[name], live(setup.plan(name)))
+        at, mask = (setup.x, None) if name == "x" else (setup.parameters[name],
+                                                        live(setup.plan(name)))
         assert directional_error(setup.value, at, gradient, mask) < 1e-9, name
 
 
 def test_joint_gradient_is_the_sum_over_the_terms():
     whole = Setup(config_of()).gradients()
-    parts = [Setup(config_of(weights=[w if i == k else 0 for i, w in enumerate((0.8, 0.3, 2.5))])).gradients()
+    parts = [Setup(config_of(weights=[w if i == k else 0 for i,
+                                      w in enumerate((0.8, 0.3, 2.5))])).gradients()
              for k in range(3)]
     assert_same(whole, {name: sum(part[name] for part in parts) for name in whole})
-    for k, part in enumerate(parts):  # and upper terms reach the lower stages, lower ones not the upper stages
+    # and upper terms reach the lower stages, lower ones not the upper stages
+    for k, part in enumerate(parts):
         for name in NAMES:
             stage = int(name[5]) - 1
             reached = stage == k or (stage < k and name.endswith("encode"))
@@ -139,8 +149,10 @@ def test_stopped_gradient_is_each_stage_s_own(scale):
     stopped = Setup(config_of(scale, gradient="stopped")).gradients()
     weights = (0.8, 0.3, 2.5)
     for k in range(3):
-        alone = Setup(config_of(scale, weights=[w if i == k else 0 for i, w in enumerate(weights)])).gradients()
-        own = {name for name in alone if name.startswith(f"stage{k + 1}")} | ({"x"} if k == 0 else set())
+        alone = Setup(config_of(scale, weights=[w if i == k else 0 for i,
+                                                w in enumerate(weights)])).gradients()
+        own = {name for name in alone if name.startswith(f"stage{k + 1}")} | ({"x"} if k == 0
+                                                                              else set())
         assert_same({name: stopped[name] for name in own}, {name: alone[name] for name in own})
 
 
@@ -174,7 +186,7 @@ def test_float32_follows_float64():
     assert single.value() == pytest.approx(exact.value(), rel=1e-5)
 
 
-# ---- a step ----------------------------------------------------------------------------------------------
+# ---- a step --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gradient", ["joint", "stopped"])
@@ -193,7 +205,8 @@ def test_updating_every_row_at_once_equals_updating_at_the_end(gradient):
 
 
 def test_nothing_is_remembered_from_the_step_before():
-    """Arrays are kept from step to step for speed only: what they hold is overwritten before it is read."""
+    """Arrays are kept from step to step for speed only: what they hold is overwritten before it is
+    read."""
     setup = Setup(config_of())
     expected, value = setup.gradients(), setup.value()
     for workspace in (setup.network._work, *(stage._keep for stage in setup.network.stages)):
@@ -208,7 +221,8 @@ def test_nothing_is_remembered_from_the_step_before():
 @pytest.mark.parametrize("gradient", ["joint", "stopped", "greedy"])
 def test_a_step_against_the_gradient_lowers_the_objective_and_leaves_dead_entries_zero(gradient):
     setup = Setup(config_of(gradient=gradient, tile=3))
-    rule = Optimizer(UpdateConfig("sgd", rate=1e-4), setup.parameters, {n: setup.plan(n).fan_in for n in NAMES})
+    rule = Optimizer(UpdateConfig("sgd", rate=1e-4), setup.parameters,
+                     {n: setup.plan(n).fan_in for n in NAMES})
     for only in (None,) if gradient != "greedy" else range(3):
         def value():
             states = setup.network.forward(setup.parameters, setup.x, only)
@@ -223,7 +237,7 @@ def test_a_step_against_the_gradient_lowers_the_objective_and_leaves_dead_entrie
         assert not setup.parameters[name][~live(setup.plan(name))].any()
 
 
-# ---- which stage is trained when -------------------------------------------------------------------------
+# ---- which stage is trained when -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", [3, 4, 5, 10, 100, 101])
@@ -235,10 +249,12 @@ def test_greedy_steps_are_shared_equally_and_in_order(steps):
     assert max(map(stages.count, range(3))) - min(map(stages.count, range(3))) <= 1
     for stage in range(3):
         count = stages.count(stage)
-        assert [p for s, p in plan if s == stage] == pytest.approx([k / count for k in range(count)])
+        assert [p for s,
+                p in plan if s == stage] == pytest.approx([k / count for k in range(count)])
 
 
 @pytest.mark.parametrize("gradient", ["joint", "stopped"])
 def test_otherwise_all_stages_are_trained_all_the_time(gradient):
     config = config_of(gradient=gradient, steps=8)
-    assert [trained_stage(config, step) for step in range(8)] == [(None, step / 8) for step in range(8)]
+    assert [trained_stage(config, step) for step in range(8)] == [(None, step / 8)
+                                                                  for step in range(8)]

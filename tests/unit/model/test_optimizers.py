@@ -1,4 +1,5 @@
-"""Every update rule against its textbook formula in plain NumPy, row by row as the network emits gradients."""
+"""Every update rule against its textbook formula in plain NumPy, row by row as the network emits
+gradients."""
 import numpy as np
 import pytest
 
@@ -20,7 +21,8 @@ def gradients(step, dtype=np.float64):
     rng = np.random.default_rng(step)
     found = {}
     for name, shape in SHAPES.items():
-        found[name] = (rng.standard_normal(shape) * 10.0 ** rng.integers(-4, 2, shape)).astype(dtype)
+        found[name] = (rng.standard_normal(shape) * 10.0 ** rng.integers(-4, 2,
+                                                                         shape)).astype(dtype)
         found[name][:, :, 1, 0] = 0
     return found
 
@@ -58,10 +60,12 @@ def reference(config, weights, steps):
             elif config.rule == "adagrad":   # Duchi, Hazan, Singer 2011
                 a[...] = a + g ** 2
                 w[name] = w[name] - rate * typical * g / (np.sqrt(a) + 1e-12)
-            else:                            # Kingma, Ba 2015, in the faster order at the end of their section 2
+            # Kingma, Ba 2015, in the faster order at the end of their section 2
+            else:
                 a[...] = config.momentum * a + (1 - config.momentum) * g
                 b[...] = config.second_moment * b + (1 - config.second_moment) * g ** 2
-                rate_now = rate * np.sqrt(1 - config.second_moment ** count) / (1 - config.momentum ** count)
+                rate_now = rate * np.sqrt(1 - config.second_moment ** count) / (1 - config.momentum
+                                                                                ** count)
                 w[name] = w[name] - rate_now * typical * a / (np.sqrt(b) + 1e-12)
     return w, slot
 
@@ -88,7 +92,8 @@ def test_float32_stays_float32_and_follows_float64(config):
         assert vector.vector.dtype == np.float32
     np.testing.assert_allclose(parameters.vector, expected.vector, rtol=1e-5, atol=2e-5)
     for slot in rule.state:
-        np.testing.assert_allclose(rule.state[slot].vector, exact.state[slot].vector, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(rule.state[slot].vector, exact.state[slot].vector, rtol=2e-5,
+                                   atol=1e-6)
 
 
 @pytest.mark.parametrize("config", RULES, ids=lambda c: c.rule)
@@ -137,10 +142,12 @@ def test_first_step_is_the_rate_in_typical_weights(rule):
     gradient = gradients(0)["stage1/encode"]
     for row in range(3):
         updater("stage1/encode", row, gradient[row])
-    np.testing.assert_allclose(parameters["stage1/encode"] - before, -0.02 / 5 * np.sign(gradient), rtol=1e-6)
+    np.testing.assert_allclose(parameters["stage1/encode"] - before, -0.02 / 5 * np.sign(gradient),
+                               rtol=1e-6)
 
 
-@pytest.mark.parametrize("progress, falling", [(0, 1), (0.25, 1), (0.5, 1), (0.6, 0.8), (0.75, 0.5), (0.99, 0.02)])
+@pytest.mark.parametrize("progress, falling",
+                         [(0, 1), (0.25, 1), (0.5, 1), (0.6, 0.8), (0.75, 0.5), (0.99, 0.02)])
 def test_halfway_schedule(progress, falling):
     rule, _ = started(UpdateConfig(rate=0.4, schedule="halfway"))
     rule.begin(0, progress)

@@ -50,7 +50,7 @@ def smooth_noise(count, size, channels=1):
     return np.clip(128 + 40 * smooth / smooth.std(), 0, 255).astype(np.uint8)
 
 
-# ---- what the numbers are ----------------------------------------------------------------------------------
+# ---- what the numbers are ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -61,9 +61,11 @@ def test_the_kernel_is_the_centre_of_the_patches_inverse_square_root(channels, e
     fitted = preprocess.fit(config, images)
     patches = patches_of(naive_contrast(config, images), 3)
     covariance = patches.T @ patches / len(patches)
-    loaded = covariance + (epsilon * np.trace(covariance) / len(covariance) + 1e-12) * np.eye(len(covariance))
+    loaded = covariance + (epsilon * np.trace(covariance) / len(covariance)
+                           + 1e-12) * np.eye(len(covariance))
     centre = 4 * channels
-    expected = fractional_matrix_power(loaded, -0.5)[:, centre:centre + channels].reshape(fitted.kernel.shape)
+    expected = fractional_matrix_power(loaded, -0.5)[:, centre:centre + channels].reshape(
+        fitted.kernel.shape)
     assert np.allclose(fitted.kernel, expected, rtol=0, atol=1e-9 * abs(expected).max())
     assert np.allclose(fitted.eigenvalues, np.linalg.eigvalsh(covariance)[::-1], rtol=0, atol=1e-12)
 
@@ -82,7 +84,8 @@ def test_preparing_is_a_convolution_with_reflection(size, side, channels):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_with_a_tiny_epsilon_the_fitted_pixels_have_the_identity_as_covariance(channels):
-    """Exactly so on the patches that were fitted: channels of one pixel are uncorrelated and of variance 1."""
+    """Exactly so on the patches that were fitted: channels of one pixel are uncorrelated and of
+    variance 1."""
     images = structured_images(60, 16, channels)
     fitted = preprocess.fit(replace(PLAIN, whitening_epsilon=1e-9), images)
     inner = fitted.preprocessor(16, np.float64)(images)[2:-2, 2:-2]  # no reflection there
@@ -98,8 +101,8 @@ def test_neighbours_become_uncorrelated():
 
     def correlations(x):
         x = x[4:-4, 4:-4, 0]
-        return np.array([(x[dy:, dx:] * x[:x.shape[0] - dy, :x.shape[1] - dx]).mean() / (x * x).mean()
-                         for dy, dx in ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (2, 2))])
+        return np.array([(x[dy:, dx:] * x[:x.shape[0] - dy, :x.shape[1] - dx]).mean() / (
+            x * x).mean() for dy, dx in ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (2, 2))])
     assert correlations(before)[:2].min() > 0.55
     assert abs(correlations(after)).max() < 0.03  # standard error of one: 0.004
 
@@ -119,8 +122,10 @@ def test_every_image_is_rescaled_to_unit_power(whitening, channels, dtype, round
     images = structured_images(20, 24, channels)
     images[3] = 120 + images[3] // 50  # hardly any contrast
     prepared = preprocess.fit(config, images).preprocessor(24, dtype)(images)
-    assert np.allclose(np.square(prepared, dtype=float).mean(axis=(0, 1, 2)), 1, rtol=0, atol=rounding)
-    assert np.allclose(prepared.std(axis=(0, 1, 2)), 1, rtol=0, atol=2e-3)  # whitening removes the mean all but
+    assert np.allclose(np.square(prepared, dtype=float).mean(axis=(0, 1, 2)), 1, rtol=0,
+                       atol=rounding)
+    # whitening removes the mean all but
+    assert np.allclose(prepared.std(axis=(0, 1, 2)), 1, rtol=0, atol=2e-3)
 
 
 def test_without_any_step_pixels_are_grey_levels_over_255():
@@ -130,7 +135,7 @@ def test_without_any_step_pixels_are_grey_levels_over_255():
     assert np.array_equal(prepared, np.moveaxis(images, 0, -1) / 255)
 
 
-# ---- what must not happen ----------------------------------------------------------------------------------
+# ---- what must not happen ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -138,7 +143,8 @@ def test_without_any_step_pixels_are_grey_levels_over_255():
 def test_flat_images_become_zero_without_a_warning(size, channels, dtype):
     """Of 200 x 200 x 3 pixels as well, whose sum float32 cannot hold."""
     fitted = preprocess.fit(PreprocessConfig(whitening=5), structured_images(4, size, channels))
-    flat = np.repeat(np.array([0, 7, 128, 255], np.uint8), size * size * channels).reshape(4, size, size, channels)
+    flat = np.repeat(np.array([0, 7, 128, 255], np.uint8),
+                     size * size * channels).reshape(4, size, size, channels)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not fitted.preprocessor(size, dtype)(flat).any()
@@ -150,8 +156,10 @@ def test_nothing_but_flat_images_cannot_be_fitted():
 
 
 def test_a_kernel_larger_than_the_image_is_refused():
-    with pytest.raises(InputError, match=r"preprocess\.whitening = 13 does not fit into images of 12 x 12 pixels; "
-                                         "make it at most 12, or 0"):
+    with pytest.raises(
+            InputError,
+            match=r"preprocess\.whitening = 13 does not fit into images of 12 x 12 pixels; "
+            "make it at most 12, or 0"):
         preprocess.fit(replace(PLAIN, whitening=13), structured_images(3, 12))
 
 
@@ -167,7 +175,7 @@ def test_a_grid_of_patches_gives_nearly_the_kernel_of_all_patches():
     assert np.allclose(fitted.eigenvalues, expected, rtol=0.02)
 
 
-# ---- the same in training and in every test ------------------------------------------------------------------
+# ---- the same in training and in every test ------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype, rounding", [(np.float32, 1e-5), (np.float64, 1e-13)])

@@ -1,4 +1,5 @@
-"""One stage: values against the formulas, gradients against derivatives, initial weights, and what holds the scale."""
+"""One stage: values against the formulas, gradients against derivatives, initial weights, and what
+holds the scale."""
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +16,11 @@ from tests.support import naive
 from tests.support.gradient_check import directional_error
 from tests.support.layouts import live, pack, unpack
 
-BASE = StageConfig(receptive_field=4, maps=4, pooling=3, lcn=3, lcn_sigma=0.8, sparsity=0.3, weight=0.7, epsilon=0.05)
+BASE = StageConfig(receptive_field=4, maps=4, pooling=3, lcn=3, lcn_sigma=0.8, sparsity=0.3,
+                   weight=0.7, epsilon=0.05)
 ROWS, COLS, MAPS_IN, IMAGES = 15, 14, 2, 2
-SCALES = [("tied", "free", "free"), ("tied", "unit", "free"), ("untied", "free", "free"), ("untied", "free", "unit"),
-          ("untied", "unit", "free"), ("untied", "unit", "unit")]
+SCALES = [("tied", "free", "free"), ("tied", "unit", "free"), ("untied", "free", "free"),
+          ("untied", "free", "unit"), ("untied", "unit", "free"), ("untied", "unit", "unit")]
 LCN = [dict(lcn=0), *[dict(lcn_border=border) for border in ("clip", "valid", "centre")]]
 STRIDES = [dict(), dict(pooling_stride=2), dict(stride=2, pooling=2, receptive_field=2, weight=2.5)]
 
@@ -44,11 +46,13 @@ def with_terms(stage, state):
 class Setup:
     """A stage with random weights (decoder unlike the encoder) on random input."""
 
-    def __init__(self, config, rows=ROWS, cols=COLS, maps_in=MAPS_IN, images=IMAGES, dtype=np.float64):
+    def __init__(self, config, rows=ROWS, cols=COLS, maps_in=MAPS_IN, images=IMAGES,
+                 dtype=np.float64):
         self.stage = Stage(config, stage_geometry(config, rows, cols, maps_in), "stage1", dtype)
         self.plan, self.work, rng = self.stage.filter, Workspace(), np.random.default_rng(5)
         self.parameters = ParameterVector(self.stage.parameter_shapes(), dtype)
-        shape = (self.plan.out_rows, self.plan.out_cols, self.plan.field, self.plan.field, maps_in, config.maps)
+        shape = (self.plan.out_rows, self.plan.out_cols, self.plan.field, self.plan.field, maps_in,
+                 config.maps)
         self.x = rng.standard_normal((rows, cols, maps_in, images)).astype(dtype)
         self.dy = 0.1 * rng.standard_normal((*self.stage.geometry.output, images)).astype(dtype)
         self.filters = {name: 0.3 * rng.standard_normal(shape) for name in self.parameters.views}
@@ -56,7 +60,8 @@ class Setup:
             self.parameters[name][...] = pack(self.plan, filters)
 
     def forward(self, objective=True):
-        return with_terms(self.stage, self.stage.forward(self.parameters, self.x, self.work, objective))
+        return with_terms(self.stage,
+                          self.stage.forward(self.parameters, self.x, self.work, objective))
 
     def value(self, objective=True):
         """The stage's own term and <dy, y>."""
@@ -66,8 +71,8 @@ class Setup:
     def backward(self, objective=True, dy=True):
         """Gradients of `value` by parameter, and with respect to x."""
         rows, dx = {}, np.full_like(self.x, np.nan)
-        self.stage.backward(self.forward(objective), self.dy if dy else None, dx,
-                            lambda name, row, gradient: rows.setdefault(name, []).append(gradient.copy()), self.work)
+        self.stage.backward(self.forward(objective), self.dy if dy else None, dx, lambda name, row,
+                            gradient: rows.setdefault(name, []).append(gradient.copy()), self.work)
         return {name: np.stack(row) for name, row in rows.items()} | {"x": dx}
 
 
@@ -80,13 +85,16 @@ def test_forward_equals_the_formulas(scale, lcn, strides, dtype, tolerance):
     setup = Setup(config, dtype=dtype)
     state = setup.forward()
     y, reconstruction, sparsity = naive.stage(config, setup.filters["stage1/encode"],
-                                              setup.filters.get("stage1/decode"), setup.x.astype(np.float64))
+                                              setup.filters.get("stage1/decode"),
+                                              setup.x.astype(np.float64))
     assert state.y.dtype == dtype and state.y.shape == y.shape
     np.testing.assert_allclose(state.y, y, rtol=0, atol=tolerance * np.abs(y).max())
     assert state.loss.reconstruction == pytest.approx(reconstruction, rel=tolerance)
     assert state.loss.sparsity == pytest.approx(sparsity, rel=tolerance)
-    assert state.loss.objective == pytest.approx(config.weight * (reconstruction + sparsity), rel=tolerance)
-    assert state.loss.response == pytest.approx(np.sqrt(np.mean(state.z.astype(np.float64) ** 2)), rel=tolerance)
+    assert state.loss.objective == pytest.approx(config.weight * (reconstruction + sparsity),
+                                                 rel=tolerance)
+    assert state.loss.response == pytest.approx(np.sqrt(np.mean(state.z.astype(np.float64) ** 2)),
+                                                rel=tolerance)
     encoded = setup.forward(objective=False)
     assert encoded.loss is None and np.array_equal(encoded.y, state.y)
 
@@ -118,16 +126,19 @@ def test_without_a_term_of_its_own_only_what_arrives_counts(scale, lcn):
 @lcn
 def test_gradients_of_the_own_term_and_of_what_arrives_add_up(lcn):
     setup = Setup(config_of(SCALES[5], lcn))
-    own, arriving, both = setup.backward(dy=False), setup.backward(objective=False), setup.backward()
+    own, arriving, both = setup.backward(dy=False), setup.backward(
+        objective=False), setup.backward()
     for name, gradient in both.items():
-        np.testing.assert_allclose(gradient, own[name] + arriving.get(name, 0), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(gradient, own[name] + arriving.get(name, 0), rtol=1e-10,
+                                   atol=1e-12)
 
 
 def test_weight_scales_the_own_term_only():
     one, three = (Setup(config_of(SCALES[5], dict(weight=w))).backward() for w in (1.0, 3.0))
     none = Setup(config_of(SCALES[5], dict(weight=0.0))).backward()
     for name in one:
-        np.testing.assert_allclose(three[name] - none[name], 3 * (one[name] - none[name]), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(three[name] - none[name], 3 * (one[name] - none[name]),
+                                   rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["free", "unit"])
@@ -137,7 +148,8 @@ def test_tied_gradient_is_the_sum_of_encoder_and_decoder_gradient(norm):
     for name in untied.parameters.views:
         untied.parameters[name][...] = tied.parameters["stage1/encode"]
     together, apart = tied.backward(), untied.backward()
-    np.testing.assert_allclose(together["stage1/encode"], apart["stage1/encode"] + apart["stage1/decode"],
+    np.testing.assert_allclose(together["stage1/encode"],
+                               apart["stage1/encode"] + apart["stage1/decode"],
                                rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(together["x"], apart["x"], rtol=1e-11, atol=1e-12)
 
@@ -151,7 +163,8 @@ def test_gradients_are_orthogonal_to_filters_that_are_normalised(scale, lcn):
     for name, filters in setup.filters.items():
         along = (filters * unpack(setup.plan, gradients[name])).sum(axis=(2, 3, 4))
         size = np.abs(filters * unpack(setup.plan, gradients[name])).sum(axis=(2, 3, 4))
-        normalised = (config.encoder_norm if name.endswith("encode") else config.decoder_norm) == "unit"
+        normalised = (config.encoder_norm if name.endswith("encode")
+                      else config.decoder_norm) == "unit"
         if normalised:
             assert (np.abs(along) / size).max() < 1e-12
         else:
@@ -159,7 +172,8 @@ def test_gradients_are_orthogonal_to_filters_that_are_normalised(scale, lcn):
 
 
 def test_objective_and_gradient_are_means_over_the_minibatch():
-    """Twice the same images change nothing, so the step size does not depend on the size of the minibatch."""
+    """Twice the same images change nothing, so the step size does not depend on the size of the
+    minibatch."""
     setup = Setup(config_of(SCALES[3]))
     once, terms = setup.backward(dy=False), setup.forward().loss
     setup.x = np.concatenate([setup.x, setup.x], axis=-1)
@@ -174,17 +188,19 @@ def test_objective_and_gradient_are_means_over_the_minibatch():
 def test_any_tile_gives_the_same_gradients(tile):
     def gradients(tile):
         setup = Setup(config_of(SCALES[5], dict(tile=tile)))
-        return {name: g if name == "x" else unpack(setup.plan, g) for name, g in setup.backward().items()}
+        return {name: g if name == "x" else unpack(setup.plan, g) for name,
+                g in setup.backward().items()}
     one, other = gradients(1), gradients(tile)
     for name in one:
         np.testing.assert_allclose(other[name], one[name], rtol=1e-10, atol=1e-12)
 
 
-# ---- initial weights -------------------------------------------------------------------------------------
+# ---- initial weights -----------------------------------------------------------------------------
 
 
 def initial(config, seed=0, index=0, dtype=np.float64, maps_in=MAPS_IN):
-    """The stage and its initial filters by parameter, raw and as they are used, indexed by position."""
+    """The stage and its initial filters by parameter, raw and as they are used, indexed by
+    position."""
     stage = Stage(config, stage_geometry(config, ROWS, COLS, maps_in), "stage1", dtype)
     parameters = ParameterVector(stage.parameter_shapes(), dtype)
     stage.initialise(parameters, seed, index)
@@ -216,7 +232,8 @@ def test_initial_filters_have_the_gain_as_norm_whatever_holds_the_scale(scale):
     assert stage.gain < 1
     for name, filters in used.items():
         np.testing.assert_allclose(norms(filters), stage.gain, rtol=1e-12)
-        np.testing.assert_allclose(filters, used["stage1/encode"], rtol=1e-12)  # the decoder equals the encoder
+        # the decoder equals the encoder
+        np.testing.assert_allclose(filters, used["stage1/encode"], rtol=1e-12)
         unit = (config.encoder_norm if name.endswith("encode") else config.decoder_norm) == "unit"
         np.testing.assert_allclose(norms(raw[name]), 1 if unit else stage.gain, rtol=1e-12)
 
@@ -235,23 +252,26 @@ def test_initial_weights_follow_seed_stage_and_position():
 
 
 def test_gain_makes_decoding_the_identity_on_average():
-    """The trace of V V' is the number of inputs, so that D V' x has the size of x for a random x."""
+    """The trace of V V' is the number of inputs, so that D V' x has the size of x for a random x.
+    """
     stage, _, used = initial(config_of(SCALES[1]))
     assert (used["stage1/encode"] ** 2).sum() == pytest.approx(ROWS * COLS * MAPS_IN, rel=1e-12)
     few, _, _ = initial(config_of(SCALES[1], dict(stride=3), LCN[0]))
     assert few.gain == 1  # fewer units than inputs: they cannot cover them
 
 
-# ---- over many updates -----------------------------------------------------------------------------------
+# ---- over many updates ---------------------------------------------------------------------------
 
 
 def waves(count, size):
     """Images of one plane wave each, with a little noise, float32 (row, col, map, image)."""
     rng = np.random.default_rng(0)
     row, col = np.mgrid[:size, :size][..., None]
-    angle, frequency, phase = rng.uniform([[0], [0.5], [0]], [[np.pi], [1.5], [2 * np.pi]], (3, count))
+    angle, frequency, phase = rng.uniform([[0], [0.5], [0]], [[np.pi], [1.5], [2 * np.pi]],
+                                          (3, count))
     x = np.sin(frequency * (np.cos(angle) * row + np.sin(angle) * col) + phase)
-    return (x + 0.1 * rng.standard_normal(x.shape))[:, :, None].astype(np.float32) * np.float32(np.sqrt(2))
+    return (x + 0.1 * rng.standard_normal(x.shape))[:, :, None].astype(np.float32) * np.float32(
+        np.sqrt(2))
 
 
 def trained(encoder_norm, decoder_norm, steps=300):
@@ -268,7 +288,8 @@ def trained(encoder_norm, decoder_norm, steps=300):
         state = with_terms(stage, stage.forward(parameters, x, work, objective=True))
         terms.append(state.loss)
         stage.backward(state, None, None, rule, work)
-    assert not any(parameters[name][:, :, ~live(stage.filter).any(axis=(0, 1))].any() for name in parameters.views)
+    assert not any(parameters[name][:, :, ~live(stage.filter).any(axis=(0, 1))].any()
+                   for name in parameters.views)
     return terms, {name: unpack(stage.filter, parameters[name]) for name in parameters.views}
 
 

@@ -9,7 +9,8 @@ from hpclcae.partition.blocks import Grid
 from tests.support.processes import RUN
 
 
-@pytest.mark.parametrize("name, grid", [("tiny", Grid(1, 1)), ("tiny", Grid(2, 3)), ("desk", Grid(2, 1))])
+@pytest.mark.parametrize("name, grid",
+                         [("tiny", Grid(1, 1)), ("tiny", Grid(2, 3)), ("desk", Grid(2, 1))])
 @pytest.mark.parametrize("chunk_bytes", [1, 3000, CHUNK_BYTES])
 def test_the_chunks_of_a_block_are_its_vector_piece_by_piece(name, grid, chunk_bytes):
     config = configuration.load(RUN / f"{name}.toml")
@@ -24,7 +25,8 @@ def test_the_chunks_of_a_block_are_its_vector_piece_by_piece(name, grid, chunk_b
             piece = parameters[chunk.name][slice(*chunk.rows), slice(*chunk.cols)]
             assert chunk.start == end and piece.shape == chunk.shape
             assert np.array_equal(piece.ravel(), parameters.vector[chunk.start:chunk.stop])
-            assert chunk.size * parameters.vector.itemsize <= chunk_bytes or chunk.shape[:2] == (1, 1)
+            assert chunk.size * parameters.vector.itemsize <= chunk_bytes or chunk.shape[:2] == (1,
+                                                                                                 1)
             end = chunk.stop
         assert end == parameters.vector.size
 

@@ -1,4 +1,5 @@
-"""Training with parameter servers, in one process: the same numbers as without them where that can be."""
+"""Training with parameter servers, in one process: the same numbers as without them where that can
+be."""
 import itertools
 
 import numpy as np
@@ -25,11 +26,11 @@ def assert_same(served, alone, tolerance=1e-12):
 
 
 @pytest.mark.parametrize("rule", ["sgd", "momentum", "adagrad", "adam"])
-@pytest.mark.parametrize("changes", [("parallel.overlap=false",), ("parallel.consistency=synchronous",),
-                                     ("parallel.consistency=bounded", "parallel.staleness=0", "parallel.overlap=false",
-                                      "update.clip=0.01"),
-                                     ("parallel.overlap=false", "update.staleness_scaled=true",
-                                      "update.delay_compensation=0.5", "train.gradient=greedy")])
+@pytest.mark.parametrize(
+    "changes", [("parallel.overlap=false",), ("parallel.consistency=synchronous",),
+                ("parallel.consistency=bounded", "parallel.staleness=0", "parallel.overlap=false",
+                 "update.clip=0.01"), ("parallel.overlap=false", "update.staleness_scaled=true",
+                                       "update.delay_compensation=0.5", "train.gradient=greedy")])
 def test_one_replica_is_training_without_servers(rule, changes):
     config = configured(f"update.rule={rule}", "update.rate=0.02", *changes)
     servers = Servers(config, Grid(1, 1), 2)
@@ -41,8 +42,8 @@ def test_one_replica_is_training_without_servers(rule, changes):
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 @pytest.mark.parametrize("replicas, grid", [(2, Grid(1, 1)), (3, Grid(1, 2))])
 def test_synchronous_replicas_are_one_with_all_their_images(rule, replicas, grid):
-    config = configured(f"update.rule={rule}", "update.rate=0.02", "parallel.consistency=synchronous",
-                        f"parallel.replicas={replicas}")
+    config = configured(f"update.rule={rule}", "update.rate=0.02",
+                        "parallel.consistency=synchronous", f"parallel.replicas={replicas}")
     servers = Servers(config, grid, 2)
     train_served(config, servers, STEPS, grid)
 
@@ -69,7 +70,8 @@ def test_gradients_of_several_steps_are_pushed_as_their_sum():
 @pytest.mark.parametrize("overlap", ["true", "false"])
 def test_every_push_is_applied_once_whatever_the_intervals(fetch, push, overlap):
     config = configured("update.rule=sgd", "parallel.replicas=2", f"parallel.fetch_every={fetch}",
-                        f"parallel.push_every={push}", f"parallel.overlap={overlap}", "update.rate=0.001")
+                        f"parallel.push_every={push}", f"parallel.overlap={overlap}",
+                        "update.rate=0.001")
     servers = Servers(config, Grid(1, 2), 2)
     objectives, _ = train_served(config, servers, 6, Grid(1, 2))
     for store in servers.stores:
@@ -83,7 +85,8 @@ def test_overlapped_fetches_are_one_step_older():
     servers = Servers(config, Grid(1, 1), 1)
     train_served(config, servers, STEPS)
     chunks = len(servers.stores[0].chunks)
-    # Step 0 and 1 see what they would see alone; every later one has missed the gradients of the step before.
+    # Step 0 and 1 see what they would see alone; every later one has missed the gradients of the
+    # step before.
     assert servers.stores[0].counters.staleness[:3].tolist() == [chunks, chunks * (STEPS - 1), 0]
 
 
@@ -105,16 +108,19 @@ def test_bounded_replicas_stay_together_and_backups_do_not_wait():
                         "parallel.staleness=1", "parallel.overlap=false")
     servers = Servers(config, Grid(1, 1), 2)
     train_served(config, servers, STEPS)
-    # While a replica that has pushed c times computes, each other one can come from c - s to c + s + 1 pushes.
+    # While a replica that has pushed c times computes, each other one can come from c - s to c + s
+    # + 1 pushes.
     most = 2 * (2 * config.parallel.staleness + 1)
     for store in servers.stores:
-        assert not store.counters.staleness[most + 1:].any() and store.counters.pushes == 3 * STEPS * len(store.chunks)
-    config = configured("update.rule=sgd", "parallel.replicas=3", "parallel.consistency=synchronous",
-                        "parallel.backup=1")
+        assert not store.counters.staleness[
+            most + 1:].any() and store.counters.pushes == 3 * STEPS * len(store.chunks)
+    config = configured("update.rule=sgd", "parallel.replicas=3",
+                        "parallel.consistency=synchronous", "parallel.backup=1")
     servers = Servers(config, Grid(1, 1), 1)
     store = servers.stores[0]
     train_served(config, servers, STEPS)
-    # Whoever comes late leaves out the steps that the others have made, so there may be fewer rounds than steps.
+    # Whoever comes late leaves out the steps that the others have made, so there may be fewer
+    # rounds than steps.
     assert store.newest == STEPS and (store.versions > 1).all()
     assert store.counters.staleness[1:].sum() == 0 and store.counters.pushes == store.versions.sum()
 
@@ -123,20 +129,23 @@ def test_bounded_replicas_stay_together_and_backups_do_not_wait():
 @pytest.mark.parametrize("grid", [Grid(1, 1), Grid(1, 2)], ids=str)
 def test_with_backups_every_step_is_applied_once_or_dropped(grid, first, second):
     """Three replicas end one after the other, in every order, long before the last step."""
-    config = configured("update.rule=momentum", "parallel.replicas=3", "parallel.consistency=synchronous",
-                        "parallel.backup=1")
+    config = configured("update.rule=momentum", "parallel.replicas=3",
+                        "parallel.consistency=synchronous", "parallel.backup=1")
     kept = [[], []]
     servers = Servers(config, grid, 2, kept)
     _, updates = train_served(config, servers, STEPS, grid, ends={first: 2, second: 4})
     made = {replica: updates[replica, 0].made for replica in range(3)}
-    assert len(made[first]) <= 2 and len(made[second]) <= 4 and STEPS - 1 in made[3 - first - second]
+    assert len(made[first]) <= 2 and len(made[second]) <= 4 and STEPS - 1 in made[
+        3 - first - second]
     for store, events in zip(servers.stores, map(np.concatenate, kept)):
         pushed, settled = (events[events["kind"] == kind] for kind in (PUSHED, ROUND_CLOSED))
         for index in range(len(store.chunks)):
             mine = pushed[pushed["chunk"] == index]
-            assert sorted(mine[["replica", "clock"]].tolist()) == sorted((r, c) for r in made for c in made[r])
+            assert sorted(mine[["replica", "clock"]].tolist()) == sorted((r, c) for r in made
+                                                                         for c in made[r])
             applied = mine[mine["version"] >= 0]
-            # No round is without gradients, none has more than the first two, and only settled ones have fewer.
+            # No round is without gradients, none has more than the first two, and only settled ones
+            # have fewer.
             rounds = np.bincount(applied["version"], minlength=store.versions[index] + 1)
             assert len(rounds) == store.versions[index] + 1 and rounds[0] == 0
             alone = set(settled["version"][settled["chunk"] == index].tolist())

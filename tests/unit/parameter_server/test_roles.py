@@ -1,4 +1,7 @@
-"""Who this process is, from what launchers leave in the environment; and who does what in a job with servers."""
+"""Who this process is, from what launchers leave in the environment.
+
+And who does what in a job with servers.
+"""
 from collections import Counter
 
 import pytest
@@ -10,7 +13,8 @@ from hpclcae.utils.errors import InputError
 
 @pytest.mark.parametrize("environment, expected", [
     ({}, (1, 0)),
-    ({"PATH": "/bin", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (1, 0)),  # a batch script
+    # a batch script
+    ({"PATH": "/bin", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (1, 0)),
     ({"PMI_SIZE": "4", "PMI_RANK": "3"}, (4, 3)),
     ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, (2, 1)),
     ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5"}, (8, 5)),
@@ -20,7 +24,7 @@ def test_launchers(environment, expected):
     assert launched(environment) == expected
 
 
-# ---- roles -----------------------------------------------------------------------------------------------------
+# ---- roles ---------------------------------------------------------------------------------------
 
 BLOCKWISE = ["a"] * 4 + ["b"] * 4 + ["c"] * 4   # as srun deals ranks out
 CYCLIC = ["a", "b", "c"] * 4                    # as mpiexec -hosts does
@@ -30,11 +34,14 @@ UNEVEN = ["a"] * 6 + ["b"] * 1 + ["c"] * 5
 def check(found, servers, replicas, blocks):
     """Every role is taken once."""
     assert Counter(found) == Counter([*(Role(server=s) for s in range(servers)),
-                                      *(Role(replica=r, block=b) for r in range(replicas) for b in range(blocks))])
+                                      *(Role(replica=r, block=b) for r in range(replicas)
+                                        for b in range(blocks))])
 
 
-@pytest.mark.parametrize("nodes", [["a"] * 12, BLOCKWISE, CYCLIC, UNEVEN], ids=["one", "blockwise", "cyclic", "uneven"])
-@pytest.mark.parametrize("servers, replicas, blocks", [(1, 11, 1), (2, 5, 2), (3, 3, 3), (4, 2, 4), (11, 1, 1)])
+@pytest.mark.parametrize("nodes", [["a"] * 12, BLOCKWISE, CYCLIC, UNEVEN],
+                         ids=["one", "blockwise", "cyclic", "uneven"])
+@pytest.mark.parametrize("servers, replicas, blocks",
+                         [(1, 11, 1), (2, 5, 2), (3, 3, 3), (4, 2, 4), (11, 1, 1)])
 def test_servers_beside_workers(nodes, servers, replicas, blocks):
     found = roles(nodes, servers, replicas, blocks)
     check(found, servers, replicas, blocks)
@@ -43,25 +50,27 @@ def test_servers_beside_workers(nodes, servers, replicas, blocks):
     for node in sizes:  # spread evenly, as far as a node has ranks
         for other in sizes:
             assert held[node] <= held[other] + 1 or held[other] == sizes[other]
-    order = [role for node in dict.fromkeys(nodes) for where, role in zip(nodes, found) if where == node
-             and role.server is None]
-    assert order == sorted(order, key=lambda role: (role.replica, role.block))  # node by node: neighbours stay together
+    order = [role for node in dict.fromkeys(nodes) for where, role in zip(nodes, found)
+             if where == node and role.server is None]
+    # node by node: neighbours stay together
+    assert order == sorted(order, key=lambda role: (role.replica, role.block))
 
 
 def test_one_node_has_its_servers_last():
-    assert list(map(str, roles(["a"] * 5, 1, 2, 2))) == [
-        "replica 0 block 0", "replica 0 block 1", "replica 1 block 0", "replica 1 block 1", "server 0"]
+    assert list(map(str, roles(["a"] * 5, 1, 2, 2))) == ["replica 0 block 0", "replica 0 block 1",
+                                                         "replica 1 block 0", "replica 1 block 1",
+                                                         "server 0"]
 
 
 def test_blocks_of_a_replica_share_a_node_where_ranks_are_dealt_out_in_turn():
     found = roles(["a", "b", "a", "b", "a", "b"], 2, 2, 2)
-    assert list(map(str, found)) == ["replica 0 block 0", "replica 1 block 0", "replica 0 block 1", "replica 1 block 1",
-                                     "server 0", "server 1"]
+    assert list(map(str, found)) == ["replica 0 block 0", "replica 1 block 0", "replica 0 block 1",
+                                     "replica 1 block 1", "server 0", "server 1"]
 
 
 @pytest.mark.parametrize("nodes, servers, replicas, blocks, serving", [
-    (BLOCKWISE, 4, 2, 4, {"c"}), (CYCLIC, 4, 4, 2, {"c"}), (BLOCKWISE, 8, 1, 4, {"b", "c"}), (UNEVEN, 5, 7, 1, {"c"}),
-    (["a", "b"], 1, 1, 1, {"b"})])
+    (BLOCKWISE, 4, 2, 4, {"c"}), (CYCLIC, 4, 4, 2, {"c"}), (BLOCKWISE, 8, 1, 4, {"b", "c"}),
+    (UNEVEN, 5, 7, 1, {"c"}), (["a", "b"], 1, 1, 1, {"b"})])
 def test_servers_apart_have_whole_nodes(nodes, servers, replicas, blocks, serving):
     found = roles(nodes, servers, replicas, blocks, "apart")
     check(found, servers, replicas, blocks)
@@ -72,26 +81,29 @@ def test_servers_apart_have_whole_nodes(nodes, servers, replicas, blocks, servin
 @pytest.mark.parametrize("nodes, servers, replicas, blocks, shared", [
     (["a"] * 3, 1, 2, 1, "a"), (BLOCKWISE, 3, 9, 1, "c"), (CYCLIC, 6, 3, 2, "b")])
 def test_a_node_with_servers_and_workers_is_not_apart(nodes, servers, replicas, blocks, shared):
-    with pytest.raises(InputError, match=f"'apart': node {shared} would have servers and workers; .*'beside'") as error:
+    with pytest.raises(InputError, match=f"'apart': node {shared} would have servers and workers; "
+                       ".*'beside'") as error:
         roles(nodes, servers, replicas, blocks, "apart")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("ranks, servers, replicas, blocks, found", [
-    (2, 1, 1, None, 1), (5, 1, 2, None, 2), (5, 1, 2, 2, 2), (3 + 169, 3, 1, None, 169), (256 + 169, 256, 1, 169, 169),
-    (12, 4, 2, 4, 4)])
+    (2, 1, 1, None, 1), (5, 1, 2, None, 2), (5, 1, 2, 2, 2), (3 + 169, 3, 1, None, 169),
+    (256 + 169, 256, 1, 169, 169), (12, 4, 2, 4, 4)])
 def test_blocks_are_what_the_ranks_leave(ranks, servers, replicas, blocks, found):
     assert blocks_of(ranks, servers, replicas, blocks) == found
 
 
-@pytest.mark.parametrize("ranks, servers, replicas, blocks, sizes", [
-    (4, 1, 2, None, "3, 5, 7, 9, ..."), (2, 2, 1, None, "3, 4, 5, 6, ..."), (1, 1, 1, None, "2, 3, 4, 5, ..."),
-    (3, 1, 2, 2, "5:"), (12, 1, 2, 2, "5:"), (2, 5, 3, None, "8, 11, 14, 17, ...")])
+@pytest.mark.parametrize("ranks, servers, replicas, blocks, sizes",
+                         [(4, 1, 2, None, "3, 5, 7, 9, ..."), (2, 2, 1, None, "3, 4, 5, 6, ..."),
+                          (1, 1, 1, None, "2, 3, 4, 5, ..."), (3, 1, 2, 2, "5:"),
+                          (12, 1, 2, 2, "5:"), (2, 5, 3, None, "8, 11, 14, 17, ...")])
 def test_a_size_that_does_not_fit_is_told_those_that_do(ranks, servers, replicas, blocks, sizes):
     with pytest.raises(InputError) as error:
         blocks_of(ranks, servers, replicas, blocks)
     said = str(error.value)
-    assert said.startswith(f"{ranks} processes were launched; ") and f"need {sizes}" in said and "\n" not in said
+    assert said.startswith(f"{ranks} processes were "
+                           "launched; ") and f"need {sizes}" in said and "\n" not in said
     with pytest.raises(InputError, match=f"{ranks} processes were launched"):
         roles(["a"] * ranks, servers, replicas, blocks or 1)
 

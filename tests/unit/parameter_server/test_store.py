@@ -1,4 +1,5 @@
-"""What a parameter server decides: versions, staleness, whose gradients make an update, who has to wait."""
+"""What a parameter server decides: versions, staleness, whose gradients make an update, who has to
+wait."""
 import dataclasses
 
 import numpy as np
@@ -17,14 +18,16 @@ def chunks():
     """Two chunks: one of six numbers, one of four."""
     start = 0
     for number, size in enumerate(SIZES):
-        yield Chunk(number, "stage1/encode", (0, 1), (0, 1), start, start + size, (1, 1, size // 2, 2), FAN_IN)
+        yield Chunk(number, "stage1/encode", (0, 1), (0, 1), start, start + size,
+                    (1, 1, size // 2, 2), FAN_IN)
         start += size
 
 
 def store(*changes, log=None, seeded=True):
     """Of float64, with rate 1 and plain sums, unless changed."""
-    config = configuration.loads('train = {dtype = "float64"}\nupdate = {rule = "sgd", rate = 1.0, schedule = '
-                                 '"constant"}\nparallel = {servers = 1, replicas = 3}', changes)
+    config = configuration.loads('train = {dtype = "float64"}\nupdate = {rule = "sgd", rate = 1.0, '
+                                 'schedule = "constant"}\nparallel = {servers = 1, replicas = 3}',
+                                 changes)
     made = Store(list(chunks()), config, log=log)
     if seeded:
         for index, size in enumerate(SIZES):
@@ -47,7 +50,7 @@ def moved(store, index=0):
     return change[0]
 
 
-# ---- versions and staleness ------------------------------------------------------------------------------------
+# ---- versions and staleness ----------------------------------------------------------------------
 
 def test_a_push_moves_one_chunk_and_counts_its_version():
     held = store()
@@ -71,7 +74,8 @@ def test_staleness_has_a_last_bin_and_never_a_negative_one():
     for staleness in (-3, 0, 63, 64, 1000):
         counters.note_staleness(staleness)
     assert np.flatnonzero(counters.staleness).tolist() == [0, 63, 64]
-    assert counters.staleness[[0, 63, 64]].tolist() == [2, 1, 2] and len(counters.staleness) == STALENESS_BINS
+    assert counters.staleness[[0, 63, 64]].tolist() == [2, 1, 2] and len(
+        counters.staleness) == STALENESS_BINS
 
 
 def test_a_stale_gradient_counts_less_if_asked_for():
@@ -98,10 +102,12 @@ def test_rules_with_memory_keep_it_by_chunk(rule):
     for pieces in held.state.values():
         assert pieces[0].all() and not pieces[1].any() and pieces[0].shape == (6,)
     values, state = held.shaped(0)
-    assert values.shape == (1, 1, 3, 2) and all(piece.shape == values.shape for piece in state.values())
+    assert values.shape == (1, 1, 3, 2) and all(piece.shape == values.shape
+                                                for piece in state.values())
     before = held.values[0].copy()
     push(held, 1, 1, 0.0)
-    assert (held.values[0] == before).all() == (rule == "adagrad")  # the others go on from their memory
+    # the others go on from their memory
+    assert (held.values[0] == before).all() == (rule == "adagrad")
 
 
 def test_elastic_averaging_adds_what_it_gets_and_needs_no_memory():
@@ -128,7 +134,7 @@ def test_delay_compensation_is_the_first_order_guess():
     np.testing.assert_allclose(held.values[0], now - 3 / FAN_IN, rtol=1e-15)
 
 
-# ---- who waits -------------------------------------------------------------------------------------------------
+# ---- who waits -----------------------------------------------------------------------------------
 
 def test_nobody_fetches_what_is_not_there_yet():
     held = store(seeded=False)
@@ -184,7 +190,8 @@ def test_synchronous_gradients_are_averaged_in_the_order_of_replicas():
         assert held.versions[0] == 1 and held.counters.pushes == 1 and asked(held, 0, 1, (1, 0))
         results.append(held.values[0].copy())
     assert all(np.array_equal(result, results[0]) for result in results)
-    np.testing.assert_allclose(results[0], np.arange(6) - gradients.mean(axis=0) / FAN_IN, rtol=1e-14)
+    np.testing.assert_allclose(results[0], np.arange(6) - gradients.mean(axis=0) / FAN_IN,
+                               rtol=1e-14)
 
 
 def test_a_gradient_is_kept_although_the_buffer_is_used_again():
@@ -207,10 +214,11 @@ def test_what_comes_after_the_first_ones_is_dropped():
     push(held, 1, 1, 6.0)
     push(held, 0, 1, 6.0)
     assert held.versions[0] == 2 and moved(held) == -9 and held.counters.pushes == 2
-    assert np.concatenate(events)[["replica", "version"]].tolist() == [(2, 1), (0, 1), (1, -1), (1, 2), (0, 2)]
+    assert np.concatenate(events)[["replica", "version"]].tolist() == [(2, 1), (0, 1), (1, -1),
+                                                                       (1, 2), (0, 2)]
 
 
-# ---- rounds that nobody completes ------------------------------------------------------------------------------
+# ---- rounds that nobody completes ----------------------------------------------------------------
 
 BACKUP = ("parallel.consistency=synchronous", "parallel.backup=1")
 
@@ -223,12 +231,16 @@ def test_a_round_is_settled_when_the_last_one_that_it_lacks_has_ended(order):
     push(held, first, 0, 4.0)
     held.close(first, 0)
     held.close(second, 0)
-    assert held.versions[0] == 0 and not asked(held, second, 1, (1, 0))   # the last one may still come
+    # the last one may still come
+    assert held.versions[0] == 0 and not asked(held, second, 1, (1, 0))
     held.close(last, 0)
     assert held.versions.tolist() == [1, 0] and moved(held) == -4 and held.newest == 1
-    held.close(last, 0)                                                   # it says so twice: BARRIER and CLOSE
-    assert held.versions.tolist() == [1, 0] and (held.counters.pushes, held.counters.dropped) == (1, 0)
-    assert np.concatenate(events).tolist() == [(PUSHED, first, 0, 0, 0, 1), (ROUND_CLOSED, -1, 0, 0, -1, 1)]
+    # it says so twice: BARRIER and CLOSE
+    held.close(last, 0)
+    assert held.versions.tolist() == [1, 0] and (held.counters.pushes, held.counters.dropped) == (1,
+                                                                                                  0)
+    assert np.concatenate(events).tolist() == [(PUSHED, first, 0, 0, 0, 1),
+                                               (ROUND_CLOSED, -1, 0, 0, -1, 1)]
 
 
 def test_the_last_replica_goes_on_alone():
@@ -239,7 +251,8 @@ def test_the_last_replica_goes_on_alone():
     held.close(2, 0)
     assert held.versions[0] == 1 and asked(held, 1, 1, (1, 0))
     push(held, 1, 1, 2.0, clock=1)
-    assert held.versions[0] == 1 and asked(held, 1, 2, (2, 0)) and moved(held) == -4 and held.newest == 2
+    assert held.versions[0] == 1 and asked(held, 1, 2,
+                                           (2, 0)) and moved(held) == -4 and held.newest == 2
 
 
 def test_what_came_before_the_end_is_in_the_mean():
@@ -253,8 +266,9 @@ def test_what_came_before_the_end_is_in_the_mean():
 
 
 def test_the_end_of_one_block_is_not_that_of_another():
-    config = configuration.loads('train = {dtype = "float64"}\nparallel = {servers = 1, replicas = 3, consistency = '
-                                 '"synchronous", backup = 1}\nupdate = {rule = "sgd", rate = 1.0}')
+    config = configuration.loads('train = {dtype = "float64"}\nparallel = {servers = 1, replicas = '
+                                 '3, consistency = "synchronous", backup = 1}\nupdate = {rule = '
+                                 '"sgd", rate = 1.0}')
     one, two = chunks()
     held = Store([one, dataclasses.replace(two, block=1)], config)
     for index, size in enumerate(SIZES):
@@ -268,7 +282,10 @@ def test_the_end_of_one_block_is_not_that_of_another():
 
 
 def test_who_is_ahead_of_those_who_stand_hears_that_it_waits_in_vain():
-    """Replica 0 stands for a checkpoint a step before 1 has heard of it; the round goes on afterwards."""
+    """Replica 0 stands for a checkpoint a step before 1 has heard of it.
+
+    The round goes on afterwards.
+    """
     held = store("parallel.consistency=synchronous")
 
     def in_vain():
@@ -298,14 +315,15 @@ def test_a_checkpoint_has_what_backups_wait_with(backup):
     for replica in range(3):
         held.stand(replica, 0, 1)
     held.all_paused()
-    assert held.versions[0] == backup            # without backups the round goes on as if nobody had stood
+    # without backups the round goes on as if nobody had stood
+    assert held.versions[0] == backup
     if not backup:
         push(held, 0, 0, 2.0)
         push(held, 2, 0, 2.0)
     assert held.versions[0] == 1 and moved(held) == -2
 
 
-# ---- fetches and the log ---------------------------------------------------------------------------------------
+# ---- fetches and the log -------------------------------------------------------------------------
 
 def test_only_chunks_that_changed_are_sent():
     held = store()

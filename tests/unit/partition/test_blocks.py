@@ -1,4 +1,5 @@
-"""Who owns and needs what: against loops over single positions, and the paper's 13x13 in numbers."""
+"""Who owns and needs what: against loops over single positions, and the paper's 13x13 in numbers.
+"""
 import dataclasses
 import itertools
 
@@ -42,7 +43,7 @@ def positions(rectangle):
     return set(itertools.product(range(*rectangle.rows), range(*rectangle.cols)))
 
 
-# ---- along one axis ----------------------------------------------------------------------------------------------
+# ---- along one axis ------------------------------------------------------------------------------
 
 @given(st.integers(0, 60), st.integers(1, 70))
 def test_a_split_is_even_in_order_and_its_first_parts_are_longer(size, parts):
@@ -92,8 +93,10 @@ def test_g_is_made_from_the_own_h_and_y_from_the_own_g(config, parts):
 def reads(stage, along, i, size_of_g):
     """The positions of each array that block i reads to make what it owns of the next one."""
     half = stage.lcn // 2
-    read = {"x": {p * stage.stride + k for p in range(*along.z.owned[i]) for k in range(stage.receptive_field)},
-            "z": {p * stage.pooling_stride + k for p in range(*along.h.owned[i]) for k in range(stage.pooling)},
+    read = {"x": {p * stage.stride + k for p in range(*along.z.owned[i])
+                  for k in range(stage.receptive_field)},
+            "z": {p * stage.pooling_stride + k for p in range(*along.h.owned[i])
+                  for k in range(stage.pooling)},
             "h": {p + k for p in range(*along.g.owned[i]) for k in range(stage.lcn)}, "g": set()}
     if stage.lcn and stage.lcn_border != "centre":  # y lies over g, or half a window further inside
         centres = [p + (half if stage.lcn_border == "valid" else 0) for p in range(*along.y[i])]
@@ -101,20 +104,24 @@ def reads(stage, along, i, size_of_g):
     return read
 
 
-# ---- rectangles and parts ----------------------------------------------------------------------------------------
+# ---- rectangles and parts ------------------------------------------------------------------------
 
 @settings(max_examples=60)
 @given(networks(), st.integers(1, 9), st.integers(1, 9))
-def test_what_one_lends_another_borrows_and_that_is_what_it_needs_and_does_not_own(config, rows, cols):
+def test_what_one_lends_another_borrows_and_that_is_what_it_needs_and_does_not_own(config, rows,
+                                                                                   cols):
     assume(max(rows, cols) <= config.data.size)
     plans = plans_of(config, Grid(rows, cols))
     for exchanges in by_array(plans).values():
-        lent = [(rank, part.peer, part.positions) for rank, e in enumerate(exchanges) for part in e.send]
-        borrowed = [(part.peer, rank, part.positions) for rank, e in enumerate(exchanges) for part in e.recv]
+        lent = [(rank, part.peer, part.positions) for rank, e in enumerate(exchanges)
+                for part in e.send]
+        borrowed = [(part.peer, rank, part.positions) for rank, e in enumerate(exchanges)
+                    for part in e.recv]
         assert sorted(lent, key=str) == sorted(borrowed, key=str)
         for rank, e in enumerate(exchanges):
             for parts in (e.send, e.recv):
-                assert [part.peer for part in parts] == sorted({part.peer for part in parts} - {rank})
+                assert [part.peer for part in parts] == sorted({part.peer for part in parts}
+                                                               - {rank})
             held = positions(e.held)
             assert positions(e.owned) | positions(e.needed) <= held
             borrowed_here = [p for part in e.recv for p in positions(part.positions)]
@@ -127,8 +134,10 @@ def test_what_one_lends_another_borrows_and_that_is_what_it_needs_and_does_not_o
 
 
 def test_held_is_the_smallest_rectangle_with_what_is_owned_and_needed():
-    """A stride of 3 leaves the last pixels unread, and the last block reads from further up than it owns."""
-    plan = plan_block(network(11, {"receptive_field": 3, "stride": 3, "pooling": 1, "lcn": 0}), Grid(3, 2), 5)
+    """A stride of 3 leaves the last pixels unread, and the last block reads from further up than it
+    owns."""
+    plan = plan_block(network(11, {"receptive_field": 3, "stride": 3, "pooling": 1, "lcn": 0}),
+                      Grid(3, 2), 5)
     x = plan.stages[0].x
     assert (x.owned, x.needed) == (Rectangle((8, 11), (6, 11)), Rectangle((6, 9), (6, 9)))
     assert x.held == Rectangle((6, 11), (6, 11))
@@ -159,11 +168,13 @@ def test_traffic_of_joint_training_also_carries_gradients_between_stages():
         stage = {"lcn": 3, "receptive_field": 4, "pooling": 2}
         config = network(24, stage, stage, gradient=gradient)
         return sorted((t.stage, t.what) for t in traffic(config, Grid(2, 1)))
-    own = [(stage, exchange) for stage in (0, 1) for exchange in
-           ("fill mean of g^2", "fill mean of h", "fill residual", "fill x", "fill z", "fold dz", "fold residual")]
+    own = [(stage, exchange) for stage in (0, 1)
+           for exchange in ("fill mean of g^2", "fill mean of h", "fill residual", "fill x",
+                            "fill z", "fold dz", "fold residual")]
     own.remove((0, "fill x"))  # every block reads its pixels with their halo
     assert what("stopped") == what("greedy") == own
-    assert what("joint") == sorted([*own, (1, "fold dx"), (0, "fold mean of h"), (0, "fold mean of g^2")])
+    assert what("joint") == sorted([*own, (1, "fold dx"), (0, "fold mean of h"),
+                                    (0, "fold mean of g^2")])
 
 
 def test_every_array_has_a_tag_of_its_own():
@@ -172,11 +183,11 @@ def test_every_array_has_a_tag_of_its_own():
     assert all(len(tag) == 1 for tag in tags) and len(set().union(*tags)) == len(arrays) == 12
 
 
-# ---- the paper's grid --------------------------------------------------------------------------------------------
+# ---- the paper's grid ----------------------------------------------------------------------------
 
 def test_the_paper_s_blocks_are_narrower_than_a_filter():
-    expected = {"x": ({15, 16}, {11, 12, 13, 14}, {9, 10, 11, 12}), "z": ({14, 15}, {12, 13}, {10, 11}),
-                "h": ({13, 14}, {11, 12}, {9, 10})}
+    expected = {"x": ({15, 16}, {11, 12, 13, 14}, {9, 10, 11, 12}),
+                "z": ({14, 15}, {12, 13}, {10, 11}), "h": ({13, 14}, {11, 12}, {9, 10})}
     for stage, along in enumerate(shares(PAPER, 0, 13)):
         for name, widths in expected.items():
             assert {b - a for a, b in getattr(along, name).owned} == widths[stage], (stage, name)
@@ -187,10 +198,12 @@ def test_the_paper_s_blocks_are_narrower_than_a_filter():
 def test_some_halos_of_the_paper_skip_a_neighbour():
     def furthest(parts):
         along = shares(PAPER, 0, parts)
-        return max(abs(peer - i) for stage in along for i in range(parts) for peer, _ in stage.x.recv(i))
+        return max(abs(peer - i) for stage in along for i in range(parts) for peer,
+                   _ in stage.x.recv(i))
     assert [furthest(parts) for parts in (2, 5, 9, 13, 26)] == [1, 1, 1, 2, 4]
     corner = plan_block(PAPER, Grid(13, 13), 0).stages[1].x
-    assert corner.owned == Rectangle((0, 12), (0, 12)) and corner.needed == Rectangle((0, 30), (0, 30))
+    assert corner.owned == Rectangle((0, 12), (0, 12)) and corner.needed == Rectangle((0, 30),
+                                                                                      (0, 30))
     assert [part.peer for part in corner.recv] == [1, 2, 13, 14, 15, 26, 27, 28]
 
 
@@ -201,7 +214,8 @@ def test_the_divisor_s_window_is_clipped_at_the_border_of_the_image_only():
     assert rows.y[0][0] == 0 and rows.y[12][1] == 175
     valid = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="valid"),)), 0, 13)[0]
     assert all((g0, g1) == (y0, y1 + 4) for (y0, y1), (g0, g1) in zip(valid.y, valid.g.needed))
-    centre = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),)), 0, 13)[0]
+    centre = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),)), 0,
+                    13)[0]
     assert all(start == stop for start, stop in centre.g.needed)
 
 
@@ -211,22 +225,26 @@ def test_169_plans_agree_with_the_arithmetic_of_the_paper():
     for plan in plans_of(PAPER, Grid(13, 13)):
         for stage, shape in zip(plan.stages, network_geometry(PAPER)):
             weights += stage.z.owned.size * 8 * shape.fan_in
-            assert stage.x.needed.shape == (stage.z.owned.shape[0] + 17, stage.z.owned.shape[1] + 17)
+            assert stage.x.needed.shape == (stage.z.owned.shape[0] + 17,
+                                            stage.z.owned.shape[1] + 17)
     assert weights == 1_144_863_072
 
 
 def test_a_grown_rectangle_ends_where_the_array_ends():
     first, last = (plan_block(PAPER, Grid(13, 13), rank).stages[0].x.held for rank in (0, 168))
-    assert first == Rectangle((0, 32), (0, 32)) and first.grown(7, 200, 200) == Rectangle((0, 39), (0, 39))
+    assert first == Rectangle((0, 32), (0, 32)) and first.grown(7, 200, 200) == Rectangle((0, 39),
+                                                                                          (0, 39))
     assert last.grown(7, 200, 200) == Rectangle((162, 200), (162, 200))
 
 
-# ---- extreme grids -----------------------------------------------------------------------------------------------
+# ---- extreme grids -------------------------------------------------------------------------------
 
 def test_one_block_owns_everything_and_exchanges_nothing():
     for stage, shape in zip(plan_block(PAPER, Grid(1, 1), 0).stages, network_geometry(PAPER)):
-        for e, size in zip((stage.x, stage.z, stage.h), (shape.input, shape.filtered, shape.pooled)):
-            assert e.owned == e.held == Rectangle((0, size[0]), (0, size[1])) and not e.send and not e.recv
+        for e, size in zip((stage.x, stage.z, stage.h),
+                           (shape.input, shape.filtered, shape.pooled)):
+            assert e.owned == e.held == Rectangle((0, size[0]),
+                                                  (0, size[1])) and not e.send and not e.recv
         assert stage.y.shape == shape.output[:2]
 
 
@@ -251,11 +269,13 @@ def test_a_grid_finer_than_the_image_is_refused_and_one_as_fine_is_not():
     check_grid(config, Grid(24, 24))
     for grid in (Grid(25, 1), Grid(1, 25)):
         for refuse in (check_grid, lambda config, grid: plan_block(config, grid, 0)):
-            with pytest.raises(InputError, match=f"grid {grid} is finer than the image of 24 x 24 pixels: use at most"):
+            with pytest.raises(InputError,
+                               match=f"grid {grid} is finer than the image of 24 x 24 pixels: use "
+                               "at most"):
                 refuse(config, grid)
 
 
-# ---- choosing ----------------------------------------------------------------------------------------------------
+# ---- choosing ------------------------------------------------------------------------------------
 
 def test_grid_as_text():
     assert choose_grid(PAPER, 6, "2x3") == Grid(2, 3)
@@ -263,7 +283,8 @@ def test_grid_as_text():
     for text in ("2", "2x", "x3", "2x3x1", "axb", "2 x 3", "-2x-3", ""):
         with pytest.raises(InputError, match="is not understood: write ROWSxCOLUMNS"):
             choose_grid(PAPER, 6, text)
-    with pytest.raises(InputError, match="grid 2x3 has 6 blocks, one for each rank, and there are 4 ranks"):
+    with pytest.raises(InputError,
+                       match="grid 2x3 has 6 blocks, one for each rank, and there are 4 ranks"):
         choose_grid(PAPER, 4, "2x3")
     with pytest.raises(InputError, match="grid 0x4 has no block"):
         choose_grid(PAPER, 4, "0x4")
@@ -274,7 +295,8 @@ def test_grid_as_text():
 def test_auto_is_the_grid_whose_busiest_block_has_least_to_do():
     for blocks in (1, 2, 6, 12, 13, 36):
         grids = fitting_grids(PAPER, blocks)
-        assert {(g.rows, g.cols) for g in grids} == {(n, blocks // n) for n in range(1, blocks + 1) if blocks % n == 0}
+        assert {(g.rows, g.cols) for g in grids} == {(n, blocks // n) for n in range(1, blocks + 1)
+                                                     if blocks % n == 0}
         cost = [busiest_block(PAPER, grid) for grid in grids]
         assert cost == sorted(cost) and choose_grid(PAPER, blocks) == grids[0]
     assert [str(choose_grid(PAPER, n)) for n in (1, 2, 4, 6, 9, 144, 169)] \
@@ -286,7 +308,8 @@ def test_the_least_traffic_alone_would_leave_blocks_without_work():
     idle, chosen = Grid(32, 2), choose_grid(desk, 64)
     assert str(chosen) == "8x8"
     assert sum(t.values for t in traffic(desk, idle)) < sum(t.values for t in traffic(desk, chosen))
-    tops = [[plan.stages[-1].z.owned.size for plan in plans_of(desk, grid)] for grid in (idle, chosen)]
+    tops = [[plan.stages[-1].z.owned.size for plan in plans_of(desk, grid)]
+            for grid in (idle, chosen)]
     assert min(tops[0]) == 0 < min(tops[1])
 
 
@@ -296,13 +319,15 @@ def test_the_busiest_block_computes_its_filters_and_borrows_its_halos(gradient):
     config, grid = network(26, stage, stage, gradient=gradient), Grid(3, 2)
     plans = plans_of(config, grid)
     products = [5, 6 if gradient == "joint" else 5]
-    flop = sum(2 * products[i] * max(plan.stages[i].z.owned.size for plan in plans) * 3 * 4 * 4 * (1, 3)[i]
-               for i in range(2))
+    flop = sum(2 * products[i] * max(plan.stages[i].z.owned.size for plan in plans) * 3 * 4 * 4
+               * (1, 3)[i] for i in range(2))
     largest = [max(sum(part.positions.size for part in getattr(plan.stages[t.stage], t.array).recv)
-                   for plan in plans) * (t.values // sum(part.positions.size for plan in plans for part in
-                                                         getattr(plan.stages[t.stage], t.array).recv))
+                   for plan in plans)
+               * (t.values // sum(part.positions.size for plan in plans
+                                  for part in getattr(plan.stages[t.stage], t.array).recv))
                for t in traffic(config, grid)]
-    assert busiest_block(config, grid) == pytest.approx(flop + FLOP_PER_NUMBER * sum(largest), rel=1e-12)
+    assert busiest_block(config, grid) == pytest.approx(flop + FLOP_PER_NUMBER * sum(largest),
+                                                        rel=1e-12)
     assert len(largest) == (16 if gradient == "joint" else 13)
 
 

@@ -15,7 +15,8 @@ GRID = Grid(13, 13)
 
 def boxes(axes):
     """(row, col, rows, cols) of the rectangles of a panel."""
-    return [(*patch.get_xy()[::-1], patch.get_height(), patch.get_width()) for patch in axes.patches]
+    return [(*patch.get_xy()[::-1], patch.get_height(), patch.get_width())
+            for patch in axes.patches]
 
 
 def box(positions):
@@ -29,7 +30,8 @@ def test_every_sublayer_of_a_stage_shows_what_a_block_owns_borrows_and_needs():
     assert set(panels) == {"all", "x", "z", "h", "g"}
     for label, axes in panels.items():
         part = plan.x if label == "all" else getattr(plan, label)
-        assert boxes(axes) == [*(box(p.positions) for p in part.recv), box(part.owned), box(part.needed)]
+        assert boxes(axes) == [*(box(p.positions) for p in part.recv), box(part.owned),
+                               box(part.needed)]
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         assert left <= part.held.cols[0] and part.held.cols[1] <= right
         assert top <= part.held.rows[0] and part.held.rows[1] <= bottom

@@ -1,4 +1,7 @@
-"""Fill and fold on all blocks of a grid in one process; what messages, sums and failures do there."""
+"""Fill and fold on all blocks of a grid in one process.
+
+What messages, sums and failures do there.
+"""
 import itertools
 import threading
 
@@ -24,21 +27,24 @@ def check_exchanges(config, grid):
     """Every fill gives exactly what is needed, and every fold is its transpose."""
     plans = [plan_block(config, grid, rank) for rank in range(grid.size)]
     wholes = {name: whole(name, shape, np.float64) for name, _, shape in arrays(config, plans[0])}
-    results = run_blocks(grid.size, lambda communicator: exchange_everything(config, grid, communicator))
+    results = run_blocks(grid.size,
+                         lambda communicator: exchange_everything(config, grid, communicator))
     for number, (name, everything) in enumerate(wholes.items()):
         filled_put = owned_folded = scale = 0.0
         for plan, result in zip(plans, results):
             part = {n: p for n, p, _ in arrays(config, plan)}[name]
-            assert np.array_equal(result[f"fill {name}"], cut(everything, part.needed)), (name, plan.rank)
+            assert np.array_equal(result[f"fill {name}"], cut(everything, part.needed)), (name,
+                                                                                          plan.rank)
             filled_put += np.vdot(result[f"fill {name}"], result[f"put {name}"])
             owned_folded += np.vdot(cut(everything, part.owned), result[f"fold {name}"])
             scale += np.abs(result[f"fill {name}"] * result[f"put {name}"]).sum()
         assert abs(filled_put - owned_folded) <= 1e-14 * scale, name
         total = sum(result[f"put {name}"].sum() for result in results)
-        assert all(result["sum"][number] == pytest.approx(total, abs=1e-12 * max(1, scale)) for result in results)
+        assert all(result["sum"][number] == pytest.approx(total, abs=1e-12 * max(1, scale))
+                   for result in results)
 
 
-# ---- fill and fold -------------------------------------------------------------------------------------------------
+# ---- fill and fold -------------------------------------------------------------------------------
 
 GRIDS = (1, 1), (1, 2), (3, 2), (2, 5), (4, 3)
 BORDERS = "clip", "valid", "centre"
@@ -48,7 +54,8 @@ BORDERS = "clip", "valid", "centre"
 def test_fill_and_fold_over_many_geometries(size, field):
     """Prime sizes, so every split is uneven; strides; filters wider than a block."""
     for grid, stride, pooling_stride, border in itertools.product(GRIDS, (1, 2), (1, 2), BORDERS):
-        first = {"receptive_field": field, "stride": stride, "maps": 2, "pooling": 2, "pooling_stride": pooling_stride,
+        first = {"receptive_field": field, "stride": stride, "maps": 2, "pooling": 2,
+                 "pooling_stride": pooling_stride,
                  "lcn": 3 if size // stride // pooling_stride > 8 else 0, "lcn_border": border}
         check_exchanges(network(size, first), Grid(*grid))
 
@@ -61,7 +68,8 @@ def test_fill_and_fold_of_random_networks(config, rows, cols):
 
 
 def test_fill_and_fold_with_blocks_of_one_pixel_most_of_which_own_nothing_further_up():
-    check_exchanges(network(11, {"receptive_field": 5, "maps": 2, "pooling": 2, "lcn": 3}), Grid(11, 11))
+    check_exchanges(network(11, {"receptive_field": 5, "maps": 2, "pooling": 2, "lcn": 3}),
+                    Grid(11, 11))
 
 
 def test_fill_and_fold_on_the_paper_s_13_x_13():
@@ -70,7 +78,8 @@ def test_fill_and_fold_on_the_paper_s_13_x_13():
 
 def test_a_fold_adds_to_what_the_owner_has():
     """The residual: -x where it is owned, partial sums everywhere, also where no filter reads."""
-    config, grid = network(12, {"receptive_field": 4, "stride": 3, "pooling": 1, "lcn": 0}), Grid(2, 2)
+    config, grid = network(12, {"receptive_field": 4, "stride": 3, "pooling": 1, "lcn": 0}), Grid(2,
+                                                                                                  2)
     x = whole("x1", (12, 12, 1, 2), np.float64)
 
     def block(communicator):
@@ -111,10 +120,12 @@ def test_a_fill_under_way_sends_what_was_there_when_it_began_and_a_fold_may_over
     for part, filled, folded in blocks:
         halo = np.ones(filled.shape, bool)
         halo[part.own] = False
-        assert halo.any() and np.array_equal(filled[part.read][halo[part.read]], cut(x, part.needed)[halo[part.read]])
+        assert halo.any() and np.array_equal(filled[part.read][halo[part.read]],
+                                             cut(x, part.needed)[halo[part.read]])
         assert not filled[part.own].any()
         expected = cut(put * readers[:, None], part.owned)
-        assert np.allclose(folded, np.where(np.arange(9) < part.needed.cols[1], expected, 0), rtol=1e-15)
+        assert np.allclose(folded, np.where(np.arange(9) < part.needed.cols[1], expected, 0),
+                           rtol=1e-15)
 
 
 def test_buffers_are_made_once_for_every_trailing_shape_and_dtype():
@@ -135,17 +146,19 @@ def test_buffers_are_made_once_for_every_trailing_shape_and_dtype():
         counting = Counting(communicator)
         exchange = Exchange(part, counting)
         for _ in range(3):
-            for trailing, dtype in (((), float), ((3,), float), ((2, 3), np.float32), ((3,), np.float32)):
+            for trailing, dtype in (((), float), ((3,), float), ((2, 3), np.float32),
+                                    ((3,), np.float32)):
                 exchange.fill(np.zeros((*part.held.shape, *trailing), dtype))
         exchange.fold(np.zeros(part.held.shape))
         return counting.made
     for made in run_blocks(2, block):
-        assert made == [(0, (), float), (0, (3,), float), (0, (2, 3), np.float32), (0, (3,), np.float32),
-                        (1, (), float)]
+        assert made == [(0, (), float), (0, (3,), float), (0, (2, 3), np.float32),
+                        (0, (3,), np.float32), (1, (), float)]
 
 
 def test_two_fills_of_one_exchange_at_the_same_time_are_a_mistake():
-    part = plan_block(network(9, {"receptive_field": 4, "pooling": 1, "lcn": 0}), Grid(1, 1), 0).stages[0].x
+    part = plan_block(network(9, {"receptive_field": 4, "pooling": 1, "lcn": 0}), Grid(1, 1),
+                      0).stages[0].x
     exchange = Exchange(part, SerialCommunicator())
     exchange.start_fill(np.zeros((9, 9)))
     with pytest.raises(AssertionError, match="has not been finished"):
@@ -155,7 +168,8 @@ def test_two_fills_of_one_exchange_at_the_same_time_are_a_mistake():
 def test_one_block_copies_nothing_and_needs_no_messenger():
     for _, part, shape in arrays(PAPER, plan_block(PAPER, Grid(1, 1), 0)):
         exchange = Exchange(part, SerialCommunicator())
-        array = np.broadcast_to(np.float32(1), shape)  # one number in memory: a copy of it would be tens of megabytes
+        # one number in memory: a copy of it would be tens of megabytes
+        array = np.broadcast_to(np.float32(1), shape)
         assert array[part.own].shape == array.shape
         exchange.fill(array)
         exchange.fold(array)
@@ -163,10 +177,12 @@ def test_one_block_copies_nothing_and_needs_no_messenger():
     assert np.array_equal(SerialCommunicator().allreduce_sum([1, 2]), [1, 2])
 
 
-@pytest.mark.parametrize("gradient, border", [("joint", "clip"), ("joint", "centre"), ("stopped", "valid")])
+@pytest.mark.parametrize("gradient, border",
+                         [("joint", "clip"), ("joint", "centre"), ("stopped", "valid")])
 def test_a_training_step_sends_what_traffic_counts(gradient, border):
     stage = {"receptive_field": 4, "maps": 2, "pooling": 2, "lcn": 3, "lcn_border": border}
-    config, grid = network(31, stage, stage, {"receptive_field": 2, "maps": 3, "pooling": 2, "lcn": 0},
+    config, grid = network(31, stage, stage,
+                           {"receptive_field": 2, "maps": 3, "pooling": 2, "lcn": 0},
                            gradient=gradient), Grid(3, 2)
 
     class Counting:
@@ -191,14 +207,16 @@ def test_a_training_step_sends_what_traffic_counts(gradient, border):
         counting = Counting(communicator)
         block_network = Network(config, grid, counting)
         x = np.ones((*block_network.plan.stages[0].x.held.shape, 1, 4), np.float32)
-        block_network.backward(block_network.forward(block_network.parameters(0), x), lambda name, row, values: None)
+        block_network.backward(block_network.forward(block_network.parameters(0), x), lambda name,
+                               row, values: None)
         return counting.numbers, counting.messages
     numbers, messages = np.sum(run_blocks(grid.size, block), axis=0)
     table = traffic(config, grid)
-    assert numbers == 4 * sum(t.values for t in table) and messages == sum(t.messages for t in table)
+    assert numbers == 4 * sum(t.values for t in table) and messages == sum(t.messages
+                                                                           for t in table)
 
 
-# ---- messages ------------------------------------------------------------------------------------------------------
+# ---- messages ------------------------------------------------------------------------------------
 
 def test_messages_of_a_sender_and_tag_arrive_in_order_whatever_the_order_of_waiting():
     def block(communicator):
@@ -207,7 +225,8 @@ def test_messages_of_a_sender_and_tag_arrive_in_order_whatever_the_order_of_wait
         channels = {}
         for tag in (1, 2):
             buffer = np.empty(1)
-            channels[tag] = buffer, communicator.channel(tag, [(other, buffer)], [(other, received[tag])])
+            channels[tag] = buffer, communicator.channel(tag, [(other, buffer)],
+                                                         [(other, received[tag])])
         for tag, number in ((1, 10), (2, 20), (1, 11), (2, 21)):
             channels[tag][0][:] = number + 100 * communicator.rank
             channels[tag][1].start()
@@ -223,14 +242,15 @@ def test_sums_are_taken_in_order_of_ranks_on_every_block():
     numbers = [1e16, 1.0, -1e16, 1.0, 0.1]
 
     def block(communicator):
-        return communicator.allreduce_sum([[numbers[communicator.rank], communicator.rank]]), communicator.allreduce_sum(2)
+        return communicator.allreduce_sum([[numbers[communicator.rank],
+                                            communicator.rank]]), communicator.allreduce_sum(2)
     expected = np.array([[[number, rank]] for rank, number in enumerate(numbers)]).sum(axis=0)
     for pairs, alone in run_blocks(5, block):
         assert np.array_equal(pairs, expected) and pairs.dtype == np.float64
         assert alone == 10 and alone.shape == ()
 
 
-# ---- failures ------------------------------------------------------------------------------------------------------
+# ---- failures ------------------------------------------------------------------------------------
 
 def test_one_block_s_exception_ends_all_and_is_raised():
     ended = []
@@ -252,7 +272,9 @@ def test_blocks_that_wait_for_each_other_are_told_apart_from_slow_ones():
         receive = communicator.channel(7, [], [((communicator.rank + 1) % 3, np.empty(1))])
         receive.start()
         receive.wait()
-    with pytest.raises(BlocksStuck, match=r"nobody will send: 0 for 1 \(tag 7\), 1 for 2 \(tag 7\), 2 for 0 \(tag 7\)"):
+    with pytest.raises(
+            BlocksStuck,
+            match=r"nobody will send: 0 for 1 \(tag 7\), 1 for 2 \(tag 7\), 2 for 0 \(tag 7\)"):
         run_blocks(3, block)
 
 

@@ -21,7 +21,8 @@ STEPS = 6
 
 
 def configured(*changes):
-    small = ("train.batch=3", "train.dtype=float64", "train.steps=6", "parallel.servers=2", "update.rate=0.02")
+    small = ("train.batch=3", "train.dtype=float64", "train.steps=6", "parallel.servers=2",
+             "update.rate=0.02")
     return configuration.loads((RUN / "tiny.toml").read_text(), [*small, *changes])
 
 
@@ -39,7 +40,8 @@ def held(servers, block):
     for store in servers.stores:
         for index, chunk in enumerate(store.chunks):
             state = {slot: pieces[index] for slot, pieces in store.state.items()}
-            found[chunk] = ChunkState(chunk, store.values[index], state, 0, int(store.versions[index]))
+            found[chunk] = ChunkState(chunk, store.values[index], state, 0,
+                                      int(store.versions[index]))
     return [found[chunk] for chunk in servers.shards.chunks[block]]
 
 
@@ -48,10 +50,12 @@ def replayed(config, events, servers, grid=Grid(1, 1)):
     plan = Plan(events, config)
 
     def block(communicator):
-        network, chunks = Network(config, grid, communicator), servers.shards.chunks[communicator.rank]
+        network, chunks = Network(config, grid,
+                                  communicator), servers.shards.chunks[communicator.rank]
         part = network.plan.stages[0].x.held
-        tape = ReplayServer(chunks, config, events_of_chunks(events, servers.shards, communicator.rank), seeds(network, chunks),
-                    held(servers, communicator.rank))
+        tape = ReplayServer(chunks, config,
+                            events_of_chunks(events, servers.shards, communicator.rank),
+                            seeds(network, chunks), held(servers, communicator.rank))
         replay_block(network, tape, plan, lambda replica, step: inputs(
             config, step, replica, config.parallel.replicas)[slice(*part.rows), slice(*part.cols)])
         return tape
@@ -59,21 +63,23 @@ def replayed(config, events, servers, grid=Grid(1, 1)):
 
 
 def same(tapes):
-    return all(tape.left == 0 and [tape.gaps.get(i) for i in range(len(tape.chunks))] == [0.0] * len(tape.chunks)
-               for tape in tapes)
+    return all(tape.left == 0 and [tape.gaps.get(i) for i in range(len(tape.chunks))] == [0.0]
+               * len(tape.chunks) for tape in tapes)
 
 
 @pytest.mark.parametrize("changes", [
     ("parallel.replicas=3", "update.rule=momentum"),
     ("parallel.replicas=3", "update.rule=adam", "parallel.overlap=false"),
     ("parallel.replicas=2", "update.rule=sgd", "parallel.fetch_every=2", "parallel.push_every=3"),
-    ("parallel.replicas=3", "update.rule=adagrad", "parallel.consistency=bounded", "parallel.staleness=1"),
+    ("parallel.replicas=3", "update.rule=adagrad", "parallel.consistency=bounded",
+     "parallel.staleness=1"),
     ("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous"),
-    ("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous", "parallel.backup=1"),
-    ("parallel.replicas=3", "update.rule=sgd", "update.delay_compensation=0.5", "update.staleness_scaled=true",
-     "update.clip=0.05", "train.gradient=greedy"),
-    ("parallel.replicas=2", "update.rule=momentum", "parallel.elastic=0.3", "parallel.fetch_every=2",
-     "parallel.push_every=2", "train.dtype=float32")], ids=" ".join)
+    ("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous",
+     "parallel.backup=1"),
+    ("parallel.replicas=3", "update.rule=sgd", "update.delay_compensation=0.5",
+     "update.staleness_scaled=true", "update.clip=0.05", "train.gradient=greedy"),
+    ("parallel.replicas=2", "update.rule=momentum", "parallel.elastic=0.3",
+     "parallel.fetch_every=2", "parallel.push_every=2", "train.dtype=float32")], ids=" ".join)
 @pytest.mark.parametrize("grid", [Grid(1, 1), Grid(2, 1)], ids=str)
 def test_the_replay_ends_with_the_same_bits(changes, grid):
     config = configured(*changes)
@@ -88,22 +94,28 @@ def test_the_replay_ends_with_the_same_bits(changes, grid):
     if config.parallel.backup:
         assert counted + dropped <= tallied <= 2 * counted + dropped
     else:
-        assert tallied == counted * (config.parallel.replicas if config.parallel.consistency == "synchronous" else 1)
+        assert tallied == counted * (config.parallel.replicas
+                                     if config.parallel.consistency == "synchronous" else 1)
     if config.parallel.consistency != "synchronous":
-        late = sum(int((store.counters.staleness * np.arange(65)).sum()) for store in servers.stores)
+        late = sum(int((store.counters.staleness * np.arange(65)).sum())
+                   for store in servers.stores)
         assert sum(tally.staleness for tape in tapes for tally in tape.tallies) == late
 
 
 def test_a_fetch_that_was_in_vain_is_replayed_once():
-    """A greedy run of three replicas; the servers answered for the stages that were not trained, and only for them."""
-    config = configured("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous",
-                        "train.gradient=greedy")
+    """A greedy run of three replicas.
+
+    The servers answered for the stages that were not trained, and only for them.
+    """
+    config = configured("parallel.replicas=3", "update.rule=adam",
+                        "parallel.consistency=synchronous", "train.gradient=greedy")
     servers, events = recorded(config)
     twice = []
     for log in events:
-        idle = np.setdiff1d(log["chunk"], log["chunk"][(log["kind"] == PUSHED) & (log["clock"] < 2)])
-        asked = np.flatnonzero((log["kind"] == FETCHED) & (log["replica"] == 1) & (log["clock"] == 1)
-                               & np.isin(log["chunk"], idle))
+        idle = np.setdiff1d(log["chunk"],
+                            log["chunk"][(log["kind"] == PUSHED) & (log["clock"] < 2)])
+        asked = np.flatnonzero((log["kind"] == FETCHED) & (log["replica"] == 1)
+                               & (log["clock"] == 1) & np.isin(log["chunk"], idle))
         twice.append(np.insert(log, asked, log[asked]))
     assert sum(map(len, twice)) > sum(map(len, events))
     assert same(replayed(config, twice, servers))
@@ -111,8 +123,8 @@ def test_a_fetch_that_was_in_vain_is_replayed_once():
 
 @pytest.mark.parametrize("ends", list(itertools.permutations([1, 3, STEPS])), ids=str)
 def test_rounds_that_were_settled_are_replayed(ends):
-    config = configured("parallel.replicas=3", "update.rule=adam", "parallel.consistency=synchronous",
-                        "parallel.backup=1")
+    config = configured("parallel.replicas=3", "update.rule=adam",
+                        "parallel.consistency=synchronous", "parallel.backup=1")
     servers, events = recorded(config, ends=dict(enumerate(ends)))
     assert any((log["kind"] == ROUND_CLOSED).any() for log in events)
     assert same(replayed(config, events, servers))
@@ -131,7 +143,8 @@ def run():
 
 def first(log, **wanted):
     """The place of the first event with these fields."""
-    return int(np.flatnonzero(np.all([log[name] == value for name, value in wanted.items()], axis=0))[0])
+    return int(np.flatnonzero(np.all([log[name] == value for name, value in wanted.items()],
+                                     axis=0))[0])
 
 
 @pytest.mark.parametrize("field, value", [("version", 5), ("clock", 3), ("chunk", 1)])
@@ -146,12 +159,13 @@ def test_an_event_that_was_changed_is_noticed(run, field, value):
 
 
 def test_pushes_in_another_order_give_other_bits(run):
-    """Two pushes of different replicas to one chunk that stand side by side change places: possible, but not so."""
+    """Two pushes of different replicas to one chunk that stand side by side change places:
+    possible, but not so."""
     config, servers, events = run
     for number, log in enumerate(events):
         of_chunk = np.flatnonzero(log["chunk"] == 0)
-        pairs = [(a, b) for a, b in zip(of_chunk, of_chunk[1:]) if log["kind"][a] == log["kind"][b] == PUSHED
-                 and log["replica"][a] != log["replica"][b]]
+        pairs = [(a, b) for a, b in zip(of_chunk, of_chunk[1:]) if log["kind"][a] == log["kind"][b]
+                 == PUSHED and log["replica"][a] != log["replica"][b]]
         if pairs:
             break
     else:
@@ -176,17 +190,22 @@ def test_where_the_numbers_go_wrong_is_named(run):
     config = configured("parallel.replicas=2", "update.rule=sgd", "update.rate=300")
     with np.errstate(over="ignore", invalid="ignore"):
         servers, events = recorded(config)
-        with pytest.raises(InputError, match=r"replica [01], step [2-6]: the objective of stage 1 is .* in version \d+ "
-                                             r"of stage[123]/\w+ of block 0, tiles"):
+        with pytest.raises(
+                InputError,
+                match=r"replica [01], step [2-6]: the objective of stage 1 is .* in version \d+ "
+                r"of stage[123]/\w+ of block 0, tiles"):
             replayed(config, events, servers)
     config, servers, events = run
     chunks = servers.shards.chunks[0]
-    tape = ReplayServer(chunks, config, events_of_chunks(events, servers.shards, 0), seeds(Network(config), chunks))
+    tape = ReplayServer(chunks, config, events_of_chunks(events, servers.shards, 0),
+                        seeds(Network(config), chunks))
     event = np.array([(PUSHED, 1, 0, 2, 4, 1)], EVENT)
     tape.events[2] = event
     gradient = np.zeros(chunks[2].size)
     gradient[-1] = np.nan
-    with pytest.raises(InputError, match=rf"replica 1, step 5: the gradient of {chunks[2].name} of block 0.*version 0"):
+    with pytest.raises(
+            InputError,
+            match=rf"replica 1, step 5: the gradient of {chunks[2].name} of block 0.*version 0"):
         tape.push(2, 1, 4, 0, 0.5, gradient)
 
 
@@ -197,7 +216,8 @@ def test_logs_that_cannot_be_of_the_run_are_refused(run):
         other["replica"][3] = 2
         Plan([other], config)
     with pytest.raises(InputError, match="push_every = 2 with backup replicas"):
-        Plan(events, configured("parallel.replicas=2", "parallel.consistency=synchronous", "parallel.backup=1",
+        Plan(events, configured("parallel.replicas=2", "parallel.consistency=synchronous",
+                                "parallel.backup=1",
                                 "parallel.push_every=2", "parallel.fetch_every=2"))
 
 
@@ -224,14 +244,16 @@ def test_every_start_has_its_own_log(tmp_path):
     assert (first_checkpoint(folder) / "manifest.json").read_text() == "first"
     (checkpoint / "manifest.json").write_text("again")
     write(checkpoint, 1)
-    assert (first_checkpoint(folder) / "manifest.json").read_text() == "again" and len(read_log(folder)[1][0]) == 1
+    assert (first_checkpoint(folder)
+            / "manifest.json").read_text() == "again" and len(read_log(folder)[1][0]) == 1
     with (folder / "server-1.bin").open("ab") as file:
         file.write(b"half")  # of a record
     assert len(read_log(folder)[1][1]) == 1
     write(None, 1)
     assert list(logs(tmp_path)) == [0] and first_checkpoint(logs(tmp_path)[0]) is None
     (logs(tmp_path)[0] / "server-1.bin").unlink()
-    with pytest.raises(InputError, match=r"server-1.bin is missing: the logs of all 2 servers are needed"):
+    with pytest.raises(InputError,
+                       match=r"server-1.bin is missing: the logs of all 2 servers are needed"):
         read_log(logs(tmp_path)[0])
 
 

@@ -40,7 +40,8 @@ def trainer(config, folder, resume=False):
 
 def contents(folder):
     """Every file of the run's finished checkpoints."""
-    return {p: p.read_bytes() for path in checkpoint.saved(folder / "checkpoints") for p in path.iterdir()}
+    return {p: p.read_bytes() for path in checkpoint.saved(folder / "checkpoints")
+            for p in path.iterdir()}
 
 
 def metrics(folder, without=()):
@@ -50,7 +51,8 @@ def metrics(folder, without=()):
 
 
 def assert_same_run(one, other):
-    """Every number of the newest checkpoint and every line of metrics, bit for bit, except times."""
+    """Every number of the newest checkpoint and every line of metrics, bit for bit, except times.
+    """
     files = [checkpoint.saved(folder / "checkpoints")[-1] for folder in (one, other)]
     assert files[0].name == files[1].name
     assert_same(*map(datasets, files))
@@ -63,19 +65,21 @@ def assert_same_run(one, other):
     assert metrics(one, TIMES) == metrics(other, TIMES)
 
 
-# ---- 5 + 5 = 10 --------------------------------------------------------------------------------------------
+# ---- 5 + 5 = 10 ----------------------------------------------------------------------------------
 
 TIED = [f"stages.{i}.{key}" for i in range(3) for key in ("weights=tied", "encoder_norm=unit")]
 
 
-@pytest.mark.parametrize("changes, stop", [
-    (["update.rule=sgd"], 5), (["update.rule=momentum"], 5), (["update.rule=adagrad", "update.rate=0.05"], 5),
-    (["update.rule=adam", "update.rate=0.01"], 5), (["update.rule=momentum", "train.gradient=stopped"], 3),
-    # Greedy: the stages change after steps 4 and 7.
-    (["update.rule=adam", "update.rate=0.01", "train.gradient=greedy", *TIED], 5),
-    (["update.rule=momentum", "train.gradient=greedy", *TIED], 4),
-    (["update.rule=adagrad", "update.rate=0.05", "train.gradient=greedy"], 6),
-], ids=lambda value: " ".join(value[:3:2]) if isinstance(value, list) else str(value))
+@pytest.mark.parametrize(
+    "changes, stop", [(["update.rule=sgd"], 5), (["update.rule=momentum"], 5),
+                      (["update.rule=adagrad", "update.rate=0.05"], 5),
+                      (["update.rule=adam", "update.rate=0.01"], 5),
+                      (["update.rule=momentum", "train.gradient=stopped"], 3),
+                      # Greedy: the stages change after steps 4 and 7.
+                      (["update.rule=adam", "update.rate=0.01", "train.gradient=greedy", *TIED], 5),
+                      (["update.rule=momentum", "train.gradient=greedy", *TIED], 4),
+                      (["update.rule=adagrad", "update.rate=0.05", "train.gradient=greedy"], 6),],
+    ids=lambda value: " ".join(value[:3:2]) if isinstance(value, list) else str(value))
 def test_a_run_that_is_resumed_equals_one_that_never_stopped(tiny_config, tmp_path, changes, stop):
     config = tiny_config("train.steps=10", "train.log_every=1", "train.batch=25", *changes)
     whole = trained(config, tmp_path / "whole")
@@ -86,7 +90,8 @@ def test_a_run_that_is_resumed_equals_one_that_never_stopped(tiny_config, tmp_pa
     assert [row["step"] for row in metrics(parts)] == list(range(1, 11))
     start = trained(config, tmp_path / "start", stop_at=1)
     first, last = (datasets(checkpoint.saved(run / "checkpoints")[-1]) for run in (start, whole))
-    assert all(not np.array_equal(first[name], last[name]) for name in first if name.startswith("stage"))
+    assert all(not np.array_equal(first[name], last[name]) for name in first
+               if name.startswith("stage"))
 
 
 def test_what_was_done_after_the_last_checkpoint_is_done_again(tiny_config, tmp_path, monkeypatch):
@@ -105,7 +110,8 @@ def test_what_was_done_after_the_last_checkpoint_is_done_again(tiny_config, tmp_
     with monkeypatch.context() as patched, pytest.raises(Crash):
         patched.setattr(Trainer, "step", step)
         crashing.train()
-    crashing.committer.wait()  # the end of a process would end its thread, too: two must not write at once
+    # the end of a process would end its thread, too: two must not write at once
+    crashing.committer.wait()
     assert [row["step"] for row in metrics(tmp_path / "parts")] == list(range(1, 8))
     with (tmp_path / "parts/metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "seco')
@@ -117,7 +123,8 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(tiny_config, tmp_
     config = tiny_config("train.steps=3", "train.log_every=1")
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/metrics.jsonl").write_text('{"step": 1}\n')
-    assert_same_run(trained(config, tmp_path / "whole"), trained(config, tmp_path / "parts", resume=True))
+    assert_same_run(trained(config, tmp_path / "whole"),
+                    trained(config, tmp_path / "parts", resume=True))
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny_config, tmp_path, capsys):
@@ -135,7 +142,7 @@ def test_a_finished_run_can_go_on_for_longer(tiny_config, tmp_path):
     assert checkpoint.saved(tmp_path / "checkpoints")[-1].name == "step-00000004"
 
 
-# ---- what is refused ---------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("change, key", [
@@ -156,36 +163,42 @@ def test_resuming_with_another_configuration_is_refused(tiny_config, tmp_path, c
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tiny_config, tmp_path):
     trained(tiny_config("train.steps=1"), tmp_path)
-    with pytest.raises(InputError, match="already holds a run, up to step-00000001: go on with --resume"):
+    with pytest.raises(InputError,
+                       match="already holds a run, up to step-00000001: go on with --resume"):
         trainer(tiny_config("train.steps=1"), tmp_path)
 
 
 def test_a_dataset_of_another_size_is_refused(tiny_config, tmp_path):
     other = write_dataset(tmp_path / "other.h5", structured_images(30, 20))
-    with pytest.raises(InputError, match=r"other\.h5 holds images of 20 x 20 x 1, the configuration says data\.size = "
-                                         r"24, data\.channels = 1"):
+    with pytest.raises(
+            InputError,
+            match=r"other\.h5 holds images of 20 x 20 x 1, the configuration says data\.size = "
+            r"24, data\.channels = 1"):
         Trainer(tiny_config(f"data.train={other}"), tmp_path / "run")
 
 
 def test_a_run_folder_that_cannot_be_written_is_named(tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=f"run folder {tmp_path}/file/run cannot be written .*choose another --out"):
+    with pytest.raises(InputError, match=f"run folder {tmp_path}/file/run cannot be written "
+                       ".*choose another --out"):
         trained(tiny_config("train.steps=1"), tmp_path / "file" / "run")
 
 
-# ---- what goes wrong on the way ----------------------------------------------------------------------------
+# ---- what goes wrong on the way ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule, rate", [("sgd", 1e30), ("momentum", 1e30), ("sgd", 1e8)])
 def test_a_rate_that_is_far_too_large_stops_the_run_and_leaves_the_last_good_checkpoint(
         tiny_config, tmp_path, rule, rate):
-    config = tiny_config(f"update.rule={rule}", "train.steps=40", "train.checkpoint_every=1", "train.keep=3")
+    config = tiny_config(f"update.rule={rule}", "train.steps=40", "train.checkpoint_every=1",
+                         "train.keep=3")
     trained(config, tmp_path, stop_at=3)
     before = contents(tmp_path)
     damaged = trainer(config, tmp_path, resume=True)
     damaged.updates.rule.config = replace(config.update, rate=rate)
-    with pytest.raises(InputError, match=r"^the objective of stage \d is (not finite|[\d.e+]+ times its "
-                                         r"first value) in step \d+: update\.rate = "):
+    with pytest.raises(InputError,
+                       match=r"^the objective of stage \d is (not finite|[\d.e+]+ times its "
+                       r"first value) in step \d+: update\.rate = "):
         damaged.train()
     good = checkpoint.saved(tmp_path / "checkpoints")
     if rate == 1e30:  # the first update already breaks the parameters: they are not saved
@@ -202,12 +215,14 @@ def test_ctrl_c_ends_with_130_and_a_checkpoint_to_go_on_from(tiny_config, tiny_d
     changes = ["train.steps=1000000", "train.checkpoint_every=20", "train.log_every=1"]
     out = tmp_path / "parts"
     command = [sys.executable, "-m", "hpclcae", "train", RUN / "tiny.toml", "--out", out,
-               *(w for change in (f"data.train={tiny_dataset}", *changes) for w in ("--set", change))]
+               *(w for change in (f"data.train={tiny_dataset}", *changes)
+                 for w in ("--set", change))]
 
     def listening():
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have told it to ignore
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-                          preexec_fn=listening) as process:
+        # a parent may have told it to ignore
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True, preexec_fn=listening) as process:
         try:
             deadline = time.monotonic() + 60
             while not checkpoint.saved(out / "checkpoints"):
@@ -219,7 +234,9 @@ def test_ctrl_c_ends_with_130_and_a_checkpoint_to_go_on_from(tiny_config, tiny_d
         finally:
             process.kill()
     assert process.returncode == 130
-    told = re.match(r"interrupted after step (\d+); --resume goes on from (\S+)\nhpclcae train: interrupted\n$", said)
+    told = re.match(
+        r"interrupted after step (\d+); --resume goes on from (\S+)\nhpclcae train: interrupted\n$",
+        said)
     assert told, said
     done, saved = metrics(out)[-1]["step"], checkpoint.saved(out / "checkpoints")
     # It may have come between a step and its line of metrics; and what was being saved is saved.
@@ -228,7 +245,8 @@ def test_ctrl_c_ends_with_130_and_a_checkpoint_to_go_on_from(tiny_config, tiny_d
     assert not list(out.rglob("*.partial"))
     stop = checkpoint.step_of(newest) + 7
     config = tiny_config(*changes)
-    assert_same_run(trained(config, tmp_path / "whole", stop), trained(config, out, stop, resume=True))
+    assert_same_run(trained(config, tmp_path / "whole", stop),
+                    trained(config, out, stop, resume=True))
 
 
 def test_ctrl_c_before_the_first_checkpoint_says_so(tiny_config, tmp_path, monkeypatch, capsys):
@@ -240,7 +258,7 @@ def test_ctrl_c_before_the_first_checkpoint_says_so(tiny_config, tmp_path, monke
     assert capsys.readouterr().err == "interrupted after step 0; no checkpoint was due yet\n"
 
 
-# ---- what a run leaves behind ------------------------------------------------------------------------------
+# ---- what a run leaves behind --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("changes", [
@@ -253,22 +271,25 @@ def test_the_objective_falls(tiny_config, tmp_path, changes):
     for stage in range(3):
         curve = [row["stages"][stage] for row in rows if row["stages"][stage]]
         assert len(curve) == (20 if "train.gradient=greedy" in changes else 60)
-        first, last = (np.mean([t["reconstruction"] + t["sparsity"] for t in part]) for part in (curve[:3], curve[-3:]))
+        first, last = (np.mean([t["reconstruction"] + t["sparsity"] for t in part])
+                       for part in (curve[:3], curve[-3:]))
         assert last < 0.75 * first, (stage, first, last)
         assert curve[-1]["response"] > 0.05  # nor did the responses collapse
 
 
 @pytest.mark.parametrize("gradient", ["joint", "greedy"])
 def test_lines_of_metrics(tiny_config, tmp_path, gradient):
-    config = tiny_config(f"train.gradient={gradient}", "train.steps=14", "train.log_every=4", "update.rate=0.001",
-                         "stages.1.weight=0.5")
+    config = tiny_config(f"train.gradient={gradient}", "train.steps=14", "train.log_every=4",
+                         "update.rate=0.001", "stages.1.weight=0.5")
     rows = metrics(trained(config, tmp_path))
     assert [row["step"] for row in rows] == [4, 8, 12, 14]
     for row in rows:
         assert set(row) == {"step", "seconds", "objective", "stages", *TIMES, "rate"}
         terms = [stage and stage["reconstruction"] + stage["sparsity"] for stage in row["stages"]]
-        assert row["objective"] == pytest.approx(sum(w * t for w, t in zip((1, 0.5, 1), terms) if t), rel=1e-12)
-        assert row["gflop_per_second"] == pytest.approx(row["images_per_second"] * training_flop(config) / 1e9)
+        assert row["objective"] == pytest.approx(sum(w * t for w, t in zip((1, 0.5, 1), terms)
+                                                     if t), rel=1e-12)
+        assert row["gflop_per_second"] == pytest.approx(row["images_per_second"]
+                                                        * training_flop(config) / 1e9)
     assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
     trained_stages = [[i for i, stage in enumerate(row["stages"]) if stage] for row in rows]
     assert trained_stages == ([[0, 1, 2]] * 4 if gradient == "joint" else [[0], [1], [2], [2]])
@@ -277,22 +298,28 @@ def test_lines_of_metrics(tiny_config, tmp_path, gradient):
 def test_the_rate_is_constant_and_then_falls_to_zero(tiny_config, tmp_path):
     rates = {}
     for schedule in ("constant", "halfway"):
-        config = tiny_config("train.steps=10", "train.log_every=1", f"update.schedule={schedule}", "update.rate=0.001")
+        config = tiny_config("train.steps=10", "train.log_every=1", f"update.schedule={schedule}",
+                             "update.rate=0.001")
         rates[schedule] = [row["rate"] for row in metrics(trained(config, tmp_path / schedule))]
     assert rates["constant"] == [0.001] * 10
-    assert rates["halfway"] == pytest.approx([0.001] * 6 + [0.0008, 0.0006, 0.0004, 0.0002], rel=1e-12)
+    assert rates["halfway"] == pytest.approx([0.001] * 6 + [0.0008, 0.0006, 0.0004, 0.0002],
+                                             rel=1e-12)
 
 
 def test_the_newest_checkpoints_are_kept(tiny_config, tmp_path):
     trained(tiny_config("train.steps=11", "train.checkpoint_every=3", "train.keep=2"), tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "configuration.toml", "metrics.jsonl"]
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["run-id", "step-00000009", "step-00000011"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "configuration.toml",
+                                                          "metrics.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["run-id",
+                                                                            "step-00000009",
+                                                                            "step-00000011"]
 
 
 def test_the_command_trains_with_its_options(tiny_dataset, tiny_config, tmp_path, capsys):
     parser = argparse.ArgumentParser()
     train.configure(parser)
-    args = parser.parse_args([str(RUN / "tiny.toml"), "--out", str(tmp_path / "run"), "--stop-at", "2", "--set",
+    args = parser.parse_args([str(RUN / "tiny.toml"), "--out", str(tmp_path / "run"), "--stop-at",
+                              "2", "--set",
                               f"data.train={tiny_dataset}", "--set", "stages.2.maps=5"])
     assert train.run(args) == 0
     said = capsys.readouterr()

@@ -19,9 +19,11 @@ def clock(monkeypatch):
 def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end(capsys, clock):
     assert list(progress(range(10), "reading", unit="images")) == list(range(10))
     lines = capsys.readouterr().err.splitlines()
-    # Read at the start, after each item and at the end: items 3, 6 and 9 are at least ten seconds apart.
+    # Read at the start, after each item and at the end: items 3, 6 and 9 are at least ten seconds
+    # apart.
     assert lines == ["reading: 3/10 images in 12 s (0.2/s)", "reading: 6/10 images in 24 s (0.2/s)",
-                     "reading: 9/10 images in 36 s (0.2/s)", "reading: 10/10 images in 44 s (0.2/s)"]
+                     "reading: 9/10 images in 36 s (0.2/s)",
+                     "reading: 10/10 images in 44 s (0.2/s)"]
 
 
 def test_an_iterator_of_unknown_length_has_no_total(capsys, clock):

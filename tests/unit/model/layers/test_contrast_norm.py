@@ -9,7 +9,8 @@ from tests.support.layouts import contrast_norm
 
 BORDERS = ["clip", "valid", "centre"]
 GEOMETRIES = [  # rows, cols, maps, size, sigma
-    (10, 9, 3, 5, 1.0), (9, 12, 1, 5, 2.0), (5, 7, 4, 3, 0.8), (4, 3, 7, 1, 1.0), (13, 13, 2, 7, 1.5)]
+              (10, 9, 3, 5, 1.0), (9, 12, 1, 5, 2.0), (5, 7, 4, 3, 0.8), (4, 3, 7, 1, 1.0),
+              (13, 13, 2, 7, 1.5)]
 
 
 def normalised(plan, h, work, keep=None):
@@ -59,22 +60,28 @@ def test_backward_is_the_derivative(rows, cols, maps, size, sigma, border):
 
 @pytest.mark.parametrize("border", BORDERS)
 def test_where_the_divisor_is_the_floor_it_is_a_constant(border):
-    """One image below the floor everywhere, one whose contrast grows from row to row, one above it everywhere."""
+    """One image below the floor everywhere, one whose contrast grows from row to row, one above it
+    everywhere."""
     rng = np.random.default_rng(2)
     rows, cols, maps, size, floor = 14, 15, 2, 3, 0.05
-    contrast = np.stack([np.full(rows, 1e-4), np.linspace(1e-4, 0.3, rows), np.full(rows, 1.0)], axis=-1)
+    contrast = np.stack([np.full(rows, 1e-4), np.linspace(1e-4, 0.3, rows), np.full(rows, 1.0)],
+                        axis=-1)
     h = 1 + contrast[:, None, None] * rng.uniform(0, 1, (rows, cols, maps, 3))
     plan, work = contrast_norm(rows, cols, maps, size, 1.0, floor, border), Workspace()
     y, (_, d) = normalised(plan, h, work)
     at_floor = d <= floor
-    assert at_floor[..., 0].all() and 0.2 < at_floor[..., 1].mean() < 0.9 and not at_floor[..., 2].any()
+    assert at_floor[..., 0].all() and 0.2 < at_floor[..., 1].mean() < 0.9 and not at_floor[
+        ..., 2].any()
     assert np.any(~at_floor & (d < 1.2 * floor))
-    np.testing.assert_allclose(y, naive.contrast_norm(h, size, 1.0, floor, border), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(y, naive.contrast_norm(h, size, 1.0, floor, border), rtol=1e-10,
+                               atol=1e-12)
     weights = rng.standard_normal(y.shape)
     dh = gradient(plan, h, weights, work)
-    assert directional_error(lambda: np.vdot(weights, normalised(plan, h, work)[0]), h, dh, step=1e-5) < 1e-9
+    assert directional_error(lambda: np.vdot(weights, normalised(plan, h, work)[0]), h, dh,
+                             step=1e-5) < 1e-9
 
-    # At the floor y is linear in h, so that its gradient there is that of any other image at the floor.
+    # At the floor y is linear in h, so that its gradient there is that of any other image at the
+    # floor.
     other = gradient(plan, np.ones_like(h), weights, work)
     np.testing.assert_allclose(dh[..., 0], other[..., 0], rtol=0, atol=1e-10)
 

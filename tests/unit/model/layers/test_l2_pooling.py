@@ -8,8 +8,9 @@ from tests.support import naive
 from tests.support.gradient_check import directional_error
 
 GEOMETRIES = [  # rows, cols, size, stride
-    (5, 5, 5, 1), (7, 9, 5, 1), (6, 5, 1, 1), (6, 7, 2, 1), (8, 7, 3, 2), (9, 10, 3, 3), (9, 8, 2, 3), (7, 11, 4, 2),
-    (12, 10, 5, 2), (10, 13, 7, 3), (11, 9, 1, 4), (13, 12, 6, 4)]
+              (5, 5, 5, 1), (7, 9, 5, 1), (6, 5, 1, 1), (6, 7, 2, 1), (8, 7, 3, 2), (9, 10, 3, 3),
+              (9, 8, 2, 3), (7, 11, 4, 2),
+              (12, 10, 5, 2), (10, 13, 7, 3), (11, 9, 1, 4), (13, 12, 6, 4)]
 
 
 def pooled(plan, z, work):
@@ -25,7 +26,8 @@ def test_forward_equals_the_loop(rows, cols, size, stride, epsilon, dtype, toler
     z = np.random.default_rng(0).standard_normal((rows, cols, 3, 4)).astype(dtype)
     h = pooled(L2Pooling(rows, cols, size, stride, epsilon), z, Workspace())
     assert h.dtype == dtype
-    np.testing.assert_allclose(h, naive.l2_pooling(z.astype(np.float64), size, stride, epsilon), rtol=tolerance)
+    np.testing.assert_allclose(h, naive.l2_pooling(z.astype(np.float64), size, stride, epsilon),
+                               rtol=tolerance)
 
 
 @pytest.mark.parametrize("rows, cols, size, stride", GEOMETRIES)

@@ -41,10 +41,12 @@ class Setup:
         self.norm, self.tied, self.work = norm, tied, Workspace()
         position = self.plan.out_rows, self.plan.out_cols
         drawn = [numbers(s, *position, field, field, maps_in, maps) for s in (1, 2)]
-        self.encoder, self.decoder = (w + np.copysign(0.5, w) for w in drawn)  # none is short by chance
+        # none is short by chance
+        self.encoder, self.decoder = (w + np.copysign(0.5, w) for w in drawn)
         if tied:
             self.decoder = self.encoder
-        self.weights = {"encode": pack(self.plan, self.encoder), "decode": pack(self.plan, self.decoder)}
+        self.weights = {"encode": pack(self.plan, self.encoder),
+                        "decode": pack(self.plan, self.decoder)}
         self.x = numbers(3, rows, cols, maps_in, images).astype(dtype)
         self.dz = numbers(4, *position, maps, images).astype(dtype)
 
@@ -72,7 +74,8 @@ class Setup:
             assert row == len(gradients.setdefault(name, []))
             gradients[name].append(gradient.copy())
         dx = -factor * residual  # the target's part; the rest is added to it
-        self.plan.backward(*self.pair(), self.x, z, residual, factor, self.dz, dx, on_gradient, self.work)
+        self.plan.backward(*self.pair(), self.x, z, residual, factor, self.dz, dx, on_gradient,
+                           self.work)
         return {name: np.stack(rows) for name, rows in gradients.items()} | {"x": dx}
 
 
@@ -82,12 +85,13 @@ class Setup:
 def test_encode_and_decode_equal_the_loops(geometry, tile, norm):
     setup = Setup(geometry, tile, norm)
     stride = geometry[-1]
-    encoder, decoder = ((naive.unit(w, 0.8) if norm == "unit" else w) for w in (setup.encoder, setup.decoder))
+    encoder, decoder = ((naive.unit(w, 0.8) if norm == "unit" else w)
+                        for w in (setup.encoder, setup.decoder))
     z, residual = setup.forward()
     expected = naive.encode(encoder, setup.x, stride)
     np.testing.assert_allclose(z, expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(residual, naive.decode(decoder, expected, setup.x.shape[:3], stride) - setup.x,
-                               rtol=1e-12, atol=1e-11)
+    np.testing.assert_allclose(residual, naive.decode(decoder, expected, setup.x.shape[:3], stride)
+                               - setup.x, rtol=1e-12, atol=1e-11)
     alone = np.full_like(z, np.nan)
     setup.plan.encode(setup.pair()[0], setup.x, alone, setup.work)
     assert np.array_equal(alone, z)
@@ -102,12 +106,14 @@ def test_float32_stays_float32_and_close(geometry):
     gradients, expected = setup.backward(0.7), exact.backward(0.7)
     for name, gradient in gradients.items():
         assert gradient.dtype == np.float32
-        np.testing.assert_allclose(gradient, expected[name], atol=1e-5 * np.abs(expected[name]).max())
+        np.testing.assert_allclose(gradient, expected[name],
+                                   atol=1e-5 * np.abs(expected[name]).max())
 
 
 @sweep
 @pytest.mark.parametrize("tile", [1, 3])
-@pytest.mark.parametrize("norm, tied", [("free", False), ("free", True), ("unit", False), ("unit", True)])
+@pytest.mark.parametrize("norm, tied",
+                         [("free", False), ("free", True), ("unit", False), ("unit", True)])
 def test_backward_is_the_derivative(geometry, tile, norm, tied):
     setup, factor = Setup(geometry, tile, norm, tied), 0.7
     gradients = setup.backward(factor)
@@ -125,7 +131,8 @@ def test_gradients_are_the_same_for_any_tile(geometry, tile, norm, tied):
     one, other = Setup(geometry, 1, norm, tied), Setup(geometry, tile, norm, tied)
     expected, found = one.backward(0.7), other.backward(0.7)
     for name in expected:
-        a, b = ((g[name] if name == "x" else unpack(s.plan, g[name])) for g, s in ((expected, one), (found, other)))
+        a, b = ((g[name] if name == "x" else unpack(s.plan, g[name])) for g,
+                s in ((expected, one), (found, other)))
         np.testing.assert_allclose(b, a, rtol=1e-11, atol=1e-11 * np.abs(a).max())
 
 
@@ -150,7 +157,8 @@ def test_no_piece_is_larger_than_what_blas_does_without_packing():
         pieces = plan._pieces(images)
         sizes = [min(piece.stop, plan.inputs) - piece.start for piece in pieces]
         assert sum(sizes) == plan.inputs and max(sizes) * plan.units * images <= plan.small
-        assert len(sizes) == 1 or max(sizes) * len(sizes) < plan.inputs + len(sizes)  # and they are alike
+        # and they are alike
+        assert len(sizes) == 1 or max(sizes) * len(sizes) < plan.inputs + len(sizes)
     assert len(plan._pieces(8)) == 1  # small enough as it is
 
 
@@ -210,8 +218,8 @@ def test_without_a_decoder_only_the_encoder_learns_and_without_emit_nothing_does
     z = naive.encode(naive.unit(setup.encoder, 0.8), setup.x)
     rows = {}
     dx = np.zeros_like(setup.x)
-    setup.plan.backward(encoder, None, setup.x, z, None, 0.7, setup.dz, dx,
-                        lambda name, row, gradient: rows.update({(name, row): gradient.copy()}), setup.work)
+    setup.plan.backward(encoder, None, setup.x, z, None, 0.7, setup.dz, dx, lambda name, row,
+                        gradient: rows.update({(name, row): gradient.copy()}), setup.work)
     assert set(rows) == {("encode", j) for j in range(setup.plan.tile_rows)}
 
     def value():
@@ -260,7 +268,8 @@ def test_arguments_are_not_changed():
 @sweep
 @tiles
 def test_a_workspace_full_of_rubbish_does_not_matter(geometry, tile):
-    """Every array that is asked for by name is overwritten before it is read, also where only zeros multiply it."""
+    """Every array that is asked for by name is overwritten before it is read, also where only zeros
+    multiply it."""
     setup = Setup(geometry, tile, "unit")
     expected = setup.backward(0.7)
     for buffer in setup.work._buffers.values():
@@ -287,14 +296,17 @@ def test_the_automatic_tile_is_one_that_fits(geometry):
 
 
 def test_the_automatic_tile_grows_where_products_are_small():
-    """Two maps leave the matrix product too few columns; many maps or a wide stride do not pay for dead entries."""
+    """Two maps leave the matrix product too few columns.
+
+    Many maps or a wide stride do not pay for dead entries.
+    """
     assert choose_tile(5, 1, 1, 2, 40, 40) > 1
     assert choose_tile(18, 1, 8, 8, 158, 158) > 1
     assert choose_tile(4, 4, 8, 64, 40, 40) == 1
     assert choose_tile(3, 1, 8, 8, 1, 1) == 1  # a single position needs no neighbours
 
 
-# ---- parts of a weight array -------------------------------------------------------------------------------
+# ---- parts of a weight array ---------------------------------------------------------------------
 
 
 @sweep
@@ -302,11 +314,13 @@ def test_the_automatic_tile_grows_where_products_are_small():
 def test_rectangles_of_tiles_are_packed_and_unpacked_like_the_whole(geometry, tile):
     """Whole rows of tiles, and a part of a row, as chunks of parameter servers are."""
     plan = Setup(geometry, tile).plan
-    filters = numbers(7, plan.out_rows, plan.out_cols, plan.field, plan.field, plan.maps_in, plan.maps)
+    filters = numbers(7, plan.out_rows, plan.out_cols, plan.field, plan.field, plan.maps_in,
+                      plan.maps)
     weights = pack(plan, filters)
     rows, cols = plan.tile_rows, plan.tile_cols
     for (top, bottom), (left, right) in [((0, rows), (0, cols)), ((rows // 2, rows), (0, cols)),
-                                         ((rows - 1, rows), (cols // 2, cols)), ((0, 1), (0, (cols + 1) // 2))]:
+                                         ((rows - 1, rows), (cols // 2, cols)),
+                                         ((0, 1), (0, (cols + 1) // 2))]:
         chunk = ((top, bottom), (left, right))
         (first, last), (west, east) = plan.positions(chunk)
         part = weights[top:bottom, left:right].copy()

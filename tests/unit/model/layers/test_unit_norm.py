@@ -69,14 +69,17 @@ def test_gradient_is_that_of_the_normalisation(plan):
 def test_gradient_is_orthogonal_to_the_filter_so_a_step_can_only_lengthen_it(plan):
     w, g = raw(plan), raw(plan, 1)
     dw = gradient_of(plan, w, g)
-    assert np.abs((w * dw).sum(axis=(2, 3, 4))).max() < 1e-13 * np.abs(w * dw).sum(axis=(2, 3, 4)).max()
-    np.testing.assert_allclose(norms(w - 0.1 * dw), np.sqrt(norms(w) ** 2 + (0.1 * norms(dw)) ** 2), rtol=1e-12)
+    assert np.abs((w * dw).sum(axis=(2, 3, 4))).max() < 1e-13 * np.abs(w * dw).sum(axis=(2, 3,
+                                                                                         4)).max()
+    np.testing.assert_allclose(norms(w - 0.1 * dw), np.sqrt(norms(w) ** 2 + (0.1 * norms(dw)) ** 2),
+                               rtol=1e-12)
 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_a_longer_filter_is_the_same_filter_with_a_smaller_gradient(plan):
     w, g = raw(plan), raw(plan, 1)
-    np.testing.assert_allclose(gradient_of(plan, 10 * w, g), gradient_of(plan, w, g) / 10, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(gradient_of(plan, 10 * w, g), gradient_of(plan, w, g) / 10,
+                               rtol=1e-11, atol=1e-13)
 
 
 def test_padding_positions_do_not_divide_by_zero():

@@ -14,8 +14,8 @@ def looped(a, taps):
     """The weighted sum of every whole window."""
     n = len(taps)
     weights = np.outer(taps, taps)[:, :, None, None]
-    return np.array([[(weights * a[y:y + n, x:x + n]).sum(axis=(0, 1)) for x in range(a.shape[1] - n + 1)]
-                     for y in range(a.shape[0] - n + 1)])
+    return np.array([[(weights * a[y:y + n, x:x + n]).sum(axis=(0, 1))
+                      for x in range(a.shape[1] - n + 1)] for y in range(a.shape[0] - n + 1)])
 
 
 @pytest.mark.parametrize("size, rows, cols", SHAPES)
@@ -36,7 +36,8 @@ def test_window_scatter_is_the_transpose_of_window_sum(size, rows, cols):
     out = rng.standard_normal((rows - size + 1, cols - size + 1, 2, 3))
     taps, work = rng.standard_normal(size), Workspace()
     assert adjoint_gap(lambda a: window_sum(a, taps, np.full_like(out, np.nan), work),
-                       lambda b: window_scatter(b, taps, np.full_like(a, np.nan), work), a, out) < 1e-14
+                       lambda b: window_scatter(b, taps, np.full_like(a, np.nan), work), a,
+                       out) < 1e-14
 
 
 @pytest.mark.parametrize("size", range(1, 20))
@@ -46,7 +47,8 @@ def test_box_cols_equals_the_loop(size, more, dtype, tolerance):
     row = np.random.default_rng(size).standard_normal((size + more, 2, 3)).astype(dtype)
     before, out = row.copy(), np.full((more + 1, 2, 3), np.nan, dtype)
     box_cols(row, size, out, Workspace())
-    np.testing.assert_allclose(out, [row[i:i + size].sum(axis=0) for i in range(more + 1)], atol=tolerance * size)
+    np.testing.assert_allclose(out, [row[i:i + size].sum(axis=0) for i in range(more + 1)],
+                               atol=tolerance * size)
     assert np.array_equal(row, before)
 
 
@@ -66,4 +68,5 @@ def test_gaussian_taps(size, sigma):
     assert np.array_equal(taps, taps[::-1])
     for i in range(size - 1):  # neighbours differ as the Gaussian says
         a, b = i - (size - 1) / 2, i + 1 - (size - 1) / 2
-        assert taps[i + 1] / taps[i] == pytest.approx(np.exp((a * a - b * b) / (2 * sigma ** 2)), rel=1e-13)
+        assert taps[i + 1] / taps[i] == pytest.approx(np.exp((a * a - b * b) / (2 * sigma ** 2)),
+                                                      rel=1e-13)
