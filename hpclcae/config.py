@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.expressions import Expression
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,21 @@ class StageConfig:
     tile: int = 0                    # side of a kernel tile, positions; 0: chosen by a rule
 
 
+SCHEDULES = ("constant", "halfway")  # named ones; any other is an expression (model/schedule.py)
+
+
 @dataclass(frozen=True)
 class UpdateConfig:
     """How a gradient changes the parameters."""
     rule: Literal["sgd", "momentum", "adagrad", "adam"] = "momentum"
-    rate: float = 0.1                # sgd, momentum: in units of 1/fan-in, as a filter's curvature
-    # grows with its inputs; adagrad, adam: in units of a typical weight, 1/sqrt(fan-in)
+    rate: float = 0.1                # learning rate; sgd, momentum: in units of 1/fan-in, as a
+    #                                  filter's curvature grows with its inputs; adagrad, adam: in
+    #                                  units of a typical weight, 1/sqrt(fan-in)
     momentum: float = 0.9            # momentum; adam: first moment
     second_moment: float = 0.99      # adam
-    schedule: Literal["constant", "halfway"] = "halfway"  # halfway: falls linearly to 0 over the
-    #                                                       second half
+    schedule: str = "halfway"        # constant; halfway: falls linearly to 0 over the second half; or
+    #                                  an expression of step, steps and epoch that rate is multiplied
+    #                                  with, for instance "0.5 * (1 + cos(pi * step / steps))"
     clip: float = 0.0                # largest norm of the gradient of one filter; 0: none
     staleness_scaled: bool = False   # divide the rate by 1 + the updates that a gradient has missed
     #                                  (servers only)
@@ -299,7 +305,20 @@ def _check(config: Config, where: str) -> None:
         if not getattr(config.update, name) < 1:
             raise InputError(f"{where}: update.{name} = {getattr(config.update, name)}; it must be "
                              "below 1")
+    _check_schedule(config.update.schedule, where)
     _check_parallel(config, where)
+
+
+def _check_schedule(schedule: str, where: str) -> None:
+    """Refuse what is neither the name of a schedule nor arithmetic."""
+    if schedule in SCHEDULES:
+        return
+    try:
+        Expression(schedule, "update.schedule").check(("step", "steps", "epoch"))
+    except InputError as error:
+        named = ", ".join(map(repr, SCHEDULES))
+        raise InputError(f"{where}: {error}; allowed: {named}, or an expression of step, steps and "
+                         "epoch") from error
 
 
 def _check_parallel(config: Config, where: str) -> None:

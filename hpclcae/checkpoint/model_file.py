@@ -13,9 +13,7 @@ from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, SCHEMA, shard_name
 from hpclcae.checkpoint.shard_file import PLACES
 from hpclcae.checkpoint.state import RunState
-from hpclcae.config import Config
-from hpclcae.geometry import network_geometry
-from hpclcae.model.stage import parameter_names
+from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.store import owned_slots
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing_hdf5
@@ -34,17 +32,6 @@ class _Piece:
     row: int
     col: int
     offset: int
-
-
-def global_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter by position: (row, col, krow, kcol, map in, map)."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for index, (stage, geometry) in enumerate(zip(config.stages, network_geometry(config))):
-        rows, cols, maps = geometry.filtered
-        field = geometry.receptive_field
-        for name in parameter_names(stage, f"stage{index + 1}"):
-            shapes[name] = rows, cols, field, field, geometry.input[2], maps
-    return shapes
 
 
 def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
@@ -69,7 +56,7 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
                 pieces.setdefault(name, []).append(piece)
     with replacing_hdf5(path) as file:
         prefixes = ["", *(f"update/{slot}/" for slot in owned_slots(state.config))]
-        for name, shape in global_shapes(state.config).items():
+        for name, shape in Layout(state.config).stored_shapes.items():
             for prefix in prefixes:
                 _check_whole(path, prefix + name, shape, pieces.get(prefix + name, []))
                 _show(file, prefix + name, shape, state.config.train.dtype, pieces[prefix + name])

@@ -9,10 +9,10 @@ import numpy as np
 
 from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, MANIFEST, MODEL, SCHEMA, check, find
-from hpclcae.checkpoint.regions import Blocks
+from hpclcae.checkpoint.regions import positions
 from hpclcae.checkpoint.shard_file import CHUNKS, StoredArrays, ahead
 from hpclcae.checkpoint.state import BlockState, ChunkState, RunState, views
-from hpclcae.config import Config
+from hpclcae.model.layout import WHOLE, BlockLayout, Layout
 from hpclcae.model.network import Network
 from hpclcae.model.preprocess import Preprocessing
 from hpclcae.parameter_server.chunks import Chunk, block_chunks
@@ -21,7 +21,7 @@ from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
 
 
-def load(path: Path, grid: Grid | None = None,
+def load(path: Path, grid: Grid = WHOLE,
          communicator: Communicator | None = None) -> tuple[BlockState, Network]:
     """Read a checkpoint and build its network, or one block of it with that block's weights.
 
@@ -30,16 +30,23 @@ def load(path: Path, grid: Grid | None = None,
     InputError
         A file is missing, truncated, of another kind or run, or of a newer schema.
     """
+    layout = Layout(load_state(path).config, grid)
+    network = Network(layout, communicator)
+    return load_block(path, network.block), network
+
+
+def load_block(path: Path, block: BlockLayout) -> BlockState:
+    """The state of the run with one block's weights; errors as in `load`.
+
+    The block's grid and tiles may be others than those that wrote.
+    """
     with opened(path) as file:
         state = _run_state(file, path)
-        network = Network(state.config, grid, communicator)
         slots = list(file["update"]) if "update" in file else []
-        parameters, memory = network.parameters(), {slot: network.parameters() for slot in slots}
-        pieces = block_chunks(state.config, network.grid, network.communicator.rank)
-        _fill(file, path, state.config, network.grid, views(pieces, parameters, memory, {}))
+        parameters, memory = block.parameters(), {slot: block.parameters() for slot in slots}
+        _fill(file, path, block.layout, views(block_chunks(block), parameters, memory, {}))
         counts = update_counts(file)
-    return BlockState(**vars(state), parameters=parameters, update_state=memory,
-                      counts=counts), network
+    return BlockState(**vars(state), parameters=parameters, update_state=memory, counts=counts)
 
 
 def load_state(path: Path) -> RunState:
@@ -48,31 +55,29 @@ def load_state(path: Path) -> RunState:
         return _run_state(file, path)
 
 
-def load_chunk_states(path: Path, config: Config, grid: Grid,
-                      chunks: Sequence[Chunk]) -> list[ChunkState]:
+def load_chunk_states(path: Path, layout: Layout, chunks: Sequence[Chunk]) -> list[ChunkState]:
     """What an owner of these chunks begins with; errors as in `load`.
 
     Values and the update rule's memory are read by position, so the owners, the grid and the tiles
     may be others than those that wrote. Where a chunk covers several that were written, its count
     and version are the largest of theirs.
     """
-    dtype = np.dtype(config.train.dtype)
     with opened(path) as file:
         slots = list(file["update"]) if "update" in file else []
-        chunk_states = [ChunkState(chunk, np.empty(chunk.shape, dtype),
-                                   {slot: np.empty(chunk.shape, dtype) for slot in slots})
+        chunk_states = [ChunkState(chunk, np.empty(chunk.shape, layout.dtype),
+                                   {slot: np.empty(chunk.shape, layout.dtype) for slot in slots})
                         for chunk in chunks]
-        _fill(file, path, config, grid, chunk_states)
+        _fill(file, path, layout, chunk_states)
     return chunk_states
 
 
-def fill(path: Path, config: Config, grid: Grid, chunk_states: Sequence[ChunkState]) -> None:
+def fill(path: Path, layout: Layout, chunk_states: Sequence[ChunkState]) -> None:
     """The same into arrays that are there already, such as a server's window.
 
     Errors as in `load`.
     """
     with opened(path) as file:
-        _fill(file, path, config, grid, chunk_states)
+        _fill(file, path, layout, chunk_states)
 
 
 def update_counts(file: h5py.File) -> dict[str, int]:
@@ -153,49 +158,46 @@ def _chunks(file: h5py.File) -> np.ndarray:
                      count in counts.items()], CHUNKS)
 
 
-def _fill(file: h5py.File, path: Path, config: Config, grid: Grid,
-          chunk_states: Sequence[ChunkState]) -> None:
-    """Read what the chunk_states are to hold.
+def _fill(file: h5py.File, path: Path, layout: Layout, chunk_states: Sequence[ChunkState]) -> None:
+    """Read what the chunks are to hold.
 
     The next piece is read while one is brought into the kernel's layout.
     """
-    blocks = Blocks(config, grid)
     with StoredArrays(file) as arrays:
-        for chunk_state, values, filters in ahead(_pieces(arrays, path, blocks, chunk_states)):
-            chunk = chunk_state.chunk
-            plan, _ = blocks.plan(chunk.block, chunk.name)
+        for chunk, values, filters in ahead(_pieces(arrays, path, layout, chunk_states)):
+            plan = layout.block(chunk.block).filters[chunk.name]
             for j in range(*chunk.rows):
                 first = (j - chunk.rows[0]) * plan.tile
                 plan.pack_row(filters[first:first + plan.tile], values, j, (chunk.rows, chunk.cols))
-    _count(file, blocks, chunk_states)
+    _count(file, layout, chunk_states)
 
 
-def _pieces(arrays: StoredArrays, path: Path, blocks: Blocks, chunk_states: Sequence[ChunkState]) \
-        -> Iterator[tuple[ChunkState, np.ndarray, np.ndarray]]:
-    """Every chunk_state's arrays, and the filters by position that belong into them.
+def _pieces(arrays: StoredArrays, path: Path, layout: Layout,
+            chunk_states: Sequence[ChunkState]) -> Iterator[tuple[Chunk, np.ndarray, np.ndarray]]:
+    """Every chunk, an array of it, and the filters by position that belong there.
 
     In the order of the files.
     """
     for slot in (None, *(chunk_states[0].state if chunk_states else ())):
         for chunk_state in chunk_states:
             chunk = chunk_state.chunk
-            plan, _ = blocks.plan(chunk.block, chunk.name)
+            plan = layout.block(chunk.block).filters[chunk.name]
             name = f"update/{slot}/{chunk.name}" if slot else chunk.name
             shape = arrays[name].shape
             if shape[2:] != (plan.field, plan.field, plan.maps_in, plan.maps):
                 raise InputError(f"{path} has {name} of shape {shape}, which is not that of the "
                                  "configuration: use the configuration of the checkpoint")
-            yield chunk_state, chunk_state.state[slot] if slot else chunk_state.values, arrays.read(
-                name, *blocks.positions(chunk))
+            into = chunk_state.state[slot] if slot else chunk_state.values
+            yield chunk, into, arrays.read(name, *positions(layout, chunk))
 
 
-def _count(file: h5py.File, blocks: Blocks, chunk_states: Sequence[ChunkState]) -> None:
-    """Give every chunk_state the largest count and version of the chunks that it meets."""
+def _count(file: h5py.File, layout: Layout, chunk_states: Sequence[ChunkState]) -> None:
+    """Give every chunk the largest count and version of the chunks that it meets."""
     table = _chunks(file)
     tables = {name: table[table["parameter"] == name.encode()]
               for name in {h.chunk.name for h in chunk_states}}
     for chunk_state in chunk_states:
-        (top, bottom), (left, right) = blocks.positions(chunk_state.chunk)
+        (top, bottom), (left, right) = positions(layout, chunk_state.chunk)
         rows = tables[chunk_state.chunk.name]
         met = rows[(rows["row"] < bottom) & (rows["row"] + rows["rows"] > top)
                    & (rows["col"] < right) & (rows["col"] + rows["cols"] > left)]

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpclcae.config import Config
 from hpclcae.model.layers.local_filter import LocalFilter, Tiles
-from hpclcae.parameter_server.chunks import Chunk, block_filters
-from hpclcae.partition.blocks import Grid, plan_block
+from hpclcae.model.layout import Layout
+from hpclcae.parameter_server.chunks import Chunk
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Region:
         return bottom - top, right - left, plan.field, plan.field, plan.maps_in, plan.maps
 
     @property
-    def numbers(self) -> int:
+    def elements(self) -> int:
         """How many it stores."""
         return math.prod(self.shape)
 
@@ -61,52 +60,24 @@ class Region:
             yield self.filter.unpack_row(tiles, j, self.tiles)
 
 
-class Blocks:
-    """The kernels' plans and the positions of the blocks of a grid, worked out when they are asked
-    for."""
-
-    def __init__(self, config: Config, grid: Grid) -> None:
-        self.config, self.grid = config, grid
-        self._known: dict[int, dict[str, tuple[LocalFilter, tuple[int, int]]]] = {}
-
-    def plan(self, block: int, name: str) -> tuple[LocalFilter, tuple[int, int]]:
-        """The kernel's plan of a parameter of a block, and the row and column of the block's first
-        position."""
-        if block not in self._known:
-            stages = plan_block(self.config, self.grid, block).stages
-            corners = [(stage.z.owned.rows[0], stage.z.owned.cols[0]) for stage in stages]
-            self._known[block] = {name: (plan, corners[stage_number(name)]) for name,
-                                  plan in block_filters(self.config, self.grid, block).items()}
-        return self._known[block][name]
-
-    def positions(self, chunk: Chunk) -> Tiles:
-        """Rows and columns of the whole stage that a chunk covers."""
-        return self._positions(chunk.block, chunk.name, (chunk.rows, chunk.cols))
-
-    def regions(self, chunks: Sequence[Chunk]) -> list[Region]:
-        """Few rectangles that cover the chunks, which lie one after the other in the owner's
-        buffer."""
-        found, start = [], 0
-        for run in _runs(chunks):
-            block, name, cols = run[0].block, run[0].name, self.plan(run[0].block,
-                                                                     run[0].name)[0].tile_cols
-            first = run[0].rows[0] * cols + run[0].cols[0]
-            size = run[0].shape[2] * run[0].shape[3]
-            for tiles in rectangles(first, first + sum(c.size for c in run) // size, cols):
-                found.append(Region(name, self.plan(block, name)[0], tiles,
-                                    self._positions(block, name, tiles), start))
-                start += (tiles[0][1] - tiles[0][0]) * (tiles[1][1] - tiles[1][0]) * size
-        return found
-
-    def _positions(self, block: int, name: str, tiles: Tiles) -> Tiles:
-        plan, (row, col) = self.plan(block, name)
-        (top, bottom), (left, right) = plan.positions(tiles)
-        return (row + top, row + bottom), (col + left, col + right)
+def positions(layout: Layout, chunk: Chunk) -> Tiles:
+    """Rows and columns of the whole stage that a chunk covers."""
+    return layout.block(chunk.block).positions(chunk.name, (chunk.rows, chunk.cols))
 
 
-def stage_number(name: str) -> int:
-    """The stage, from 0, of a parameter ("stage2/encode": 1)."""
-    return int(name.partition("/")[0].removeprefix("stage")) - 1
+def regions(layout: Layout, chunks: Sequence[Chunk]) -> list[Region]:
+    """Few rectangles that cover the chunks, which lie one after the other in the owner's buffer."""
+    found, start = [], 0
+    for run in _runs(chunks):
+        first, block = run[0], layout.block(run[0].block)
+        kernel, size = block.filters[first.name], first.shape[2] * first.shape[3]
+        begin = first.rows[0] * kernel.tile_cols + first.cols[0]
+        end = begin + sum(chunk.size for chunk in run) // size
+        for tiles in rectangles(begin, end, kernel.tile_cols):
+            found.append(Region(first.name, kernel, tiles, block.positions(first.name, tiles),
+                                start))
+            start += (tiles[0][1] - tiles[0][0]) * (tiles[1][1] - tiles[1][0]) * size
+    return found
 
 
 def rectangles(first: int, last: int, cols: int) -> Iterator[Tiles]:

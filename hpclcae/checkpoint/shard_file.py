@@ -17,8 +17,9 @@ import h5py
 import numpy as np
 
 from hpclcae.checkpoint.folder import Content, content_of, shard_name
-from hpclcae.checkpoint.regions import Blocks, Region
+from hpclcae.checkpoint.regions import Region, positions
 from hpclcae.checkpoint.state import ChunkState
+from hpclcae.model.layout import Layout
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import new_hdf5, replacing
 
@@ -37,11 +38,11 @@ Item = TypeVar("Item")
 Span = tuple[int, int]
 
 
-def chunk_table(blocks: Blocks, chunk_states: Sequence[ChunkState]) -> np.ndarray:
+def chunk_table(layout: Layout, chunk_states: Sequence[ChunkState]) -> np.ndarray:
     """The rows of CHUNKS of an owner."""
     rows = []
     for chunk_state in chunk_states:
-        (top, bottom), (left, right) = blocks.positions(chunk_state.chunk)
+        (top, bottom), (left, right) = positions(layout, chunk_state.chunk)
         rows.append((chunk_state.chunk.name.encode(), top, left, bottom - top, right - left,
                      chunk_state.count, chunk_state.version))
     return np.array(rows, CHUNKS)
@@ -112,7 +113,7 @@ def _fill(raw: FileIO, places: Sequence[tuple[int, Region, np.ndarray]],
     Size and checksum of the whole file as it should be.
     """
     crc, size = 0, raw.seek(0, os.SEEK_END)
-    ends = [0, *(offset + region.numbers * buffer.itemsize for offset, region, buffer in places)]
+    ends = [0, *(offset + region.elements * buffer.itemsize for offset, region, buffer in places)]
     begins = [*(offset for offset, _, _ in places), size]
     # what it has written in between
     of_hdf5 = [_read(raw, end, begin - end) for end, begin in zip(ends, begins)]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hpclcae.config import Config
+from hpclcae.model.layout import BlockLayout
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.preprocess import Preprocessing
 from hpclcae.parameter_server.chunks import Chunk, block_chunks
-from hpclcae.partition.blocks import Grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +67,17 @@ class ChunkState:
     version: int = 0
 
 
-def block_chunk_states(config: Config, grid: Grid, block: int, parameters: ParameterVector,
+def block_chunk_states(block: BlockLayout, parameters: ParameterVector,
                        update_state: Mapping[str, ParameterVector],
                        counts: Mapping[str, int]) -> list[ChunkState]:
-    """A block's parameters as chunk_states, one for every parameter: views, so they follow every
-    update."""
-    return views(block_chunks(config, grid, block, sys.maxsize), parameters, update_state, counts)
+    """A block's parameters, one chunk for each: views, so they follow every update."""
+    return views(block_chunks(block, sys.maxsize), parameters, update_state, counts)
 
 
 def views(chunks: Sequence[Chunk], parameters: ParameterVector,
           update_state: Mapping[str, ParameterVector],
           counts: Mapping[str, int]) -> list[ChunkState]:
-    """Holdings that are views of a block's vectors."""
+    """Chunks that are views of a block's vectors."""
     def view(vector: ParameterVector, chunk: Chunk) -> np.ndarray:
         return vector.vector[chunk.start:chunk.stop].reshape(chunk.shape)
     return [ChunkState(chunk, view(parameters, chunk),

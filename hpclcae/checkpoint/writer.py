@@ -10,11 +10,10 @@ import numpy as np
 from hpclcae.checkpoint.background import Background
 from hpclcae.checkpoint.folder import (KIND, MANIFEST, RUN_ID, SCHEMA, Content, note, saved,
                                        shard_name, step_folder)
-from hpclcae.checkpoint.regions import Blocks
+from hpclcae.checkpoint.regions import regions
 from hpclcae.checkpoint.shard_file import chunk_table, write_shard
 from hpclcae.checkpoint.state import ChunkState
-from hpclcae.config import Config
-from hpclcae.partition.blocks import Grid
+from hpclcae.model.layout import Layout
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing
 
@@ -34,13 +33,12 @@ class ShardWriter(Background):
         Run folder, prepared by `clean`.
     number : int
         Of the owner, from 0.
-    config, grid
+    layout : Layout
         What the chunks were cut from.
     """
 
-    def __init__(self, run: Path, number: int, config: Config, grid: Grid) -> None:
-        self.run, self.number, self.dtype = run, number, np.dtype(config.train.dtype)
-        self._blocks = Blocks(config, grid)
+    def __init__(self, run: Path, number: int, layout: Layout) -> None:
+        self.run, self.number, self.layout = run, number, layout
         super().__init__(f"shard {number}")
         self._buffers: dict[str, np.ndarray] = {}
         self._step = -1
@@ -64,8 +62,8 @@ class ShardWriter(Background):
             return
         self._step = step
         self._copy(chunk_states)
-        chunks = chunk_table(self._blocks, chunk_states)
-        regions = self._blocks.regions([chunk_state.chunk for chunk_state in chunk_states])
+        chunks = chunk_table(self.layout, chunk_states)
+        covering = regions(self.layout, [chunk_state.chunk for chunk_state in chunk_states])
 
         def work() -> None:
             path = step_folder(self.run, step) / shard_name(self.number)
@@ -74,7 +72,7 @@ class ShardWriter(Background):
                 marks = {"kind": KIND, "schema": SCHEMA, "run": self._run_id, "step": step,
                          "shard": self.number}
                 path.parent.mkdir(exist_ok=True)
-                write_done_marker(path, write_shard(path, marks, regions, self._buffers, chunks,
+                write_done_marker(path, write_shard(path, marks, covering, self._buffers, chunks,
                                                     self.go_on))
         self.begin(work)
 
@@ -92,7 +90,7 @@ class ShardWriter(Background):
             prefix = f"update/{slot}/" if slot else ""
             buffer = self._buffers.get(prefix)
             if buffer is None or buffer.size != size:
-                buffer = self._buffers[prefix] = np.empty(size, self.dtype)
+                buffer = self._buffers[prefix] = np.empty(size, self.layout.dtype)
             start = 0
             for chunk_state in chunk_states:
                 array = chunk_state.state[slot] if slot else chunk_state.values

@@ -8,6 +8,7 @@ from hpclcae.cluster.launcher import launched
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
+from hpclcae.training.worker import WorkerContext
 from hpclcae.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ def _train(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     config = configuration.load(args.configuration, changes(args))
     start = starting_point(config, args.out, args.resume, world)
     if not config.parallel.servers:
-        Trainer(config, args.out, start, world).train(args.stop_at)
+        worker = WorkerContext.unserved(config, world)
+        Trainer(config, args.out, start, worker).train(args.stop_at)
         return
     from hpclcae.mpi.job import run_job
-    run_job(world, config, args.out, start, lambda place: Trainer(
-        config, args.out, start, place.communicator, place).train(args.stop_at))
+    run_job(world, config, args.out, start, lambda worker: Trainer(
+        config, args.out, start, worker).train(args.stop_at))

@@ -6,57 +6,55 @@
 * ``greedy``: the stages learn one after the other, each for an equal share of the steps.
 """
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from hpclcae.config import Config
-from hpclcae.geometry import network_geometry
 from hpclcae.model.layers.local_filter import RowSink
+from hpclcae.model.layout import Layout
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.stage import Stage, StageActivations
 from hpclcae.model.workspace import Workspace
-from hpclcae.partition.blocks import Grid, plan_block
 from hpclcae.partition.communicator import Communicator, SerialCommunicator
 
 
+class Flags(NamedTuple):
+    """What the blocks of a replica tell each other, at no cost, in the sums of a training step."""
+    checkpoint: bool = False  # a checkpoint is asked for
+    end: bool = False         # training is to end
+
+
 class Network:
-    """The plan of a network, or of one block of it; parameters are passed to every call.
+    """A network, or one block of it; parameters are passed to every call.
 
     Parameters
     ----------
-    config : Config
-    grid : Grid, optional
-        Blocks that share the network (partition.py); without it there is one.
+    layout : Layout
     communicator : Communicator, optional
-        This block's line to the others; its rank says which block this is.
+        To the other blocks; its rank says which block this is. Without it there is one.
 
-    Raises
-    ------
-    InputError
-        A window does not fit (see geometry.py), or the grid is finer than the image.
+    Attributes
+    ----------
+    flags : Flags
+        What this block tells the others of its replica in the next `forward`.
+    any_flags : Flags
+        After `forward`: what at least one of them said.
     """
 
-    def __init__(self, config: Config, grid: Grid | None = None,
-                 communicator: Communicator | None = None) -> None:
-        self.config = config
-        self.dtype = np.dtype(config.train.dtype)
-        self.geometry = network_geometry(config)
+    def __init__(self, layout: Layout, communicator: Communicator | None = None) -> None:
+        self.layout, self.config, self.dtype = layout, layout.config, layout.dtype
         self.communicator = communicator or SerialCommunicator()
-        self.grid = grid or Grid(1, 1)
-        self.plan = plan_block(config, self.grid, self.communicator.rank)
-        self.stages = [Stage(c, g, f"stage{i + 1}", self.dtype, p, self.communicator) for i,
-                       (c, g, p) in enumerate(zip(config.stages, self.geometry, self.plan.stages))]
+        self.block = block = layout.block(self.communicator.rank)
+        self.stages = [Stage(settings, geometry, f"stage{number}", kernel, plan, self.communicator)
+                       for number, (settings, geometry, kernel, plan) in enumerate(
+                           zip(layout.config.stages, layout.geometry, block.stage_filters,
+                               block.plan.stages), 1)]
         self._work = Workspace()
-        #: Numbers that travel with the sums of a training step, so that blocks can tell each other
-        #: something at no cost: `note` is what this block says, `notes` the sum over all blocks
-        #: after `forward`.
-        self.note = self.notes = 0.0
+        self.flags = self.any_flags = Flags()
 
     def parameters(self, seed: int | None = None) -> ParameterVector:
         """A parameter vector of this network: zeros, or random filters drawn from `seed`."""
-        shapes = {name: shape for stage in self.stages for name,
-                  shape in stage.parameter_shapes().items()}
-        parameters = ParameterVector(shapes, self.dtype)
+        parameters = self.block.parameters()
         if seed is not None:
             for index, stage in enumerate(self.stages):
                 stage.initialise(parameters, seed, index)
@@ -76,7 +74,7 @@ class Network:
         alone.
 
         x (row, col, channel, image) is what the block holds of the prepared images:
-        plan.stages[0].x.held.
+        block.plan.stages[0].x.held.
         """
         stages = range(len(self.stages))
         return self._forward(parameters, x, stages if only is None else (only,),
@@ -91,9 +89,9 @@ class Network:
             states.append(stage.forward(parameters, x, self._work, index in objective))
         decoded = [(stage, state) for stage, state in zip(self.stages, states) if state.decoder]
         if decoded:
-            sums = self.communicator.allreduce_sum([*(stage.sums(state) for stage,
-                                                      state in decoded), (self.note, 0, 0)])
-            self.notes = float(sums[-1, 0])
+            sums = self.communicator.allreduce_sum([*(stage.sums(state) for stage, state in decoded),
+                                                    (*self.flags, 0)])
+            self.any_flags = Flags(*(bool(said) for said in sums[-1, :2]))
             for (stage, state), row in zip(decoded, sums):
                 state.loss = stage.loss(row, x.shape[-1])
         return states
@@ -119,14 +117,3 @@ class Network:
                 below = self._work.array("dx", state.x.shape, self.dtype) if joint else None
             self.stages[index].backward(state, dy, below, on_gradient, self._work)
             dy = None if below is None else below[self.stages[index].plan.x.own]
-
-
-def trained_stage(config: Config, step: int) -> tuple[int | None, float]:
-    """Which stage is trained in `step` (None: all of them) and how far its training has come, 0 to
-    1."""
-    if config.train.gradient != "greedy":
-        return None, step / config.train.steps
-    stages, steps = len(config.stages), config.train.steps
-    stage = min(step * stages // steps, stages - 1)
-    first, end = -(-stage * steps // stages), -(-(stage + 1) * steps // stages)
-    return stage, (step - first) / max(1, end - first)

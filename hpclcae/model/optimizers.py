@@ -6,7 +6,7 @@ Rules of the form "add a multiple" use BLAS, one pass each at the memory's speed
 pieces that stay in cache through all their terms. Both were faster than numexpr's fused expressions
 (notes/decisions.md).
 """
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -18,16 +18,16 @@ from hpclcae.model.parameters import ParameterVector
 #: Vectors that each rule keeps beside the parameters.
 SLOTS = {"sgd": (), "momentum": ("velocity",), "adagrad": ("sum_of_squares",),
          "adam": ("first_moment", "second_moment")}
-CHUNK = 32768  # numbers that are updated at a time
+CHUNK = 32768  # elements that are updated at a time
 TINY = 1e-12   # keeps a weight without any gradient from 0 / 0
 
 
 class OptimizerKernel:
     """One rule's arithmetic on flat arrays; it has scratch, and no memory of its own.
 
-    fan_in is the number of inputs of one filter. The rate of sgd and momentum is in units of
-    1/fan-in: the curvature of the reconstruction grows with a filter's inputs, so one number suits
-    all stages. That of adagrad and adam is in units of a typical weight, 1/sqrt(fan-in).
+    fan_in is the number of inputs of one filter. The learning rate of sgd and momentum is in units
+    of 1/fan-in: the curvature of the reconstruction grows with a filter's inputs, so one number
+    suits all stages. That of adagrad and adam is in units of a typical weight, 1/sqrt(fan-in).
     """
 
     def __init__(self, config: UpdateConfig, dtype: DTypeLike) -> None:
@@ -36,16 +36,8 @@ class OptimizerKernel:
         self._scratch = np.empty(CHUNK, dtype)
         self._axpy, self._scal = get_blas_funcs(("axpy", "scal"), dtype=dtype)
 
-    def rate(self, progress: float) -> float:
-        """The rate where training stands.
-
-        `progress` is 0 at the first and near 1 at the last step.
-        """
-        falling = min(1.0, 2 * (1 - progress)) if self.config.schedule == "halfway" else 1.0
-        return self.config.rate * falling
-
-    def apply(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray], rate: float,
-              fan_in: int, count: int) -> None:
+    def apply(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray],
+              learning_rate: float, fan_in: int, count: int) -> None:
         """Update w (n,) with gradient (n,) in place.
 
         Parameters
@@ -57,16 +49,16 @@ class OptimizerKernel:
         """
         rule = self.config.rule
         if rule == "sgd":
-            self._axpy(gradient, w, a=-rate / fan_in)
+            self._axpy(gradient, w, a=-learning_rate / fan_in)
         elif rule == "momentum":
             velocity, = slots
             self._scal(self.config.momentum, velocity)
-            self._axpy(gradient, velocity, a=-rate / fan_in)
+            self._axpy(gradient, velocity, a=-learning_rate / fan_in)
             self._axpy(velocity, w)
         elif rule == "adagrad":
-            self._adagrad(w, gradient, slots, rate / np.sqrt(fan_in))
+            self._adagrad(w, gradient, slots, learning_rate / np.sqrt(fan_in))
         else:
-            self._adam(w, gradient, slots, rate / np.sqrt(fan_in), count)
+            self._adam(w, gradient, slots, learning_rate / np.sqrt(fan_in), count)
 
     def _adagrad(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray],
                  rate: float) -> None:
@@ -105,7 +97,7 @@ class OptimizerKernel:
 
 
 class Optimizer:
-    """Applies rows of gradients in place; it is an `on_gradient` for Network.backward.
+    """Updates the parameters of a block in place, row of gradients by row of gradients.
 
     Parameters
     ----------
@@ -116,7 +108,7 @@ class Optimizer:
 
     Attributes
     ----------
-    rate : float
+    learning_rate : float
         Of the current step; set it with `begin`.
     state : dict of str to ParameterVector
         The rule's memory, in the parameters' layout.
@@ -125,29 +117,32 @@ class Optimizer:
     """
 
     def __init__(self, config: UpdateConfig, parameters: ParameterVector,
-                 fan_in: dict[str, int]) -> None:
+                 fan_in: Mapping[str, int]) -> None:
         self.parameters, self.fan_in = parameters, fan_in
-        self.rule = OptimizerKernel(config, parameters.vector.dtype)
-        self.rate = config.rate
-        self.state = {slot: parameters.like() for slot in self.rule.slots}
+        self.kernel = OptimizerKernel(config, parameters.vector.dtype)
+        self.learning_rate = config.rate
+        self.state = {slot: parameters.like() for slot in self.kernel.slots}
         self.counts = dict.fromkeys(parameters.views, 0)
 
-    def begin(self, step: int, progress: float) -> None:
-        """Set the rate for a step; `progress` is 0 at the first and near 1 at the last step."""
-        self.rate = self.rule.rate(progress)
+    def begin(self, learning_rate: float) -> None:
+        """Begin a step."""
+        self.learning_rate = learning_rate
 
-    def end(self) -> None:
-        """After a step: nothing is left to do."""
+    def on_gradient(self, name: str, row: int, gradient: np.ndarray) -> None:
+        """Update row `row` of tiles of parameter `name` (model/layers/local_filter.RowSink).
 
-    def __call__(self, name: str, row: int, gradient: np.ndarray) -> None:
-        """Update row `row` of parameter `name` with gradient (tile col, input, unit), which may be
-        clipped in place."""
+        gradient : (tile col, input, unit)
+            It may be clipped in place.
+        """
         if row == 0:
             self.counts[name] += 1
-        clip(gradient, self.rule.config.clip)
+        clip(gradient, self.kernel.config.clip)
         slots = [self.state[slot][name][row].reshape(-1) for slot in self.state]
-        self.rule.apply(self.parameters[name][row].reshape(-1), gradient.reshape(-1), slots,
-                        self.rate, self.fan_in[name], self.counts[name])
+        self.kernel.apply(self.parameters[name][row].reshape(-1), gradient.reshape(-1), slots,
+                          self.learning_rate, self.fan_in[name], self.counts[name])
+
+    def end(self) -> None:
+        """After the last row of a step: nothing is left to do."""
 
 
 def clip(gradient: np.ndarray, limit: float) -> None:

@@ -17,6 +17,7 @@ from hpclcae.model.layers.contrast_norm import ContrastNorm
 from hpclcae.model.layers.l2_pooling import L2Pooling
 from hpclcae.model.layers.local_filter import LocalFilter, RowSink
 from hpclcae.model.layers.unit_norm import Filters, filters
+from hpclcae.model.layout import filter_plan, parameter_names
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.workspace import Workspace
 from hpclcae.partition.blocks import Rectangle, StagePlan, whole_stage
@@ -62,18 +63,18 @@ class Stage:
     ----------
     config, geometry
         Of the whole stage.
-    plan : StagePlan, optional
-        What the block owns, needs and exchanges; without it the block is the whole stage.
-    communicator : Communicator, optional
+    kernel : LocalFilter
+        Of the block.
+    plan : StagePlan
+        What the block owns, needs and exchanges.
+    communicator : Communicator
         To the other blocks.
     """
 
-    def __init__(self, config: StageConfig, geometry: StageGeometry, name: str, dtype: DTypeLike,
-                 plan: StagePlan | None = None, communicator: Communicator | None = None) -> None:
-        self.config, self.geometry, self.name, self.dtype = config, geometry, name, np.dtype(dtype)
-        self.plan = plan = plan or whole_stage(config, geometry)
-        communicator = communicator or SerialCommunicator()
-        self.filter = filter_plan(config, geometry, dtype, plan)
+    def __init__(self, config: StageConfig, geometry: StageGeometry, name: str, kernel: LocalFilter,
+                 plan: StagePlan, communicator: Communicator) -> None:
+        self.config, self.geometry, self.name, self.plan = config, geometry, name, plan
+        self.filter, self.dtype = kernel, kernel.dtype
         self.pooling = L2Pooling(*plan.z.needed.shape, config.pooling, config.pooling_stride,
                                  config.epsilon)
         self.norm = ContrastNorm(*geometry.pooled, config.lcn, config.lcn_sigma, config.lcn_floor,
@@ -84,6 +85,14 @@ class Stage:
         units = int(np.prod(geometry.filtered))
         self.gain = sqrt(min(1.0, int(np.prod(geometry.input)) / units))
         self._keep = Workspace()
+
+    @classmethod
+    def whole(cls, config: StageConfig, geometry: StageGeometry, name: str,
+              dtype: DTypeLike) -> "Stage":
+        """A stage that is one block by itself."""
+        plan = whole_stage(config, geometry)
+        return cls(config, geometry, name, filter_plan(config, geometry, dtype, plan), plan,
+                   SerialCommunicator())
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of this block's weights, in the kernel's layout (layers/local_filter.py)."""
@@ -96,9 +105,8 @@ class Stage:
         Every row of positions of the whole stage has a generator of its own, so the same weights
         come out whatever the tile or the partition.
         """
-        t, plan, (
-            first,
-            _), cols = self.filter.tile, self.filter, self.plan.z.owned.rows, self.plan.z.owned.cols
+        plan, t = self.filter, self.filter.tile
+        (first, _), cols = self.plan.z.owned.rows, self.plan.z.owned.cols
         norms = {"encode": self.config.encoder_norm, "decode": self.config.decoder_norm}
         for j in range(plan.tile_rows):
             drawn = []
@@ -219,20 +227,6 @@ class Stage:
 
     def _kept(self, name: str, rectangle: Rectangle, *trailing: int) -> np.ndarray:
         return self._keep.array(name, (*rectangle.shape, *trailing), self.dtype)
-
-
-def parameter_names(config: StageConfig, name: str) -> list[str]:
-    """Names of a stage's parameters: "stage1/encode", and "stage1/decode" if the decoder has
-    weights of its own."""
-    return [f"{name}/{part}"
-            for part in (["encode"] if config.weights == "tied" else ["encode", "decode"])]
-
-
-def filter_plan(config: StageConfig, geometry: StageGeometry, dtype: DTypeLike,
-                plan: StagePlan) -> LocalFilter:
-    """The kernel's plan of the part of a stage that one block computes."""
-    return LocalFilter(*plan.x.needed.shape, geometry.input[2], config.maps, config.receptive_field,
-                       config.stride, config.tile, dtype)
 
 
 def sum_of_squares(a: np.ndarray) -> float:

@@ -10,11 +10,11 @@ from mpi4py import MPI
 from numpy.typing import ArrayLike
 
 from hpclcae.mpi.waiting import wait
-from hpclcae.partition.communicator import Buffers
+from hpclcae.partition.communicator import Buffers, Channel, Communicator
 
 
-class MpiCommunicator:
-    """The line between all ranks of a communicator, one block each, in the order of ranks.
+class MpiCommunicator(Communicator):
+    """Between all ranks of an MPI communicator, one block each, in the order of ranks.
 
     Parameters
     ----------
@@ -27,13 +27,11 @@ class MpiCommunicator:
         self.comm: MPI.Intracomm = comm.Dup()
         self.rank, self.size = comm.rank, comm.size
 
-    def split(self, colour: int, place: int | None = None) -> "MpiCommunicator":
-        """The line between all ranks that give the same colour, in order of place (or of rank).
-
-        Every rank calls it.
+    def split(self, color: int, key: int | None = None) -> "MpiCommunicator":
+        """To all ranks that give the same color, in order of key (or of rank); every rank calls it.
         """
-        place = self.rank if place is None else place
-        part: MPI.Intracomm = self.comm.Split(colour, place)  # type: ignore[assignment]
+        key = self.rank if key is None else key
+        part: MPI.Intracomm = self.comm.Split(color, key)  # type: ignore[assignment]
         try:
             return MpiCommunicator(part)
         finally:
@@ -49,13 +47,11 @@ class MpiCommunicator:
         return [part.tobytes().decode() for part in np.split(everyones, np.cumsum(sizes)[:-1])]
 
     def channel(self, tag: int, sends: Buffers, receives: Buffers) -> "MpiChannel":
-        """See exchange.Communicator."""
         return MpiChannel([*(self.comm.Recv_init(buffer, peer, tag) for peer, buffer in receives),
                            *(self.comm.Send_init(buffer, peer, tag) for peer, buffer in sends)])
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
-        """See exchange.Communicator. Gathered and added in order of ranks: the same bits in every
-        run."""
+        """Gathered and added in order of ranks: the same bits in every run."""
         mine = np.array(values, np.float64)
         everyones = np.empty((self.size, *mine.shape))
         wait([self.comm.Iallgather(mine, everyones)])
@@ -66,18 +62,16 @@ class MpiCommunicator:
         self.comm.Free()
 
 
-class MpiChannel:
+class MpiChannel(Channel):
     """Persistent requests that are started together."""
 
     def __init__(self, requests: Sequence[MPI.Prequest]) -> None:
         self._requests = list(requests)
 
     def start(self) -> None:
-        """See exchange.Channel."""
         MPI.Prequest.Startall(self._requests)
 
     def wait(self) -> None:
-        """See exchange.Channel."""
         wait(self._requests)
 
     def close(self) -> None:

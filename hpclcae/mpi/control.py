@@ -1,22 +1,17 @@
-"""How all replicas come to stand between two steps at the same time: the first one asks.
-
-The first replica is the leader: it knows when a checkpoint is due. Its first block tells the first
-block of every other replica. That one says so in the sums of its next step (Network.note), so that
-all blocks of the replica stand after the same step. Then each goes to the servers and waits
-(messages.BARRIER): they take the checkpoint when all have come.
-"""
+"""What the leader tells the other replicas, by messages (training/coordination.py)."""
 import numpy as np
 from mpi4py import MPI
 
 from hpclcae.mpi.communicator import MpiCommunicator
 from hpclcae.mpi.waiting import wait
-from hpclcae.parameter_server.roles import OVER, Role
+from hpclcae.parameter_server.roles import Role
+from hpclcae.training.coordination import Command, ControlChannel
 
 _TAG = 1
 
 
-class ControlChannel:
-    """What the first block of the first replica asks of the first blocks of the others.
+class MpiControlChannel(ControlChannel):
+    """From the first block of the first replica to the first blocks of the others.
 
     Parameters
     ----------
@@ -30,29 +25,24 @@ class ControlChannel:
 
     def __init__(self, peers: MpiCommunicator, role: Role, blocks: int) -> None:
         self._comm: MPI.Intracomm = peers.comm.Dup()
-        self._role = role
         self._others = range(blocks, peers.size, blocks) if role == Role() else ()
-        self.over = role.replica == 0 or role.block > 0
+        self._over = role.replica == 0 or role.block > 0  # then nothing is heard
 
-    def tell(self, what: int) -> None:
-        """Ask the other replicas; only the leader does, of others nobody hears it."""
-        letter = np.array([what], np.int64)
-        wait([self._comm.Isend(letter, other, _TAG) for other in self._others])
+    def broadcast(self, command: Command) -> None:
+        message = np.array([command], np.int64)
+        wait([self._comm.Isend(message, other, _TAG) for other in self._others])
 
-    def heard(self) -> bool:
-        """Whether the leader has asked for something that `take` has not returned yet."""
-        return not self.over and self._comm.Iprobe(0, _TAG)
+    def poll(self) -> bool:
+        return not self._over and self._comm.Iprobe(0, _TAG)
 
-    def take(self) -> int:
-        """The next thing that the leader asks for; waits for it."""
-        letter = np.empty(1, np.int64)
-        wait([self._comm.Irecv(letter, 0, _TAG)])
-        self.over = letter[0] == OVER
-        return int(letter[0])
+    def receive(self) -> Command:
+        message = np.empty(1, np.int64)
+        wait([self._comm.Irecv(message, 0, _TAG)])
+        self._over = message[0] == Command.OVER
+        return Command(int(message[0]))
 
     def close(self) -> None:
-        """End: the leader says so, the others read what they have not heeded."""
-        self.tell(OVER)
-        while not self.over:
-            self.take()
+        self.broadcast(Command.OVER)
+        while not self._over:
+            self.receive()
         self._comm.Free()

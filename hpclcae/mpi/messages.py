@@ -1,20 +1,20 @@
-"""The two-sided line to the servers: gradients and requests as messages, which servers answer
-(server.py).
+"""The two-sided connection to servers: gradients and requests as messages, answered by server.py.
 
-What a worker sends is one message: a header of eight integers, then what belongs to it. One tag for
-all keeps their order, so a fetch finds the pushes before it applied.
+What a worker sends is one message: a header of 64 bytes, then what belongs to it. One tag for all
+keeps their order, so a fetch finds the pushes before it applied.
 
 | kind | header | then |
 |---|---|---|
 | INITIALISE | chunk | the parameters of the chunk |
-| PUSH | chunk, clock, base, progress | the gradient of the chunk |
-| FETCH | first chunk, clock, pushes | versions of the chunks that the worker has, and those that it must at least get |
-| BARRIER | clock, base | nothing: the worker stands between two steps (for ever if base is 1) and waits for an answer |
+| PUSH | chunk, clock, base, learning rate | the gradient of the chunk |
+| FETCH | first chunk, clock, pushes | versions that the worker has of the chunks, then wanted ones |
+| BARRIER | clock, final | nothing: the worker pauses (for ever if final is 1) and waits |
 | CLOSE | clock | nothing: the worker has ended |
 
 A server answers FETCH with (newest step, versions), then with the chunks that changed, one message
 each, which arrive where they belong without another copy. The worker receives one while the server
-copies the next.
+copies the next. It answers BARRIER, when all workers have come, with (over, steps of every
+replica).
 """
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from mpi4py import MPI
 
-from hpclcae.config import Config
 from hpclcae.mpi.waiting import Backoff, wait, wait_stream
 from hpclcae.parameter_server.chunks import Shards
+from hpclcae.parameter_server.connection import ServerConnection
 
 INITIALISE, PUSH, FETCH, BARRIER, CLOSE = range(5)
 TO_SERVER, VERSIONS, CHUNKS, RELEASED = range(1, 5)  # tags
@@ -38,23 +38,25 @@ class Header(NamedTuple):
     clock: int = 0
     base: int = 0
     pushes: int = 0
-    progress: float = 0.0
+    final: int = 0
+    learning_rate: float = 0.0
 
     def write(self, message: np.ndarray) -> None:
         """Into the first bytes of a message (n,) of uint8."""
-        message[:40].view(np.int64)[:] = self[:5]
-        message[40:48].view(np.float64)[0] = self.progress
-        message[48:HEADER] = 0
+        message[:48].view(np.int64)[:] = self[:6]
+        message[48:56].view(np.float64)[0] = self.learning_rate
+        message[56:HEADER] = 0
 
     @classmethod
     def read(cls, message: np.ndarray) -> "Header":
         """From the first bytes of a message."""
-        kind, chunk, clock, base, pushes = message[:40].view(np.int64).tolist()
-        return cls(kind, chunk, clock, base, pushes, message[40:48].view(np.float64).item())
+        kind, chunk, clock, base, pushes, final = message[:48].view(np.int64).tolist()
+        learning_rate = message[48:56].view(np.float64).item()
+        return cls(kind, chunk, clock, base, pushes, final, learning_rate)
 
 
-class MessageConnection:
-    """One block's line to the servers; see served_updates.Line.
+class MessageConnection(ServerConnection):
+    """One block's connection to the servers.
 
     Parameters
     ----------
@@ -64,71 +66,75 @@ class MessageConnection:
         Rank of every server.
     """
 
-    def __init__(self, comm: MPI.Intracomm, servers: Sequence[int], shards: Shards, block: int,
-                 config: Config) -> None:
-        self._comm, self._ranks, self._replicas = comm, servers, config.parallel.replicas
-        dtype = np.dtype(config.train.dtype)
+    def __init__(self, comm: MPI.Intracomm, servers: Sequence[int], shards: Shards,
+                 block: int) -> None:
+        self._comm, self._ranks = comm, servers
+        self._replicas, self.dtype = shards.layout.config.parallel.replicas, shards.layout.dtype
         self.chunks, self.spans = shards.chunks[block], shards.spans(block)
-        self._dtype = dtype
         # All in one piece: the system gives it large pages, of which another process reads twice as
         # fast.
-        ends = np.cumsum([HEADER + -(-chunk.size * dtype.itemsize // HEADER) * HEADER
-                          for chunk in self.chunks])
+        sizes = [HEADER + chunk.size * self.dtype.itemsize for chunk in self.chunks]
+        ends = np.cumsum([-(-size // HEADER) * HEADER for size in sizes])
         pieces = np.split(np.zeros(ends[-1], np.uint8), ends[:-1])
-        self._letters = [piece[:HEADER + chunk.size * dtype.itemsize] for piece,
-                         chunk in zip(pieces, self.chunks)]
-        self.buffers = [letter[HEADER:].view(dtype) for letter in self._letters]
+        self._messages = [piece[:size] for piece, size in zip(pieces, sizes)]
+        self.buffers = [message[HEADER:].view(self.dtype) for message in self._messages]
         self._sent = [MPI.REQUEST_NULL] * len(self.chunks)
-        self.place = {index: (server, first + index - numbers[0])
-                      for server, (numbers, first) in self.spans.items() for index in numbers}
-        self._requests = {server: np.zeros(HEADER + 16 * len(numbers), np.uint8)
-                          for server, (numbers, _) in self.spans.items()}
-        self._answers = {server: np.zeros(1 + len(numbers), np.int64) for server,
-                         (numbers, _) in self.spans.items()}
+        #: Chunk of the block -> (server, its number there).
+        self.held = {index: (server, number) for server, span in self.spans.items()
+                     for index, number in span.at_server.items()}
+        counts = {server: len(span.chunk_range) for server, span in self.spans.items()}
+        self._requests = {server: np.zeros(HEADER + 16 * count, np.uint8)
+                          for server, count in counts.items()}
+        self._answers = {server: np.zeros(1 + count, np.int64) for server, count in counts.items()}
         self.newest = self.fetched_bytes = self.pushed_bytes = 0
         self.staleness = np.zeros(0, np.int64)  # the servers count it
 
-    def seed(self, parameters: np.ndarray) -> None:
-        """Send the initial parameters (flat vector of the block)."""
+    def initialise(self, parameters: np.ndarray) -> None:
         for index, chunk in enumerate(self.chunks):
             self.buffers[index][:] = parameters[chunk.start:chunk.stop]
-            self._send(index, Header(INITIALISE, self.place[index][1]))
+            self._send(index, Header(INITIALISE, self.held[index][1]))
         wait_stream(self._sent)
 
-    def factor(self, index: int, progress: float) -> float:
-        """See Line."""
+    def await_initialised(self) -> None:
+        """Return when the servers have parameters: they are asked for nothing, and answer then."""
+        nothing = np.zeros(HEADER, np.uint8)
+        Header(FETCH).write(nothing)
+        answers = [np.empty(1, np.int64) for _ in self.spans]
+        ranks = [self._ranks[server] for server in self.spans]
+        wait([*(self._comm.Irecv(answer, rank, VERSIONS) for rank, answer in zip(ranks, answers)),
+              *(self._comm.Isend(nothing, rank, TO_SERVER) for rank in ranks)])
+
+    def factor(self, index: int, learning_rate: float) -> float:
         return 1.0
 
     # ---- fetches ---------------------------------------------------------------------------------
 
     def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
                     clock: int) -> None:
-        """See Line."""
         self._into, self._have = into, have.copy()
-        # what has gone to the servers before comes before their answer
-        self._asked = list(self._sent)
+        self._asked = list(self._sent)  # what has gone to servers before comes before the answer
         self._coming: list[MPI.Request] = []
         self._expected = {server: self._comm.Irecv(answer, self._ranks[server], VERSIONS)
                           for server, answer in self._answers.items()}
-        for server, (numbers, first) in self.spans.items():
+        for server, span in self.spans.items():
             request = self._requests[server]
-            Header(FETCH, first, clock, 0, pushes).write(request)
-            request[HEADER:].view(np.int64)[:] = np.concatenate([have[numbers], wanted[numbers]])
+            Header(FETCH, span.first, clock, pushes=pushes).write(request)
+            versions = np.concatenate([have[span.mine], wanted[span.mine]])
+            request[HEADER:].view(np.int64)[:] = versions
             self._asked.append(self._comm.Isend(request, self._ranks[server], TO_SERVER))
 
     def _receive_what_changed(self) -> None:
         """For servers whose versions have arrived: let the chunks that changed come."""
         for server in [s for s, request in self._expected.items() if request.Test()]:
             del self._expected[server]
-            numbers, _ = self.spans[server]
-            for number in np.flatnonzero(self._answers[server][1:] != self._have[numbers]):
-                chunk = self.chunks[numbers[number]]
+            span = self.spans[server]
+            for number in np.flatnonzero(self._answers[server][1:] != self._have[span.mine]):
+                chunk = self.chunks[span.chunk_range[number]]
                 piece = self._into[chunk.start:chunk.stop]
                 self._coming.append(self._comm.Irecv(piece, self._ranks[server], CHUNKS))
                 self.fetched_bytes += piece.nbytes
 
     def finish_fetch(self) -> np.ndarray:
-        """See Line."""
         wait_stream(self._asked)
         while self._expected:
             wait([next(iter(self._expected.values()))])
@@ -139,58 +145,42 @@ class MessageConnection:
 
     # ---- pushes ----------------------------------------------------------------------------------
 
-    def push(self, index: int, clock: int, base: int, progress: float) -> None:
-        """See Line."""
-        self._send(index, Header(PUSH, self.place[index][1], clock, base, 0, progress))
+    def push(self, index: int, clock: int, base: int, learning_rate: float) -> None:
+        self._send(index, Header(PUSH, self.held[index][1], clock, base,
+                                 learning_rate=learning_rate))
         self.pushed_bytes += self.buffers[index].nbytes
 
     def _send(self, index: int, header: Header) -> None:
-        header.write(self._letters[index])
-        self._sent[index] = self._comm.Isend(self._letters[index],
-                                             self._ranks[self.place[index][0]], TO_SERVER)
+        message, rank = self._messages[index], self._ranks[self.held[index][0]]
+        header.write(message)
+        self._sent[index] = self._comm.Isend(message, rank, TO_SERVER)
 
-    def reuse(self, index: int) -> None:
-        """See Line."""
+    def wait_for_buffer(self, index: int) -> None:
         wait([self._sent[index]])
 
-    def settle(self) -> None:
-        """See Line."""
+    def flush(self) -> None:
+        """Messages go by themselves."""
 
-    # ---- standing, and the end -------------------------------------------------------------------
+    # ---- the barrier, and the end ----------------------------------------------------------------
 
-    def mark(self, clock: int, final: bool,
-             meanwhile: Callable[[], None]) -> tuple[np.ndarray, bool]:
-        """Stand after `clock` steps until all workers stand and the servers have taken their
-        checkpoint.
-
-        Parameters
-        ----------
-        final : bool
-            The worker makes no more steps.
-        meanwhile : callable
-            Called while it waits.
-
-        Returns
-        -------
-        steps of every replica (replicas,), and whether all have made their last.
-        """
+    def barrier(self, clock: int, final: bool,
+                meanwhile: Callable[[], None]) -> tuple[np.ndarray, bool]:
         answers = np.empty((len(self._ranks), self._replicas + 1), np.int64)
-        requests = [self._comm.Irecv(answer, rank, RELEASED) for answer,
-                    rank in zip(answers, self._ranks)]
-        requests += self._tell(BARRIER, clock, int(final))
-        patience = Backoff()
+        requests = [self._comm.Irecv(answer, rank, RELEASED)
+                    for answer, rank in zip(answers, self._ranks)]
+        requests += self._tell_all(Header(BARRIER, clock=clock, final=int(final)))
+        backoff = Backoff()
         while not MPI.Request.Testall(requests):
             meanwhile()
-            patience.pause()
+            backoff.pause()
         return answers[0, 1:], bool(answers[0, 0])
 
-    def _tell(self, kind: int, clock: int, base: int = 0) -> list[MPI.Request]:
+    def _tell_all(self, header: Header) -> list[MPI.Request]:
         """Send a header alone to every server: also to those that hold nothing of this block."""
         wait_stream(self._sent)
-        letter = np.zeros(HEADER, np.uint8)
-        Header(kind, clock=clock, base=base).write(letter)
-        return [self._comm.Isend(letter, rank, TO_SERVER) for rank in self._ranks]
+        message = np.zeros(HEADER, np.uint8)
+        header.write(message)
+        return [self._comm.Isend(message, rank, TO_SERVER) for rank in self._ranks]
 
-    def close(self, clock: int = 0) -> None:
-        """See Line."""
-        wait(self._tell(CLOSE, clock))
+    def close(self, clock: int) -> None:
+        wait(self._tell_all(Header(CLOSE, clock=clock)))

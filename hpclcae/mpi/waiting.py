@@ -1,4 +1,4 @@
-"""Waiting for MPI without keeping a core busy for long."""
+"""Waiting for MPI: with naps, without, or without as long as a stream of messages flows."""
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from mpi4py import MPI
 
 #: A rank that waits looks again and again for so long, then it sleeps in between, for a twentieth
-#: of the time that it has waited: ranks which share its core can compute (measured:
-#: ../../notes/partition.md).
+#: of the time that it has waited: ranks which share its core can compute (notes/partition.md).
 SPIN_SECONDS, SLEEP_SHARE, LONGEST_SLEEP = 100e-6, 1 / 20, 0.5e-3
-FLOW_SECONDS = 1e-3  # that one message of a stream may take: longer than a nap takes at least, by
-#                      far
+FLOW_SECONDS = 1e-3  # one message of a stream may take: longer than a nap takes at least, by far
 
 
 class Backoff:
-    """Waiting without keeping a core busy for long: look again at once at first, later after ever
-    longer naps."""
+    """Waiting without keeping a core busy for long.
+
+    It looks again at once at first, later after ever longer naps.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -32,14 +32,20 @@ class Backoff:
 def wait(requests: Sequence[MPI.Request]) -> None:
     """Return when all requests are complete."""
     requests = list(requests)
-    patience = Backoff()
+    backoff = Backoff()
     while not MPI.Request.Testall(requests):
-        patience.pause()
+        backoff.pause()
+
+
+def wait_spinning(requests: Sequence[MPI.Request]) -> None:
+    """The same without naps: a transfer may need many small acts of MPI on both sides."""
+    requests = list(requests)
+    while not MPI.Request.Testall(requests):
+        os.sched_yield()
 
 
 def wait_stream(requests: Iterable[MPI.Request]) -> None:
-    """Return when all messages of a stream have gone through; no naps as long as one after the
-    other does.
+    """Return when all messages of a stream have gone through; no naps while one follows the other.
 
     MPI lets only so many messages be on their way to another rank, and sends the next ones when it
     is called: a nap here would hold up the other side.
@@ -50,10 +56,3 @@ def wait_stream(requests: Iterable[MPI.Request]) -> None:
             if time.monotonic() - began > FLOW_SECONDS:  # it has come to a halt
                 wait([request])
             os.sched_yield()
-
-
-def wait_spinning(requests: Sequence[MPI.Request]) -> None:
-    """Wait without naps: a transfer may need many small acts of MPI on both sides."""
-    requests = list(requests)
-    while not MPI.Request.Testall(requests):
-        os.sched_yield()

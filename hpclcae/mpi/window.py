@@ -1,15 +1,29 @@
-"""One server's memory, as the server and its workers see it with MPI's remote memory access."""
+"""A server's memory, as the server and its workers see it with MPI's remote memory access.
+
+Every server has one window, on a communicator of its own: it and the workers that hold chunks
+there. Bytes of it:
+
+    | started (int64, one a chunk) | finished (same) | accesses begun, ended (int64) | parameters |
+
+All access is of the accumulate family (Accumulate, Get_accumulate with NO_OP), which MPI makes
+atomic element by element and allows to overlap; nothing else touches the window while training
+runs. one_sided.py says how a chunk is never read half old, half new.
+
+Where ranks share no memory, MPI moves data only while the server calls it (the self-test finds
+out). Workers count their accesses, so the server knows when somebody is there and looks after MPI
+without naps until they have gone.
+"""
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from mpi4py import MPI
 from mpi4py.util import dtlib
 
-from hpclcae.config import Config
 from hpclcae.mpi.communicator import MpiCommunicator
+from hpclcae.mpi.server import WindowView
 from hpclcae.mpi.waiting import wait, wait_spinning
-from hpclcae.parameter_server.chunks import Chunk
+from hpclcae.parameter_server.chunks import Chunk, Shards
 from hpclcae.parameter_server.roles import Role
 
 _ONE = np.ones(1, np.int64)
@@ -18,7 +32,7 @@ _ABSENT_SECONDS = 0.3  # that a server stays away in it at most, to see whether 
 #                        without it
 
 
-class Window:
+class Window(WindowView):
     """One server's memory, as the server and its workers see it.
 
     Parameters
@@ -47,8 +61,8 @@ class Window:
             self.win = MPI.Win.Create(self._memory, 1, info, comm)
         else:
             self.win = MPI.Win.Allocate(size, 1, info, comm)
-            # type: ignore[call-overload]
-            self._memory = np.frombuffer(self.win.tomemory(), np.uint8)
+            memory = self.win.tomemory()
+            self._memory = np.frombuffer(memory, np.uint8)  # type: ignore[call-overload]
             self._memory[:] = 0
         info.Free()
         self.win.Lock_all()
@@ -57,7 +71,7 @@ class Window:
 
     @property
     def values(self) -> np.ndarray:
-        """The server's parameters (numbers of all chunks,), in its own memory."""
+        """The server's parameters (elements of all chunks,), in its own memory."""
         return self._memory[self._start:].view(self.dtype)
 
     @property
@@ -65,12 +79,19 @@ class Window:
         """The server's versions, in its own memory."""
         return self._memory[8 * self.count:16 * self.count].view(np.int64)
 
-    def visit(self, ended: bool) -> None:
-        """A worker says that it comes to read, or that it has read."""
+    def begin_access(self) -> None:
+        """A worker says that it comes to read."""
+        self._count_access(0)
+
+    def end_access(self) -> None:
+        """A worker says that it has read."""
+        self._count_access(1)
+
+    def _count_access(self, ended: int) -> None:
         self.win.Accumulate([_ONE, 1, MPI.INT64_T], 0,
                             [8 * (2 * self.count + ended), 1, MPI.INT64_T], MPI.SUM)
 
-    def visited(self) -> bool:
+    def being_accessed(self) -> bool:
         """Whether a worker is reading or writing at this moment, and needs the server for it.
 
         Asked by the server.
@@ -84,6 +105,9 @@ class Window:
         self.win.Flush_local(0)
         started, finished = counters[:self.count], counters[self.count:2 * self.count]
         return bool(counters[-2] != counters[-1] or (started != finished).any())
+
+    def synchronise(self) -> None:
+        self.win.Sync()
 
     def set_versions(self, versions: np.ndarray) -> None:
         """Set both counters of every chunk, in the server's own memory."""
@@ -102,22 +126,22 @@ class Window:
 
     def read(self, index: int, into: np.ndarray) -> MPI.Request:
         """Begin to read a chunk."""
-        place = self._start + int(self.bounds[index]) * self.dtype.itemsize
+        offset = self._start + int(self.bounds[index]) * self.dtype.itemsize
         return self.win.Rget_accumulate([into, 0, self.type], [into, into.size, self.type], 0,
-                                        [place, into.size, self.type], MPI.NO_OP)
+                                        [offset, into.size, self.type], MPI.NO_OP)
 
     def start(self, index: int) -> int:
         """Announce a push; returns the pushes to the chunk that began before."""
         ticket = np.empty(1, np.int64)
         wait_spinning([self.win.Rget_accumulate([_ONE, 1, MPI.INT64_T], [ticket, 1, MPI.INT64_T], 0,
-                                        [8 * index, 1, MPI.INT64_T], MPI.SUM)])
+                                                [8 * index, 1, MPI.INT64_T], MPI.SUM)])
         return int(ticket[0])
 
-    def add(self, index: int, numbers: np.ndarray) -> MPI.Request:
+    def add(self, index: int, values: np.ndarray) -> MPI.Request:
         """Begin to add to a chunk."""
-        place = self._start + int(self.bounds[index]) * self.dtype.itemsize
-        return self.win.Raccumulate([numbers, numbers.size, self.type], 0,
-                                    [place, numbers.size, self.type], MPI.SUM)
+        offset = self._start + int(self.bounds[index]) * self.dtype.itemsize
+        return self.win.Raccumulate([values, values.size, self.type], 0,
+                                    [offset, values.size, self.type], MPI.SUM)
 
     def finish(self, indices: Sequence[int]) -> None:
         """After what was added to these chunks has arrived, say so."""
@@ -134,14 +158,15 @@ class Window:
 
 
 def open_windows(world: MpiCommunicator, roles: Sequence[Role],
-                 held_by: Callable[[int], Sequence[Chunk]], config: Config) -> dict[int, Window]:
+                 shards: Shards) -> dict[int, Window]:
     """The windows that this rank has a part in, by server; every rank calls it."""
+    layout = shards.layout
     windows = {}
     servers = [rank for rank, role in enumerate(roles) if role.server is not None]
     for rank in servers:
         server = roles[rank].server
         assert server is not None
-        chunks = held_by(server)
+        chunks = shards.held_by(server)
         blocks = {chunk.block for chunk in chunks}
         members = [rank, *(r for r, role in enumerate(roles) if role.server is None
                            and role.block in blocks)]
@@ -152,17 +177,16 @@ def open_windows(world: MpiCommunicator, roles: Sequence[Role],
             comm = world.comm.Create_group(group, server)
             group.Free()
             everyone.Free()
-            windows[server] = Window(comm, chunks, np.dtype(config.train.dtype),
-                                     config.parallel.window == "create")
+            windows[server] = Window(comm, chunks, layout.dtype,
+                                     layout.config.parallel.window == "create")
     return windows
 
 
 def self_test(windows: dict[int, Window]) -> bool:
-    """Whether concurrent sums come out right on this machine; leaves the windows at zero. Every
-    member calls it.
+    """Whether concurrent sums come out right here; leaves the windows at zero.
 
-    All workers add integers to the first and the last chunk of every server, again and again, as a
-    push does it.
+    Every member calls it. All workers add integers to the first and the last chunk of every server,
+    again and again, as a push does it.
     """
     good = True
     for window in windows.values():
@@ -172,9 +196,9 @@ def self_test(windows: dict[int, Window]) -> bool:
             for round_ in range(_TESTS):
                 for index in tested:
                     size = int(window.bounds[index + 1] - window.bounds[index])
-                    numbers = np.full(size, comm.rank + round_, window.dtype)
+                    values = np.full(size, comm.rank + round_, window.dtype)
                     window.start(index)
-                    wait([window.add(index, numbers)])
+                    wait([window.add(index, values)])
                     window.finish([index])
             window.win.Flush(0)
         elif window.count:

@@ -12,14 +12,11 @@ blocks).
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from hpclcae.config import Config
-from hpclcae.geometry import network_geometry
-from hpclcae.model.layers.local_filter import LocalFilter
-from hpclcae.model.stage import filter_plan, parameter_names
-from hpclcae.partition.blocks import Grid, plan_block
+from hpclcae.model.layout import BlockLayout, Layout
 
 CHUNK_BYTES = 1 << 20
 
@@ -44,27 +41,14 @@ class Chunk:
 
     @property
     def size(self) -> int:
-        """Numbers in it."""
+        """Elements in it."""
         return self.stop - self.start
 
 
-def block_filters(config: Config, grid: Grid, block: int) -> dict[str, LocalFilter]:
-    """The kernel's plan of every parameter of a block, in the order of its flat vector."""
-    plans = plan_block(config, grid, block).stages
-    dtype = np.dtype(config.train.dtype)
-    filters: dict[str, LocalFilter] = {}
-    for index, (stage, geometry,
-                plan) in enumerate(zip(config.stages, network_geometry(config), plans)):
-        filters |= dict.fromkeys(parameter_names(stage, f"stage{index + 1}"),
-                                 filter_plan(stage, geometry, dtype, plan))
-    return filters
-
-
-def block_chunks(config: Config, grid: Grid, block: int,
-                 chunk_bytes: int = CHUNK_BYTES) -> list[Chunk]:
+def block_chunks(block: BlockLayout, chunk_bytes: int = CHUNK_BYTES) -> list[Chunk]:
     """The chunks of one block, in the order of its flat vector."""
     chunks, start = [], 0
-    for name, plan in block_filters(config, grid, block).items():
+    for name, plan in block.filters.items():
         rows, cols, inputs, units = plan.shape
         tile = inputs * units
         at_most = max(1, chunk_bytes // (tile * plan.dtype.itemsize))  # tiles
@@ -76,22 +60,18 @@ def block_chunks(config: Config, grid: Grid, block: int,
                 right = min(cols, left + across)
                 shape = bottom - top, right - left, inputs, units
                 stop = start + int(np.prod(shape))
-                chunks.append(Chunk(block, name, (top, bottom), (left, right), start, stop, shape,
-                                    plan.fan_in))
+                chunks.append(Chunk(block.rank, name, (top, bottom), (left, right), start, stop,
+                                    shape, plan.fan_in))
                 start = stop
     return chunks
 
 
-def all_chunks(config: Config, grid: Grid, servers: int = 1) -> list[list[Chunk]]:
-    """The chunks of every block.
-
-    Smaller than 1 MB where servers would otherwise get less than four.
-    """
-    filters = [block_filters(config, grid, block) for block in range(grid.size)]
-    total = sum(int(np.prod(plan.shape)) * plan.dtype.itemsize for block in filters
-                for plan in block.values())
+def all_chunks(layout: Layout, servers: int = 1) -> list[list[Chunk]]:
+    """The chunks of every block; smaller than 1 MB where servers would else get less than four."""
+    blocks = [layout.block(rank) for rank in range(layout.grid.size)]
+    total = sum(block.elements for block in blocks) * layout.dtype.itemsize
     size = min(CHUNK_BYTES, total // (4 * max(1, servers)))
-    return [block_chunks(config, grid, block, size) for block in range(grid.size)]
+    return [block_chunks(block, size) for block in blocks]
 
 
 def deal(chunks: Sequence[Sequence[Chunk]], servers: int) -> list[list[int]]:
@@ -119,9 +99,9 @@ class Shards:
         Server of every chunk of every block.
     """
 
-    def __init__(self, config: Config, grid: Grid, servers: int) -> None:
-        self.servers = servers
-        self.chunks = all_chunks(config, grid, servers)
+    def __init__(self, layout: Layout, servers: int) -> None:
+        self.layout, self.servers = layout, servers
+        self.chunks = all_chunks(layout, servers)
         self.owners = deal(self.chunks, servers)
 
     def held_by(self, server: int) -> list[Chunk]:
@@ -129,13 +109,34 @@ class Shards:
         return [chunk for chunks, owners in zip(self.chunks, self.owners)
                 for chunk, owner in zip(chunks, owners) if owner == server]
 
-    def spans(self, block: int) -> dict[int, tuple[range, int]]:
-        """Where a block's chunks are: server -> (their numbers within the block, number of the
-        first at the server)."""
-        spans: dict[int, tuple[range, int]] = {}
+    def spans(self, block: int) -> dict[int, "ChunkSpan"]:
+        """Where a block's chunks are: server -> their run there."""
+        spans: dict[int, ChunkSpan] = {}
         owners = self.owners[block]
         for server in sorted(set(owners)):
-            first = owners.index(server)
+            first, count = owners.index(server), owners.count(server)
             before = sum(row.count(server) for row in self.owners[:block])
-            spans[server] = range(first, first + owners.count(server)), before
+            spans[server] = ChunkSpan(range(first, first + count), before)
         return spans
+
+
+class ChunkSpan(NamedTuple):
+    """The chunks of one block that one server holds: a run of them on both sides.
+
+    chunk_range : range
+        Their numbers within the block.
+    first : int
+        The number of the first of them at the server.
+    """
+    chunk_range: range
+    first: int
+
+    @property
+    def mine(self) -> slice:
+        """Where they lie in arrays with one element a chunk of the block."""
+        return slice(self.chunk_range.start, self.chunk_range.stop)
+
+    @property
+    def at_server(self) -> dict[int, int]:
+        """Number within the block -> number at the server."""
+        return {index: self.first + n for n, index in enumerate(self.chunk_range)}

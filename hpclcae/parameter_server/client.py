@@ -1,8 +1,7 @@
 """What a block of a replica does when servers hold the parameters: fetch, compute, push.
 
-`ParameterClient` decides when; a `Line` carries (in-process here, messages and one-sided sums in
-parallel/). A gradient is pushed chunk by chunk while the backward sweep goes on: as soon as the
-last row of a chunk is there.
+`ParameterClient` decides when; a `ServerConnection` carries (connection.py). A gradient is pushed
+chunk by chunk while the backward sweep goes on: as soon as the last row of a chunk is there.
 
 With `overlap` the next parameters arrive in a second vector while a step computes with the first.
 """
@@ -13,15 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpclcae.config import Config
-from hpclcae.model.optimizers import Optimizer, OptimizerKernel, clip
+from hpclcae.model.optimizers import Optimizer, clip
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.parameter_server.chunks import Chunk
-from hpclcae.parameter_server.connection import Line
+from hpclcae.parameter_server.connection import ServerConnection
 
 
 class ParameterClient:
-    """The parameters of one block of a replica, and the `on_gradient` of its gradients
-    (Network.backward).
+    """The parameters of one block of a replica, and what becomes of its gradients.
 
     Parameters
     ----------
@@ -30,26 +28,30 @@ class ParameterClient:
         Of the block.
     parameters : ParameterVector
         The block's working copy.
-    line : Line
+    connection : ServerConnection
+
+    Attributes
+    ----------
+    base : ndarray of int64 (chunks,)
+        Versions of `parameters`.
+    wait_seconds : float
+        Spent in waiting for fetches.
     """
 
     def __init__(self, config: Config, chunks: Sequence[Chunk], parameters: ParameterVector,
-                 line: Line) -> None:
-        self.config, self.chunks, self.line = config, list(chunks), line
+                 connection: ServerConnection) -> None:
+        self.config, self.chunks, self.connection = config, list(chunks), connection
         self.parallel = config.parallel
         self.parameters = parameters
         self._incoming = parameters.like()
-        self.base = np.full(len(chunks), -1, np.int64)       # versions of the working copy
-        self._have = self.base.copy()                        # versions of the incoming one
+        self.base = np.full(len(chunks), -1, np.int64)
+        self._have = self.base.copy()  # versions of the incoming vector
         self._wanted = np.zeros(len(chunks), np.int64)
         self._pushes, self._first, self._fetching = 0, True, False
         # step in which a buffer was begun; -1: nothing to push
         self._written = np.full(len(chunks), -1, np.int64)
-        self._step, self._progress, self.rate = 0, 0.0, config.update.rate
+        self._step, self.learning_rate = 0, config.update.rate
         self.wait_seconds = 0.0
-        # the last fetch brought nothing: it is time to stand
-        self.in_vain = False
-        self._rule = OptimizerKernel(config.update, parameters.vector.dtype)
         # Between fetches a replica goes on from its own gradients (Downpour SGD); only for the rule
         # without memory.
         moves = self.parallel.elastic or (config.update.rule == "sgd"
@@ -60,32 +62,32 @@ class ParameterClient:
         self._rows: dict[tuple[str, int], list[tuple[int, np.ndarray, slice, bool]]] = defaultdict(
             list)
         for index, chunk in enumerate(chunks):
-            tiles = line.buffers[index].reshape(chunk.shape)
+            tiles = connection.buffers[index].reshape(chunk.shape)
             for row in range(*chunk.rows):
                 self._rows[chunk.name, row].append((index, tiles[row - chunk.rows[0]],
                                                     slice(*chunk.cols), row == chunk.rows[1] - 1))
 
     # ---- fetches ---------------------------------------------------------------------------------
 
-    def ask(self, step: int) -> None:
+    def request(self, step: int) -> None:
         """Begin the fetch that this step needs, if it needs one and none is under way."""
         self._step = step
         if not self._fetching and (self._first or step % self.parallel.fetch_every == 0):
             self._start_fetch()
 
-    def begin(self, step: int, progress: float) -> None:
-        """Make `parameters` what this step computes with, unless that is `in_vain`.
+    def begin(self, step: int, learning_rate: float) -> bool:
+        """Make `parameters` what this step computes with; it may be another vector then.
 
-        It may be another vector then.
+        Returns False, in lockstep, if a worker that the step waits for pauses or has ended: this
+        one is to pause too, and to begin the step again.
         """
-        self._progress, self.rate = progress, self._rule.rate(progress)
+        self.learning_rate = learning_rate
         if self.local:
-            self.local.begin(step, progress)
-        self.ask(step)
+            self.local.begin(learning_rate)
+        self.request(step)
         if self._fetching:
-            self._finish_fetch()
-            if self.in_vain:
-                return
+            if not self._finish_fetch():
+                return False
             if self.parallel.elastic:
                 if self._first:
                     self.parameters.vector[:] = self._incoming.vector
@@ -94,42 +96,43 @@ class ParameterClient:
             self._first = False
         if self.overlap and (step + 1) % self.parallel.fetch_every == 0:
             self._start_fetch()
+        return True
 
     def _start_fetch(self) -> None:
-        self.line.start_fetch(self._incoming.vector, self._have, self._wanted, self._pushes,
+        self.connection.start_fetch(self._incoming.vector, self._have, self._wanted, self._pushes,
                               self._step)
         self._fetching = True
 
-    def _finish_fetch(self) -> None:
+    def _finish_fetch(self) -> bool:
+        """Wait for the fetch; returns whether it has brought what is wanted."""
         began = time.monotonic()
-        versions = self.line.finish_fetch()
+        versions = self.connection.finish_fetch()
         self.wait_seconds += time.monotonic() - began
         self._fetching = False
-        self.in_vain = self.parallel.lockstep and bool((versions < self._wanted).any())
-        if self.in_vain:
-            return
+        if self.parallel.lockstep and (versions < self._wanted).any():
+            return False
         if self.parallel.elastic:  # the working copy stays the replica's own
             self.base = self._have = versions
-            return
+            return True
         self.parameters, self._incoming = self._incoming, self.parameters
         self.base, self._have = versions, self.base
         if self.local:  # what it has moved is no version of the servers' any more
             self.local.parameters = self.parameters
             self._have[:] = -1
         np.maximum(self._wanted, self.base, out=self._wanted)
+        return True
 
     def _average(self) -> None:
-        """Elastic averaging: the replica and the servers' parameters move towards each other by the
-        same amount."""
+        """Elastic averaging: the replica and the servers' parameters move towards each other."""
         for index, chunk in enumerate(self.chunks):
-            self.line.reuse(index)
-            mine, centre = self.parameters.vector[chunk.start:chunk.stop], self._incoming.vector[
-                chunk.start:chunk.stop]
-            pull = self.line.buffers[index]
+            self.connection.wait_for_buffer(index)
+            mine, centre = (vector.vector[chunk.start:chunk.stop]
+                            for vector in (self.parameters, self._incoming))
+            pull = self.connection.buffers[index]
             np.subtract(mine, centre, out=pull)
             pull *= self.parallel.elastic
             mine -= pull
-            self.line.push(index, self._step, int(self.base[index]), self._progress)
+            self.connection.push(index, self._step, int(self.base[index]), self.learning_rate)
         self._pushes += 1
 
     # ---- pushes ----------------------------------------------------------------------------------
@@ -138,22 +141,22 @@ class ParameterClient:
     def _pushing(self) -> bool:
         return not self.parallel.elastic and (self._step + 1) % self.parallel.push_every == 0
 
-    def __call__(self, name: str, row: int, gradient: np.ndarray) -> None:
+    def on_gradient(self, name: str, row: int, gradient: np.ndarray) -> None:
         """Take the gradient (tile col, input, unit) of one row of tiles.
 
         It may be clipped in place.
         """
         if self.local:
-            self.local(name, row, gradient)
+            self.local.on_gradient(name, row, gradient)
         else:
             clip(gradient, self.config.update.clip)
         if self.parallel.elastic:
             return
         for index, tiles, cols, last in self._rows[name, row]:
             if self._written[index] < 0:
-                self.line.reuse(index)
+                self.connection.wait_for_buffer(index)
                 self._written[index] = self._step
-            factor = tiles.dtype.type(self.line.factor(index, self._progress))
+            factor = tiles.dtype.type(self.connection.factor(index, self.learning_rate))
             if self._written[index] == self._step:
                 np.multiply(gradient[cols], factor, out=tiles)
             else:
@@ -162,20 +165,19 @@ class ParameterClient:
                 self._push(index)
 
     def _push(self, index: int) -> None:
-        self.line.push(index, self._step, int(self.base[index]), self._progress)
+        self.connection.push(index, self._step, int(self.base[index]), self.learning_rate)
         self._wanted[index] = self.base[index] + 1
         self._written[index] = -1
 
     def end(self) -> None:
         """After the backward sweep of a step."""
         if self._pushing:
-            # a stage whose training ended between two pushes
-            for index in np.flatnonzero(self._written >= 0):
-                self._push(int(index))
+            for index in np.flatnonzero(self._written >= 0).tolist():
+                self._push(index)  # of a stage whose training ended between two pushes
             self._pushes += 1
-        self.line.settle()
+        self.connection.flush()
 
-    def stand(self) -> None:
+    def pause(self) -> None:
         """Between two steps, let nothing be under way; the next step fetches anew."""
         if self._fetching:
             self._finish_fetch()

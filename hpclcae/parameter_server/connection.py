@@ -1,11 +1,24 @@
-"""The protocol between a block of a replica and the servers of its chunks."""
+"""The protocol between a block of a replica and the servers of its chunks.
+
+A worker's step, in four lines (`ParameterClient` in client.py)::
+
+    connection.start_fetch(...); versions = connection.finish_fetch()    # what others changed
+    compute a gradient; for every chunk:
+        connection.push(chunk, ...)                                      # while the sweep goes on
+    connection.flush()
+
+Before the first step one replica calls `initialise`; between two steps all may meet at `barrier`,
+where servers take a checkpoint; `close` is the end. Implementations: `LocalConnection` (local.py),
+`MessageConnection` and `RmaConnection` (mpi/), `ReplayConnection` (training/replay_server.py).
+"""
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
 
-class Line(Protocol):
-    """One block's line to the servers of its chunks.
+class ServerConnection(Protocol):
+    """One block's connection to the servers of its chunks.
 
     buffers : list of ndarray (n,)
         What is pushed of each chunk of the block.
@@ -14,7 +27,7 @@ class Line(Protocol):
         has heard.
     fetched_bytes, pushed_bytes : int
     staleness : ndarray of int64
-        How many pushes were how stale, if the line learns it; empty where the servers count.
+        How many pushes were how stale, where the block learns it; empty where the servers count.
     """
     buffers: list[np.ndarray]
     newest: int
@@ -22,33 +35,58 @@ class Line(Protocol):
     fetched_bytes: int
     pushed_bytes: int
 
-    def factor(self, index: int, progress: float) -> float:
+    def initialise(self, parameters: np.ndarray) -> None:
+        """Give the servers the initial parameters (flat vector of the block)."""
+
+    def factor(self, index: int, learning_rate: float) -> float:
         """What a gradient of chunk `index` is multiplied with before it is pushed."""
 
     def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
                     clock: int) -> None:
-        """Begin to bring chunks into the flat vector `into`: those whose version is not what it
-        `have`s.
+        """Begin to bring chunks into a flat vector.
 
-        wanted : versions that the chunks must at least have; pushes : made so far; clock : the
-        step.
+        Parameters
+        ----------
+        into : ndarray (total,)
+        have : ndarray of int64 (chunks,)
+            Versions that it holds: only chunks of another one are brought.
+        wanted : ndarray of int64 (chunks,)
+            Versions that the chunks must at least have.
+        pushes, clock : int
+            Pushes made so far, and the step.
         """
 
     def finish_fetch(self) -> np.ndarray:
         """Wait until all is there; the versions of the chunks. No chunk is half old, half new.
 
         In lockstep (ParallelConfig.lockstep) it may bring nothing, and versions below `wanted`: a
-        worker that the round lacks stands for a checkpoint, or has ended.
+        worker that the round lacks pauses for a checkpoint, or has ended.
         """
 
-    def push(self, index: int, clock: int, base: int, progress: float) -> None:
-        """Begin to send buffers[index]."""
+    def push(self, index: int, clock: int, base: int, learning_rate: float) -> None:
+        """Begin to send buffers[index], the gradient that step `clock` made from version `base`."""
 
-    def reuse(self, index: int) -> None:
-        """Wait until buffers[index] may be written again."""
+    def wait_for_buffer(self, index: int) -> None:
+        """Return when buffers[index] may be written again."""
 
-    def settle(self) -> None:
-        """After the pushes of a step: let nothing that has been sent wait for the next step."""
+    def flush(self) -> None:
+        """After the pushes of a step: nothing that was sent shall wait for the next step."""
 
-    def close(self) -> None:
-        """Tell the servers that this block has ended, and release what belongs to the line."""
+    def barrier(self, clock: int, final: bool,
+                meanwhile: Callable[[], None]) -> tuple[np.ndarray, bool]:
+        """Pause after `clock` steps until all workers do and servers have taken their checkpoint.
+
+        Parameters
+        ----------
+        final : bool
+            The worker makes no more steps.
+        meanwhile : callable
+            Called while it waits.
+
+        Returns
+        -------
+        steps of every replica (replicas,), and whether all have made their last.
+        """
+
+    def close(self, clock: int) -> None:
+        """Tell the servers that this block has ended, and release what belongs to it."""

@@ -1,85 +1,173 @@
-"""The connection to servers that live in the same process."""
+"""Servers in the same process: what the others are compared with, and what needs no MPI.
+
+Replicas and their blocks are threads; one lock guards all stores. Tests, replays and simulations
+drive a served trainer with it (training/local_job.py).
+"""
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hpclcae.parameter_server.barrier import Barrier
 from hpclcae.parameter_server.chunks import Shards
+from hpclcae.parameter_server.connection import ServerConnection
 from hpclcae.parameter_server.store import Store
+from hpclcae.partition.threads import Stopped
+
+LOOK_SECONDS = 0.01  # between two looks of a worker that waits at the barrier
 
 
-class LocalConnection:
-    """A line to stores in the same process, for tests and replays; replicas and blocks may be
-    threads of it.
+class LocalServers:
+    """All servers of a job.
 
     Parameters
     ----------
-    office : Condition
-        Shared by all lines: who holds it may use the stores; it is notified when they change.
+    shards : Shards
+    stores : sequence of Store
+        Of every server.
+    checkpoint : callable
+        checkpoint(clocks) is called when every worker that still runs pauses; clocks (replicas,)
+        are the steps that the replicas have made.
     """
 
-    def __init__(self, office: threading.Condition, stores: Sequence[Store], shards: Shards,
-                 replica: int, block: int) -> None:
-        self._office, self._stores, self._replica, self._block = office, stores, replica, block
-        self._chunks, self._spans = shards.chunks[block], shards.spans(block)
-        dtype = stores[0].dtype
-        self.buffers = [np.empty(chunk.size, dtype) for chunk in self._chunks]
+    def __init__(self, shards: Shards, stores: Sequence[Store],
+                 checkpoint: Callable[[np.ndarray], None] = lambda clocks: None) -> None:
+        self.shards, self.stores, self._checkpoint = shards, list(stores), checkpoint
+        self.changed = threading.Condition()  # who holds it may use the stores
+        replicas, blocks = shards.layout.config.parallel.replicas, shards.layout.grid.size
+        self.barrier = Barrier([(r, b) for r in range(replicas) for b in range(blocks)], replicas)
+        self.released: dict[tuple[int, int], tuple[np.ndarray, bool]] = {}
+        self._stopped = False
+
+    def connection(self, replica: int, block: int) -> "LocalConnection":
+        """A worker's connection."""
+        return LocalConnection(self, replica, block)
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> None:
+        """Wait until something holds or the time is over; the caller holds the lock.
+
+        Raises
+        ------
+        Stopped
+            `stop` was called.
+        """
+        self.changed.wait_for(lambda: self._stopped or condition(), timeout)
+        self.check()
+
+    def check(self) -> None:
+        """Raise Stopped if `stop` was called."""
+        if self._stopped:
+            raise Stopped
+
+    def stop(self) -> None:
+        """Wake everybody who waits, as somebody has failed."""
+        with self.changed:
+            self._stopped = True
+            self.changed.notify_all()
+
+    def release_if_complete(self) -> None:
+        """When every worker that runs pauses: take the checkpoint, let them go on."""
+        if self.barrier.complete:
+            for store in self.stores:
+                store.all_paused()
+            self._checkpoint(self.barrier.clocks)
+            released, over = self.barrier.release()
+            answer = self.barrier.clocks.copy(), over
+            self.released |= dict.fromkeys(released, answer)
+        self.changed.notify_all()
+
+
+class LocalConnection(ServerConnection):
+    """One block's connection to servers of the same process."""
+
+    def __init__(self, servers: LocalServers, replica: int, block: int) -> None:
+        self._servers, self._replica, self._block = servers, replica, block
+        self._chunks, self._spans = servers.shards.chunks[block], servers.shards.spans(block)
+        self.buffers = [np.empty(chunk.size, servers.shards.layout.dtype) for chunk in self._chunks]
         self.newest = self.fetched_bytes = self.pushed_bytes = 0
         self.staleness = np.zeros(0, np.int64)
-        self._place = {index: (server, first + index - numbers[0])
-                       for server, (numbers, first) in self._spans.items() for index in numbers}
+        self._held = {index: (servers.stores[server], number)
+                      for server, span in self._spans.items()
+                      for index, number in span.at_server.items()}
 
-    def factor(self, index: int, progress: float) -> float:
-        """See Line."""
+    def initialise(self, parameters: np.ndarray) -> None:
+        with self._servers.changed:
+            for chunk, (store, number) in zip(self._chunks, self._held.values()):
+                store.initialise(number, parameters[chunk.start:chunk.stop])
+            self._servers.changed.notify_all()
+
+    def factor(self, index: int, learning_rate: float) -> float:
         return 1.0
+
+    # ---- fetches ---------------------------------------------------------------------------------
 
     def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
                     clock: int) -> None:
-        """See Line."""
         self._versions = np.empty(len(self._chunks), np.int64)
         self._request = into, have, wanted, pushes, clock
-        with self._office:
+        with self._servers.changed:
             self._missing = [server for server in self._spans if not self._answer(server)]
-            self._office.notify_all()  # this replica's clock may be what another one waits for
+            self._servers.changed.notify_all()  # this replica's clock may be what others wait for
 
     def finish_fetch(self) -> np.ndarray:
-        """See Line."""
-        with self._office:
+        with self._servers.changed:
             for server in self._missing:
-                self._office.wait_for(lambda: self._answer(server))
+                self._servers.wait_for(lambda: self._answer(server))
         return self._versions
 
     def _answer(self, server: int) -> bool:
-        """Copy what a server has, unless the replica has to wait."""
+        """Copy what a server has; False while the replica has to wait."""
         into, have, wanted, pushes, clock = self._request
-        numbers, first = self._spans[server]
-        store, mine = self._stores[server], slice(numbers.start, numbers.stop)
+        span, store = self._spans[server], self._servers.stores[server]
+        mine, first = span.mine, span.first
         if not store.try_fetch(self._replica, pushes, first, wanted[mine]):
-            return False
-        self._versions[mine] = store.versions[first:first + len(numbers)]
-        for number in np.flatnonzero(store.changed(self._replica, clock, first, have[mine])):
-            chunk = self._chunks[numbers.start + number]
+            if not store.blocked_by_paused_worker(first, wanted[mine]):
+                return False
+            self._versions[mine] = have[mine]
+            return True
+        self._versions[mine] = store.versions[first:first + len(span.chunk_range)]
+        for number in np.flatnonzero(store.take_changed(self._replica, clock, first, have[mine])):
+            chunk = self._chunks[span.chunk_range[number]]
             into[chunk.start:chunk.stop] = store.values[first + number]
+            self.fetched_bytes += store.values[first + number].nbytes
         self.newest = max(self.newest, store.newest)
         return True
 
-    def push(self, index: int, clock: int, base: int, progress: float) -> None:
-        """See Line."""
-        server, number = self._place[index]
-        with self._office:
-            self._stores[server].push(number, self._replica, clock, base, progress,
-                                      self.buffers[index])
-            self._office.notify_all()
+    # ---- pushes ----------------------------------------------------------------------------------
 
-    def reuse(self, index: int) -> None:
-        """See Line."""
+    def push(self, index: int, clock: int, base: int, learning_rate: float) -> None:
+        store, number = self._held[index]
+        self.pushed_bytes += self.buffers[index].nbytes
+        with self._servers.changed:
+            store.push(number, self._replica, clock, base, learning_rate, self.buffers[index])
+            self._servers.changed.notify_all()
 
-    def settle(self) -> None:
-        """See Line."""
+    def wait_for_buffer(self, index: int) -> None:
+        """The store has taken what it wanted before `push` returned."""
 
-    def close(self) -> None:
-        """See Line."""
-        with self._office:
-            for store in self._stores:
+    def flush(self) -> None:
+        """Nothing is ever under way."""
+
+    # ---- the barrier, and the end ----------------------------------------------------------------
+
+    def barrier(self, clock: int, final: bool,
+                meanwhile: Callable[[], None]) -> tuple[np.ndarray, bool]:
+        servers, me = self._servers, (self._replica, self._block)
+        with servers.changed:
+            for store in servers.stores:
+                store.pause(*me, clock)
+                if final:
+                    store.close(*me)
+            servers.barrier.arrive(me, self._replica, clock, final)
+            servers.release_if_complete()
+            while me not in servers.released:
+                servers.wait_for(lambda: me in servers.released, LOOK_SECONDS)
+                meanwhile()
+            return servers.released.pop(me)
+
+    def close(self, clock: int) -> None:
+        with self._servers.changed:
+            for store in self._servers.stores:
                 store.close(self._replica, self._block)
-            self._office.notify_all()
+            self._servers.barrier.leave((self._replica, self._block), self._replica, clock)
+            self._servers.release_if_complete()

@@ -1,8 +1,7 @@
-"""What a parameter server knows and decides: chunks, versions, the update rule, and who has to wait
-for whom.
+"""What a parameter server knows and decides: chunks, versions, updates, and who waits for whom.
 
-No communication: parallel/server.py brings the messages; `LocalConnection` in served_updates.py
-calls it directly and is what the others are compared with.
+No communication: mpi/server.py brings the messages; `LocalConnection` in local.py calls it directly
+and is what the others are compared with.
 
 A chunk's version counts the updates that it has had. A gradient names its base, the version of the
 parameters it was computed from; its staleness is the number of updates that came between.
@@ -16,13 +15,14 @@ Who waits (`parallel.consistency`):
   bits do not depend on who came first. With b backup replicas it is the mean of the first R - b to
   arrive; a gradient whose base is no longer the chunk's version comes too late and is dropped (Chen
   et al. 2016). A replica that is behind leaves out the steps that the others have made. When those
-  whose gradients a round still lacks have all ended, the round is settled: it is the mean of the
+  whose gradients a round still lacks have all ended, the round is closed: it is the mean of the
   gradients that are there. So every gradient is applied once, or counted as dropped.
 """
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,8 @@ from hpclcae.parameter_server.chunks import Chunk
 STALENESS_BINS = 65  # 0, 1, ... 63, and more
 #: What an event log tells: a replica fetched or pushed chunk `chunk` of the server, of block
 #: `block`, in its step `clock`; `version` is what it got, or what the push makes (synchronous:
-#: helps to make); -1: the push was dropped. Or it stood before step `clock` (block, chunk and
-#: version are -1). Or the round of a chunk was settled and made `version` (replica and clock are
+#: helps to make); -1: the push was dropped. Or it paused before step `clock` (block, chunk and
+#: version are -1). Or the round of a chunk was closed and made `version` (replica and clock are
 #: -1).
 EVENT = np.dtype([("kind", "i1"), ("replica", "i4"), ("block", "i4"), ("chunk", "i4"),
                   ("clock", "i8"), ("version", "i8")])
@@ -71,7 +71,7 @@ class Store:
     chunks : sequence of Chunk
         In the server's order.
     config : Config
-    memory : ndarray (numbers of all chunks,), optional
+    memory : ndarray (elements of all chunks,), optional
         Where the parameters lie; an RMA window brings its own.
     log : callable, optional
         Called with every few events (n,) of EVENT when they have happened.
@@ -89,7 +89,7 @@ class Store:
     def __init__(self, chunks: Sequence[Chunk], config: Config, memory: np.ndarray | None = None,
                  log: Callable[[np.ndarray], object] | None = None) -> None:
         self.chunks, self.config = list(chunks), config
-        self.rule = OptimizerKernel(config.update, config.train.dtype)
+        self.kernel = OptimizerKernel(config.update, config.train.dtype)
         size = sum(chunk.size for chunk in chunks)
         self.dtype = np.dtype(config.train.dtype)
         self.memory = np.zeros(size, self.dtype) if memory is None else memory
@@ -106,22 +106,21 @@ class Store:
         self._clocks = dict.fromkeys(range(1 if config.parallel.warm_start
                                            else config.parallel.replicas), 0)
         self._credit: dict[int, int] = {}  # pushes that a replica need not make, as it joined later
-        #: Synchronous: clock, progress and gradient of the replicas whose gradients are there, in
-        #: this round.
-        self._waiting: list[dict[int, tuple[int, float, np.ndarray]]] = [{} for _ in chunks]
-        # workers (replica, block) that make no more steps
-        self._ended: set[tuple[int, int]] = set()
-        # workers that make none until the checkpoint has been taken
-        self._standing: set[tuple[int, int]] = set()
+        #: Synchronous: the gradients of this round that are there, by replica.
+        self._waiting: list[dict[int, _Gradient]] = [{} for _ in chunks]
+        self._ended: set[tuple[int, int]] = set()   # workers (replica, block) that make no more steps
+        self._paused: set[tuple[int, int]] = set()  # that make none until the checkpoint is taken
         self._seen: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
 
     def _pieces(self, memory: np.ndarray) -> list[np.ndarray]:
         return [memory[start:stop] for start, stop in zip(self.bounds[:-1], self.bounds[1:])]
 
-    def seed(self, index: int, values: np.ndarray,
-             state: Mapping[str, np.ndarray] = MappingProxyType({}), version: int = 0) -> None:
-        """Set chunk `index` at the start: its parameters (n,), and the update rule's memory of it
-        as far as known."""
+    def initialise(self, index: int, values: np.ndarray,
+                   state: Mapping[str, np.ndarray] = MappingProxyType({}), version: int = 0) -> None:
+        """Set chunk `index` at the start.
+
+        Its parameters (n,), and the update rule's memory of it as far as known.
+        """
         self.values[index][:] = values
         for slot in self.state.keys() & state.keys():
             self.state[slot][index][:] = state[slot].ravel()
@@ -130,7 +129,7 @@ class Store:
 
     # ---- pushes ----------------------------------------------------------------------------------
 
-    def push(self, index: int, replica: int, clock: int, base: int, progress: float,
+    def push(self, index: int, replica: int, clock: int, base: int, learning_rate: float,
              gradient: np.ndarray) -> None:
         """Take the gradient (n,) of chunk `index`; it may be changed in place, and is not kept.
 
@@ -140,75 +139,75 @@ class Store:
             Step of the replica.
         base : int
             Version of the parameters that it was computed from.
-        progress : float
-            How far the replica's training has come, 0 to 1 (update_rules.Rule.rate).
+        learning_rate : float
+            Of that step (model/schedule.py).
         """
         if self.config.parallel.consistency == "synchronous":
-            self._gather(index, replica, clock, base, progress, gradient)
+            self._gather(index, replica, base, _Gradient(clock, learning_rate, gradient))
             return
-        self._apply(index, replica, clock, base, progress, gradient)
+        self._apply(index, replica, base, _Gradient(clock, learning_rate, gradient))
         self._note(PUSHED, replica, clock, index, self.versions[index:index + 1])
 
-    def _apply(self, index: int, replica: int, clock: int, base: int, progress: float,
-               gradient: np.ndarray) -> None:
+    def _apply(self, index: int, replica: int, base: int, pushed: "_Gradient") -> None:
         update, w = self.config.update, self.values[index]
-        self.newest = max(self.newest, clock + 1)
+        self.newest = max(self.newest, pushed.clock + 1)
         staleness = int(self.versions[index]) - base
         self.versions[index] += 1
         self.counters.pushes += 1
         self.counters.note_staleness(staleness)
         if self.config.parallel.elastic:
-            w += gradient
+            w += pushed.values
             return
         if update.delay_compensation:
-            self._compensate(index, replica, base, gradient)
-        rate = self.rule.rate(progress)
+            self._compensate(index, replica, base, pushed.values)
+        learning_rate = pushed.learning_rate
         if update.staleness_scaled:
-            rate /= 1 + staleness
-        self.rule.apply(w, gradient, [pieces[index] for pieces in self.state.values()], rate,
-                        self.chunks[index].fan_in, int(self.versions[index]))
+            learning_rate /= 1 + staleness
+        self.kernel.apply(w, pushed.values, [pieces[index] for pieces in self.state.values()],
+                          learning_rate, self.chunks[index].fan_in, int(self.versions[index]))
 
-    def _gather(self, index: int, replica: int, clock: int, base: int, progress: float,
-                gradient: np.ndarray) -> None:
+    def _gather(self, index: int, replica: int, base: int, pushed: "_Gradient") -> None:
         """Keep a gradient until the others of its round are there, then apply their mean."""
         parallel = self.config.parallel
         if base != self.versions[index]:
             self.counters.dropped += 1
-            self._note(PUSHED, replica, clock, index, np.array([-1]))
+            self._note(PUSHED, replica, pushed.clock, index, np.array([-1]))
             return
-        self._note(PUSHED, replica, clock, index, self.versions[index:index + 1] + 1)
+        self._note(PUSHED, replica, pushed.clock, index, self.versions[index:index + 1] + 1)
         waiting = self._waiting[index]
-        waiting[replica] = clock, progress, gradient.copy()
+        waiting[replica] = pushed._replace(values=pushed.values.copy())
         if len(waiting) >= parallel.replicas - parallel.backup:
             self._finish_round(index)
 
     def _finish_round(self, index: int) -> None:
-        """Apply the mean of the gradients that are there."""
+        """Apply the mean of the gradients that are there, at the rate of the furthest replica."""
         waiting = self._waiting[index]
         replicas = sorted(waiting)
-        clocks, progresses, gradients = zip(*(waiting[number] for number in replicas))
+        pushed = [waiting[replica] for replica in replicas]
         waiting.clear()
-        total = gradients[0]
-        for other in gradients[1:]:
-            total += other
-        if len(gradients) > 1:
-            total /= len(gradients)
-        self._apply(index, replicas[0], min(clocks), int(self.versions[index]), max(progresses),
-                    total)
+        total = pushed[0].values
+        for other in pushed[1:]:
+            total += other.values
+        if len(pushed) > 1:
+            total /= len(pushed)
+        learning_rate = max(pushed, key=lambda one: one.clock).learning_rate
+        clock = min(one.clock for one in pushed)
+        self._apply(index, replicas[0], int(self.versions[index]),
+                    _Gradient(clock, learning_rate, total))
 
-    def settle(self, index: int) -> None:
+    def close_round(self, index: int) -> None:
         """Finish the round of a chunk without the gradients that it lacks."""
         if self._waiting[index]:
             self._note(ROUND_CLOSED, -1, -1, index, self.versions[index:index + 1] + 1)
             self._finish_round(index)
 
-    def _settle_without(self, away: set[tuple[int, int]], indices: Iterable[int]) -> None:
-        """Settle the rounds that lack only gradients of workers that are away."""
+    def _close_rounds_without(self, away: set[tuple[int, int]], indices: Iterable[int]) -> None:
+        """Close the rounds that lack only gradients of workers that are away."""
         for index in indices:
             block, waiting = self.chunks[index].block, self._waiting[index]
             if all(replica in waiting or (replica, block) in away
                    for replica in range(self.config.parallel.replicas)):
-                self.settle(index)
+                self.close_round(index)
 
     def _compensate(self, index: int, replica: int, base: int, gradient: np.ndarray) -> None:
         """g + lambda g g (w - w then): a first-order guess of the gradient at today's parameters
@@ -224,8 +223,9 @@ class Store:
     # ---- fetches ---------------------------------------------------------------------------------
 
     def try_fetch(self, replica: int, pushes: int, first: int, wanted: np.ndarray) -> bool:
-        """Whether a replica gets its chunks now, or has to wait; with backups, settles what it
-        would wait for in vain.
+        """Note how far a replica is; returns whether it gets its chunks now, or has to wait.
+
+        With backups, rounds that it would wait for in vain are closed.
 
         Parameters
         ----------
@@ -235,41 +235,49 @@ class Store:
         wanted : ndarray of int64
             The versions that it must at least get of chunks first, first + 1, ...
         """
+        self._advance(replica, pushes)
+        if self.config.parallel.backup and not self.missing:
+            behind = np.flatnonzero(self.versions[first:first + len(wanted)] < wanted)
+            self._close_rounds_without(self._ended | self._paused, first + behind)
+        return self.may_fetch(replica, pushes, first, wanted)
+
+    def _advance(self, replica: int, pushes: int) -> None:
+        """Move the clock of a replica; one that joins later begins with that of the slowest."""
         if replica not in self._credit:
-            self._credit[replica] = 0 if replica in self._clocks else min(self._clocks.values(),
-                                                                          default=0)
+            late = replica not in self._clocks
+            self._credit[replica] = min(self._clocks.values(), default=0) if late else 0
             self._clocks.setdefault(replica, 0)
-        pushes += self._credit[replica]
         if replica in self._clocks:
-            self._clocks[replica] = max(pushes, self._clocks[replica])
-        parallel = self.config.parallel
+            self._clocks[replica] = max(pushes + self._credit[replica], self._clocks[replica])
+
+    def may_fetch(self, replica: int, pushes: int, first: int, wanted: np.ndarray) -> bool:
+        """Whether a replica that has made `pushes` gets its chunks now; changes nothing."""
         if self.missing:
             return False
-        # Who stands pushes nothing: nobody who has still to come to stand may wait for it.
+        parallel = self.config.parallel
         if parallel.consistency == "bounded":
-            return bool(self._standing) or pushes - min(self._clocks.values(),
-                                                        default=pushes) <= parallel.staleness
-        now = self.versions[first:first + len(wanted)]
-        if parallel.backup:
-            self._settle_without(self._ended | self._standing, first + np.flatnonzero(now < wanted))
-        return bool((now >= wanted).all())
+            # Who pauses pushes nothing: nobody who has still to pause may wait for it.
+            pushes += self._credit.get(replica, 0)
+            slowest = min(self._clocks.values(), default=pushes)
+            return bool(self._paused) or pushes - slowest <= parallel.staleness
+        return bool((self.versions[first:first + len(wanted)] >= wanted).all())
 
-    def in_vain(self, first: int, wanted: np.ndarray) -> bool:
-        """Whether a round that a fetch waits for lacks a worker that stands, or has ended.
+    def blocked_by_paused_worker(self, first: int, wanted: np.ndarray) -> bool:
+        """Whether a round that a fetch waits for lacks a worker that pauses, or has ended.
 
-        Without backups such a round is not settled: it goes on after the checkpoint as if nobody
-        had stood.
+        Without backups such a round is not closed: it goes on after the checkpoint as if nobody had
+        paused.
         """
-        away = self._ended | self._standing
+        away = self._ended | self._paused
         missing = first + np.flatnonzero(self.versions[first:first + len(wanted)] < wanted)
         return self.config.parallel.lockstep and any(
             block == self.chunks[index].block and replica not in self._waiting[index]
             for index in missing for replica, block in away)
 
-    def changed(self, replica: int, clock: int, first: int, have: np.ndarray) -> np.ndarray:
-        """Which of the chunks first, first + 1, ... a replica has another version of (a mask).
+    def take_changed(self, replica: int, clock: int, first: int, have: np.ndarray) -> np.ndarray:
+        """Hand out the chunks first, first + 1, ... of which a replica has another version (a mask).
 
-        Notes the fetch.
+        Counts and logs the fetch; delay compensation remembers what the replica gets.
         """
         now = self.versions[first:first + len(have)]
         mask = now != have
@@ -284,28 +292,29 @@ class Store:
                     seen[:] = [*seen[-1:], (int(self.versions[index]), self.values[index].copy())]
         return mask
 
-    def stand(self, replica: int, block: int, clock: int) -> None:
-        """A worker stands before step `clock`, and fetches anew when it goes on."""
-        self._standing.add((replica, block))
+    # ---- the barrier, and the end ----------------------------------------------------------------
+
+    def pause(self, replica: int, block: int, clock: int) -> None:
+        """A worker pauses before step `clock`, and fetches anew when it goes on."""
+        self._paused.add((replica, block))
         if self.log is not None:
             self.log(np.array([(PAUSED, replica, -1, -1, clock, -1)], EVENT))
 
     def all_paused(self) -> None:
-        """Everybody stands, and goes on when a checkpoint has been taken.
-
-        It is to hold what backups wait with.
-        """
+        """Everybody pauses until a checkpoint is taken, which is to hold what backups wait with."""
         if self.config.parallel.backup:
-            self._settle_without(self._ended | self._standing, range(len(self.chunks)))
-        self._standing.clear()
+            self._close_rounds_without(self._ended | self._paused, range(len(self.chunks)))
+        self._paused.clear()
 
     def close(self, replica: int, block: int) -> None:
         """A worker makes no more steps: nobody waits for it any more."""
         self._clocks.pop(replica, None)
         self._ended.add((replica, block))
         if self.config.parallel.backup:
-            self._settle_without(self._ended,
-                                 [i for i, chunk in enumerate(self.chunks) if chunk.block == block])
+            mine = [index for index, chunk in enumerate(self.chunks) if chunk.block == block]
+            self._close_rounds_without(self._ended, mine)
+
+    # ---- for checkpoints, and the log ------------------------------------------------------------
 
     def shaped(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Parameters of a chunk and the update rule's memory of it, as (tile row, tile col, input,
@@ -319,3 +328,10 @@ class Store:
         if self.log is not None:
             self.log(np.array([(kind, replica, self.chunks[index].block, index, clock, version)
                                for index, version in enumerate(versions.tolist(), first)], EVENT))
+
+
+class _Gradient(NamedTuple):
+    """The gradient of a chunk, the step of the replica that made it, and that step's rate."""
+    clock: int
+    learning_rate: float
+    values: np.ndarray

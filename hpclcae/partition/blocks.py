@@ -13,12 +13,12 @@ Rows and columns do not depend on each other, so everything is worked out along 
 rectangles are products. Positions are always those of the whole array. A plan is data: exchange.py
 carries it out.
 """
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from hpclcae.config import Config, StageConfig
-from hpclcae.geometry import StageGeometry, network_geometry
+from hpclcae.geometry import StageGeometry
 from hpclcae.utils.errors import InputError
 
 Span = tuple[int, int]  # positions start <= p < stop
@@ -74,12 +74,12 @@ class StageShares(NamedTuple):
     y: tuple[Span, ...]
 
 
-def shares(config: Config, axis: int, parts: int) -> list[StageShares]:
+def shares(settings: Sequence[StageConfig], geometry: Sequence[StageGeometry], axis: int,
+           parts: int) -> list[StageShares]:
     """Every stage along one axis (0: rows, 1: columns) that is cut into `parts` blocks."""
     stages: list[StageShares] = []
-    geometry = network_geometry(config)
     owned = _cut(geometry[0].input[axis], parts)
-    for stage, shape in zip(config.stages, geometry):
+    for stage, shape in zip(settings, geometry):
         stages.append(_stage_shares(stage, shape, axis, owned))
         owned = stages[-1].y
     return stages
@@ -99,8 +99,8 @@ def _stage_shares(stage: StageConfig, shape: StageGeometry, axis: int,
             y = _centred(g, half, shape.output[axis])
             g_needed = tuple(reach(span, stage.lcn) for span in y)
         elif stage.lcn_border == "clip":
-            g_needed = tuple((max(0, a - half), min(size, b + half)) if a < b else (a, a) for a,
-                             b in y)
+            g_needed = tuple((max(0, a - half), min(size, b + half)) if a < b else (a, a)
+                             for a, b in y)
     return StageShares(
         Share(x, tuple(reach(span, stage.receptive_field, stage.stride) for span in z)),
         Share(z, tuple(reach(span, stage.pooling, stage.pooling_stride) for span in h)),
@@ -289,17 +289,11 @@ class BlockPlan:
     stages: tuple[StagePlan, ...]
 
 
-def plan_block(config: Config, grid: Grid, rank: int) -> BlockPlan:
-    """What the block of that rank owns, needs and exchanges.
-
-    Raises
-    ------
-    InputError
-        The grid is finer than the image, or a window of the configuration does not fit.
-    """
-    check_grid(config, grid)
-    stages = [_stage_plan(number, rows, cols, grid, rank) for number, (rows, cols)
-              in enumerate(zip(shares(config, 0, grid.rows), shares(config, 1, grid.cols)))]
+def plan_block(rows: Sequence[StageShares], cols: Sequence[StageShares], grid: Grid,
+               rank: int) -> BlockPlan:
+    """What the block of that rank owns, needs and exchanges, from the shares of all blocks."""
+    stages = [_stage_plan(number, *along, grid, rank)
+              for number, along in enumerate(zip(rows, cols))]
     return BlockPlan(grid, rank, tuple(stages))
 
 
@@ -323,11 +317,11 @@ def _exchange(tag: int, rows: Share, cols: Share, grid: Grid, rank: int) -> Exch
 
     def parts(along_rows: list[tuple[int, Span]],
               along_cols: list[tuple[int, Span]]) -> tuple[Part, ...]:
-        each = (Part(r * grid.cols + c, Rectangle(a, b)) for r, a in along_rows for c,
-                b in along_cols)
+        each = (Part(r * grid.cols + c, Rectangle(a, b))
+                for r, a in along_rows for c, b in along_cols)
         return tuple(part for part in each if part.peer != rank)
-    owned, needed = Rectangle(rows.owned[row], cols.owned[col]), Rectangle(rows.needed[row],
-                                                                           cols.needed[col])
+    owned = Rectangle(rows.owned[row], cols.owned[col])
+    needed = Rectangle(rows.needed[row], cols.needed[col])
     return ExchangePlan(tag, owned, needed, _cover(owned, needed),
                         parts(rows.send(row), cols.send(col)),
                         parts(rows.recv(row), cols.recv(col)))

@@ -1,5 +1,4 @@
-"""How the blocks of one network talk to each other: the protocol, and the communicator of a single
-block.
+"""How the blocks of one network talk to each other; and the communicator of a single block.
 
 The others: mpi/communicator.py with MPI; threads.py for all blocks of a grid in one process. Sums
 are taken in the order of ranks by all of them, so they give the same bits.
@@ -27,7 +26,7 @@ class Channel(Protocol):
 
 
 class Communicator(Protocol):
-    """One block's line to the other blocks of its network."""
+    """From one block to the other blocks of its network."""
     rank: int
     size: int
 
@@ -47,7 +46,7 @@ class Communicator(Protocol):
         """Release what belongs to the communicator; every block does."""
 
 
-class SerialCommunicator:
+class SerialCommunicator(Communicator):
     """The communicator of a network that has one block."""
     rank, size = 0, 1
 

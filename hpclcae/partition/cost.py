@@ -88,10 +88,11 @@ def traffic(config: Config, grid: Grid) -> list[Traffic]:
 
     The first x is not exchanged: every block reads its pixels with the halo.
     """
-    table = []
-    for index, (rows,
-                cols) in enumerate(zip(shares(config, 0, grid.rows), shares(config, 1, grid.cols))):
-        stage, shape = config.stages[index], network_geometry(config)[index]
+    table, geometry = [], network_geometry(config)
+    along = (shares(config.stages, geometry, axis, parts)
+             for axis, parts in ((0, grid.rows), (1, grid.cols)))
+    for index, (rows, cols) in enumerate(zip(*along)):
+        stage, shape = config.stages[index], geometry[index]
         # of h: its mean over maps, and that of its square
         fields = 2 if stage.lcn_border == "centre" else 1
         maps = {"x": shape.input[2], "z": stage.maps, "h": fields, "g": 1}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpclcae.config import Config
+from hpclcae.geometry import network_geometry
 from hpclcae.partition.blocks import ExchangePlan, Grid, Rectangle, Span, plan_block, shares
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import replacing
@@ -48,8 +49,11 @@ def draw(config: Config, grid: Grid, stage: int, rank: int) -> "Figure":
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
-    plan = plan_block(config, grid, rank).stages[stage]
-    along = [shares(config, axis, parts)[stage] for axis, parts in ((0, grid.rows), (1, grid.cols))]
+    geometry = network_geometry(config)
+    rows_of_all, cols_of_all = (shares(config.stages, geometry, axis, parts)
+                                for axis, parts in ((0, grid.rows), (1, grid.cols)))
+    plan = plan_block(rows_of_all, cols_of_all, grid, rank).stages[stage]
+    along = rows_of_all[stage], cols_of_all[stage]
     names = list(SUBLAYERS) if config.stages[stage].lcn else ["x", "z"]
     half = len(names) // 2
     figure = Figure(figsize=(7 + 4 * half, 8.2), layout="constrained")

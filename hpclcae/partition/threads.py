@@ -6,13 +6,13 @@ whom.
 """
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hpclcae.partition.communicator import Buffers, Communicator
+from hpclcae.partition.communicator import Buffers, Channel, Communicator
 
 T = TypeVar("T")
 _SUM = -1  # tag of allreduce_sum; those of exchanges are not negative
@@ -22,7 +22,7 @@ class BlocksStuck(RuntimeError):
     """Every block waits for a message that nobody will send."""
 
 
-def run_blocks(blocks: int, program: Callable[[Communicator], T]) -> list[T]:
+def run_blocks(blocks: int, program: Callable[["ThreadCommunicator"], T]) -> list[T]:
     """Run program(communicator) for every block at the same time; returns what they return, in
     order of ranks.
 
@@ -33,16 +33,16 @@ def run_blocks(blocks: int, program: Callable[[Communicator], T]) -> list[T]:
     BaseException
         Whatever one block raises ends all of them at their next message, and is raised here.
     """
-    office = _PostOffice(blocks)
+    mailboxes = _Mailboxes(blocks)
     results: dict[int, T] = {}
 
     def run(rank: int) -> None:
         try:
-            results[rank] = program(ThreadCommunicator(office, rank))
+            results[rank] = program(ThreadCommunicator(mailboxes, range(blocks), rank))
         except BaseException as error:  # whatever it is, it is raised in the thread that called
-            office.stop(error)
+            mailboxes.stop(error)
         finally:
-            office.leave()
+            mailboxes.leave()
     threads = [threading.Thread(target=run, args=(rank,), name=f"block {rank}")
                for rank in range(blocks)]
     try:
@@ -51,99 +51,116 @@ def run_blocks(blocks: int, program: Callable[[Communicator], T]) -> list[T]:
         for thread in threads:
             thread.join()
     except BaseException as error:  # Ctrl-C, or no more threads
-        office.stop(error)
+        mailboxes.stop(error)
         raise
-    if office.error is not None:
-        raise office.error
+    if mailboxes.error is not None:
+        raise mailboxes.error
     return [results[rank] for rank in range(blocks)]
 
 
-class ThreadCommunicator:
-    """One block's line to the others of its process."""
+class ThreadCommunicator(Communicator):
+    """From one block to the others of its process, or to some of them."""
 
-    def __init__(self, office: "_PostOffice", rank: int) -> None:
-        self._office, self.rank, self.size = office, rank, office.blocks
+    def __init__(self, mailboxes: "_Mailboxes", members: Sequence[int], rank: int) -> None:
+        self._mailboxes, self._members = mailboxes, tuple(members)  # threads, by rank
+        self.rank, self.size = rank, len(members)
+
+    def split(self, color: int) -> "ThreadCommunicator":
+        """To those who give the same color, in the order of ranks; every block calls it."""
+        colors = np.zeros(self.size)
+        colors[self.rank] = color
+        same = np.flatnonzero(self.allreduce_sum(colors) == color).tolist()
+        return ThreadCommunicator(self._mailboxes, [self._members[rank] for rank in same],
+                                  same.index(self.rank))
 
     def channel(self, tag: int, sends: Buffers, receives: Buffers) -> "ThreadChannel":
-        """See exchange.Communicator."""
-        return ThreadChannel(self._office, self.rank, tag, sends, receives)
+        return ThreadChannel(self, tag, sends, receives)
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
-        """See exchange.Communicator. Block 0 adds in order of ranks and tells the others."""
+        """Block 0 adds in order of ranks and tells the others."""
         mine = np.array(values, np.float64)
         if self.rank:
-            self._office.send(self.rank, 0, _SUM, mine)
-            return self._office.receive(self.rank, 0, _SUM)
-        total = np.array([mine, *(self._office.receive(0, rank, _SUM)
-                                  for rank in range(1, self.size))]).sum(axis=0)
-        for rank in range(1, self.size):
-            self._office.send(0, rank, _SUM, total)
+            self.send(0, _SUM, mine)
+            return self.receive(0, _SUM)
+        others = range(1, self.size)
+        total = np.array([mine, *(self.receive(rank, _SUM) for rank in others)]).sum(axis=0)
+        for rank in others:
+            self.send(rank, _SUM, total)
         return total
 
+    def send(self, rank: int, tag: int, content: np.ndarray) -> None:
+        """Leave a copy for another block."""
+        me = self._members[self.rank]
+        self._mailboxes.send(me, self._members[rank], (self._members, tag), content)
+
+    def receive(self, rank: int, tag: int) -> np.ndarray:
+        """The oldest message of another block with that tag, when there is one."""
+        me = self._members[self.rank]
+        return self._mailboxes.receive(me, self._members[rank], (self._members, tag))
+
     def close(self) -> None:
         """Nothing to release."""
 
 
-class ThreadChannel:
+class ThreadChannel(Channel):
     """Buffers that go to and come from fixed blocks."""
 
-    def __init__(self, office: "_PostOffice", rank: int, tag: int, sends: Buffers,
+    def __init__(self, communicator: ThreadCommunicator, tag: int, sends: Buffers,
                  receives: Buffers) -> None:
-        self._office, self._rank, self._tag, self._sends, self._receives = office, rank, tag, sends, receives
+        self._communicator, self._tag = communicator, tag
+        self._sends, self._receives = sends, receives
 
     def start(self) -> None:
-        """See exchange.Channel."""
         for peer, buffer in self._sends:
-            self._office.send(self._rank, peer, self._tag, buffer)
+            self._communicator.send(peer, self._tag, buffer)
 
     def wait(self) -> None:
-        """See exchange.Channel."""
         for peer, buffer in self._receives:
-            letter = self._office.receive(self._rank, peer, self._tag)
-            assert letter.shape == buffer.shape and letter.dtype == buffer.dtype, (letter.shape,
-                                                                                   buffer.shape)
-            buffer[...] = letter
+            message = self._communicator.receive(peer, self._tag)
+            assert message.shape == buffer.shape, (message.shape, buffer.shape)
+            assert message.dtype == buffer.dtype, (message.dtype, buffer.dtype)
+            buffer[...] = message
 
     def close(self) -> None:
         """Nothing to release."""
 
 
-class _Stopped(BaseException):
+class Stopped(BaseException):
     """Ends a block whose fellow has failed."""
 
 
-class _PostOffice:
-    """A mailbox for every block; one lock for all."""
+class _Mailboxes:
+    """A mailbox for every thread; one lock for all."""
 
-    def __init__(self, blocks: int) -> None:
-        self.blocks, self.error = blocks, None  # type: int, BaseException | None
+    def __init__(self, threads: int) -> None:
+        self.error: BaseException | None = None
         lock = threading.Lock()
-        self._arrived = [threading.Condition(lock) for _ in range(blocks)]
-        self._lock, self._running = lock, blocks
-        self._letters: list[dict[tuple[int, int], deque[np.ndarray]]] = [defaultdict(deque)
-                                                                         for _ in range(blocks)]
-        self._awaited: dict[int, tuple[int, int]] = {}  # block that waits -> (sender, tag)
+        self._arrived = [threading.Condition(lock) for _ in range(threads)]
+        self._lock, self._running = lock, threads
+        self._messages: list[dict[tuple[int, _Tag], deque[np.ndarray]]] = [
+            defaultdict(deque) for _ in range(threads)]
+        self._awaited: dict[int, tuple[int, _Tag]] = {}  # who waits -> (sender, tag)
 
-    def send(self, sender: int, to: int, tag: int, content: np.ndarray) -> None:
+    def send(self, sender: int, to: int, tag: "_Tag", content: np.ndarray) -> None:
         """Leave a copy in a mailbox."""
         with self._lock:
-            self._letters[to][sender, tag].append(content.copy())
+            self._messages[to][sender, tag].append(content.copy())
             if self._awaited.get(to) == (sender, tag):
                 del self._awaited[to]
                 self._arrived[to].notify()
 
-    def receive(self, me: int, sender: int, tag: int) -> np.ndarray:
-        """Take the oldest letter of that sender and tag, when there is one."""
+    def receive(self, me: int, sender: int, tag: "_Tag") -> np.ndarray:
+        """Take the oldest message of that sender and tag, when there is one."""
         with self._lock:
-            letters = self._letters[me][sender, tag]
-            if not letters and self.error is None:
+            messages = self._messages[me][sender, tag]
+            if not messages and self.error is None:
                 self._awaited[me] = sender, tag
                 self._check_somebody_runs()
                 while me in self._awaited:
                     self._arrived[me].wait()
             if self.error is not None:
-                raise _Stopped
-            return letters.popleft()
+                raise Stopped
+            return messages.popleft()
 
     def stop(self, error: BaseException) -> None:
         """End all blocks; only the first error counts."""
@@ -158,14 +175,17 @@ class _PostOffice:
 
     def _check_somebody_runs(self) -> None:
         if self._running and len(self._awaited) == self._running:
-            waits = [f"{me} for {sender} (tag {tag})" for me,
-                     (sender, tag) in sorted(self._awaited.items())]
+            waits = [f"{me} for {sender} (tag {tag})"
+                     for me, (sender, (_, tag)) in sorted(self._awaited.items())]
             self._stop(BlocksStuck("blocks wait for messages that nobody will send: "
                                    f"{', '.join(waits)}"))
 
     def _stop(self, error: BaseException) -> None:
-        if self.error is None and not isinstance(error, _Stopped):
+        if self.error is None and not isinstance(error, Stopped):
             self.error = error
         self._awaited.clear()
         for condition in self._arrived:
             condition.notify_all()
+
+
+_Tag = tuple[tuple[int, ...], int]  # members of the communicator, and the tag among them

@@ -49,8 +49,8 @@ def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
                          "--out") from error
 
 
-class Report:
-    """What one replica says.
+class Metrics:
+    """What one replica says while it trains.
 
     Parameters
     ----------
@@ -58,21 +58,21 @@ class Report:
         Steps that have been made, and the step to end with.
     path : Path or None
         File of metrics; None: another rank speaks for the replica.
-    speaks : bool
-        Also on the terminal.
+    terminal : bool
+        Also to standard error.
     """
 
     def __init__(self, config: Config, first: int, last: int, path: Path | None,
-                 speaks: bool) -> None:
+                 terminal: bool) -> None:
         self.config, self.flop, self.last = config, training_flop(config), last
         self._file = path.open("a") if path else None
         self._clock, self._clock_step = time.monotonic(), first
         self._printed = self._clock
-        self._speaks = speaks and path is not None
-        bar = self._speaks and sys.stderr.isatty()
+        self._terminal = terminal and path is not None
+        bar = self._terminal and sys.stderr.isatty()
         self._bar = tqdm(total=last, initial=first, desc="train", unit="step") if bar else None
 
-    def step(self, step: int, losses: Sequence[StageLoss | None], rate: float,
+    def step(self, step: int, losses: Sequence[StageLoss | None], learning_rate: float,
              seconds: float) -> None:
         """Called after every step."""
         if not self._file:
@@ -89,10 +89,10 @@ class Report:
                "stages": [t and {"reconstruction": t.reconstruction, "sparsity": t.sparsity,
                                  "response": t.response} for t in losses],
                "images_per_second": images, "gflop_per_second": images * self.flop / 1e9,
-               "rate": rate}
+               "rate": learning_rate}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        if not self._speaks:
+        if not self._terminal:
             return
         parts = "  ".join(f"stage {i + 1}: {t.reconstruction:.4g} + {t.sparsity:.4g}"
                           for i, t in enumerate(losses) if t)

@@ -1,17 +1,13 @@
-"""The command ``hpclcae replay``: an asynchronous run again, in one process, bit for bit.
+"""An asynchronous run again, in one process, bit for bit.
 
 With `parallel.log_events = true` every server writes down who fetched and who pushed which version
-of which chunk (event_log.py). From that, the configuration and the images follow all numbers of the
-run: each replica computes its steps with the versions that it had, and pushes are applied in the
-order in which they were. The result is compared with the run's checkpoint; where numbers stop being
-finite or the objective explodes, replica, step and chunk are named.
+of which chunk (checkpoint/event_log.py). From that, the configuration and the images follow all
+numbers of the run: each replica computes its steps with the versions that it had, and pushes are
+applied in the order in which they were. The result is compared with the run's checkpoint; where
+numbers stop being finite or the objective explodes, replica, step and chunk are named.
 
 The bits are those of the run on the same kind of processor with the same libraries.
 """
-import argparse
-import dataclasses
-import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,68 +16,33 @@ import numpy as np
 
 from hpclcae import checkpoint
 from hpclcae.checkpoint import ChunkState
-from hpclcae.checkpoint.event_log import first_checkpoint, logs, read_log
+from hpclcae.checkpoint.event_log import first_checkpoint
 from hpclcae.config import Config
 from hpclcae.data.minibatches import MinibatchStream
-from hpclcae.model.network import Network, trained_stage
-from hpclcae.model.stage import StageActivations
+from hpclcae.model.layout import Layout
+from hpclcae.model.network import Network
+from hpclcae.model.schedule import Schedule
 from hpclcae.parameter_server.chunks import Chunk, Shards
 from hpclcae.parameter_server.client import ParameterClient
 from hpclcae.parameter_server.store import FETCHED, PAUSED, PUSHED, ROUND_CLOSED
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import Communicator
 from hpclcae.partition.threads import run_blocks
+from hpclcae.training.divergence import Divergence
 from hpclcae.training.replay_server import (ReplayConnection, ReplayServer, describe,
                                             events_of_chunks)
 from hpclcae.training.resume import fit_preprocessing, open_dataset
-from hpclcae.training.trainer import DIVERGED
+from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
-from hpclcae.utils.tables import table
-
-MOST_LINES = 20  # about chunks that differ
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("run", metavar="RUN", type=Path,
-                        help="run folder, of a run with parallel.log_events = true")
-    parser.add_argument("--from", type=int, metavar="STEP", dest="start",
-                        help="replay the job that began with this step (default: the newest)")
-    parser.add_argument("--images", metavar="FILE", help="where the training images are now")
+def checkpoint_made(run: Path, found: Mapping[int, Path], start: int) -> Path | None:
+    """The newest checkpoint that the job made which began with step `start`; None: it is gone.
 
-
-def run(args: argparse.Namespace) -> int:
-    """Run the command."""
-    began = time.monotonic()
-    found = logs(args.run)
-    if not found:
-        raise InputError(f"{args.run} has no events: train with parallel.servers = 1 or more and "
-                         "--set parallel.log_events=true")
-    start = max(found) if args.start is None else args.start
-    if start not in found:
-        raise InputError(f"--from {start}: {args.run} has logs of jobs that began with step "
-                         f"{', '.join(map(str, found))}")
-    config, events = read_log(found[start])
-    if args.images:
-        config = dataclasses.replace(config,
-                                     data=dataclasses.replace(config.data, train=args.images))
-    first, goal = first_checkpoint(found[start]), _made(args.run, found, start)
-    if start and not first:
-        raise InputError(f"{found[start]} lacks the checkpoint of step {start}, with which the job "
-                         "began: bring it back")
-    grid, parallel = Grid.parse(config.parallel.grid), config.parallel
-    print(f"{found[start]}: {parallel.replicas} replicas of {grid} blocks, {parallel.servers} "
-          f"servers, {parallel.consistency}, {config.update.rule}, {config.train.dtype}")
-    tapes = replay(config, events, first, goal)
-    print(_summary(tapes, Plan(events, config), time.monotonic() - began))
-    _verdict(tapes, goal)
-    return 0
-
-
-def _made(run: Path, found: Mapping[int, Path], start: int) -> Path | None:
-    """The newest checkpoint that the job made which began with step `start`, and that is still
-    there."""
+    found : mapping of int to Path
+        The logs of the run (event_log.logs).
+    """
     following = min((step for step in found if step > start), default=None)
     if following is not None:
         return first_checkpoint(found[following])
@@ -90,7 +51,7 @@ def _made(run: Path, found: Mapping[int, Path], start: int) -> Path | None:
     return made[-1] if made else None
 
 
-class Plan:
+class ReplaySchedule:
     """What the logs of all servers tell of every replica.
 
     Attributes
@@ -100,8 +61,8 @@ class Plan:
     left_out : set of (int, int)
         Replica and step for which it only fetched: backup replicas leave out what the others have
         made.
-    stands : set of (int, int)
-        Replica and step before which it stood.
+    pauses : set of (int, int)
+        Replica and step before which it paused.
 
     Raises
     ------
@@ -112,25 +73,32 @@ class Plan:
     def __init__(self, logs: Sequence[np.ndarray], config: Config) -> None:
         parallel, events = config.parallel, np.concatenate(logs)
         events = events[events["kind"] != ROUND_CLOSED]  # a server's own doing
-        if events.size and not (0 <= events["replica"].min() <= events["replica"].max()
-                                < parallel.replicas
-                                and set(np.unique(events["kind"])) <= {FETCHED, PUSHED, PAUSED}):
+        known = set(np.unique(events["kind"])) <= {FETCHED, PUSHED, PAUSED}
+        of_replicas = (events["replica"] >= 0) & (events["replica"] < parallel.replicas)
+        if not (known and of_replicas.all()):
             raise InputError("the log is damaged: it names replicas that there were not, or events "
                              "of another version")
         if parallel.backup and parallel.push_every > 1:
             raise InputError(f"parallel.push_every = {parallel.push_every} with backup replicas "
                              "cannot be replayed: a replica leaves out steps between two pushes, "
                              "which servers do not see")
-        clocks = [
-            np.unique(events["clock"][(events["replica"] == replica) & (events["kind"] != PAUSED)])
-            for replica in range(parallel.replicas)]
+        clocks = [np.unique(events["clock"][(events["replica"] == replica)
+                                            & (events["kind"] != PAUSED)])
+                  for replica in range(parallel.replicas)]
         self.steps = [c.tolist() if parallel.backup or not c.size
                       else list(range(int(c[0]), int(c[-1]) + 1)) for c in clocks]
-        self.stands = _told(events, PAUSED)
-        self.left_out = _told(events, FETCHED) - _told(events, PUSHED) if parallel.backup else set()
+        self.pauses = _steps_with(events, PAUSED)
+        self.left_out = set()
+        if parallel.backup:
+            self.left_out = _steps_with(events, FETCHED) - _steps_with(events, PUSHED)
+
+    @property
+    def count(self) -> int:
+        """Steps that are made, of all replicas."""
+        return sum(map(len, self.steps)) - len(self.left_out)
 
 
-def _told(events: np.ndarray, kind: int) -> set[tuple[int, int]]:
+def _steps_with(events: np.ndarray, kind: int) -> set[tuple[int, int]]:
     """Replica and step of all events of a kind."""
     found = events[events["kind"] == kind]
     return set(zip(found["replica"].tolist(), found["clock"].tolist()))
@@ -138,7 +106,7 @@ def _told(events: np.ndarray, kind: int) -> set[tuple[int, int]]:
 
 def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
            goal: Path | None) -> list[ReplayServer]:
-    """Replay a job; returns the tape of every block, played as far as the log goes.
+    """Replay a job; returns the server of every block, played as far as the log goes.
 
     Parameters
     ----------
@@ -152,181 +120,124 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
     InputError
         The log does not fit, or the numbers go wrong: names replica, step and chunk.
     """
-    grid = Grid.parse(config.parallel.grid)
-    shards, plan = Shards(config, grid, config.parallel.servers), Plan(events, config)
+    layout = Layout(config, Grid.parse(config.parallel.grid))
+    shards = Shards(layout, config.parallel.servers)
+    schedule = ReplaySchedule(events, config)
 
     def block(communicator: Communicator) -> ReplayServer:
-        network, chunks = Network(config, grid, communicator), shards.chunks[communicator.rank]
-        tape = ReplayServer(chunks, config, events_of_chunks(events, shards, communicator.rank),
-                            checkpoint.load_chunk_states(start, config, grid, chunks) if start
-                            else seeds(network, chunks),
-                            checkpoint.load_chunk_states(goal, config, grid, chunks) if goal
-                            else ())
+        network, chunks = Network(layout, communicator), shards.chunks[communicator.rank]
+        first = (checkpoint.load_chunk_states(start, layout, chunks) if start
+                 else initial_states(network, chunks))
+        compared = checkpoint.load_chunk_states(goal, layout, chunks) if goal else ()
+        server = ReplayServer(chunks, config, events_of_chunks(events, shards, communicator.rank),
+                              first, compared)
         with open_dataset(config) as dataset:
-            fitted = checkpoint.load_state(start).preprocessing if start else fit_preprocessing(
-                config, dataset)
-            prepare = fitted.preprocessor(config.data.size, network.dtype, network.plan.stages[0].x,
-                                          communicator)
-            streams = [MinibatchStream(dataset, config.train.batch, config.train.seed, replica,
+            fitted = (checkpoint.load_state(start).preprocessing if start
+                      else fit_preprocessing(config, dataset))
+            prepare = fitted.preprocessor(config.data.size, network.dtype,
+                                          network.block.plan.stages[0].x, communicator)
+            batches = [MinibatchStream(dataset, config.train.batch, config.train.seed, replica,
                                        config.parallel.replicas, mirror=config.data.mirror)
                        for replica in range(config.parallel.replicas)]
-            replay_block(network, tape, plan, lambda replica,
-                         step: prepare(streams[replica].images(step, prepare.pixels)))
-        return tape
-    return run_blocks(grid.size, block)
+
+            def images(replica: int, step: int) -> np.ndarray:
+                return prepare(batches[replica].images(step, prepare.pixels))
+            replay_block(network, server, schedule, images, [b.count for b in batches])
+        return server
+    return run_blocks(layout.grid.size, block)
 
 
-def seeds(network: Network, chunks: Sequence[Chunk]) -> list[ChunkState]:
+def initial_states(network: Network, chunks: Sequence[Chunk]) -> list[ChunkState]:
     """What servers hold at the beginning of a new run."""
     vector = network.parameters(network.config.train.seed).vector
     return [ChunkState(chunk, vector[chunk.start:chunk.stop]) for chunk in chunks]
 
 
-def replay_block(network: Network, tape: ReplayServer, plan: Plan,
-                 images: Callable[[int, int], np.ndarray]) -> None:
-    """Let all replicas make their steps of one block, as far as the tape goes.
+def replay_block(network: Network, server: ReplayServer, schedule: ReplaySchedule,
+                 images: Callable[[int, int], np.ndarray], epochs: Sequence[int]) -> None:
+    """Let all replicas make their steps of one block, as far as the log goes.
 
     Parameters
     ----------
     images : callable
         images(replica, step): the block's part of the prepared images (row, col, channel, image).
+    epochs : sequence of int
+        Images of each replica.
     """
-    config, communicator = network.config, network.communicator
-    replicas = [_Replica(network, tape, number) for number in range(config.parallel.replicas)]
-    turns = _turns(replicas, tape, plan, communicator)
-    if communicator.rank == 0:
-        turns = progress(turns, "replaying", sum(map(len, plan.steps)) - len(plan.left_out),
-                         "steps")
+    replicas = [_Replica(network, server, number, Schedule(network.config, count))
+                for number, count in enumerate(epochs)]
+    turns = _turns(replicas, server, schedule, network.communicator)
+    if network.communicator.rank == 0:
+        turns = progress(turns, "replaying", schedule.count, "steps")
     for number, step in turns:
-        replicas[number].step(step, images(number, step))
+        replica = replicas[number]
+        train_step(network, replica.client, step, images(number, step), replica.divergence)
 
 
 class _Replica:
     """One replica of one block."""
 
-    def __init__(self, network: Network, tape: ReplayServer, number: int) -> None:
-        self.network, self.number = network, number
-        self.line = ReplayConnection(tape, number)
-        self.updates = ParameterClient(network.config, tape.chunks, network.parameters(), self.line)
+    def __init__(self, network: Network, server: ReplayServer, number: int,
+                 schedule: Schedule) -> None:
+        self.number, self._schedule = number, schedule
+        self._connection = ReplayConnection(server, number)
+        self.client = ParameterClient(network.config, server.chunks, network.parameters(),
+                                      self._connection)
+        self.divergence = _ReplayDivergence(number, self.client)
         self._begun = -1
-        self._first_objective: dict[int, float] = {}
 
-    def begins(self, step: int, stands: set[tuple[int, int]]) -> bool:
+    def begins(self, step: int, pauses: set[tuple[int, int]]) -> bool:
         """Begin a step if what it needs is there, and ask for that; whether it has begun.
 
         Blocks of a replica begin by themselves: the others may wait for what this one asks for
-        next. A stand that has been made is removed from `stands`.
+        next. A pause that has been made is removed from `pauses`.
         """
         if self._begun == step:
             return True
-        if not self.line.missing:
-            if (self.number, step) in stands:
-                self.updates.stand()
-                stands.remove((self.number, step))
-            self.updates.ask(step)
-        if self.line.missing:
+        if not self._connection.missing:
+            if (self.number, step) in pauses:
+                self.client.pause()
+                pauses.remove((self.number, step))
+            self.client.request(step)
+        if self._connection.missing:
             return False
-        self.updates.begin(step, trained_stage(self.network.config, step)[1])
+        self.client.begin(step, self._schedule.learning_rate(step))
         self._begun = step
         return True
 
-    def step(self, step: int, x: np.ndarray) -> None:
-        """Compute and push (train.Trainer)."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            states = self.network.forward(self.updates.parameters, x,
-                                          trained_stage(self.network.config, step)[0])
-            self._check(states, step)
-            self.network.backward(states, self.updates)
-            self.updates.end()
 
-    def _check(self, states: Sequence[StageActivations], step: int) -> None:
-        """Stop at the step with which a run ends that diverges."""
-        for index, losses in enumerate(state.loss for state in states):
-            if not losses:
-                continue
-            first = self._first_objective.setdefault(index, losses.objective)
-            if math.isfinite(losses.objective) and losses.objective <= DIVERGED * first:
-                continue
-            vector = self.updates.parameters.vector
-            largest = [np.abs(vector[chunk.start:chunk.stop]).max()
-                       for chunk in self.updates.chunks]
-            worst = int(np.argmax(largest))
-            raise InputError(f"replica {self.number}, step {step + 1}: the objective of stage "
-                             f"{index + 1} is {losses.objective:g}, at first it was {first:g}; the "
-                             f"largest weight, {largest[worst]:g}, is in version "
-                             f"{self.updates.base[worst]} of "
-                             f"{describe(self.updates.chunks[worst])}")
+class _ReplayDivergence(Divergence):
+    """Names what a replay can know of a run that diverges."""
+
+    def __init__(self, replica: int, client: ParameterClient) -> None:
+        super().__init__(client.config.update)
+        self._replica, self._client = replica, client
+
+    def describe(self, stage: int, objective: float, first: float, step: int) -> str:
+        client, vector = self._client, self._client.parameters.vector
+        largest = [np.abs(vector[chunk.start:chunk.stop]).max() for chunk in client.chunks]
+        worst = int(np.argmax(largest))
+        return (f"replica {self._replica}, step {step + 1}: the objective of stage {stage + 1} is "
+                f"{objective:g}, at first it was {first:g}; the largest weight, "
+                f"{largest[worst]:g}, is in version {client.base[worst]} of "
+                f"{describe(client.chunks[worst])}")
 
 
-def _turns(replicas: Sequence[_Replica], tape: ReplayServer, plan: Plan,
+def _turns(replicas: Sequence[_Replica], server: ReplayServer, schedule: ReplaySchedule,
            communicator: Communicator) -> Iterator[tuple[int, int]]:
-    """Who makes which step next, the same for all blocks: of those who can, one that is furthest
-    behind."""
-    todo, stands = [deque(steps) for steps in plan.steps], set(plan.stands)
+    """Who makes which step next, the same for all blocks: of those who can, the furthest behind."""
+    todo, pauses = [deque(steps) for steps in schedule.steps], set(schedule.pauses)
     while True:
         mine, left = [False], -1
-        while left != tape.left:  # what one asks for may be what another one waits for
-            left = tape.left
-            mine = [bool(steps) and replica.begins(steps[0], stands) for replica,
-                    steps in zip(replicas, todo)]
+        while left != server.left:  # what one asks for may be what another one waits for
+            left = server.left
+            mine = [bool(steps) and replica.begins(steps[0], pauses)
+                    for replica, steps in zip(replicas, todo)]
         begun = communicator.allreduce_sum(mine)  # how many blocks of each replica
         able = [(todo[n][0], n) for n in np.flatnonzero(begun == communicator.size).tolist()]
         if not able:
             return
         _, number = min(able)
         step = todo[number].popleft()
-        if (number, step) not in plan.left_out:
+        if (number, step) not in schedule.left_out:
             yield number, step
-
-
-# ---- what there is to say ------------------------------------------------------------------------
-
-def _summary(tapes: Sequence[ReplayServer], plan: Plan, seconds: float) -> str:
-    """Who did what, and whose gradients came late."""
-    rows: list[tuple[object, ...]] = []
-    means = []
-    for replica, begun in enumerate(plan.steps):
-        steps = [step for step in begun if (replica, step) not in plan.left_out]
-        tallies = [tape.tallies[replica] for tape in tapes]
-        pushes, dropped = sum(t.pushes for t in tallies), sum(t.dropped for t in tallies)
-        means.append(sum(t.staleness for t in tallies) / max(1, pushes - dropped))
-        rows.append((f"replica {replica}", len(steps), steps[-1] + 1 if steps else 0, pushes,
-                     dropped, round(means[-1], 2), max(t.largest for t in tallies)))
-    lines = [table(("", "steps", "last step", "pushes", "dropped", "mean staleness", "largest"),
-                   rows)]
-    if max(means) > min(means):
-        lines.append(f"slowest: replica {int(np.argmax(means))}, whose gradients missed the most "
-                     "updates of others")
-    pushes = sum(row[3] for row in rows)  # type: ignore[misc]
-    lines.append(f"{pushes} pushes to {sum(len(tape.chunks) for tape in tapes)} chunks, replayed "
-                 f"in {seconds:.1f} s")
-    return "\n".join(lines)
-
-
-def _verdict(tapes: Sequence[ReplayServer], goal: Path | None) -> None:
-    """Say whether the replay came to the run's checkpoint.
-
-    Raises
-    ------
-    InputError
-        It did not.
-    """
-    left = sum(tape.left for tape in tapes)
-    if left:
-        print(f"{left} events were not reached: what they wait for is not in the log, as when a "
-              "job is killed")
-    if goal is None:
-        print("the job has left no checkpoint to compare with")
-        return
-    chunks = [(tape.chunks[index], tape.gaps.get(index), tape.store.versions[index],
-               tape.goal[index].version) for tape in tapes for index in range(len(tape.chunks))]
-    wrong = [row for row in chunks if row[1] != 0]
-    for chunk, gap, version, wanted in wrong[:MOST_LINES]:
-        print(f"{describe(chunk)}: "
-              + (f"version {wanted} differs by up to {gap:.3g}" if gap is not None
-                 else f"the log leads to version {version}, the checkpoint has {wanted}"))
-    if wrong:
-        raise InputError(f"{len(wrong)} of {len(chunks)} chunks are not those of {goal}: the log "
-                         "or the checkpoint was changed, or this is another processor or other "
-                         "libraries, or other images (--images)")
-    print(f"{goal}: all {len(chunks)} chunks are the same, bit for bit")

@@ -7,7 +7,7 @@ it is the next of them. Chunks do not know of each other, so no order between th
 any version that is older than what replicas hold.
 """
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from hpclcae.checkpoint import ChunkState
 from hpclcae.config import Config
 from hpclcae.parameter_server.chunks import Chunk, Shards
+from hpclcae.parameter_server.connection import ServerConnection
 from hpclcae.parameter_server.store import EVENT, FETCHED, ROUND_CLOSED, Store
 from hpclcae.utils.errors import InputError
 
@@ -38,12 +39,11 @@ def events_of_chunks(logs: Sequence[np.ndarray], shards: Shards, block: int) -> 
     return events
 
 
-def _without_vain_fetches(events: np.ndarray) -> np.ndarray:
-    """The events of a chunk in lockstep, with the last fetch alone of those that a replica made for
-    one step.
+def _without_blocked_fetches(events: np.ndarray) -> np.ndarray:
+    """The events of a chunk in lockstep, with the last fetch alone that a replica made for a step.
 
     Where the stage of a chunk is not trained, a server answers a fetch of which others say that it
-    is in vain (Store.in_vain); the replica makes it again, and the replay only once.
+    is blocked (Store.blocked_by_paused_worker); the replica makes it again, the replay only once.
     """
     fetched = events["kind"] == FETCHED
     last = {who: number for number, who in enumerate(events[["replica", "clock"]].tolist())
@@ -55,14 +55,17 @@ def _without_vain_fetches(events: np.ndarray) -> np.ndarray:
 class _Push:
     clock: int
     base: int
-    progress: float
+    learning_rate: float
     gradient: np.ndarray
 
 
 @dataclass
 class Tally:
-    """What a replica's pushes to a block's chunks were like; staleness: sum and largest of those
-    that were applied."""
+    """What a replica's pushes to a block's chunks were like.
+
+    staleness, largest : int
+        Sum and largest staleness of those that were applied.
+    """
     pushes: int = 0
     dropped: int = 0
     staleness: int = 0
@@ -92,8 +95,9 @@ class ReplayServer:
     def __init__(self, chunks: Sequence[Chunk], config: Config, events: list[np.ndarray],
                  start: Sequence[ChunkState], goal: Sequence[ChunkState] = ()) -> None:
         self.chunks, self.goal = chunks, goal
-        self.events = [_without_vain_fetches(mine)
-                       for mine in events] if config.parallel.lockstep else events
+        if config.parallel.lockstep:
+            events = [_without_blocked_fetches(mine) for mine in events]
+        self.events = events
         self.done = [0] * len(chunks)  # events that have happened to each chunk
         self._asked: dict[tuple[int, int], ReplayConnection] = {}
         self._pushes: dict[tuple[int, int], deque[_Push]] = defaultdict(deque)
@@ -101,8 +105,8 @@ class ReplayServer:
         self.gaps: dict[int, float] = {}
         self.store = Store(chunks, config, log=self._compare_with_log)
         for index, chunk_state in enumerate(start):
-            self.store.seed(index, chunk_state.values.ravel(), chunk_state.state,
-                            chunk_state.version)
+            self.store.initialise(index, chunk_state.values.ravel(), chunk_state.state,
+                                  chunk_state.version)
             self._compare_with_goal(index)
 
     @property
@@ -110,16 +114,16 @@ class ReplayServer:
         """Events that have not happened."""
         return sum(map(len, self.events)) - sum(self.done)
 
-    def fetch(self, index: int, line: "ReplayConnection") -> None:
+    def fetch(self, index: int, connection: "ReplayConnection") -> None:
         """A replica asks for a chunk."""
-        self._asked[line.replica, index] = line
+        self._asked[connection.replica, index] = connection
         self._go_on(index)
 
-    def push(self, index: int, replica: int, clock: int, base: int, progress: float,
+    def push(self, index: int, replica: int, clock: int, base: int, learning_rate: float,
              gradient: np.ndarray) -> None:
         """A replica pushes the gradient (n,) of a chunk."""
         waiting = self._pushes[replica, index]
-        push = _Push(clock, base, progress, gradient)
+        push = _Push(clock, base, learning_rate, gradient)
         waiting.append(push)
         self._go_on(index)
         if waiting and waiting[-1] is push:
@@ -136,7 +140,7 @@ class ReplayServer:
                     return
                 self._asked.pop(who).deliver(index)
             elif event["kind"] == ROUND_CLOSED:
-                self.store.settle(index)
+                self.store.close_round(index)
                 self._compare_with_goal(index)
             else:
                 if not self._pushes[who]:
@@ -156,7 +160,8 @@ class ReplayServer:
         if not np.isfinite(push.gradient).all():
             raise InputError(f"{who}: the gradient of {describe(self.chunks[index])} is not "
                              f"finite; it was computed from version {push.base}")
-        self.store.push(index, replica, push.clock, push.base, push.progress, push.gradient)
+        self.store.push(index, replica, push.clock, push.base, push.learning_rate,
+                        push.gradient)
         if not np.isfinite(self.store.values[index]).all():
             raise InputError(f"{who}: its push makes version {self.store.versions[index]} of "
                              f"{describe(self.chunks[index])} not finite")
@@ -183,55 +188,65 @@ class ReplayServer:
 
 
 def _fields(events: np.ndarray) -> str:
-    return " ".join(f"{name}={events[0][name]}" for name in EVENT.names
-                    or ()) if events.size else "not there"
+    if not events.size:
+        return "not there"
+    return " ".join(f"{name}={events[0][name]}" for name in EVENT.names or ())
 
 
-class ReplayConnection:
-    """One replica's line to a block's tape; see served_updates.Line."""
+class ReplayConnection(ServerConnection):
+    """One replica's connection to the replayed server of a block.
 
-    def __init__(self, tape: ReplayServer, replica: int) -> None:
-        self.replica, self._tape = replica, tape
-        self.buffers = [np.empty(chunk.size, tape.store.dtype) for chunk in tape.chunks]
+    missing : int
+        Chunks of the fetch under way that are not there yet.
+    """
+
+    def __init__(self, server: ReplayServer, replica: int) -> None:
+        self.replica, self._server = replica, server
+        self.buffers = [np.empty(chunk.size, server.store.dtype) for chunk in server.chunks]
         self.newest = self.fetched_bytes = self.pushed_bytes = 0
         self.staleness = np.zeros(0, np.int64)
-        self.missing = 0  # chunks of the fetch under way that are not there yet
+        self.missing = 0
 
-    def factor(self, index: int, progress: float) -> float:
-        """See Line."""
+    def initialise(self, parameters: np.ndarray) -> None:
+        raise AssertionError("the server of a replay begins with what the job began with")
+
+    def factor(self, index: int, learning_rate: float) -> float:
         return 1.0
 
     def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
                     clock: int) -> None:
-        """See Line."""
         self._into, self._have, self._clock = into, have.copy(), clock
         self._versions = np.empty(len(have), np.int64)
         self.missing = len(have)
         for index in range(len(have)):
-            self._tape.fetch(index, self)
+            self._server.fetch(index, self)
 
     def deliver(self, index: int) -> None:
         """The chunk's turn has come."""
-        store, chunk = self._tape.store, self._tape.chunks[index]
+        store, chunk = self._server.store, self._server.chunks[index]
         self._versions[index] = store.versions[index]
-        if store.changed(self.replica, self._clock, index, self._have[index:index + 1])[0]:
+        have = self._have[index:index + 1]
+        if store.take_changed(self.replica, self._clock, index, have)[0]:
             self._into[chunk.start:chunk.stop] = store.values[index]
         self.missing -= 1
 
     def finish_fetch(self) -> np.ndarray:
-        """See Line; whoever calls it has seen to it that nothing is missing."""
+        """Whoever calls it has seen to it that nothing is missing."""
         assert not self.missing, self.missing
         return self._versions
 
-    def push(self, index: int, clock: int, base: int, progress: float) -> None:
-        """See Line."""
-        self._tape.push(index, self.replica, clock, base, progress, self.buffers[index])
+    def push(self, index: int, clock: int, base: int, learning_rate: float) -> None:
+        self._server.push(index, self.replica, clock, base, learning_rate, self.buffers[index])
 
-    def reuse(self, index: int) -> None:
-        """See Line."""
+    def wait_for_buffer(self, index: int) -> None:
+        """The server has taken a copy of what has to wait."""
 
-    def settle(self) -> None:
-        """See Line."""
+    def flush(self) -> None:
+        """Nothing is ever under way."""
 
-    def close(self) -> None:
-        """See Line."""
+    def barrier(self, clock: int, final: bool,
+                meanwhile: Callable[[], None]) -> tuple[np.ndarray, bool]:
+        raise AssertionError("a replay takes no checkpoints")
+
+    def close(self, clock: int) -> None:
+        """The log says when nobody waits for a replica any more."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint import Committer, ShardWriter
+from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.chunks import Shards
-from hpclcae.partition.blocks import Grid
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing
 
@@ -25,10 +25,10 @@ def run(args: argparse.Namespace) -> None:
     """Write the shards one after the other: only one of them is in memory at a time."""
     path = checkpoint.find(args.checkpoint)
     state = checkpoint.load_state(path)
-    grid = Grid(1, 1)
+    layout = Layout(state.config)
     if args.shards < 1:
         raise InputError(f"--shards {args.shards}: it must be at least 1")
-    shards = Shards(state.config, grid, args.shards)
+    shards = Shards(layout, args.shards)
     if checkpoint.saved(args.out / "checkpoints"):
         raise InputError(f"{args.out} already holds checkpoints: choose another --out")
     checkpoint.clean(args.out)
@@ -36,9 +36,9 @@ def run(args: argparse.Namespace) -> None:
     committer.start(state)
     try:
         for number in range(args.shards):
-            writer = ShardWriter(args.out, number, state.config, grid)
-            writer.start(state.step, checkpoint.load_chunk_states(path, state.config, grid,
-                                                                  shards.held_by(number)))
+            writer = ShardWriter(args.out, number, layout)
+            held = checkpoint.load_chunk_states(path, layout, shards.held_by(number))
+            writer.start(state.step, held)
             writer.wait()
             writer.close()
         committer.wait()

@@ -1,0 +1,204 @@
+"""One worker's training from its run folder to its last checkpoint, around the steps themselves."""
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import TracebackType
+
+from hpclcae import checkpoint
+from hpclcae.checkpoint import Committer, RunState
+from hpclcae.checkpoint.writer import as_input_error
+from hpclcae.config import Config
+from hpclcae.model.network import Network
+from hpclcae.model.stage import StageLoss
+from hpclcae.parameter_server.roles import joint_step
+from hpclcae.training.coordination import Command, Coordination
+from hpclcae.training.metrics import Metrics, metrics_path, open_folder
+from hpclcae.training.updates import Updates
+from hpclcae.training.worker import WorkerContext, WorkerReport
+from hpclcae.utils.signals import Requests, requests
+from hpclcae.utils.timers import Timers
+
+
+class Session:
+    """What hangs on the training loop: signals, metrics, checkpoints, the other replicas.
+
+    Used as ``with Session(...) as session: for step in session.steps(): ...``; leaving it
+    takes the last checkpoint.
+
+    Parameters
+    ----------
+    run : Path
+        Run folder.
+    state : RunState
+        What the run begins with.
+    step, last : int
+        The step that this replica begins with, and the number of steps after which it ends.
+    network : Network
+        Its flags carry signals to the other blocks.
+    asked : Requests, optional
+        In place of the signals to this process.
+    """
+
+    def __init__(self, config: Config, run: Path, worker: WorkerContext, state: RunState, step: int,
+                 last: int, network: Network, updates: Updates, timers: Timers,
+                 asked: Requests | None = None) -> None:
+        self.config, self.run, self.worker, self.state = config, run, worker, state
+        self.network, self.updates, self.timers = network, updates, timers
+        self.first_step = self.step = step
+        self.last = last
+        self.seconds = state.seconds
+        self._given, self._stack, self._over = asked, ExitStack(), False
+        owners = config.parallel.servers or worker.layout.grid.size
+        self._committer = Committer(run, owners) if worker.is_leader else None
+
+    def __enter__(self) -> "Session":
+        worker, replica = self.worker, self.worker.role.replica
+        if worker.is_rank0:
+            open_folder(self.run, self.config, self.step, replica)
+        if worker.is_leader:
+            checkpoint.clean(self.run)
+            self._tell_of_other_replicas()
+        with ExitStack() as stack:
+            asked = self._given or stack.enter_context(requests())
+            path = metrics_path(self.run, replica) if worker.is_rank0 else None
+            self._metrics = stack.enter_context(closing(Metrics(
+                self.config, self.step, self.last, path, terminal=worker.is_leader)))
+            self._stack = stack.pop_all()
+        self._coordination = Coordination(self.config, worker.role, worker.communicator,
+                                          worker.control, asked)
+        self._began = time.monotonic() - self.seconds
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        if kind is not None and self._committer:
+            self._committer.close()
+        with self._stack:
+            try:
+                if kind is None:
+                    self._finish()
+            except KeyboardInterrupt:
+                kind = KeyboardInterrupt
+                raise
+            finally:
+                if kind is KeyboardInterrupt:
+                    self._tell_of_interrupt()
+        if kind is None and self._committer:
+            nothing = self.first_step == self.step
+            saved = "nothing left to do" if nothing else self._committer.committed
+            print(f"step {self.step} of {self.config.train.steps}: {saved}; "
+                  f"{self.timers.summary()}")
+
+    # ---- the steps -------------------------------------------------------------------------------
+
+    def steps(self) -> Iterator[int]:
+        """The steps to make, each with its parameters in place.
+
+        Ends earlier if the leader says so. With backup replicas it leaves out the steps that the
+        others have made.
+        """
+        self._coordination.release_replicas(self.step)
+        self._over = self._coordination.await_warm_start(self._checkpoint)
+        while not self._over and self.step < self.last:
+            with self.timers("fetch"):
+                self._over = self._bring_parameters()
+            if self._over or self.step >= self.last:
+                return
+            self.updates.check()
+            if self._committer:
+                self._committer.check()
+            self.network.flags = self._coordination.flags()
+            yield self.step
+
+    def finished(self, step: int, losses: Sequence[StageLoss | None]) -> None:
+        """A step has been made: metrics, and a checkpoint if one is due or asked for."""
+        self.step = step + 1
+        self.seconds = time.monotonic() - self._began
+        self._metrics.step(self.step, losses, self.updates.learning_rate, self.seconds)
+        coordination, said = self._coordination, self.network.any_flags
+        coordination.release_replicas(self.step)
+        if self.step == self.last:
+            return
+        if said.end:
+            coordination.end()
+            self._over = True
+            return
+        for _ in range(coordination.checkpoints_after(self.step, said)):
+            self._checkpoint()
+
+    def report(self) -> WorkerReport:
+        """What this worker has done in this session."""
+        return dataclasses.replace(self.updates.report(), steps=self.step - self.first_step,
+                                   training_seconds=self.seconds - self.state.seconds)
+
+    def _bring_parameters(self) -> bool:
+        """Begin the next step; returns whether training is over before it.
+
+        With backup replicas the next step may be a later one. In lockstep the parameters may not be
+        there before the leader has paused.
+        """
+        begun = -1
+        while begun < self.step < self.config.train.steps:
+            begun = self.step
+            while not self.updates.begin(begun):
+                if self._coordination.await_command() == Command.END:
+                    return True
+                self._checkpoint()
+            self.step = self.updates.newest_step(begun)
+        return False
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def _checkpoint(self, final: bool = False) -> bool:
+        """Take part in a checkpoint; returns whether no replica makes another step."""
+        with self.timers("checkpoint"):
+            cursors, over = self.updates.checkpoint(
+                self.step, final, self._look_out if final else lambda: None)
+            self._commit(cursors)
+        return over
+
+    def _commit(self, cursors: Sequence[int]) -> None:
+        """Let the committer wait for the shards of this checkpoint (only the leader has one)."""
+        if self._committer:
+            step, path = joint_step(cursors), metrics_path(self.run)
+            with as_input_error(self.run, step, path):
+                metrics = path.read_text()
+            self._committer.start(RunState(
+                config=self.config, step=step, preprocessing=self.state.preprocessing,
+                seconds=self.seconds, cursors=tuple(cursors), metrics=metrics))
+
+    def _look_out(self) -> None:
+        """While the others make their last steps."""
+        self._coordination.pass_on_signals()
+        if self._committer:
+            self._committer.check()
+
+    def _finish(self) -> None:
+        """The last checkpoint, when all replicas have come to their end; wait until it is there."""
+        self._coordination.release_replicas(self.step)
+        while not self._checkpoint(final=True):
+            pass
+        with self.timers("checkpoint"):
+            self.updates.close(self.step)
+            if self._committer:
+                self._committer.wait()
+                self._committer.close()
+
+    # ---- what is said ----------------------------------------------------------------------------
+
+    def _tell_of_other_replicas(self) -> None:
+        """Say what a checkpoint of another number of replicas means for the images."""
+        before, now = len(self.state.cursors), self.config.parallel.replicas
+        if before not in (0, now):
+            print(f"the checkpoint is of {before} replicas; {now} go on, all from step {self.step},"
+                  " each on a new portion of the images: some are seen twice in this epoch",
+                  file=sys.stderr)
+
+    def _tell_of_interrupt(self) -> None:
+        """Say where a run that was interrupted goes on."""
+        newest = checkpoint.saved(self.run / "checkpoints")
+        where = f"--resume goes on from {newest[-1]}" if newest else "no checkpoint was due yet"
+        print(f"interrupted after step {self.step}; {where}", file=sys.stderr)

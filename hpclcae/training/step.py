@@ -1,0 +1,60 @@
+"""One training step: the one copy for training, replay, benchmarks and tests."""
+from typing import Protocol
+
+import numpy as np
+
+from hpclcae.model.network import Network
+from hpclcae.model.parameters import ParameterVector
+from hpclcae.model.schedule import trained_stage
+from hpclcae.model.stage import StageLoss
+from hpclcae.training.divergence import Divergence
+from hpclcae.utils.timers import Timers
+
+
+class Gradients(Protocol):
+    """Where a step's parameters come from and its gradients go: an optimizer, or servers."""
+
+    @property
+    def parameters(self) -> ParameterVector:
+        """What the step computes with."""
+
+    def on_gradient(self, name: str, row: int, gradient: np.ndarray) -> None:
+        """Take the gradient of one row of tiles (model/layers/local_filter.RowSink)."""
+
+    def end(self) -> None:
+        """After the last row."""
+
+
+def train_step(network: Network, gradients: Gradients, step: int, x: np.ndarray,
+               divergence: Divergence | None = None,
+               timers: Timers | None = None) -> list[StageLoss | None]:
+    """Forward, look at the losses, backward; gradients leave row by row while the sweep goes on.
+
+    Parameters
+    ----------
+    step : int
+        From 0; it says which stage is trained.
+    x : (row, col, channel, image)
+        Prepared images, what the block holds of them.
+
+    Returns
+    -------
+    list of StageLoss or None
+        Of every stage; None: not trained in this step.
+
+    Raises
+    ------
+    InputError
+        `divergence` says so.
+    """
+    timers = timers or Timers()
+    with np.errstate(over="ignore", invalid="ignore"):  # the losses tell
+        with timers("forward"):
+            states = network.forward(gradients.parameters, x, trained_stage(network.config, step))
+        losses = [state.loss for state in states]
+        if divergence:
+            divergence.check(losses, step)
+        with timers("backward and update"):
+            network.backward(states, gradients.on_gradient)
+            gradients.end()
+    return losses + [None] * (len(network.stages) - len(losses))
