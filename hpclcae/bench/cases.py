@@ -11,11 +11,14 @@ import numpy as np
 
 from hpclcae.config import Config, DataConfig, StageConfig, TrainConfig, UpdateConfig
 from hpclcae.geometry import stage_geometry, training_flop
+from hpclcae.model.layers.local_filter import RowSink
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.stage import Stage
 from hpclcae.model.workspace import Workspace
+from hpclcae.training.step import train_step
 
 #: Small enough to leave the weights as they are however many steps are timed, and not zero (BLAS
 #: skips zero).
@@ -44,9 +47,10 @@ class StageCase:
         self.config = StageConfig(tile=tile)
         side = positions + self.config.receptive_field - 1
         geometry = stage_geometry(self.config, side, side, maps_in)
-        self.stage = Stage(self.config, geometry, "stage", np.float32)
+        self.stage = Stage.whole(self.config, geometry, "stage", np.float32)
         self.tile = self.stage.filter.tile
-        self.label = f"{maps_in} maps in, {positions}x{positions} positions, batch {batch}, tile {self.tile}"
+        self.label = (f"{maps_in} maps in, {positions}x{positions} positions, batch {batch}, tile "
+                      f"{self.tile}")
         self.parameters = ParameterVector(self.stage.parameter_shapes())
         self.stage.initialise(self.parameters, 0, 0)
         random = np.random.default_rng(0)
@@ -117,39 +121,37 @@ class StageCase:
         timed = {name: Timed(run, flop) for name, (run, flop) in parts.items()}
         gradient = np.full_like(self.parameters["stage/encode"][0], 1e-3)
         for rule, operations in (("sgd", 2), ("momentum", 4)):
-            apply = self.rule(rule)
+            optimizer = self.optimizer(rule)
 
-            def update(apply: Optimizer = apply) -> None:
+            def update(optimizer: Optimizer = optimizer) -> None:
                 for name, rows in self.parameters.views.items():
                     for j in range(len(rows)):
-                        apply(name, j, gradient)
+                        optimizer.on_gradient(name, j, gradient)
             timed[f"update, {rule}"] = Timed(update, operations * stage.geometry.parameters)
         return timed
 
     def steps(self) -> dict[str, Timed]:
-        """The whole stage: forward with its term of the objective, backward with dX, with and
-        without update."""
-        def step(sink: Callable[[str, int, np.ndarray], None]) -> None:
+        """The whole stage: forward with its loss, backward with dX, with and without update."""
+        def step(on_gradient: RowSink) -> None:
             state = self.stage.forward(self.parameters, self.x, self.work, objective=True)
             self.stage.loss(np.array(self.stage.sums(state)), self.x.shape[-1])
-            self.stage.backward(state, self.dy, self.dx, sink, self.work)
-        sgd, momentum = self.rule("sgd"), self.rule("momentum")
+            self.stage.backward(state, self.dy, self.dx, on_gradient, self.work)
+        sgd, momentum = (self.optimizer(name).on_gradient for name in ("sgd", "momentum"))
         return {STAGE_STEP: Timed(lambda: step(_drop), PASSES * self.flop),
                 "stage step, sgd": Timed(lambda: step(sgd), PASSES * self.flop),
                 "stage step, momentum": Timed(lambda: step(momentum), PASSES * self.flop)}
 
-    def rule(self, name: str) -> Optimizer:
-        """An update rule for this stage's parameters that hardly moves them."""
-        # type: ignore[arg-type]
-        return Optimizer(UpdateConfig(rule=name, rate=RATE), self.parameters,
-                          dict.fromkeys(self.parameters.views, self.stage.filter.fan_in))
+    def optimizer(self, rule: str) -> Optimizer:
+        """For this stage's parameters; it hardly moves them."""
+        config = UpdateConfig(rule=rule, rate=RATE)  # type: ignore[arg-type]
+        return Optimizer(config, self.parameters,
+                         dict.fromkeys(self.parameters.views, self.stage.filter.fan_in))
 
 
 class NetworkCase:
-    """A training step of the paper's network on images of `size` pixels: forward, backward, update
-    in place.
+    """A training step of the paper's network on images of `size` pixels.
 
-    Reading and preparing the minibatch is not part of it.
+    Forward, backward, update in place. Reading and preparing the minibatch is not part of it.
     """
     stages = (StageConfig(),) * 3
 
@@ -157,21 +159,19 @@ class NetworkCase:
         stages = tuple(replace(stage, tile=tile) for stage in self.stages)
         config = Config(data=DataConfig(size=size), stages=stages, train=TrainConfig(batch=batch),
                         update=UpdateConfig(rule=rule, rate=RATE))  # type: ignore[arg-type]
-        self.network = Network(config)
+        self.network = Network(Layout(config))
         self.parameters = self.network.parameters(seed=0)
         tiles = ", ".join(str(stage.filter.tile) for stage in self.network.stages)
         self.label = (f"network of 3 stages, {size}x{size} pixels, batch {batch}, tiles {tiles}, "
                       f"{rule}, {self.parameters.vector.nbytes / 1e9:.2f} GB")
-        fan_in = {name: s.filter.fan_in for s in self.network.stages
-                  for name in s.parameter_shapes()}
-        self.rule = Optimizer(config.update, self.parameters, fan_in)
-        self.x = np.random.default_rng(0).standard_normal((*self.network.geometry[0].input, batch),
-                                                          dtype=np.float32)
+        self.optimizer = Optimizer(config.update, self.parameters, self.network.block.fan_in)
+        shape = *self.network.layout.geometry[0].input, batch
+        self.x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         self.flop = float(training_flop(config) * batch)
 
     def step(self) -> None:
         """One training step."""
-        self.network.backward(self.network.forward(self.parameters, self.x), self.rule)
+        train_step(self.network, self.optimizer, 0, self.x)
 
 
 def _drop(name: str, row: int, gradient: np.ndarray) -> None:

@@ -35,16 +35,17 @@ from hpclcae.checkpoint.folder import content_of, shard_name
 from hpclcae.checkpoint.state import views
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
-from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.layout import Layout
+from hpclcae.model.network import Network
 from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.preprocess import Preprocessing
+from hpclcae.model.schedule import Schedule
 from hpclcae.parameter_server.chunks import Shards
-from hpclcae.partition.blocks import Grid
+from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
 
 RUN_DESK = "run/desk.toml"
-WHOLE = Grid(1, 1)
 PIECE = 1 << 22  # bytes of a plain write or read
 Seconds = dict[str, list[float]]
 
@@ -81,20 +82,21 @@ def run(args: argparse.Namespace) -> None:
     report = Report("checkpoint", args)
     print(report.heading())
     case = " ".join([str(args.configuration), *args.changes, f"{args.shards} shards"])
-    network = Network(config)
+    layout = Layout(config)
+    network = Network(layout)
     parameters = network.parameters(config.train.seed)
     memory = {slot: parameters.like() for slot in SLOTS[config.update.rule]}
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-checkpoint-") as name:
         rows = []
         if not args.stall_only:
-            bench = _Bench(Path(name), config, args.shards)
+            bench = _Bench(Path(name), layout, args.shards)
             bench.write_and_read([views(chunks, parameters, memory, {}) for chunks in bench.chunks],
                                  args.repeat)
-            rows += bench.rows(_numbers(config) * network.dtype.itemsize)
+            rows += bench.rows(_elements(config) * network.dtype.itemsize)
             shutil.rmtree(bench.run)
         del memory
         if args.steps:
-            rows += _training(Path(name) / "training", config, network, parameters, args.steps,
+            rows += _training(Path(name) / "training", network, parameters, args.steps,
                               args.repeat)
     for metric, value, unit in rows:
         report.add(case, metric, value, unit)
@@ -102,8 +104,8 @@ def run(args: argparse.Namespace) -> None:
     print(table([("", ""), ("", ".4g"), ("", "")], rows))
 
 
-def _numbers(config: Config) -> int:
-    """Numbers that a checkpoint of the configuration must hold."""
+def _elements(config: Config) -> int:
+    """Elements that a checkpoint of the configuration must hold."""
     return sum(shape.parameters
                for shape in network_geometry(config)) * (1 + len(SLOTS[config.update.rule]))
 
@@ -117,10 +119,11 @@ class _Bench:
         Of each thing that was done; one entry a round, the sum over shards. Round 0 is the warm-up.
     """
 
-    def __init__(self, folder: Path, config: Config, shards: int) -> None:
-        self.folder, self.config, self.shards = folder, config, shards
+    def __init__(self, folder: Path, layout: Layout, shards: int) -> None:
+        self.folder, self.layout, self.shards = folder, layout, shards
+        self.config = layout.config
         self.run = folder / "run"
-        owners = Shards(config, WHOLE, shards)
+        owners = Shards(layout, shards)
         self.chunks = [owners.held_by(number) for number in range(shards)]
         self.seconds: Seconds = {}
         self.size = 0
@@ -129,7 +132,7 @@ class _Bench:
         """All measurements; one round more comes first: it warms up, and copies into new memory."""
         checkpoint.clean(self.run)
         for number, chunk_states in enumerate(owners):
-            writer = ShardWriter(self.run, number, self.config, WHOLE)
+            writer = ShardWriter(self.run, number, self.layout)
             for step in range(rounds + 1):
                 self._write(writer, step, chunk_states)
             writer.close()
@@ -174,7 +177,7 @@ class _Bench:
         before, shard = _crc(chunk_states), path / shard_name(number)
         memory = memoryview(bytearray(shard.stat().st_size))
         sides = [("plain load", lambda: _read_plain(shard, memory)),
-                 ("load", lambda: checkpoint.fill(path, self.config, WHOLE, chunk_states))]
+                 ("load", lambda: checkpoint.fill(path, self.layout, chunk_states))]
         for name, side in sides[::-1] if step % 2 else sides:
             _forget(path.iterdir())
             self._time(name, step, side)
@@ -211,34 +214,36 @@ class _Bench:
                 ("copy", s["copy"], "s"), ("copy", gigabytes / s["copy"], "GB/s")]
 
 
-def _training(folder: Path, config: Config, network: Network, parameters: ParameterVector,
-              steps: int, repeat: int) -> list[tuple[str, float, str]]:
-    """What checkpoints cost a training that goes on: the copy, and steps that are slower while a
-    thread writes."""
-    fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
-    rule = Optimizer(config.update, parameters, fan_in)
-    x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch),
-                                                 dtype=network.dtype)
+def _training(folder: Path, network: Network, parameters: ParameterVector, steps: int,
+              repeat: int) -> list[tuple[str, float, str]]:
+    """What checkpoints cost a training that goes on.
+
+    The copy, and steps that are slower while a thread writes.
+    """
+    config, schedule = network.config, Schedule(network.config, 1)
+    optimizer = Optimizer(config.update, parameters, network.block.fan_in)
+    shape = *network.layout.geometry[0].input, config.train.batch
+    x = np.random.default_rng(0).standard_normal(shape, dtype=network.dtype)
     stages = len(network.stages) if config.train.gradient == "greedy" else 1
     checkpoint.clean(folder)
-    writer = ShardWriter(folder, 0, config, WHOLE)
+    writer = ShardWriter(folder, 0, network.layout)
 
     def cycle() -> float:
         """Seconds of a step; greedy training does one for every stage."""
         began = time.perf_counter()
         for stage in range(stages):
-            only, progress = trained_stage(config, -(-stage * config.train.steps // stages))
-            rule.begin(0, progress)
-            network.backward(network.forward(parameters, x, only), rule)
+            step = -(-stage * config.train.steps // stages)
+            optimizer.begin(schedule.learning_rate(step))
+            train_step(network, optimizer, step, x)
         return (time.perf_counter() - began) / stages
 
     cycle()
     seconds: Seconds = {name: [] for name in ("step", "copy", "write", "slower step", "lost")}
     for number in range(repeat + 1):
-        alone, began = statistics.median(cycle()
-                                         for _ in range(-(-steps // stages))), time.perf_counter()
-        writer.start(number, checkpoint.block_chunk_states(config, WHOLE, 0, parameters, rule.state,
-                                                           rule.counts))
+        alone = statistics.median(cycle() for _ in range(-(-steps // stages)))
+        began = time.perf_counter()
+        writer.start(number, checkpoint.block_chunk_states(network.block, parameters,
+                                                           optimizer.state, optimizer.counts))
         copied, meanwhile = time.perf_counter(), []
         while writer.busy:
             meanwhile.append(cycle())

@@ -22,13 +22,17 @@ from hpclcae.bench.cases import RATE
 from hpclcae.bench.common import Report, positive, refuse_more_threads, table
 from hpclcae.cluster.launcher import launched
 from hpclcae.config import Config
-from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.layout import Layout
+from hpclcae.model.network import Network
 from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.preprocess import Preprocessing
+from hpclcae.model.schedule import Schedule
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import Buffers, Channel, Communicator, SerialCommunicator
 from hpclcae.partition.cost import choose_grid, traffic
 from hpclcae.partition.halo import Exchange
+from hpclcae.training.step import train_step
+from hpclcae.utils.timers import Timers
 
 RUN_DESK = "run/desk.toml"
 START = "one rank has nobody to exchange with; start more, for instance: mpiexec -n 2 hpclcae bench halo"
@@ -183,19 +187,18 @@ class _Training:
     def __init__(self, config: Config, grid: Grid, meter: "Meter") -> None:
         config = replace(config, update=replace(config.update, rate=RATE))
         self.config, self.meter = config, meter
-        self.network = Network(config, grid, meter)
+        self.network = Network(Layout(config, grid), meter)
         meter.watch(self.network)
         self.parameters = self.network.parameters(config.train.seed)
-        fan_in = {name: s.filter.fan_in for s in self.network.stages
-                  for name in s.parameter_shapes()}
-        self.rule = Optimizer(config.update, self.parameters, fan_in)
+        self.optimizer = Optimizer(config.update, self.parameters, self.network.block.fan_in)
+        self.schedule = Schedule(config, 1)
         self.steps = len(config.stages) if config.train.gradient == "greedy" else 1
         size, channels, side = config.data.size, config.data.channels, config.preprocess.whitening
         kernel = np.zeros((side, side, channels, channels)) if side else None
         if kernel is not None:
             kernel[side // 2, side // 2] = np.eye(channels)
         self.prepare = Preprocessing(config.preprocess, kernel).preprocessor(
-            size, self.network.dtype, self.network.plan.stages[0].x, meter)
+            size, self.network.dtype, self.network.block.plan.stages[0].x, meter)
         read = self.prepare.pixels
         whole = np.random.default_rng(0).integers(0, 256, (config.train.batch, size, size,
                                                            channels), np.uint8)
@@ -208,25 +211,21 @@ class _Training:
         for stage in range(self.steps):
             self.meter.begin_step()
             step = -(-stage * self.config.train.steps // self.steps)
-            only, progress = trained_stage(self.config, step)
-            self.rule.begin(0, progress)
-            times = [time.perf_counter()]
-            x = self.prepare(self.images)
-            times.append(time.perf_counter())
-            states = self.network.forward(self.parameters, x, only)
-            times.append(time.perf_counter())
-            self.network.backward(states, self.rule)
-            times.append(time.perf_counter())
-            seconds += np.diff(times)
+            self.optimizer.begin(self.schedule.learning_rate(step))
+            timers = Timers()
+            with timers("prepare"):
+                x = self.prepare(self.images)
+            train_step(self.network, self.optimizer, step, x, timers=timers)
+            seconds += list(timers.seconds.values())
         return list(seconds)
 
 
-class Meter:
+class Meter(Communicator):
     """A communicator that passes everything on and keeps what each exchange sends and how long it
     takes."""
 
     def __init__(self, communicator: Communicator) -> None:
-        self._messenger, self.rank, self.size = communicator, communicator.rank, communicator.size
+        self._communicator, self.rank, self.size = communicator, communicator.rank, communicator.size
         self.rounds: list[dict[Key, np.ndarray]] = []
         self._used: Counter[tuple[int, str]] = Counter()
         self._running = SUMS
@@ -285,13 +284,13 @@ class Meter:
 
     def channel(self, tag: int, sends: Buffers, receives: Buffers) -> "_MeteredChannel":
         """See exchange.Communicator."""
-        return _MeteredChannel(self, self._messenger.channel(tag, sends, receives),
+        return _MeteredChannel(self, self._communicator.channel(tag, sends, receives),
                                sum(buffer.nbytes for _, buffer in sends))
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
         """See exchange.Communicator. All of its time counts as waiting, none of its few bytes."""
         began = time.perf_counter()
-        total = self._messenger.allreduce_sum(values)
+        total = self._communicator.allreduce_sum(values)
         seconds = time.perf_counter() - began
         for what, value in ((_SECONDS, seconds), (_WAITED, seconds), (_TIMES, 1)):
             self.add(what, value)
@@ -299,7 +298,7 @@ class Meter:
 
     def close(self) -> None:
         """See exchange.Communicator."""
-        self._messenger.close()
+        self._communicator.close()
 
 
 class _MeteredChannel:

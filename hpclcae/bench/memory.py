@@ -16,8 +16,11 @@ from hpclcae.bench import common
 from hpclcae.bench.common import Report, table
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
-from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.layout import Layout
+from hpclcae.model.network import Network
 from hpclcae.model.optimizers import SLOTS, Optimizer
+from hpclcae.model.schedule import Schedule
+from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
 
 RUN_DESK = "run/desk.toml"
@@ -82,19 +85,17 @@ def peaks(config: Config, steps: int) -> dict[str, int]:
     """Peak resident bytes of this process at the milestones of some training steps on random
     images."""
     found = {"measured peak: libraries": peak_resident()}
-    network = Network(config)
+    network, schedule = Network(Layout(config)), Schedule(config, 1)
     parameters = network.parameters(config.train.seed)
-    fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
-    rule = Optimizer(config.update, parameters, fan_in)
-    x = np.random.default_rng(0).standard_normal((*network.geometry[0].input, config.train.batch),
-                                                 dtype=network.dtype)
+    optimizer = Optimizer(config.update, parameters, network.block.fan_in)
+    shape = *network.layout.geometry[0].input, config.train.batch
+    x = np.random.default_rng(0).standard_normal(shape, dtype=network.dtype)
     found["measured peak: and parameters"] = peak_resident()
     for count in range(1, steps + 1):
         for stage in range(len(network.stages) if config.train.gradient == "greedy" else 1):
             step = -(-stage * config.train.steps // len(network.stages))
-            only, progress = trained_stage(config, step)
-            rule.begin(0, progress)
-            network.backward(network.forward(parameters, x, only), rule)
+            optimizer.begin(schedule.learning_rate(step))
+            train_step(network, optimizer, step, x)
         found[f"measured peak: and {count} step" + "s" * (count > 1)] = peak_resident()
     return found
 

@@ -1,11 +1,11 @@
-"""What the message line is measured against: the same chunks by MPI's messages alone."""
+"""What messages to servers are measured against: the same chunks by MPI's messages alone."""
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpclcae.config import Config
+from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.chunks import Shards
-from hpclcae.partition.blocks import Grid
 
 if TYPE_CHECKING:
     from hpclcae.mpi.communicator import MpiCommunicator
@@ -14,12 +14,11 @@ RAW = ("raw push", "raw fetch", "")
 
 
 class RawMessages:
-    """The chunks of a network by MPI's messages alone, between the first rank and one that does
-    nothing else."""
+    """The chunks of a network, between the first rank and one that does nothing else."""
 
     def __init__(self, world: "MpiCommunicator", config: Config) -> None:
         self._comm, self._other = world.comm, 2 - world.rank
-        sizes = [chunk.size for chunk in Shards(config, Grid(1, 1), 1).chunks[0]]
+        sizes = [chunk.size for chunk in Shards(Layout(config), 1).chunks[0]]
         self._pieces = np.split(np.ones(sum(sizes), config.train.dtype), np.cumsum(sizes)[:-1])
         self._word = np.empty(1, np.int64)
 

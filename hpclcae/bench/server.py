@@ -4,7 +4,7 @@ do.
 It starts ``mpiexec -n 4 hpclcae bench server`` and measures, each against the other within the same
 rounds:
 
-* lines: pushing and fetching all parameters of a network, by one-sided sums and by messages;
+* connections: pushing and fetching all parameters of a network, by one-sided sums and by messages;
   against the same chunks with MPI's calls alone (accumulates without versions or a lock; messages
   that go where they belong, and nobody applies), and against copying them in memory.
 * step: a training step that fetches and pushes every time, against one that updates its own
@@ -34,16 +34,19 @@ from hpclcae.bench.raw_messages import RawMessages
 from hpclcae.bench.scaling import find_mpiexec, run_job
 from hpclcae.cluster.launcher import launched
 from hpclcae.config import Config
-from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.network import Network
 from hpclcae.model.optimizers import Optimizer
+from hpclcae.model.schedule import Schedule
 from hpclcae.parameter_server.client import ParameterClient
+from hpclcae.training.step import train_step
+from hpclcae.training.worker import WorkerReport
 from hpclcae.utils.errors import InputError
 
 if TYPE_CHECKING:
     from hpclcae.mpi.communicator import MpiCommunicator
-    from hpclcae.mpi.job import WorkerContext
+    from hpclcae.training.worker import Served, WorkerContext
 
-PARTS = ("lines", "step", "slow")
+PARTS = ("connections", "step", "slow")
 RANKS = 4  # a server and three replicas
 SUMS = ['update.rule="sgd"', "update.staleness_scaled=false", "update.delay_compensation=0.0"]
 ALONE, SERVED = "without servers", "with a server"
@@ -109,11 +112,11 @@ def _on_a_rank(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     if report:
         print(f"{report.heading()}\n\n{case}", flush=True)
     pair = world.split(world.rank < 2)  # a server and a worker; the others sleep
-    if "lines" in args.parts and world.rank == 2:
+    if "connections" in args.parts and world.rank == 2:
         RawMessages(world, load("parallel.elastic=0.1", *SUMS)).answer()
     if world.rank < 2:
-        if "lines" in args.parts:
-            _lines(args, pair, world, load, case, report)
+        if "connections" in args.parts:
+            _connections(args, pair, world, load, case, report)
         if "step" in args.parts:
             _step(args, pair, load, case, report)
     world.allreduce_sum(0)
@@ -124,32 +127,31 @@ def _on_a_rank(args: argparse.Namespace, world: "MpiCommunicator") -> None:
 
 def _job(world: "MpiCommunicator", config: Config,
          work: Callable[["WorkerContext"], dict]) -> list[dict[str, Any]]:
-    """What work(place) returns on every worker of a job with servers, on every rank, replica by
-    replica."""
+    """What work(worker) returns on every worker of a job with servers, replica by replica."""
     from hpclcae.mpi.job import run_job
     found: dict[str, Any] = {}
 
-    def kept(place: "WorkerContext") -> dict:
-        found.update(work(place), replica=place.role.replica)
-        return {}
+    def kept(worker: "WorkerContext") -> WorkerReport:
+        found.update(work(worker), replica=worker.role.replica)
+        return WorkerReport()
     with tempfile.TemporaryDirectory() as folder:
         run_job(world, config, Path(folder), None, kept)
     everyone = [json.loads(text) for text in world.gather_texts(json.dumps(found))]
     return sorted((one for one in everyone if one), key=lambda one: one["replica"])
 
 
-def _fetch(place: "WorkerContext", into: np.ndarray, pushes: int = 0, *,
-           have: bool = False) -> None:
+def _fetch(served: "Served", into: np.ndarray, pushes: int = 0, *, have: bool = False) -> None:
     """Fetch all chunks, or none of them, once the server has applied so many pushes of each."""
-    count = len(place.chunks)
+    count = len(served.chunks)
     wanted = np.full(count, pushes)
-    place.line.start_fetch(into, wanted if have else np.full(count, -1), wanted, pushes, pushes)
-    place.line.finish_fetch()
+    held = wanted if have else np.full(count, -1)
+    served.connection.start_fetch(into, held, wanted, pushes, pushes)
+    served.connection.finish_fetch()
 
 
-# ---- lines ---------------------------------------------------------------------------------------
+# ---- connections ---------------------------------------------------------------------------------
 
-def _lines(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommunicator",
+def _connections(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommunicator",
            load: Callable[..., Config], case: str, report: Report | None) -> None:
     """Push and fetch everything."""
     rows: list[tuple[str, str, float, float | None, float]] = []
@@ -158,14 +160,14 @@ def _lines(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommuni
         config = load("parallel.elastic=0.1", f'parallel.transport="{transport}"', *SUMS)
         messages = RawMessages(world,
                                config) if transport == "messages" and pair.rank == 0 else None
-        [found] = _job(pair, config, lambda place: _measure_lines(place, messages, args.repeat))
+        [found] = _job(pair, config, lambda worker: _measure_connections(worker, messages, args.repeat))
         times, size = found["times"], found["bytes"]
         for what in ("push", "raw push", "fetch", "raw fetch", "copy"):
             raw = ratio(times[f"raw {what}"], times[what]) if what in ("push", "fetch") else None
             rows.append((transport, what, size / statistics.median(times[what]) / 1e9, raw,
                          ratio(times["copy"], times[what])))
     if report:
-        print(f"\nlines: {size / 1e6:.1f} MB in {found['chunks']} chunks")
+        print(f"\nconnections: {size / 1e6:.1f} MB in {found['chunks']} chunks")
         print(table([("", ""), ("", ""), ("GB/s", ".2f"), ("of MPI's calls alone", ""),
                      ("of a copy", ".2f")],
                     [(*row[:3], f"{row[3]:.2f}" if row[3] else "-", row[4]) for row in rows]),
@@ -177,51 +179,53 @@ def _lines(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommuni
                 report.add(case, f"{transport}, {what}: of MPI's calls alone", raw, "ratio")
 
 
-def _measure_lines(place: "WorkerContext", messages: "RawMessages | None", repeat: int) -> dict:
+def _measure_connections(worker: "WorkerContext", messages: "RawMessages | None", repeat: int) -> dict:
     """Seconds of everything in each round."""
     from hpclcae.mpi.one_sided import RmaConnection
     from hpclcae.mpi.waiting import wait_spinning
-    line, count = place.line, len(place.chunks)
-    mine, other = np.zeros((2, place.chunks[-1].stop), line.buffers[0].dtype)
-    line.seed(mine)
-    _fetch(place, mine)
-    for buffer in line.buffers:
+    served = worker.served
+    assert served
+    connection, chunks = served.connection, served.chunks
+    mine, other = np.zeros((2, chunks[-1].stop), worker.layout.dtype)
+    connection.initialise(mine)
+    _fetch(served, mine)
+    for buffer in connection.buffers:
         buffer[:] = 0
     pushes = 0
 
     def push() -> None:
         nonlocal pushes
-        for index in range(count):
-            line.reuse(index)
-            line.push(index, pushes, pushes, 0.0)
-        line.settle()
+        for index in range(len(chunks)):
+            connection.wait_for_buffer(index)
+            connection.push(index, pushes, pushes, 0.0)
+        connection.flush()
         pushes += 1
-        if not isinstance(line, RmaConnection):
-            _fetch(place, mine, pushes, have=True)  # nothing but the word that all has been applied
+        if not isinstance(connection, RmaConnection):
+            _fetch(served, mine, pushes, have=True)  # nothing but the word that all has been applied
 
     def copy() -> None:
-        for chunk in place.chunks:
+        for chunk in chunks:
             other[chunk.start:chunk.stop] = mine[chunk.start:chunk.stop]
 
     def raw_push() -> None:
-        if isinstance(line, RmaConnection):
-            wait_spinning([line.windows[0].add(index, line.buffers[index])
-                           for index in range(count)])
-            line.windows[0].win.Flush(0)
+        if isinstance(connection, RmaConnection):
+            wait_spinning([connection.windows[0].add(index, connection.buffers[index])
+                           for index in range(len(chunks))])
+            connection.windows[0].win.Flush(0)
         else:
             assert messages
             messages.push()
 
     def raw_fetch() -> None:
-        if isinstance(line, RmaConnection):
-            wait_spinning([line.windows[0].read(index, mine[chunk.start:chunk.stop])
-                   for index, chunk in enumerate(place.chunks)])
+        if isinstance(connection, RmaConnection):
+            wait_spinning([connection.windows[0].read(index, mine[chunk.start:chunk.stop])
+                   for index, chunk in enumerate(chunks)])
         else:
             assert messages
             messages.fetch()
     functions: dict[str, Callable[[], None]] = {"push": push, "raw push": raw_push,
                                                 "raw fetch": raw_fetch,
-                                                "fetch": lambda: _fetch(place, mine), "copy": copy}
+                                                "fetch": lambda: _fetch(served, mine), "copy": copy}
     times: Times = {name: [] for name in functions}
     order = np.random.default_rng(0)
     for _ in range(1 + repeat):
@@ -234,9 +238,9 @@ def _measure_lines(place: "WorkerContext", messages: "RawMessages | None", repea
             times[name].append(time.perf_counter() - began)
     if messages:
         messages.meet("")
-    line.close()
+    connection.close(pushes)
     return {"times": {name: found[1:] for name, found in times.items()}, "bytes": mine.nbytes,
-            "chunks": count}
+            "chunks": len(chunks)}
 
 
 # ---- step ----------------------------------------------------------------------------------------
@@ -250,7 +254,7 @@ def _step(args: argparse.Namespace, pair: "MpiCommunicator", load: Callable[...,
     for transport, changes in {"rma": SUMS, "messages": SUMS,
                                f"messages, {own}": [f'update.rule="{own}"']}.items():
         config = load(f'parallel.transport="{transport.split(",")[0]}"', *changes)
-        [found] = _job(pair, config, lambda place: _measure_step(place, config, args, server))
+        [found] = _job(pair, config, lambda worker: _measure_step(worker, config, args, server))
         times = found["times"]
         rows.append((transport if "," in transport else f"{transport}, sgd",
                      *(1e3 * statistics.median(times[name]) for name in (ALONE, SERVED)),
@@ -273,22 +277,21 @@ def _step(args: argparse.Namespace, pair: "MpiCommunicator", load: Callable[...,
             report.add(case, f"{name}: {metric}", value, unit)
 
 
-def _measure_step(place: "WorkerContext", config: Config, args: argparse.Namespace,
+def _measure_step(worker: "WorkerContext", config: Config, args: argparse.Namespace,
                   server: int) -> dict:
-    """Seconds of a step in each round, mean over the stages of greedy training.
-
-    And what the server uses.
+    """Seconds of a step in each round, mean over the stages of greedy training; the server's use.
     """
-    network = Network(config, place.grid, place.communicator)
+    served = worker.served
+    assert served
+    network, schedule = Network(worker.layout, worker.communicator), Schedule(config, 1)
     parameters = network.parameters(config.train.seed)
-    place.line.seed(parameters.vector)
-    fan_in = {name: s.filter.fan_in for s in network.stages for name in s.parameter_shapes()}
-    rule = Optimizer(config.update, parameters, fan_in)
-    ways: dict[str, Optimizer | ParameterClient] = {ALONE: rule, SERVED: ParameterClient(
-        config, place.chunks, network.parameters(), place.line)}
-    plan, size = network.plan.stages[0].x.held, config.train.batch
-    x = np.random.default_rng(0).standard_normal((*plan.shape, config.data.channels,
-                                                  size)).astype(config.train.dtype)
+    served.connection.initialise(parameters.vector)
+    client = ParameterClient(config, served.chunks, network.parameters(), served.connection)
+    ways: dict[str, Optimizer | ParameterClient] = {
+        ALONE: Optimizer(config.update, parameters, network.block.fan_in), SERVED: client}
+    held, size = network.block.plan.stages[0].x.held, config.train.batch
+    shape = *held.shape, config.data.channels, size
+    x = np.random.default_rng(0).standard_normal(shape).astype(config.train.dtype)
     stages = len(config.stages) if config.train.gradient == "greedy" else 1
     wall: dict[str, list[float]] = {name: [] for name in ways}
     cpu: dict[str, list[float]] = {name: [] for name in ways}
@@ -303,21 +306,22 @@ def _measure_step(place: "WorkerContext", config: Config, args: argparse.Namespa
                     # from the second on, what is fetched has been under way for a step
                     if step == first + 1:
                         began = np.array([time.perf_counter(), time.process_time()])
-                    only, progress = trained_stage(config, step)
-                    updates.begin(step, progress)
-                    network.backward(network.forward(updates.parameters, x, only), updates)
-                    updates.end()
+                    if isinstance(updates, ParameterClient):
+                        updates.begin(step, schedule.learning_rate(step))
+                    else:
+                        updates.begin(schedule.learning_rate(step))
+                    train_step(network, updates, step, x)
                 spent += np.array([time.perf_counter(), time.process_time()]) - began
                 if isinstance(updates, ParameterClient):
                     used += _processor_seconds(server) - busy[0]
                     seconds += time.perf_counter() - busy[1]
-                    updates.stand()
+                    updates.pause()
             for kept, value in zip((wall, cpu), spent / stages / args.steps):
                 kept[name].append(value)
     before = _processor_seconds(server)
     time.sleep(3)
     idle = (_processor_seconds(server) - before) / 3
-    place.line.close()
+    served.connection.close(config.train.steps)
     return {"times": {name: times[1:] for name, times in wall.items()}, "training": used / seconds,
             "idle": idle, "cpu": {name: times[1:] for name, times in cpu.items()}}
 
@@ -340,7 +344,7 @@ def _slow(args: argparse.Namespace, world: "MpiCommunicator", load: Callable[...
         with tempfile.TemporaryDirectory() as folder:
             marks = Path(world.gather_texts(folder)[0])
             found = _job(world, config,
-                         lambda place: slow_replica.measure(place, config, args, victim, marks))
+                         lambda worker: slow_replica.measure(worker, config, args, victim, marks))
         together, disturbed = ([statistics.median(one[name]) for one in found]
                                for name in slow_replica.TURNS)
         kept = statistics.median(ratio(*(one[name] for name in slow_replica.TURNS))

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpclcae.config import Config
-from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
+from hpclcae.model.schedule import trained_stage
 from hpclcae.parameter_server.client import ParameterClient
 
 if TYPE_CHECKING:
-    from hpclcae.mpi.job import WorkerContext
+    from hpclcae.training.worker import WorkerContext
 
 #: How the replicas wait for each other.
 MODES = {"asynchronous, one-sided": ['parallel.transport="rma"'],
@@ -42,10 +43,9 @@ PATTERN = (f"steps of {SLICES} sleeps of {1e3 * SLICE:g} ms; one of three replic
 Rows = list[tuple[str, int, np.ndarray]]  # name and row of a parameter, gradient
 
 
-def measure(place: "WorkerContext", config: Config, args: argparse.Namespace, victim: int,
+def measure(worker: "WorkerContext", config: Config, args: argparse.Namespace, victim: int,
             marks: Path) -> dict:
-    """Seconds of a step in each round, by name of TURNS: with all replicas undisturbed, and with
-    the last one slow.
+    """Seconds of a step in each round, by name of TURNS: all undisturbed, and the last one slow.
 
     Parameters
     ----------
@@ -54,60 +54,61 @@ def measure(place: "WorkerContext", config: Config, args: argparse.Namespace, vi
     marks : Path
         Folder that all replicas see, empty.
     """
-    network = Network(config, place.grid, place.communicator)
-    parameters, line, replica = network.parameters(
-        config.train.seed), place.line, place.role.replica
+    network = Network(worker.layout, worker.communicator)
+    parameters, replica = network.parameters(config.train.seed), worker.role.replica
+    assert worker.served
+    connection = worker.served.connection
     if replica == 0:
-        line.seed(parameters.vector)
-    updates = ParameterClient(config, place.chunks, parameters, line)
+        connection.initialise(parameters.vector)
+    client = ParameterClient(config, worker.served.chunks, parameters, connection)
     all_wait = config.parallel.consistency == "synchronous" and not config.parallel.backup
     times: dict[str, list[float]] = defaultdict(list)
     for turn in range(2 * (1 + args.repeat)):
         name, step, end = TURNS[turn % 2], turn * args.steps, (turn + 1) * args.steps
         others = [marks / f"{turn}-{fast}" for fast in (0, 1)]
         rows = _rows(config, network, parameters, step)
-        place.peers.allreduce_sum(0)
+        worker.peers.allreduce_sum(0)
         with _slowed(victim) if name == "disturbed" and replica == 0 else nullcontext():
             made, began = 0, time.perf_counter()
             # The slow one goes on until the others have come to their end, if they do not wait for
             # it anyway.
-            while step < end if all_wait or replica < 2 else not all(mark.exists()
-                                                                     for mark in others):
-                _sleep_a_step(updates, rows, step)
-                step, made = max(step + 1, line.newest if config.parallel.backup else 0), made + 1
+            leads = all_wait or replica < 2
+            while step < end if leads else not all(mark.exists() for mark in others):
+                _sleep_a_step(client, rows, step)
+                newest = connection.newest if config.parallel.backup else 0
+                step, made = max(step + 1, newest), made + 1
             times[name].append((time.perf_counter() - began) / max(1, made))
-            updates.stand()  # bounded: it may wait here for the slow one, which still goes on
+            client.pause()  # bounded: it may wait here for the slow one, which still goes on
             if replica < 2:
                 others[replica].touch()
             while not all(mark.exists() for mark in others):
                 time.sleep(SLICE)
-    line.close()
+    connection.close(step)
     return {name: found[1:] for name, found in times.items()}
 
 
 def _rows(config: Config, network: Network, parameters: ParameterVector, step: int) -> Rows:
     """The rows of gradients that a step pushes; zero, so nothing moves."""
-    only, _ = trained_stage(config, min(step, config.train.steps - 1))
+    only = trained_stage(config, min(step, config.train.steps - 1))
     stages = network.stages if only is None else [network.stages[only]]
     views = {name: parameters[name] for stage in stages for name in stage.parameter_shapes()}
     return [(name, row, np.zeros_like(view[row])) for name, view in views.items()
             for row in range(len(view))]
 
 
-def _sleep_a_step(updates: ParameterClient, rows: Rows, step: int) -> None:
-    """A step that sleeps where it would compute: a third of it forward, then row by row backward.
-    """
-    updates.begin(step, 0.0)
+def _sleep_a_step(client: ParameterClient, rows: Rows, step: int) -> None:
+    """A step that sleeps where it would compute: a third forward, then row by row backward."""
+    client.begin(step, client.config.update.rate)
     slept = 0
     for number, (name, row, gradient) in enumerate(rows):
         while slept < SLICES * (1 + 2 * number / len(rows)) / 3:
             time.sleep(SLICE)
             slept += 1
-        updates(name, row, gradient)
+        client.on_gradient(name, row, gradient)
     while slept < SLICES:
         time.sleep(SLICE)
         slept += 1
-    updates.end()
+    client.end()
 
 
 @contextmanager

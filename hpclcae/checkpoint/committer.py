@@ -79,7 +79,7 @@ class Committer(Background):
         prune(self.run, state.config.train.keep, state.config.train.keep_every)
 
     def _shards(self, folder: Path) -> dict[str, Content]:
-        """Wait until every shard is there, as large as its note says.
+        """Wait until every shard is there, as large as its marker says.
 
         Names on another node may appear late.
         """

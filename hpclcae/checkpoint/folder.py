@@ -235,13 +235,13 @@ def remove(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def note(shard: Path) -> Path:
+def done_marker(shard: Path) -> Path:
     """The small file beside a finished shard that says what it holds, until the manifest does."""
     return shard.with_suffix(".json")
 
 
 def remove_done_markers(folder: Path) -> None:
-    """Remove the notes of a checkpoint that has its manifest, and what was never finished."""
+    """Remove the markers of a checkpoint that has its manifest, and what was never finished."""
     for path in [*folder.glob("shard-*.json"), *folder.glob("*.partial")]:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

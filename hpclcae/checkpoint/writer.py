@@ -8,7 +8,7 @@ from time import monotonic, sleep
 import numpy as np
 
 from hpclcae.checkpoint.background import Background
-from hpclcae.checkpoint.folder import (KIND, MANIFEST, RUN_ID, SCHEMA, Content, note, saved,
+from hpclcae.checkpoint.folder import (KIND, MANIFEST, RUN_ID, SCHEMA, Content, done_marker, saved,
                                        shard_name, step_folder)
 from hpclcae.checkpoint.regions import regions
 from hpclcae.checkpoint.shard_file import chunk_table, write_shard
@@ -115,14 +115,14 @@ def as_input_error(run: Path, step: int, path: Path) -> Iterator[None]:
 
 def write_done_marker(shard: Path, content: Content) -> None:
     """Say that a shard is finished, and what is in it."""
-    with replacing(note(shard)) as partial:
+    with replacing(done_marker(shard)) as partial:
         partial.write_text(json.dumps({"size": content.size, "crc32": content.crc32}))
 
 
 def read_done_marker(shard: Path) -> Content | None:
-    """What the note of a shard says; None: there is none yet, or not all of it."""
+    """What the marker of a shard says; None: there is none yet, or not all of it."""
     try:
-        return Content(**json.loads(note(shard).read_bytes()))
+        return Content(**json.loads(done_marker(shard).read_bytes()))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
-from hpclcae.partition.blocks import ExchangePlan, Grid, Rectangle, Span, plan_block, shares
+from hpclcae.partition.blocks import (ExchangePlan, Grid, Rectangle, Span, check_grid, plan_block,
+                                      shares)
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import replacing
 
@@ -49,6 +50,7 @@ def draw(config: Config, grid: Grid, stage: int, rank: int) -> "Figure":
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
+    check_grid(config, grid)
     geometry = network_geometry(config)
     rows_of_all, cols_of_all = (shares(config.stages, geometry, axis, parts)
                                 for axis, parts in ((0, grid.rows), (1, grid.cols)))

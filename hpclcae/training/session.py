@@ -74,8 +74,6 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
-        if kind is not None and self._committer:
-            self._committer.close()
         with self._stack:
             try:
                 if kind is None:

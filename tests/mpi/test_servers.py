@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hpclcae import config as configuration
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.partition.blocks import Grid
 from tests.support.processes import ROOT, RUN
@@ -137,7 +138,7 @@ def test_one_replica_with_one_sided_sums_is_training_without_servers(library, tm
     config, [one_sided] = trained(library, tmp_path / "rma", *changes, "parallel.transport=rma",
                                   servers=2)
     alone = train_alone(config, STEPS).vector
-    start = Network(config).parameters(config.train.seed).vector
+    start = Network(Layout(config)).parameters(config.train.seed).vector
     assert np.abs(alone - start).max() > 1e-3
     np.testing.assert_allclose(one_sided, alone, rtol=0, atol=1e-12)
     _, [messages] = trained(library, tmp_path / "messages", *changes, "parallel.transport=messages",

@@ -4,7 +4,7 @@ import functools
 import numpy as np
 
 from hpclcae.geometry import network_geometry
-from hpclcae.partition.blocks import plan_block
+from hpclcae.model.layout import Layout
 from hpclcae.partition.halo import Exchange
 
 IMAGES = 2
@@ -47,7 +47,7 @@ def exchange_everything(config, grid, communicator, dtype=np.float64):
         needed positions; "fold NAME": the owned positions after they were folded. "sum": of all
         blocks' "put" numbers, by array.
     """
-    plan = plan_block(config, grid, communicator.rank)
+    plan = Layout(config, grid).block(communicator.rank).plan
     exchanges = {name: (Exchange(part, communicator), part, shape)
                  for name, part, shape in arrays(config, plan)}
     held, finish, results = {}, [], {}

@@ -1,15 +1,17 @@
 """Checkpoints written in one process, whoever is to own the shards."""
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from hpclcae import checkpoint
+from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint import BlockState, ChunkState, Committer, RunState, ShardWriter
 from hpclcae.checkpoint.state import views
 from hpclcae.config import Config
 from hpclcae.model import preprocess
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.parameter_server.chunks import Chunk, Shards
@@ -21,7 +23,7 @@ WHOLE = Grid(1, 1)
 
 def owned_chunks(config: Config, grid: Grid, owners: int) -> list[list[Chunk]]:
     """The chunks of every owner, as parameter servers would have them."""
-    shards = Shards(config, grid, owners)
+    shards = Shards(Layout(config, grid), owners)
     return [shards.held_by(number) for number in range(owners)]
 
 
@@ -36,7 +38,7 @@ def save_chunk_states(run: Path, state: RunState, grid: Grid,
                       owners: Sequence[Sequence[ChunkState]]) -> Path:
     """Write a checkpoint of what every owner holds; returns its folder."""
     checkpoint.clean(run)
-    writers = [ShardWriter(run, number, state.config, grid) for number in range(len(owners))]
+    writers = [ShardWriter(run, number, Layout(state.config, grid)) for number in range(len(owners))]
     committer = Committer(run, len(owners))
     committer.start(state)
     for writer, chunk_states in zip(writers, owners):
@@ -52,7 +54,7 @@ METRICS = '{"step": 5, "objective": 1.5}\n{"step": 7, "objective": 2.25, "note":
 
 def made(config, step=7):
     """The state of a network whose every number is another one."""
-    network = Network(config)
+    network = Network(Layout(config))
     generator = np.random.default_rng(5)
 
     def filled():
@@ -86,3 +88,25 @@ def assert_same(one, other):
     assert one.keys() == other.keys()
     for name in one:
         assert one[name].dtype == other[name].dtype and np.array_equal(one[name], other[name]), name
+
+
+def old_file(path, state):
+    """What the first version of the package wrote, by plain h5py."""
+    path.parent.mkdir(parents=True)
+    network = Network(Layout(state.config))
+    with h5py.File(path, "w") as file:
+        vectors = {f"update/{slot}/": vector for slot, vector in state.update_state.items()}
+        for prefix, vector in {"": state.parameters, **vectors}.items():
+            for stage in network.stages:
+                for name in stage.parameter_shapes():
+                    rows = [stage.filter.unpack_row(vector[name], j)
+                            for j in range(stage.filter.tile_rows)]
+                    file[prefix + name] = np.concatenate(rows)
+        file["preprocess/kernel"] = state.preprocessing.kernel
+        file["preprocess/eigenvalues"] = state.preprocessing.eigenvalues
+        text = configuration.dumps(state.config).partition("[parallel]")
+        file.attrs.update(kind="hpclcae checkpoint", schema=1, step=state.step,
+                          seconds=state.seconds,
+                          configuration=text[0] + text[2][text[2].index("[[stages]]"):],
+                          versions="{}", created="", counts=json.dumps(state.counts))
+    return path

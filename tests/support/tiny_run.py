@@ -9,6 +9,7 @@ from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config, DataConfig, PreprocessConfig, StageConfig, TrainConfig
 from hpclcae.data.dataset import Dataset, DatasetWriter
 from hpclcae.model import preprocess
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.model.optimizers import SLOTS
 from tests.support.saving import save
@@ -46,7 +47,7 @@ def write_run(folder: Path, stages: tuple[StageConfig, ...] = STAGES, channels: 
     config = Config(data=DataConfig(str(folder / "train.h5"), str(folder / "test.h5"), SIZE,
                                     channels), preprocess=PreprocessConfig(whitening=3),
                     stages=stages, train=TrainConfig(dtype="float64"))
-    network = Network(config)
+    network = Network(Layout(config))
     with Dataset(folder / "train.h5") as train:
         preprocessing = preprocess.fit(config.preprocess, train.read(np.arange(60)))
     run = folder / "run"

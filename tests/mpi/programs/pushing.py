@@ -1,5 +1,6 @@
-"""On every rank of a job with servers: push integers, and see that they sum exactly. Started by
-../test_servers.py.
+"""On every rank of a job with servers: push integers, and see that they sum exactly.
+
+Started by ../test_servers.py.
 
     pushing.py CONFIGURATION FOLDER PUSHES
 
@@ -7,6 +8,7 @@ Every worker adds numbers to all chunks of its block; what it then fetches must 
 replicas added.
 """
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,44 +21,54 @@ config, folder, pushes = configuration.load(sys.argv[1]), Path(sys.argv[2]), int
 replicas = config.parallel.replicas
 
 
-def numbers(place, index, replica, push):
-    """What a replica adds: small integers that tell replica, push, chunk and place within the chunk
-    apart."""
-    size = place.chunks[index].size
-    return (np.arange(size) % 7 + 3 * index + 10 * replica + 100 * push).astype(config.train.dtype)
+@dataclass
+class Report:
+    """What a worker saw."""
+    chunks: int
+    pushed_bytes: int
+    block_bytes: int
+    staleness: list
 
 
-def work(place):
-    line, role, count = place.line, place.role, len(place.chunks)
-    start = np.arange(place.chunks[-1].stop).astype(config.train.dtype) % 11
+def numbers(chunk, index, replica, push):
+    """What a replica adds to a chunk.
+
+    Small integers that tell replica, push, chunk and place within the chunk apart.
+    """
+    places = np.arange(chunk.size) % 7
+    return (places + 3 * index + 10 * replica + 100 * push).astype(config.train.dtype)
+
+
+def work(worker):
+    chunks, connection, role = worker.served.chunks, worker.served.connection, worker.role
+    count, start = len(chunks), np.arange(chunks[-1].stop).astype(config.train.dtype) % 11
     if role.replica == 0:
-        line.seed(start)
+        connection.initialise(start)
     got, nothing, wanted = np.empty_like(start), np.full(count, -1), np.zeros(count, np.int64)
-    line.start_fetch(got, nothing, wanted, 0, 0)
-    line.finish_fetch()
-    place.peers.allreduce_sum(0)  # all begin at once
+    connection.start_fetch(got, nothing, wanted, 0, 0)
+    connection.finish_fetch()
+    worker.peers.allreduce_sum(0)  # all begin at once
     for push in range(pushes):
-        for index in range(count):
-            line.reuse(index)
-            line.buffers[index][:] = numbers(place, index, role.replica, push)
-            line.push(index, push, 0, 0.0)
-        line.settle()
-    place.peers.allreduce_sum(0)
-    line.start_fetch(got, nothing, wanted + pushes * replicas, pushes, pushes)
-    versions = line.finish_fetch()
+        for index, chunk in enumerate(chunks):
+            connection.wait_for_buffer(index)
+            connection.buffers[index][:] = numbers(chunk, index, role.replica, push)
+            connection.push(index, push, 0, config.update.rate)
+        connection.flush()
+    worker.peers.allreduce_sum(0)
+    connection.start_fetch(got, nothing, wanted + pushes * replicas, pushes, pushes)
+    versions = connection.finish_fetch()
     assert (versions == pushes * replicas).all(), versions
-    for index, chunk in enumerate(place.chunks):
-        expected = start[chunk.start:chunk.stop] + sum(numbers(place, index, replica, push)
-                                                       for replica in range(replicas)
-                                                       for push in range(pushes))
+    for index, chunk in enumerate(chunks):
+        expected = start[chunk.start:chunk.stop] + sum(
+            numbers(chunk, index, replica, push)
+            for replica in range(replicas) for push in range(pushes))
         assert np.array_equal(got[chunk.start:chunk.stop], expected), (str(role), index)
-    before = line.fetched_bytes
-    line.start_fetch(got, versions, versions, pushes, pushes)
+    before = connection.fetched_bytes
+    connection.start_fetch(got, versions, versions, pushes, pushes)
     # nothing has changed
-    assert (line.finish_fetch() == versions).all() and line.fetched_bytes == before
-    line.close()
-    return {"chunks": count, "pushed_bytes": line.pushed_bytes, "block_bytes": start.nbytes,
-            "staleness": line.staleness.tolist()}
+    assert (connection.finish_fetch() == versions).all() and connection.fetched_bytes == before
+    connection.close(pushes)
+    return Report(count, connection.pushed_bytes, start.nbytes, connection.staleness.tolist())
 
 
 sys.exit(run_on_all_ranks("pushing", lambda world: run_job(world, config, folder, None, work)))

@@ -1,5 +1,6 @@
-"""On every rank of a job with one-sided sums: is a chunk ever half old, half new? Started by
-../test_servers.py.
+"""On every rank of a job with one-sided sums: is a chunk ever half old, half new?
+
+Started by ../test_servers.py.
 
     torn.py CONFIGURATION FOLDER PUSHES
 
@@ -10,6 +11,7 @@ Before that, a single push is caught half-way: one half of a chunk has one added
 yet.
 """
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,75 +25,80 @@ writers = config.parallel.replicas - 1
 HALF, ON = 1, 2  # tags
 
 
-def fetch(line, into, count):
-    line.start_fetch(into, np.full(count, -1), np.zeros(count, np.int64), 0, 0)
-    return line.finish_fetch()
+@dataclass
+class Report:
+    """How often a chunk was read, and found half new."""
+    reads: int
+    torn: int
 
 
-def caught_half_way(place, got):
+def fetch(connection, into, count):
+    connection.start_fetch(into, np.full(count, -1), np.zeros(count, np.int64), 0, 0)
+    return connection.finish_fetch()
+
+
+def caught_half_way(worker, got):
     """Chunk 0 is read between the two halves of a push."""
-    line, peers, count = place.line, place.peers.comm, len(place.chunks)
-    half = place.chunks[0].size // 2
-    server, number = line.place[0]
-    window = line.windows[server]
-    if place.role.replica == 1:
-        one = np.ones(place.chunks[0].size, got.dtype)
+    chunks, connection, peers = worker.served.chunks, worker.served.connection, worker.peers.comm
+    half, window, number = chunks[0].size // 2, connection.windows[0], 0
+    if worker.role.replica == 1:
+        first = connection.buffers[0]
         window.start(number)
-        line.buffers[0][:] = 0
-        line.buffers[0][:half] = 1
-        window.add(number, line.buffers[0]).Wait()
+        first[:] = 0
+        first[:half] = 1
+        window.add(number, first).Wait()
         window.win.Flush(0)
         peers.send("half", 0, HALF)
         peers.recv(source=0, tag=ON)
-        rest = one - line.buffers[0]
+        rest = np.ones(chunks[0].size, got.dtype) - first
         window.add(number, rest).Wait()
         window.finish([number])
         window.win.Flush(0)
-    elif place.role.replica == 0:
+    elif worker.role.replica == 0:
         peers.recv(source=1, tag=HALF)
         # What an access without the lock sees:
-        raw = np.empty(place.chunks[0].size, got.dtype)
+        raw = np.empty(chunks[0].size, got.dtype)
         window.read(number, raw).Wait()
         assert (raw[:half] == 1).all() and (raw[half:] == 0).all()
-        line.start_fetch(got, np.full(count, -1), np.zeros(count, np.int64), 0, 0)
+        connection.start_fetch(got, np.full(len(chunks), -1), np.zeros(len(chunks), np.int64), 0, 0)
         peers.send("go on", 1, ON)
-        versions = line.finish_fetch()
-        assert line.torn > 0, "the half-way state was not noticed"
-        assert versions[0] == 1 and (got[:2 * half]
-                                     == 1).all() and not got[place.chunks[1].start:].any()
-    place.peers.allreduce_sum(0)
+        versions = connection.finish_fetch()
+        assert connection.torn > 0, "the half-way state was not noticed"
+        assert versions[0] == 1 and (got[:2 * half] == 1).all()
+        assert not got[chunks[1].start:].any()
+    worker.peers.allreduce_sum(0)
 
 
-def work(place):
-    line, count, reads = place.line, len(place.chunks), 0
-    got = np.zeros(place.chunks[-1].stop, config.train.dtype)
-    if place.role.replica == 0:
-        line.seed(got)
-    fetch(line, got, count)
-    place.peers.allreduce_sum(0)
-    caught_half_way(place, got)
-    if place.role.replica:
+def work(worker):
+    chunks, connection, reads = worker.served.chunks, worker.served.connection, 0
+    count, got = len(chunks), np.zeros(chunks[-1].stop, config.train.dtype)
+    if worker.role.replica == 0:
+        connection.initialise(got)
+    fetch(connection, got, count)
+    worker.peers.allreduce_sum(0)
+    caught_half_way(worker, got)
+    if worker.role.replica:
         for push in range(pushes):
             for index in range(count):
-                line.reuse(index)
-                line.buffers[index][:] = 1
-                line.push(index, push, 0, 0.0)
-            line.settle()
+                connection.wait_for_buffer(index)
+                connection.buffers[index][:] = 1
+                connection.push(index, push, 0, config.update.rate)
+            connection.flush()
     else:
-        line.torn = 0
+        connection.torn = 0
         versions = np.zeros(count, np.int64)
         expected = np.full(count, writers * pushes)
         expected[0] += 1
         while (versions != expected).any():
             before = versions
-            versions = fetch(line, got, count)
+            versions = fetch(connection, got, count)
             reads += 1
             assert (versions >= before).all()
-            for chunk, version in zip(place.chunks, versions):
+            for chunk, version in zip(chunks, versions):
                 piece = got[chunk.start:chunk.stop]
                 assert (piece == version).all(), f"version {version} holds {np.unique(piece)}"
-    line.close()
-    return {"reads": reads, "torn": line.torn}
+    connection.close(pushes)
+    return Report(reads, connection.torn)
 
 
 sys.exit(run_on_all_ranks("torn", lambda world: run_job(world, config, folder, None, work)))

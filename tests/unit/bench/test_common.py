@@ -17,6 +17,7 @@ import pytest
 from hpclcae.bench import cases, common, kernels, memory, peers, roofline, side_by_side
 from hpclcae.bench.common import Report, table
 from hpclcae.config import StageConfig
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.utils.errors import InputError, MissingExtraError
 from tests.support import naive
@@ -171,7 +172,7 @@ def test_a_network_counts_its_own_flop_and_takes_steps():
     network = small_network(76, 2, "sgd")
     network.step()
     weights = sum(g.encoder_weights * (6 if i else 5) for i,
-                  g in enumerate(network.network.geometry))
+                  g in enumerate(network.network.layout.geometry))
     assert network.flop == 2 * weights * 2
 
 
@@ -230,10 +231,10 @@ def test_more_processes_than_cores_are_refused():
 
 def test_memory_that_is_needed_is_that_of_the_arrays(tiny_config):
     config = tiny_config("update.rule=adam")
-    network = Network(config)
+    network = Network(Layout(config))
     need = memory.needed(config)
-    parameters = sum(4 * g.parameters for g in network.geometry)
-    x = np.zeros((*network.geometry[0].input, config.train.batch), np.float32)
+    parameters = sum(4 * g.parameters for g in network.layout.geometry)
+    x = np.zeros((*network.layout.geometry[0].input, config.train.batch), np.float32)
     states = network.forward(network.parameters(0), x)
     kept = sum(a.nbytes for s in states for a in (s.x, s.residual, s.z, s.h))
     assert need == {"parameters": parameters, "state of rule adam": 2 * parameters,

@@ -14,6 +14,7 @@ import pytest
 from hpclcae import config as configuration
 from hpclcae.bench import halo, scaling
 from hpclcae.config import Config, DataConfig, PreprocessConfig, StageConfig, TrainConfig
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.threads import run_blocks
@@ -84,11 +85,11 @@ def test_watching_does_not_change_what_is_trained():
     x = np.random.default_rng(0).standard_normal((20, 20, 3, 3))
 
     def program(communicator):
-        network = Network(CONFIG, Grid(2, 1), communicator)
+        network = Network(Layout(CONFIG, Grid(2, 1)), communicator)
         if isinstance(communicator, halo.Meter):
             communicator.watch(network)
             communicator.begin_round()
-        held = network.plan.stages[0].x.held
+        held = network.block.plan.stages[0].x.held
         states = network.forward(network.parameters(0),
                                  x[slice(*held.rows), slice(*held.cols)].copy())
         gradients = []
@@ -136,9 +137,9 @@ def test_one_rank_says_how_to_start_more_and_times_the_step(capsys, tmp_path):
 
 def test_the_stage_of_the_papers_lies_between_two_others():
     config = configuration.loads(halo.PAPER_STAGE.format(side=64), ["train.batch=7"])
-    network = Network(replace(config, data=replace(config.data, size=30)))
+    network = Network(Layout(replace(config, data=replace(config.data, size=30))))
     assert config.data.size == 64 and config.train.batch == 7
-    assert config.stages[1] == StageConfig() and network.geometry[1].input == (30, 30, 8)
+    assert config.stages[1] == StageConfig() and network.layout.geometry[1].input == (30, 30, 8)
     assert set(halo.least_bytes(config, Grid(2, 1))) >= {(1, "fill x"), (1, "fold dx"),
                                                          (1, "fold mean of h")}
 

@@ -73,8 +73,8 @@ def test_the_code_of_the_note_says_what_is_in_the_checkpoints(place):
                           "the ranks do not see the same run folder",
                           "not finished: under way, or interrupted", "use a newer hpclcae"])
 def test_messages_of_the_recovery_guide_are_those_of_the_code(message):
-    code = " ".join(path.read_text() for name in ("checkpoint", "checkpoints")
-                    for path in (Path(checkpoint.__file__).parents[2] / name).glob("*.py"))
+    code = " ".join(path.read_text() for name in ("checkpoint", "commands/checkpoint", "utils")
+                    for path in (Path(checkpoint.__file__).parents[1] / name).glob("*.py"))
     joined = re.sub(r'"\s*\n\s*f?"', "", code)  # strings that are broken over lines
     assert message in NOTE.replace("`",
                                    "") and (message in joined or message == "use a newer hpclcae"

@@ -14,8 +14,8 @@ from hpclcae.checkpoint.model_file import AXES
 from hpclcae.checkpoint.query import QUANTILES, Query, answer, axes, sources
 from hpclcae.cli import main
 from hpclcae.utils.errors import InputError
+from tests.support.output import cells
 from tests.support.saving import datasets, made, old_file, save
-from tests.unit.test_checkpoint_commands import cells
 
 FILTER = 2, 3, 4  # axes
 BOTH = ["step-00000007", "step-00000008"]

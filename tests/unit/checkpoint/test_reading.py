@@ -14,14 +14,15 @@ import pytest
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint import folder as folders
-from hpclcae.checkpoint.regions import Blocks, rectangles
+from hpclcae.checkpoint.regions import rectangles, regions
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.utils.errors import InputError
 from tests.support.images import structured_images
-from tests.support.saving import (METRICS, WHOLE, assert_same, datasets, made, owned_chunks, save,
-                                  save_chunk_states)
+from tests.support.saving import (METRICS, WHOLE, assert_same, datasets, made, old_file,
+                                  owned_chunks, save, save_chunk_states)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_any_owners_on_any_grid_read_and_write_the_same_positions(saved, tmp_pat
     """
     folder, state = saved
     grid = Grid(*grid)
-    held = [checkpoint.load_chunk_states(folder, state.config, grid, chunks)
+    held = [checkpoint.load_chunk_states(folder, Layout(state.config, grid), chunks)
             for chunks in owned_chunks(state.config, grid, owners)]
     again = save_chunk_states(tmp_path / "again", state, grid, held)
     assert len(list(again.glob("shard-*.h5"))) == owners
@@ -112,7 +113,7 @@ def test_another_tile_size_reads_the_same_weights(saved, tmp_path, tile):
     folder, state = saved
     config = replace(state.config,
                      stages=tuple(replace(stage, tile=tile) for stage in state.config.stages))
-    held = [checkpoint.load_chunk_states(folder, config, WHOLE, chunks)
+    held = [checkpoint.load_chunk_states(folder, Layout(config, WHOLE), chunks)
             for chunks in owned_chunks(config, WHOLE, 2)]
     assert held[0][0].values.shape != state.parameters["stage1/encode"].shape
     again = save_chunk_states(tmp_path / "again", replace(state, config=config), WHOLE, held)
@@ -122,12 +123,12 @@ def test_another_tile_size_reads_the_same_weights(saved, tmp_path, tile):
 def test_reading_into_arrays_that_are_there(saved):
     folder, state = saved
     chunks = owned_chunks(state.config, WHOLE, 2)[1]
-    expected = checkpoint.load_chunk_states(folder, state.config, WHOLE, chunks)
+    expected = checkpoint.load_chunk_states(folder, Layout(state.config, WHOLE), chunks)
     chunk_states = [replace(h, values=np.full_like(h.values, np.nan), count=0,
                             state={slot: np.full_like(a, np.nan) for slot, a in h.state.items()})
                     for h in expected]
     arrays = [h.values for h in chunk_states]
-    checkpoint.fill(folder, state.config, WHOLE, chunk_states)
+    checkpoint.fill(folder, Layout(state.config, WHOLE), chunk_states)
     for array, chunk_state, wanted in zip(arrays, chunk_states, expected):
         assert chunk_state.values is array and np.array_equal(array, wanted.values)
         assert np.array_equal(chunk_state.state["velocity"], wanted.state["velocity"])
@@ -138,13 +139,12 @@ def test_counts_and_versions_are_kept_by_chunk_and_the_largest_counts_where_chun
         saved, tmp_path):
     folder, state = saved
     chunks = owned_chunks(state.config, WHOLE, 40)
-    held = [checkpoint.load_chunk_states(folder, state.config, WHOLE, mine) for mine in chunks]
+    held = [checkpoint.load_chunk_states(folder, Layout(state.config, WHOLE), mine) for mine in chunks]
     for number, chunk_state in enumerate(h for mine in held for h in mine):
         chunk_state.count, chunk_state.version = 100 + number, 1000 + number
     again = save_chunk_states(tmp_path / "again", state, WHOLE, held)
     for mine, wanted in zip(chunks, held):
-        for chunk_state, other in zip(checkpoint.load_chunk_states(again, state.config, WHOLE,
-                                                                   mine), wanted):
+        for chunk_state, other in zip(checkpoint.load_chunk_states(again, Layout(state.config, WHOLE), mine), wanted):
             assert (chunk_state.count, chunk_state.version) == (other.count, other.version)
     written = [h for mine in held for h in mine]
     most = {name: max(h.count for h in written if h.chunk.name == name)
@@ -170,9 +170,9 @@ def test_a_run_of_tiles_is_at_most_three_rectangles_that_cover_it_once(cols):
 def test_what_an_owner_holds_is_stored_in_few_pieces(tiny_config):
     config = tiny_config("stages.0.tile=1")
     for chunks in owned_chunks(config, Grid(2, 2), 3):
-        regions = Blocks(config, Grid(2, 2)).regions(chunks)
+        pieces = regions(Layout(config, Grid(2, 2)), chunks)
         parts = {(chunk.block, chunk.name) for chunk in chunks}
-        assert len(parts) <= len(regions) <= 3 * len(parts)
+        assert len(parts) <= len(pieces) <= 3 * len(parts)
 
 
 # ---- plain h5py ----------------------------------------------------------------------------------
@@ -182,11 +182,11 @@ def test_plain_h5py_finds_what_the_package_documents(saved):
     folder, state = saved
     expected = {f"{prefix}stage{i + 1}/{name}" for i in range(3) for name in ("encode", "decode")
                 for prefix in ("", "update/velocity/")}
-    network = Network(state.config)
+    network = Network(Layout(state.config))
     with h5py.File(folder / "model.h5") as file:
         assert set(datasets(folder)) == expected | {"preprocess/kernel", "preprocess/eigenvalues",
                                                     "cursors"}
-        for i, geometry in enumerate(network.geometry):
+        for i, geometry in enumerate(network.layout.geometry):
             for name in ("encode", "decode"):
                 weights = file[f"stage{i + 1}/{name}"]
                 rows, cols, maps = geometry.filtered
@@ -303,28 +303,6 @@ def test_nothing_is_pickled():
 
 
 # ---- a single file of schema 1 -------------------------------------------------------------------
-
-
-def old_file(path, state):
-    """What the first version of the package wrote, by plain h5py."""
-    path.parent.mkdir(parents=True)
-    network = Network(state.config)
-    with h5py.File(path, "w") as file:
-        for prefix, vector in [("", state.parameters)] + [(f"update/{s}/", v) for s,
-                                                          v in state.update_state.items()]:
-            for stage in network.stages:
-                for name in stage.parameter_shapes():
-                    rows = [stage.filter.unpack_row(vector[name], j)
-                            for j in range(stage.filter.tile_rows)]
-                    file[prefix + name] = np.concatenate(rows)
-        file["preprocess/kernel"] = state.preprocessing.kernel
-        file["preprocess/eigenvalues"] = state.preprocessing.eigenvalues
-        text = configuration.dumps(state.config).partition("[parallel]")
-        file.attrs.update(kind="hpclcae checkpoint", schema=1, step=state.step,
-                          seconds=state.seconds,
-                          configuration=text[0] + text[2][text[2].index("[[stages]]"):],
-                          versions="{}", created="", counts=json.dumps(state.counts))
-    return path
 
 
 def test_a_checkpoint_of_schema_1_is_read_and_the_next_one_is_a_folder(tiny_config, tmp_path):
@@ -487,4 +465,4 @@ def test_a_configuration_that_is_not_the_checkpoints_is_refused(saved, tiny_conf
     other = tiny_config("stages.0.maps=5")
     with pytest.raises(InputError, match="has stage1/encode of shape .*: use the configuration of "
                        "the checkpoint"):
-        checkpoint.load_chunk_states(folder, other, WHOLE, owned_chunks(other, WHOLE, 1)[0])
+        checkpoint.load_chunk_states(folder, Layout(other, WHOLE), owned_chunks(other, WHOLE, 1)[0])

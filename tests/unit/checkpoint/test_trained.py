@@ -10,6 +10,7 @@ from hpclcae.checkpoint import BlockState
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.model import preprocess
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.utils.errors import InputError
@@ -22,7 +23,7 @@ IMAGES = structured_images(11, seed=4)
 
 def saved_run(config, folder, step=3):
     """A run folder with one checkpoint of random weights."""
-    network = Network(config)
+    network = Network(Layout(config))
     with Dataset(config.data.train) as dataset:
         fitted = preprocess.fit(config.preprocess, dataset.read(np.arange(dataset.count)))
     state = BlockState(

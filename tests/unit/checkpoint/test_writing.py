@@ -15,6 +15,7 @@ from hpclcae.checkpoint import (Committer, ShardWriter, folder as folders, shard
                                 writer as writers)
 from hpclcae.checkpoint.background import Background
 from hpclcae.checkpoint.state import views
+from hpclcae.model.layout import Layout
 from hpclcae.utils.errors import InputError
 from tests.support.saving import WHOLE, assert_same, datasets, made, owned_chunks, save
 
@@ -29,7 +30,7 @@ class Run:
         self.chunk_states = [views(chunks, state.parameters, state.update_state, state.counts)
                          for chunks in owned_chunks(state.config, WHOLE, 2)]
         checkpoint.clean(folder)
-        self.writers = [ShardWriter(folder, number, state.config, WHOLE) for number in (0, 1)]
+        self.writers = [ShardWriter(folder, number, Layout(state.config, WHOLE)) for number in (0, 1)]
         self.committer = Committer(folder, 2, patience=TIMEOUT)
         self.parts = *self.writers, self.committer
 
@@ -147,7 +148,7 @@ def test_a_step_that_is_there_is_not_written_again(run, when):
         run.start()
         run.wait()
     if when == "committed by a job before":
-        run.writers = [ShardWriter(run.folder, number, run.state.config, WHOLE)
+        run.writers = [ShardWriter(run.folder, number, Layout(run.state.config, WHOLE))
                        for number in (0, 1)]
     before = shard.read_bytes(), shard.stat().st_mtime_ns
     run.state.parameters.vector[:] = 0
@@ -169,7 +170,7 @@ def test_a_name_that_is_visible_late_is_waited_for(run, monkeypatch):
     run.start()
     run.wait()
     assert run.committer.committed.name == "step-00000020" and len(looks) > 10
-    note = folders.note(run.folder / "shard-0000.h5")
+    note = folders.done_marker(run.folder / "shard-0000.h5")
     for text in ("", '{"size"'):
         note.write_text(text)
         assert writers.read_done_marker(run.folder / "shard-0000.h5") is None

@@ -6,6 +6,7 @@ import pytest
 
 from hpclcae import config as configuration
 from hpclcae.cluster import plan
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.parameter_server.roles import blocks_of, roles
 from hpclcae.partition.blocks import Grid
@@ -55,7 +56,7 @@ def test_one_replica_as_long_as_its_blocks_are_efficient_then_more():
 def test_parameters_of_a_block_are_those_that_the_network_allocates():
     for grid in (Grid(1, 1), Grid(2, 3)):
         for block in range(grid.size):
-            bytes_allocated = Network(DESK, grid, Peer(block, grid.size)).parameters().vector.nbytes
+            bytes_allocated = Network(Layout(DESK, grid), Peer(block, grid.size)).parameters().vector.nbytes
             assert plan.parameter_bytes(DESK, grid, block) == bytes_allocated
 
 

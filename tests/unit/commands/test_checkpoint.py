@@ -1,5 +1,4 @@
 """``hpclcae checkpoint ...`` as it is typed: what is said is what is in the files."""
-import re
 import shutil
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ import pytest
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.cli import main
+from tests.support.output import cells
 from tests.support.saving import METRICS, assert_same, datasets, made, save
 
 
@@ -36,11 +36,6 @@ def said(capsys, *words, code=0):
         return line
     assert err == ""
     return out.splitlines()
-
-
-def cells(lines):
-    """Rows of a table by their first cell."""
-    return {row[0]: row[1:] for row in (re.split(r"  +", line.strip()) for line in lines) if row}
 
 
 # ---- list, info, verify --------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 
 from hpclcae import config as configuration
 from hpclcae.commands import show
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.utils.errors import InputError
 from tests.support.processes import RUN
@@ -31,14 +32,14 @@ def test_every_sublayer_has_its_row(capsys):
     assert [len(re.findall(word, text))
             for word in ("filter, untied", "L2 pooling", "contrast norm.")] == [3, 3, 0]
     shapes = [(c.filtered, c.pooled)
-              for c in Network(configuration.load(RUN / "desk.toml")).geometry]
+              for c in Network(Layout(configuration.load(RUN / "desk.toml"))).layout.geometry]
     for shape in (s for pair in shapes for s in pair):
         assert "x".join(map(str, shape)) in text
 
 
 def test_memory_of_parameters_is_what_a_network_holds(capsys):
     config = configuration.load(RUN / "tiny.toml")
-    held = Network(config).parameters().vector.nbytes
+    held = Network(Layout(config)).parameters().vector.nbytes
     said = re.search(r"([\d.]+) (KB|MB) parameters in kernel tiles \+ ([\d.]+) (KB|MB) for rule",
                      printed(capsys, RUN / "tiny.toml"))
     for number, unit in (said.group(1, 2), said.group(3, 4)):  # momentum keeps one vector more

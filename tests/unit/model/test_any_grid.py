@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from hpclcae.config import Config, DataConfig, StageConfig, TrainConfig
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.threads import run_blocks
@@ -33,13 +34,13 @@ def computed(config, grid):
     images = images.astype(config.train.dtype)
 
     def program(communicator):
-        network = Network(config, grid, communicator)
+        network = Network(Layout(config, grid), communicator)
         parameters = network.parameters(1)
         gradient = parameters.like()
 
         def on_gradient(name, row, values):
             gradient[name][row] = values
-        pixels = network.plan.stages[0].x
+        pixels = network.block.plan.stages[0].x
         x = np.ascontiguousarray(images[slice(*pixels.held.rows), slice(*pixels.held.cols)])
         dx = np.full_like(x, np.nan)
         states = network.forward(parameters, x)

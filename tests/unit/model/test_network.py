@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from hpclcae.config import Config, DataConfig, StageConfig, TrainConfig, UpdateConfig
-from hpclcae.model.network import Network, trained_stage
+from hpclcae.model.layout import Layout
+from hpclcae.model.network import Network
 from hpclcae.model.optimizers import Optimizer
+from hpclcae.model.schedule import Schedule, trained_stage
 from hpclcae.utils.errors import InputError
 from tests.support import naive
 from tests.support.gradient_check import directional_error
@@ -44,13 +46,13 @@ class Setup:
     """A network with random weights, decoders unlike the encoders, and random input."""
 
     def __init__(self, config):
-        self.network = Network(config)
+        self.network = Network(Layout(config))
         self.parameters = self.network.parameters(seed=1)
         other = self.network.parameters(seed=2)
         for name in self.parameters.views:
             if name.endswith("decode"):
                 self.parameters[name][...] = 0.8 * self.parameters[name] + 0.5 * other[name]
-        shape = *self.network.geometry[0].input, IMAGES
+        shape = *self.network.layout.geometry[0].input, IMAGES
         self.x = np.random.default_rng(3).standard_normal(shape).astype(self.network.dtype)
 
     def plan(self, name):
@@ -96,9 +98,9 @@ def test_objective_and_responses_equal_the_formulas(scale, rotation, pooling_str
 
 
 def test_parameters_are_named_stage_by_stage():
-    network = Network(config_of())
+    network = Network(Layout(config_of()))
     assert list(network.parameters().views) == NAMES and not network.parameters().vector.any()
-    tied = Network(config_of(SCALES[0]))
+    tied = Network(Layout(config_of(SCALES[0])))
     assert list(tied.parameters().views) == NAMES[::2]
     assert not np.array_equal(network.parameters(0).vector, network.parameters(1).vector)
     assert np.array_equal(network.parameters(0).vector, network.parameters(0).vector)
@@ -107,8 +109,7 @@ def test_parameters_are_named_stage_by_stage():
 def test_a_window_that_does_not_fit_is_refused():
     config = config_of()
     with pytest.raises(InputError, match=r"stages\.2\.receptive_field = 40"):
-        Network(replace(config,
-                        stages=(*config.stages[:2], replace(config.stages[2], receptive_field=40))))
+        Network(Layout(replace(config, stages=(*config.stages[:2], replace(config.stages[2], receptive_field=40)))))
 
 
 # ---- gradients -----------------------------------------------------------------------------------
@@ -197,10 +198,11 @@ def test_updating_every_row_at_once_equals_updating_at_the_end(gradient):
     fan_in = {name: at_once.plan(name).fan_in for name in NAMES}
     first, second = (Optimizer(config, s.parameters, fan_in) for s in (at_once, at_end))
     for _ in range(3):
-        at_once.network.backward(at_once.network.forward(at_once.parameters, at_once.x), first)
+        at_once.network.backward(at_once.network.forward(at_once.parameters, at_once.x),
+                                 first.on_gradient)
         for name, rows in at_end.gradients(dx=False).items():
             for row in range(len(rows)):
-                second(name, row, rows[row])
+                second.on_gradient(name, row, rows[row])
     assert np.array_equal(at_once.parameters.vector, at_end.parameters.vector)
 
 
@@ -230,7 +232,7 @@ def test_a_step_against_the_gradient_lowers_the_objective_and_leaves_dead_entrie
         states, before = value()
         if gradient == "stopped":  # the first stage's term is the only one that nobody else changes
             before = states[0].loss.objective
-        setup.network.backward(states, rule)
+        setup.network.backward(states, rule.on_gradient)
         states, after = value()
         assert (states[0].loss.objective if gradient == "stopped" else after) < before
     for name in NAMES:
@@ -243,18 +245,17 @@ def test_a_step_against_the_gradient_lowers_the_objective_and_leaves_dead_entrie
 @pytest.mark.parametrize("steps", [3, 4, 5, 10, 100, 101])
 def test_greedy_steps_are_shared_equally_and_in_order(steps):
     config = config_of(gradient="greedy", steps=steps)
-    plan = [trained_stage(config, step) for step in range(steps)]
-    stages = [stage for stage, _ in plan]
+    stages = [trained_stage(config, step) for step in range(steps)]
     assert stages == sorted(stages) and set(stages) == {0, 1, 2}
     assert max(map(stages.count, range(3))) - min(map(stages.count, range(3))) <= 1
+    schedule = Schedule(replace(config, update=UpdateConfig(rate=1.0, schedule="step / steps")), 1)
     for stage in range(3):
         count = stages.count(stage)
-        assert [p for s,
-                p in plan if s == stage] == pytest.approx([k / count for k in range(count)])
+        assert [schedule.learning_rate(step) for step in range(steps) if stages[step] == stage] \
+            == pytest.approx([k / count for k in range(count)])
 
 
 @pytest.mark.parametrize("gradient", ["joint", "stopped"])
 def test_otherwise_all_stages_are_trained_all_the_time(gradient):
     config = config_of(gradient=gradient, steps=8)
-    assert [trained_stage(config, step) for step in range(8)] == [(None, step / 8)
-                                                                  for step in range(8)]
+    assert [trained_stage(config, step) for step in range(8)] == [None] * 8

@@ -48,7 +48,7 @@ class Setup:
 
     def __init__(self, config, rows=ROWS, cols=COLS, maps_in=MAPS_IN, images=IMAGES,
                  dtype=np.float64):
-        self.stage = Stage(config, stage_geometry(config, rows, cols, maps_in), "stage1", dtype)
+        self.stage = Stage.whole(config, stage_geometry(config, rows, cols, maps_in), "stage1", dtype)
         self.plan, self.work, rng = self.stage.filter, Workspace(), np.random.default_rng(5)
         self.parameters = ParameterVector(self.stage.parameter_shapes(), dtype)
         shape = (self.plan.out_rows, self.plan.out_cols, self.plan.field, self.plan.field, maps_in,
@@ -201,7 +201,7 @@ def test_any_tile_gives_the_same_gradients(tile):
 def initial(config, seed=0, index=0, dtype=np.float64, maps_in=MAPS_IN):
     """The stage and its initial filters by parameter, raw and as they are used, indexed by
     position."""
-    stage = Stage(config, stage_geometry(config, ROWS, COLS, maps_in), "stage1", dtype)
+    stage = Stage.whole(config, stage_geometry(config, ROWS, COLS, maps_in), "stage1", dtype)
     parameters = ParameterVector(stage.parameter_shapes(), dtype)
     stage.initialise(parameters, seed, index)
     raw, used = {}, {}
@@ -278,7 +278,7 @@ def trained(encoder_norm, decoder_norm, steps=300):
     """The terms of every step, and the stage's final weights by name."""
     config = StageConfig(receptive_field=5, maps=4, pooling=2, lcn=0, sparsity=1.0,
                          encoder_norm=encoder_norm, decoder_norm=decoder_norm)
-    stage = Stage(config, stage_geometry(config, 12, 12, 1), "stage1", np.float32)
+    stage = Stage.whole(config, stage_geometry(config, 12, 12, 1), "stage1", np.float32)
     parameters = ParameterVector(stage.parameter_shapes())
     stage.initialise(parameters, seed=0, index=0)
     rule = Optimizer(UpdateConfig("adam", rate=0.05, schedule="constant"), parameters,
@@ -287,7 +287,7 @@ def trained(encoder_norm, decoder_norm, steps=300):
     for _ in range(steps):
         state = with_terms(stage, stage.forward(parameters, x, work, objective=True))
         terms.append(state.loss)
-        stage.backward(state, None, None, rule, work)
+        stage.backward(state, None, None, rule.on_gradient, work)
     assert not any(parameters[name][:, :, ~live(stage.filter).any(axis=(0, 1))].any()
                    for name in parameters.views)
     return terms, {name: unpack(stage.filter, parameters[name]) for name in parameters.views}
@@ -322,7 +322,8 @@ def test_raw_norms_only_grow_where_filters_are_normalised():
     rule = Optimizer(UpdateConfig("sgd", rate=0.05, schedule="constant"), setup.parameters,
                       dict.fromkeys(setup.parameters.views, setup.plan.fan_in))
     for _ in range(3):
-        setup.stage.backward(setup.forward(), None, None, rule, setup.work)
+        setup.stage.backward(setup.forward(), None, None, rule.on_gradient,
+                             setup.work)
         for name, old in before.items():
             new = norms(unpack(setup.plan, setup.parameters[name]))
             assert np.all(new > old)

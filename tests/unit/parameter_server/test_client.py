@@ -138,17 +138,17 @@ def test_with_backups_every_step_is_applied_once_or_dropped(grid, first, second)
     assert len(made[first]) <= 2 and len(made[second]) <= 4 and STEPS - 1 in made[
         3 - first - second]
     for store, events in zip(servers.stores, map(np.concatenate, kept)):
-        pushed, settled = (events[events["kind"] == kind] for kind in (PUSHED, ROUND_CLOSED))
+        pushed, closed = (events[events["kind"] == kind] for kind in (PUSHED, ROUND_CLOSED))
         for index in range(len(store.chunks)):
             mine = pushed[pushed["chunk"] == index]
             assert sorted(mine[["replica", "clock"]].tolist()) == sorted((r, c) for r in made
                                                                          for c in made[r])
             applied = mine[mine["version"] >= 0]
-            # No round is without gradients, none has more than the first two, and only settled ones
+            # No round is without gradients, none has more than the first two, and only closed ones
             # have fewer.
             rounds = np.bincount(applied["version"], minlength=store.versions[index] + 1)
             assert len(rounds) == store.versions[index] + 1 and rounds[0] == 0
-            alone = set(settled["version"][settled["chunk"] == index].tolist())
+            alone = set(closed["version"][closed["chunk"] == index].tolist())
             assert {v for v in range(1, len(rounds)) if rounds[v] != 2} == alone
             assert (rounds[list(alone)] == 1).all() and STEPS - 5 <= len(alone)
         assert store.counters.dropped == (pushed["version"] < 0).sum()

@@ -23,20 +23,20 @@ def chunks():
         start += size
 
 
-def store(*changes, log=None, seeded=True):
+def store(*changes, log=None, initialised=True):
     """Of float64, with rate 1 and plain sums, unless changed."""
     config = configuration.loads('train = {dtype = "float64"}\nupdate = {rule = "sgd", rate = 1.0, '
                                  'schedule = "constant"}\nparallel = {servers = 1, replicas = 3}',
                                  changes)
     made = Store(list(chunks()), config, log=log)
-    if seeded:
+    if initialised:
         for index, size in enumerate(SIZES):
-            made.seed(index, np.arange(size, dtype=float) + 10 * index)
+            made.initialise(index, np.arange(size, dtype=float) + 10 * index)
     return made
 
 
-def push(store, replica, base, value=1.0, index=0, clock=0, progress=0.0):
-    store.push(index, replica, clock, base, progress, np.full(SIZES[index], float(value)))
+def push(store, replica, base, value=1.0, index=0, clock=0, learning_rate=1.0):
+    store.push(index, replica, clock, base, learning_rate, np.full(SIZES[index], float(value)))
 
 
 def asked(store, replica, pushes=0, wanted=(0, 0)):
@@ -65,7 +65,7 @@ def test_a_push_moves_one_chunk_and_counts_its_version():
 def test_memory_from_elsewhere_is_used_as_it_is():
     memory = np.zeros(sum(SIZES))
     held = Store(list(chunks()), store().config, memory)
-    held.seed(1, np.ones(SIZES[1]))
+    held.initialise(1, np.ones(SIZES[1]))
     assert memory.tolist() == [0] * 6 + [1] * 4
 
 
@@ -87,11 +87,18 @@ def test_a_stale_gradient_counts_less_if_asked_for():
     assert moved(held) == -34
 
 
-def test_the_schedule_is_that_of_the_replicas_progress():
-    held = store("update.schedule=halfway")
-    push(held, 0, 0, 8.0, progress=0.25)
-    push(held, 0, 1, 8.0, progress=0.75)
+def test_the_learning_rate_is_that_of_the_replicas_step():
+    held = store()
+    push(held, 0, 0, 8.0, learning_rate=1.0)
+    push(held, 0, 1, 8.0, learning_rate=0.5)
     assert moved(held) == -12
+
+
+def test_the_mean_of_a_round_is_applied_at_the_rate_of_the_furthest_replica():
+    held = store("parallel.consistency=synchronous", "parallel.backup=1")
+    push(held, 1, 0, 8.0, clock=5, learning_rate=0.25)
+    push(held, 0, 0, 8.0, clock=3, learning_rate=1.0)
+    assert moved(held) == -2 and held.newest == 4
 
 
 @pytest.mark.parametrize("rule", ["momentum", "adagrad", "adam"])
@@ -120,15 +127,15 @@ def test_delay_compensation_is_the_first_order_guess():
     """g + lambda g g (w - w then), against what the replica has fetched, not what is there now."""
     held = store("update.delay_compensation=0.5")
     nothing = np.full(2, -1)
-    held.changed(0, 0, 0, nothing)
-    held.changed(1, 0, 0, nothing)
+    held.take_changed(0, 0, 0, nothing)
+    held.take_changed(1, 0, 0, nothing)
     start = held.values[0].copy()
     push(held, 1, 0, 2.0)                                   # w moves by -2 / 4
     between = held.values[0].copy()
     push(held, 0, 0, 3.0)                                   # computed before that
     compensated = 3 + 0.5 * 3 * 3 * (between - start)
     np.testing.assert_allclose(held.values[0], between - compensated / FAN_IN, rtol=1e-15)
-    held.changed(0, 1, 0, nothing)
+    held.take_changed(0, 1, 0, nothing)
     now = held.values[0].copy()
     push(held, 0, 2, 3.0)                                   # nothing came between: plain
     np.testing.assert_allclose(held.values[0], now - 3 / FAN_IN, rtol=1e-15)
@@ -137,10 +144,10 @@ def test_delay_compensation_is_the_first_order_guess():
 # ---- who waits -----------------------------------------------------------------------------------
 
 def test_nobody_fetches_what_is_not_there_yet():
-    held = store(seeded=False)
-    held.seed(1, np.zeros(4))
+    held = store(initialised=False)
+    held.initialise(1, np.zeros(4))
     assert not asked(held, 0)
-    held.seed(0, np.zeros(6))
+    held.initialise(0, np.zeros(6))
     assert asked(held, 0)
 
 
@@ -162,10 +169,10 @@ def test_bounded_replicas_wait_for_the_slowest_that_still_runs():
     assert asked(held, 0, 100)
 
 
-def test_bounded_replicas_do_not_wait_for_one_that_stands():
+def test_bounded_replicas_do_not_wait_for_one_that_pauses():
     held = store("parallel.consistency=bounded", "parallel.staleness=2")
     assert not asked(held, 0, 3)
-    held.stand(1, 0, 0)
+    held.pause(1, 0, 0)
     assert asked(held, 0, 3)
     held.all_paused()
     assert not asked(held, 0, 3)
@@ -186,7 +193,7 @@ def test_synchronous_gradients_are_averaged_in_the_order_of_replicas():
         held = store("parallel.consistency=synchronous")
         for arrived, replica in enumerate(order):
             assert held.versions[0] == 0 and asked(held, replica, 1, (1, 0)) is False
-            held.push(0, replica, 0, 0, 0.0, gradients[replica].copy())
+            held.push(0, replica, 0, 0, 1.0, gradients[replica].copy())
         assert held.versions[0] == 1 and held.counters.pushes == 1 and asked(held, 0, 1, (1, 0))
         results.append(held.values[0].copy())
     assert all(np.array_equal(result, results[0]) for result in results)
@@ -197,7 +204,7 @@ def test_synchronous_gradients_are_averaged_in_the_order_of_replicas():
 def test_a_gradient_is_kept_although_the_buffer_is_used_again():
     held = store("parallel.consistency=synchronous", "parallel.replicas=2")
     gradient = np.full(6, 2.0)
-    held.push(0, 0, 0, 0, 0.0, gradient)
+    held.push(0, 0, 0, 0, 1.0, gradient)
     gradient[:] = 99
     push(held, 1, 0, 4.0)
     assert moved(held) == -3
@@ -224,7 +231,7 @@ BACKUP = ("parallel.consistency=synchronous", "parallel.backup=1")
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1)], ids=str)
-def test_a_round_is_settled_when_the_last_one_that_it_lacks_has_ended(order):
+def test_a_round_is_closed_when_the_last_one_that_it_lacks_has_ended(order):
     events = []
     held = store(*BACKUP, log=events.append)
     first, second, last = order
@@ -272,7 +279,7 @@ def test_the_end_of_one_block_is_not_that_of_another():
     one, two = chunks()
     held = Store([one, dataclasses.replace(two, block=1)], config)
     for index, size in enumerate(SIZES):
-        held.seed(index, np.zeros(size))
+        held.initialise(index, np.zeros(size))
         push(held, 0, 0, index=index)
     for replica in (1, 2):
         held.close(replica, 0)      # of block 1 a gradient may still be on its way
@@ -281,29 +288,29 @@ def test_the_end_of_one_block_is_not_that_of_another():
     assert held.versions.tolist() == [1, 1]
 
 
-def test_who_is_ahead_of_those_who_stand_hears_that_it_waits_in_vain():
-    """Replica 0 stands for a checkpoint a step before 1 has heard of it.
+def test_who_is_ahead_of_those_who_pause_hears_that_it_is_blocked():
+    """Replica 0 pauses for a checkpoint a step before 1 has heard of it.
 
     The round goes on afterwards.
     """
     held = store("parallel.consistency=synchronous")
 
-    def in_vain():
+    def blocked():
         assert not asked(held, 1, 1, (1, 0))
-        return held.in_vain(0, np.array((1, 0)))
+        return held.blocked_by_paused_worker(0, np.array((1, 0)))
     push(held, 1, 0, 2.0)
-    assert not in_vain()                         # the others will come
-    held.stand(0, 1, 0)
-    assert not in_vain()                         # another block
-    held.stand(0, 0, 0)
-    assert in_vain() and not held.in_vain(0, np.array((0, 0)))
-    held.stand(2, 0, 0)
-    held.stand(1, 0, 1)
+    assert not blocked()                         # the others will come
+    held.pause(0, 1, 0)
+    assert not blocked()                         # another block
+    held.pause(0, 0, 0)
+    assert blocked() and not held.blocked_by_paused_worker(0, np.array((0, 0)))
+    held.pause(2, 0, 0)
+    held.pause(1, 0, 1)
     held.all_paused()
-    assert not in_vain() and held.versions[0] == 0
+    assert not blocked() and held.versions[0] == 0
     push(held, 2, 0, 4.0)
     held.close(0, 0)
-    assert in_vain() and held.versions[0] == 0   # and nothing is settled
+    assert blocked() and held.versions[0] == 0   # and no round is closed
     push(held, 0, 0, 6.0)
     assert asked(held, 1, 1, (1, 0)) and moved(held) == -4
 
@@ -313,9 +320,9 @@ def test_a_checkpoint_has_what_backups_wait_with(backup):
     held = store("parallel.consistency=synchronous", f"parallel.backup={backup}")
     push(held, 1, 0, 2.0)
     for replica in range(3):
-        held.stand(replica, 0, 1)
+        held.pause(replica, 0, 1)
     held.all_paused()
-    # without backups the round goes on as if nobody had stood
+    # without backups the round goes on as if nobody had paused
     assert held.versions[0] == backup
     if not backup:
         push(held, 0, 0, 2.0)
@@ -327,18 +334,18 @@ def test_a_checkpoint_has_what_backups_wait_with(backup):
 
 def test_only_chunks_that_changed_are_sent():
     held = store()
-    assert held.changed(0, 0, 0, np.array([-1, -1])).tolist() == [True, True]
+    assert held.take_changed(0, 0, 0, np.array([-1, -1])).tolist() == [True, True]
     push(held, 1, 0, index=1)
-    assert held.changed(0, 1, 0, np.array([0, 0])).tolist() == [False, True]
-    assert held.changed(0, 1, 1, np.array([1])).tolist() == [False]
+    assert held.take_changed(0, 1, 0, np.array([0, 0])).tolist() == [False, True]
+    assert held.take_changed(0, 1, 1, np.array([1])).tolist() == [False]
     assert (held.counters.fetches, held.counters.unchanged) == (3, 2)
 
 
 def test_the_log_tells_who_did_what_against_which_version():
     events = []
     held = store(log=events.append)
-    held.changed(2, 5, 0, np.array([-1, -1]))
+    held.take_changed(2, 5, 0, np.array([-1, -1]))
     push(held, 2, 0, index=1, clock=5)
-    held.stand(2, 0, 6)
+    held.pause(2, 0, 6)
     assert np.concatenate(events).tolist() == [(FETCHED, 2, 0, 0, 5, 0), (FETCHED, 2, 1, 1, 5, 0),
                                                (PUSHED, 2, 1, 1, 5, 1), (PAUSED, 2, -1, -1, 6, -1)]

@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings, strategies as st
 from hpclcae import config as configuration
 from hpclcae.config import StageConfig
 from hpclcae.geometry import network_geometry
-from hpclcae.partition.blocks import Grid, Rectangle, check_grid, plan_block, reach, shares, split
+from hpclcae.model.layout import Layout
+from hpclcae.partition.blocks import Grid, Rectangle, check_grid, reach, shares, split
 from hpclcae.partition.cost import (FLOP_PER_NUMBER, busiest_block, choose_grid, fitting_grids,
                                     traffic)
 from hpclcae.utils.errors import InputError
@@ -29,7 +30,7 @@ def sizes(config):
 
 def plans_of(config, grid):
     """The plans of all blocks."""
-    return [plan_block(config, grid, rank) for rank in range(grid.size)]
+    return [Layout(config, grid).block(rank).plan for rank in range(grid.size)]
 
 
 def by_array(plans):
@@ -65,7 +66,7 @@ def test_reach_is_what_the_windows_read(window, stride):
 def test_every_array_is_owned_once_and_needed_where_the_next_one_reads_it(config, parts):
     """From the definitions of the layers, position by position."""
     assume(parts <= config.data.size)
-    stages = shares(config, 0, parts)
+    stages = shares(config.stages, network_geometry(config), 0, parts)
     for below, stage in zip(stages, stages[1:]):
         assert stage.x.owned == below.y
     for settings_, along, (x, z, h, g, y) in zip(config.stages, stages, sizes(config)):
@@ -82,7 +83,7 @@ def test_every_array_is_owned_once_and_needed_where_the_next_one_reads_it(config
 def test_g_is_made_from_the_own_h_and_y_from_the_own_g(config, parts):
     """The all-maps part of normalisation needs no other block."""
     assume(parts <= config.data.size)
-    for settings_, along in zip(config.stages, shares(config, 0, parts)):
+    for settings_, along in zip(config.stages, shares(config.stages, network_geometry(config), 0, parts)):
         half = settings_.lcn // 2
         inset = half if settings_.lcn_border == "valid" else 0
         for i in range(parts):
@@ -136,8 +137,7 @@ def test_what_one_lends_another_borrows_and_that_is_what_it_needs_and_does_not_o
 def test_held_is_the_smallest_rectangle_with_what_is_owned_and_needed():
     """A stride of 3 leaves the last pixels unread, and the last block reads from further up than it
     owns."""
-    plan = plan_block(network(11, {"receptive_field": 3, "stride": 3, "pooling": 1, "lcn": 0}),
-                      Grid(3, 2), 5)
+    plan = Layout(network(11, {"receptive_field": 3, "stride": 3, "pooling": 1, "lcn": 0}), Grid(3, 2)).block(5).plan
     x = plan.stages[0].x
     assert (x.owned, x.needed) == (Rectangle((8, 11), (6, 11)), Rectangle((6, 9), (6, 9)))
     assert x.held == Rectangle((6, 11), (6, 11))
@@ -188,7 +188,7 @@ def test_every_array_has_a_tag_of_its_own():
 def test_the_paper_s_blocks_are_narrower_than_a_filter():
     expected = {"x": ({15, 16}, {11, 12, 13, 14}, {9, 10, 11, 12}),
                 "z": ({14, 15}, {12, 13}, {10, 11}), "h": ({13, 14}, {11, 12}, {9, 10})}
-    for stage, along in enumerate(shares(PAPER, 0, 13)):
+    for stage, along in enumerate(shares(PAPER.stages, network_geometry(PAPER), 0, 13)):
         for name, widths in expected.items():
             assert {b - a for a, b in getattr(along, name).owned} == widths[stage], (stage, name)
         assert {b - a for a, b in along.x.needed} == {width + 17 for width in expected["z"][stage]}
@@ -197,25 +197,24 @@ def test_the_paper_s_blocks_are_narrower_than_a_filter():
 
 def test_some_halos_of_the_paper_skip_a_neighbour():
     def furthest(parts):
-        along = shares(PAPER, 0, parts)
+        along = shares(PAPER.stages, network_geometry(PAPER), 0, parts)
         return max(abs(peer - i) for stage in along for i in range(parts) for peer,
                    _ in stage.x.recv(i))
     assert [furthest(parts) for parts in (2, 5, 9, 13, 26)] == [1, 1, 1, 2, 4]
-    corner = plan_block(PAPER, Grid(13, 13), 0).stages[1].x
+    corner = Layout(PAPER, Grid(13, 13)).block(0).plan.stages[1].x
     assert corner.owned == Rectangle((0, 12), (0, 12)) and corner.needed == Rectangle((0, 30),
                                                                                       (0, 30))
     assert [part.peer for part in corner.recv] == [1, 2, 13, 14, 15, 26, 27, 28]
 
 
 def test_the_divisor_s_window_is_clipped_at_the_border_of_the_image_only():
-    rows = shares(PAPER, 0, 13)[0]
+    rows = shares(PAPER.stages, network_geometry(PAPER), 0, 13)[0]
     for i, ((y0, y1), (g0, g1)) in enumerate(zip(rows.y, rows.g.needed)):
         assert (g0, g1) == (y0 - 2 * (i > 0), y1 + 2 * (i < 12))
     assert rows.y[0][0] == 0 and rows.y[12][1] == 175
-    valid = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="valid"),)), 0, 13)[0]
+    valid = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="valid"),)).stages, network_geometry(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="valid"),))), 0, 13)[0]
     assert all((g0, g1) == (y0, y1 + 4) for (y0, y1), (g0, g1) in zip(valid.y, valid.g.needed))
-    centre = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),)), 0,
-                    13)[0]
+    centre = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),)).stages, network_geometry(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),))), 0, 13)[0]
     assert all(start == stop for start, stop in centre.g.needed)
 
 
@@ -231,7 +230,7 @@ def test_169_plans_agree_with_the_arithmetic_of_the_paper():
 
 
 def test_a_grown_rectangle_ends_where_the_array_ends():
-    first, last = (plan_block(PAPER, Grid(13, 13), rank).stages[0].x.held for rank in (0, 168))
+    first, last = (Layout(PAPER, Grid(13, 13)).block(rank).plan.stages[0].x.held for rank in (0, 168))
     assert first == Rectangle((0, 32), (0, 32)) and first.grown(7, 200, 200) == Rectangle((0, 39),
                                                                                           (0, 39))
     assert last.grown(7, 200, 200) == Rectangle((162, 200), (162, 200))
@@ -240,7 +239,7 @@ def test_a_grown_rectangle_ends_where_the_array_ends():
 # ---- extreme grids -------------------------------------------------------------------------------
 
 def test_one_block_owns_everything_and_exchanges_nothing():
-    for stage, shape in zip(plan_block(PAPER, Grid(1, 1), 0).stages, network_geometry(PAPER)):
+    for stage, shape in zip(Layout(PAPER, Grid(1, 1)).block(0).plan.stages, network_geometry(PAPER)):
         for e, size in zip((stage.x, stage.z, stage.h),
                            (shape.input, shape.filtered, shape.pooled)):
             assert e.owned == e.held == Rectangle((0, size[0]),
@@ -268,7 +267,7 @@ def test_a_grid_finer_than_the_image_is_refused_and_one_as_fine_is_not():
     config = network(24, {"receptive_field": 4, "pooling": 2, "lcn": 3})
     check_grid(config, Grid(24, 24))
     for grid in (Grid(25, 1), Grid(1, 25)):
-        for refuse in (check_grid, lambda config, grid: plan_block(config, grid, 0)):
+        for refuse in (check_grid, lambda config, grid: Layout(config, grid).block(0).plan):
             with pytest.raises(InputError,
                                match=f"grid {grid} is finer than the image of 24 x 24 pixels: use "
                                "at most"):

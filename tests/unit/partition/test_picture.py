@@ -2,7 +2,8 @@
 import pytest
 
 from hpclcae import config as configuration
-from hpclcae.partition.blocks import Grid, plan_block
+from hpclcae.model.layout import Layout
+from hpclcae.partition.blocks import Grid
 from hpclcae.partition.picture import draw, write
 from hpclcae.utils.errors import InputError
 from tests.support.processes import RUN
@@ -25,7 +26,7 @@ def box(positions):
 
 def test_every_sublayer_of_a_stage_shows_what_a_block_owns_borrows_and_needs():
     figure = draw(PAPER, GRID, 2, 168)
-    plan = plan_block(PAPER, GRID, 168).stages[2]
+    plan = Layout(PAPER, GRID).block(168).plan.stages[2]
     panels = {axes.get_label(): axes for axes in figure.axes}
     assert set(panels) == {"all", "x", "z", "h", "g"}
     for label, axes in panels.items():

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 from hpclcae import config as configuration
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
-from hpclcae.partition.blocks import Grid, plan_block
+from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.partition.cost import traffic
 from hpclcae.partition.halo import Exchange
@@ -25,7 +26,7 @@ PAPER = configuration.load(RUN / "paper.toml")
 
 def check_exchanges(config, grid):
     """Every fill gives exactly what is needed, and every fold is its transpose."""
-    plans = [plan_block(config, grid, rank) for rank in range(grid.size)]
+    plans = [Layout(config, grid).block(rank).plan for rank in range(grid.size)]
     wholes = {name: whole(name, shape, np.float64) for name, _, shape in arrays(config, plans[0])}
     results = run_blocks(grid.size,
                          lambda communicator: exchange_everything(config, grid, communicator))
@@ -83,7 +84,7 @@ def test_a_fold_adds_to_what_the_owner_has():
     x = whole("x1", (12, 12, 1, 2), np.float64)
 
     def block(communicator):
-        part = plan_block(config, grid, communicator.rank).stages[0].x
+        part = Layout(config, grid).block(communicator.rank).plan.stages[0].x
         residual = np.zeros((*part.held.shape, 1, 2))
         residual[part.read] += 1
         residual[part.own] -= cut(x, part.owned)
@@ -103,7 +104,7 @@ def test_a_fill_under_way_sends_what_was_there_when_it_began_and_a_fold_may_over
     x, put = whole("x1", (9, 9), np.float64), whole("z1", (9, 9), np.float64)
 
     def block(communicator):
-        part = plan_block(config, grid, communicator.rank).stages[0].x
+        part = Layout(config, grid).block(communicator.rank).plan.stages[0].x
         exchange = Exchange(part, communicator)
         filled, folded = np.full(part.held.shape, np.nan), np.zeros(part.held.shape)
         filled[part.own], folded[part.read] = cut(x, part.owned), cut(put, part.needed)
@@ -142,7 +143,7 @@ def test_buffers_are_made_once_for_every_trailing_shape_and_dtype():
             return self.communicator.channel(tag, sends, receives)
 
     def block(communicator):
-        part = plan_block(config, grid, communicator.rank).stages[0].x
+        part = Layout(config, grid).block(communicator.rank).plan.stages[0].x
         counting = Counting(communicator)
         exchange = Exchange(part, counting)
         for _ in range(3):
@@ -157,8 +158,7 @@ def test_buffers_are_made_once_for_every_trailing_shape_and_dtype():
 
 
 def test_two_fills_of_one_exchange_at_the_same_time_are_a_mistake():
-    part = plan_block(network(9, {"receptive_field": 4, "pooling": 1, "lcn": 0}), Grid(1, 1),
-                      0).stages[0].x
+    part = Layout(network(9, {"receptive_field": 4, "pooling": 1, "lcn": 0}), Grid(1, 1)).block(0).plan.stages[0].x
     exchange = Exchange(part, SerialCommunicator())
     exchange.start_fill(np.zeros((9, 9)))
     with pytest.raises(AssertionError, match="has not been finished"):
@@ -166,7 +166,7 @@ def test_two_fills_of_one_exchange_at_the_same_time_are_a_mistake():
 
 
 def test_one_block_copies_nothing_and_needs_no_messenger():
-    for _, part, shape in arrays(PAPER, plan_block(PAPER, Grid(1, 1), 0)):
+    for _, part, shape in arrays(PAPER, Layout(PAPER, Grid(1, 1)).block(0).plan):
         exchange = Exchange(part, SerialCommunicator())
         # one number in memory: a copy of it would be tens of megabytes
         array = np.broadcast_to(np.float32(1), shape)
@@ -205,8 +205,8 @@ def test_a_training_step_sends_what_traffic_counts(gradient, border):
 
     def block(communicator):
         counting = Counting(communicator)
-        block_network = Network(config, grid, counting)
-        x = np.ones((*block_network.plan.stages[0].x.held.shape, 1, 4), np.float32)
+        block_network = Network(Layout(config, grid), counting)
+        x = np.ones((*block_network.block.plan.stages[0].x.held.shape, 1, 4), np.float32)
         block_network.backward(block_network.forward(block_network.parameters(0), x), lambda name,
                                row, values: None)
         return counting.numbers, counting.messages

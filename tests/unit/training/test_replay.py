@@ -7,11 +7,12 @@ import pytest
 from hpclcae import cli, config as configuration
 from hpclcae.checkpoint import ChunkState
 from hpclcae.checkpoint.event_log import EventLog, first_checkpoint, logs, read_log
+from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.parameter_server.store import EVENT, FETCHED, PUSHED, ROUND_CLOSED
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.threads import run_blocks
-from hpclcae.training.replay import Plan, replay_block, seeds
+from hpclcae.training.replay import ReplaySchedule, initial_states, replay_block
 from hpclcae.training.replay_server import ReplayServer, events_of_chunks
 from hpclcae.utils.errors import InputError
 from tests.support.processes import RUN
@@ -46,25 +47,26 @@ def held(servers, block):
 
 
 def replayed(config, events, servers, grid=Grid(1, 1)):
-    """The tape of every block after a replay."""
-    plan = Plan(events, config)
+    """The server of every block after a replay."""
+    schedule, replicas = ReplaySchedule(events, config), config.parallel.replicas
 
     def block(communicator):
-        network, chunks = Network(config, grid,
-                                  communicator), servers.shards.chunks[communicator.rank]
-        part = network.plan.stages[0].x.held
-        tape = ReplayServer(chunks, config,
-                            events_of_chunks(events, servers.shards, communicator.rank),
-                            seeds(network, chunks), held(servers, communicator.rank))
-        replay_block(network, tape, plan, lambda replica, step: inputs(
-            config, step, replica, config.parallel.replicas)[slice(*part.rows), slice(*part.cols)])
-        return tape
+        network = Network(Layout(config, grid), communicator)
+        chunks = servers.shards.chunks[communicator.rank]
+        held_x = network.block.plan.stages[0].x.held
+        server = ReplayServer(chunks, config,
+                              events_of_chunks(events, servers.shards, communicator.rank),
+                              initial_states(network, chunks), held(servers, communicator.rank))
+        replay_block(network, server, schedule, lambda replica, step: inputs(
+            config, step, replica, replicas)[slice(*held_x.rows), slice(*held_x.cols)],
+            [1] * replicas)
+        return server
     return run_blocks(grid.size, block)
 
 
-def same(tapes):
-    return all(tape.left == 0 and [tape.gaps.get(i) for i in range(len(tape.chunks))] == [0.0]
-               * len(tape.chunks) for tape in tapes)
+def same(replays):
+    return all(replay.left == 0 and [replay.gaps.get(i) for i in range(len(replay.chunks))] == [0.0]
+               * len(replay.chunks) for replay in replays)
 
 
 @pytest.mark.parametrize("changes", [
@@ -85,12 +87,12 @@ def test_the_replay_ends_with_the_same_bits(changes, grid):
     config = configured(*changes)
     servers, events = recorded(config, grid)
     assert all((store.versions > 0).any() for store in servers.stores)
-    tapes = replayed(config, events, servers, grid)
-    assert same(tapes)
+    replays = replayed(config, events, servers, grid)
+    assert same(replays)
     counted = sum(store.counters.pushes for store in servers.stores)
-    tallied = sum(tally.pushes for tape in tapes for tally in tape.tallies)
+    tallied = sum(tally.pushes for replay in replays for tally in replay.tallies)
     dropped = sum(store.counters.dropped for store in servers.stores)
-    assert sum(tally.dropped for tape in tapes for tally in tape.tallies) == dropped
+    assert sum(tally.dropped for replay in replays for tally in replay.tallies) == dropped
     if config.parallel.backup:
         assert counted + dropped <= tallied <= 2 * counted + dropped
     else:
@@ -99,10 +101,10 @@ def test_the_replay_ends_with_the_same_bits(changes, grid):
     if config.parallel.consistency != "synchronous":
         late = sum(int((store.counters.staleness * np.arange(65)).sum())
                    for store in servers.stores)
-        assert sum(tally.staleness for tape in tapes for tally in tape.tallies) == late
+        assert sum(tally.staleness for replay in replays for tally in replay.tallies) == late
 
 
-def test_a_fetch_that_was_in_vain_is_replayed_once():
+def test_a_fetch_that_was_blocked_is_replayed_once():
     """A greedy run of three replicas.
 
     The servers answered for the stages that were not trained, and only for them.
@@ -122,15 +124,15 @@ def test_a_fetch_that_was_in_vain_is_replayed_once():
 
 
 @pytest.mark.parametrize("ends", list(itertools.permutations([1, 3, STEPS])), ids=str)
-def test_rounds_that_were_settled_are_replayed(ends):
+def test_rounds_that_were_closed_are_replayed(ends):
     config = configured("parallel.replicas=3", "update.rule=adam",
                         "parallel.consistency=synchronous", "parallel.backup=1")
     servers, events = recorded(config, ends=dict(enumerate(ends)))
     assert any((log["kind"] == ROUND_CLOSED).any() for log in events)
     assert same(replayed(config, events, servers))
-    unsettled = [log[log["kind"] != ROUND_CLOSED] for log in events]
+    unclosed = [log[log["kind"] != ROUND_CLOSED] for log in events]
     try:
-        assert not same(replayed(config, unsettled, servers))
+        assert not same(replayed(config, unclosed, servers))
     except InputError as error:
         assert "the log does not fit" in str(error)
 
@@ -174,16 +176,16 @@ def test_pushes_in_another_order_give_other_bits(run):
     changed = log.copy()
     for name in ("replica", "clock"):
         changed[name][a], changed[name][b] = log[name][b], log[name][a]
-    tapes = replayed(config, [*events[:number], changed, *events[number + 1:]], servers)
-    assert 0 < max(gap for gap in tapes[0].gaps.values())
+    replays = replayed(config, [*events[:number], changed, *events[number + 1:]], servers)
+    assert 0 < max(gap for gap in replays[0].gaps.values())
 
 
 def test_a_log_that_ends_early_is_replayed_as_far_as_it_goes(run):
     config, servers, events = run
     cut = [events[0][:len(events[0]) // 2], events[1]]
-    tape, = replayed(config, cut, servers)
-    assert tape.left > 0 and len(tape.gaps) < len(tape.chunks)
-    assert 0 < tape.store.versions.min() and all(gap == 0 for gap in tape.gaps.values())
+    replay, = replayed(config, cut, servers)
+    assert replay.left > 0 and len(replay.gaps) < len(replay.chunks)
+    assert 0 < replay.store.versions.min() and all(gap == 0 for gap in replay.gaps.values())
 
 
 def test_where_the_numbers_go_wrong_is_named(run):
@@ -197,16 +199,16 @@ def test_where_the_numbers_go_wrong_is_named(run):
             replayed(config, events, servers)
     config, servers, events = run
     chunks = servers.shards.chunks[0]
-    tape = ReplayServer(chunks, config, events_of_chunks(events, servers.shards, 0),
-                        seeds(Network(config), chunks))
+    replay = ReplayServer(chunks, config, events_of_chunks(events, servers.shards, 0),
+                          initial_states(Network(Layout(config)), chunks))
     event = np.array([(PUSHED, 1, 0, 2, 4, 1)], EVENT)
-    tape.events[2] = event
+    replay.events[2] = event
     gradient = np.zeros(chunks[2].size)
     gradient[-1] = np.nan
     with pytest.raises(
             InputError,
             match=rf"replica 1, step 5: the gradient of {chunks[2].name} of block 0.*version 0"):
-        tape.push(2, 1, 4, 0, 0.5, gradient)
+        replay.push(2, 1, 4, 0, 0.5, gradient)
 
 
 def test_logs_that_cannot_be_of_the_run_are_refused(run):
@@ -214,9 +216,9 @@ def test_logs_that_cannot_be_of_the_run_are_refused(run):
     with pytest.raises(InputError, match="log is damaged"):
         other = events[0].copy()
         other["replica"][3] = 2
-        Plan([other], config)
+        ReplaySchedule([other], config)
     with pytest.raises(InputError, match="push_every = 2 with backup replicas"):
-        Plan(events, configured("parallel.replicas=2", "parallel.consistency=synchronous",
+        ReplaySchedule(events, configured("parallel.replicas=2", "parallel.consistency=synchronous",
                                 "parallel.backup=1",
                                 "parallel.push_every=2", "parallel.fetch_every=2"))
 

@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -17,8 +17,11 @@ import pytest
 from hpclcae import checkpoint
 from hpclcae.commands import train
 from hpclcae.geometry import training_flop
+from hpclcae.model.schedule import Schedule
 from hpclcae.partition.communicator import SerialCommunicator
+from hpclcae.training import trainer as training
 from hpclcae.training.resume import starting_point
+from hpclcae.training.step import train_step
 from hpclcae.training.trainer import Trainer
 from hpclcae.utils.errors import InputError
 from tests.support.images import structured_images, write_dataset
@@ -102,16 +105,17 @@ def test_what_was_done_after_the_last_checkpoint_is_done_again(tiny_config, tmp_
     class Crash(RuntimeError):
         pass
 
-    def step(self, number, x, original=Trainer.step):
-        if number == 7:
+    def crashing(network, updates, step, *more):
+        if step == 7:
             raise Crash
-        return original(self, number, x)
-    crashing = trainer(config, tmp_path / "parts")
+        return train_step(network, updates, step, *more)
     with monkeypatch.context() as patched, pytest.raises(Crash):
-        patched.setattr(Trainer, "step", step)
-        crashing.train()
-    # the end of a process would end its thread, too: two must not write at once
-    crashing.committer.wait()
+        patched.setattr(training, "train_step", crashing)
+        trained(config, tmp_path / "parts")
+    # the end of a process would end its threads, too: two must not write at once
+    for thread in threading.enumerate():
+        if thread.name in ("committer", "shard 0"):
+            thread.join()
     assert [row["step"] for row in metrics(tmp_path / "parts")] == list(range(1, 8))
     with (tmp_path / "parts/metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "seco')
@@ -189,13 +193,13 @@ def test_a_run_folder_that_cannot_be_written_is_named(tiny_config, tmp_path):
 
 @pytest.mark.parametrize("rule, rate", [("sgd", 1e30), ("momentum", 1e30), ("sgd", 1e8)])
 def test_a_rate_that_is_far_too_large_stops_the_run_and_leaves_the_last_good_checkpoint(
-        tiny_config, tmp_path, rule, rate):
+        tiny_config, tmp_path, monkeypatch, rule, rate):
     config = tiny_config(f"update.rule={rule}", "train.steps=40", "train.checkpoint_every=1",
                          "train.keep=3")
     trained(config, tmp_path, stop_at=3)
     before = contents(tmp_path)
     damaged = trainer(config, tmp_path, resume=True)
-    damaged.updates.rule.config = replace(config.update, rate=rate)
+    monkeypatch.setattr(Schedule, "learning_rate", lambda schedule, step: rate)
     with pytest.raises(InputError,
                        match=r"^the objective of stage \d is (not finite|[\d.e+]+ times its "
                        r"first value) in step \d+: update\.rate = "):
@@ -250,9 +254,9 @@ def test_ctrl_c_ends_with_130_and_a_checkpoint_to_go_on_from(tiny_config, tiny_d
 
 
 def test_ctrl_c_before_the_first_checkpoint_says_so(tiny_config, tmp_path, monkeypatch, capsys):
-    def interrupted(self, number, x):
+    def interrupted(*arguments):
         raise KeyboardInterrupt
-    monkeypatch.setattr(Trainer, "step", interrupted)
+    monkeypatch.setattr(training, "train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trained(tiny_config(), tmp_path)
     assert capsys.readouterr().err == "interrupted after step 0; no checkpoint was due yet\n"

@@ -9,7 +9,9 @@ import pytest
 
 from hpclcae import checkpoint
 from hpclcae.partition.communicator import SerialCommunicator
+from hpclcae.training import trainer as training
 from hpclcae.training.resume import starting_point
+from hpclcae.training.step import train_step
 from hpclcae.training.trainer import Trainer
 from hpclcae.utils.signals import requests
 from tests.support.saving import assert_same, datasets
@@ -31,7 +33,7 @@ def test_requests_are_noted_and_handlers_put_back():
 
 
 def test_the_second_term_ends_the_process():
-    program = ("import os, signal\nfrom hpclcae.signals import requests\nwith requests() as "
+    program = ("import os, signal\nfrom hpclcae.utils.signals import requests\nwith requests() as "
                "asked:\n    for _ in range(2):\n        os.kill(os.getpid(), signal.SIGTERM)\n     "
                "   print(asked.end, flush=True)\n")
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
@@ -52,19 +54,19 @@ def test_another_thread_listens_to_nothing():
 
 
 @pytest.mark.parametrize("number, steps", [(signal.SIGUSR1, [3, 6]), (signal.SIGTERM, [3])])
-def test_a_run_that_was_asked_gives_the_same_result(tiny_config, tmp_path, number, steps):
+def test_a_run_that_was_asked_gives_the_same_result(tiny_config, tmp_path, monkeypatch, number,
+                                                    steps):
     """Asked while step 2 computes: after step 3 USR1 leaves a checkpoint, TERM ends the run, and it
     resumes."""
     config = tiny_config("train.steps=6", "train.keep=9")
-    trainer = Trainer(config, tmp_path / "asked")
-    compute = trainer.step
 
-    def step(number_of_step, x):
-        if number_of_step == 1:
+    def asked(network, updates, step, *more):
+        if step == 1:
             send(number)
-        return compute(number_of_step, x)
-    trainer.step = step
-    trainer.train()
+        return train_step(network, updates, step, *more)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "train_step", asked)
+        Trainer(config, tmp_path / "asked").train()
     saved = checkpoint.saved(tmp_path / "asked/checkpoints")
     assert saved == [checkpoint.step_folder(tmp_path / "asked", n) for n in steps]
     start = starting_point(config, tmp_path / "asked", True, SerialCommunicator())
