@@ -5,7 +5,6 @@ same `Store` and the same barrier; only the messages are function calls. For tes
 threads share one Python, so it is slower than processes.
 """
 import queue
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +24,16 @@ from hpclcae.utils.signals import Requests
 
 
 def run_local_job(config: Config, run: Path, start: Path | None = None, grid: Grid = WHOLE,
-                  stop_at: int | None = None, asked: Mapping[int, Requests] | None = None,
-                  watch: Callable[[WorkerContext, Trainer], None] = lambda worker, trainer: None) \
-        -> list[WorkerReport]:
+                  stop_at: int | None = None,
+                  asked: Requests | None = None) -> list[WorkerReport]:
     """Train with parallel.servers servers and parallel.replicas replicas of a grid of blocks.
 
     Parameters
     ----------
     start : Path or None
         Checkpoint to go on from.
-    asked : mapping of int to Requests, optional
-        What the blocks of replica 0 find in place of signals, by block.
-    watch : callable
-        Called in every worker's thread before it trains.
+    asked : Requests, optional
+        What the leader finds in place of signals to a process.
 
     Returns
     -------
@@ -65,11 +61,9 @@ def run_local_job(config: Config, run: Path, start: Path | None = None, grid: Gr
         served = Served(shards.chunks[block], servers.connection(replica, block))
         worker = WorkerContext(Role(replica=replica, block=block), layout, peers.split(replica),
                                peers, LocalControl(commands, replica, block, servers.check), served)
-        signals = (asked or {}).get(block, Requests()) if replica == 0 else Requests()
+        signals = asked if asked and worker.is_leader else Requests()
         try:
-            trainer = Trainer(config, run, start, worker, signals)
-            watch(worker, trainer)
-            return trainer.train(stop_at)
+            return Trainer(config, run, start, worker, signals).train(stop_at)
         except BaseException:
             servers.stop()
             raise

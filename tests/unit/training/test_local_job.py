@@ -1,0 +1,148 @@
+"""A served trainer without MPI: servers, replicas and blocks as threads of one process."""
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from hpclcae import checkpoint
+from hpclcae.checkpoint.event_log import logs, read_log
+from hpclcae.model.layout import WHOLE
+from hpclcae.parameter_server.store import FETCHED, PUSHED
+from hpclcae.partition.blocks import Grid
+from hpclcae.training import trainer as training
+from hpclcae.training.local_job import run_local_job
+from hpclcae.training.step import train_step
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.signals import Requests
+from tests.support.saving import assert_same, datasets
+
+LOCKSTEP = ["parallel.consistency=synchronous", "update.rule=adam", "update.rate=0.01"]
+LEADER = "block 0"  # the thread of replica 0, block 0
+
+
+@pytest.fixture
+def config_of(tiny_config):
+    def load(*changes, replicas=2, servers=2):
+        return tiny_config("train.steps=6", "train.batch=5", "train.log_every=1", "train.keep=9",
+                           "train.checkpoint_every=100", f"parallel.servers={servers}",
+                           f"parallel.replicas={replicas}", *changes)
+    return load
+
+
+@pytest.fixture
+def before_each_step(monkeypatch):
+    """Let every worker call function(thread's name, step) before it computes a step."""
+    def arrange(function):
+        def step_of(network, updates, step, *more):
+            function(threading.current_thread().name, step)
+            return train_step(network, updates, step, *more)
+        monkeypatch.setattr(training, "train_step", step_of)
+    return arrange
+
+
+def steps_saved(run):
+    return [checkpoint.step_of(path) for path in checkpoint.saved(run / "checkpoints")]
+
+
+def assert_same_end(*runs):
+    """The newest checkpoints hold the same numbers, bit for bit."""
+    first, *others = (datasets(checkpoint.find(run)) for run in runs)
+    for other in others:
+        assert_same(first, other)
+
+
+@pytest.mark.parametrize("grid", [WHOLE, Grid(1, 2)], ids=str)
+@pytest.mark.parametrize("changes, replicas", [
+    (LOCKSTEP, 2), (["update.rate=0.005"], 2), (["update.rule=sgd", "parallel.elastic=0.3"], 2),
+    (["parallel.consistency=bounded", "parallel.staleness=1", "update.rate=0.005"], 3),
+    ([*LOCKSTEP, "parallel.backup=1"], 3), ([*LOCKSTEP, "train.gradient=greedy"], 2)])
+def test_every_mode_comes_to_its_end_with_a_checkpoint(config_of, tmp_path, changes, replicas,
+                                                       grid):
+    config = config_of(*changes, replicas=replicas)
+    reports = run_local_job(config, tmp_path, grid=grid)
+    assert steps_saved(tmp_path) == [6]
+    checkpoint.verify(checkpoint.find(tmp_path))
+    state = checkpoint.load_state(checkpoint.find(tmp_path))
+    assert state.cursors == (6,) * replicas and len(reports) == replicas * grid.size
+    if not config.parallel.backup:
+        assert {report.steps for report in reports} == {6}
+    objectives = [json.loads(line)["objective"]
+                  for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert objectives[-1] < objectives[0]
+
+
+@pytest.mark.parametrize("grid", [WHOLE, Grid(2, 1)], ids=str)
+def test_lockstep_keeps_its_bits_whatever_is_asked(config_of, before_each_step, tmp_path, grid):
+    """Undisturbed; with USR1 in every step; with TERM in step 2, and resumed.
+
+    What is asked while a step computes goes with the sums of the next one, and is done after it.
+    """
+    config, asked = config_of(*LOCKSTEP), Requests()
+    run_local_job(config, tmp_path / "whole", grid=grid)
+
+    def ask_for_checkpoints(name, step):
+        if name == LEADER:
+            asked.checkpoint = True
+    before_each_step(ask_for_checkpoints)
+    run_local_job(config, tmp_path / "asked", grid=grid, asked=asked)
+    assert steps_saved(tmp_path / "asked") == [2, 4, 6]
+
+    def ask_for_the_end(name, step):
+        if name == LEADER and step == 1:
+            asked.end = True
+    before_each_step(ask_for_the_end)
+    run_local_job(config, tmp_path / "ended", grid=grid, asked=asked)
+    assert steps_saved(tmp_path / "ended") == [3]
+    start = checkpoint.find(tmp_path / "ended")
+    run_local_job(config, tmp_path / "ended", start, grid, asked=Requests())
+    assert_same_end(tmp_path / "whole", tmp_path / "asked", tmp_path / "ended")
+
+
+def test_checkpoints_that_are_due_are_taken_while_others_are_ahead(config_of, tmp_path):
+    config = config_of(*LOCKSTEP, "train.checkpoint_every=2")
+    run_local_job(config, tmp_path / "every")
+    assert steps_saved(tmp_path / "every") == [2, 4, 6]
+    run_local_job(config_of(*LOCKSTEP), tmp_path / "once")
+    assert_same_end(tmp_path / "every", tmp_path / "once")
+    asynchronous = config_of("train.checkpoint_every=2", "parallel.log_events=true", replicas=3)
+    run_local_job(asynchronous, tmp_path / "asynchronous")
+    for path in checkpoint.saved(tmp_path / "asynchronous/checkpoints"):
+        assert len(checkpoint.load_state(path).cursors) == 3
+        checkpoint.verify(path)
+
+
+def test_the_others_begin_after_the_warm_start(config_of, tmp_path):
+    config = config_of("parallel.warm_start=3", "parallel.log_events=true", servers=1)
+    run_local_job(config, tmp_path)
+    _, [events] = read_log(logs(tmp_path)[0])
+    first = np.flatnonzero((events["replica"] == 1) & (events["kind"] == FETCHED))[0]
+    alone = events[:first]
+    assert (alone["clock"][alone["kind"] == PUSHED] == 2).any() and not alone["replica"].any()
+    with pytest.raises(InputError, match="warm_start"):
+        config_of(*LOCKSTEP, "parallel.warm_start=3")
+
+
+def test_the_end_may_come_during_the_warm_start(config_of, before_each_step, tmp_path):
+    asked = Requests()
+
+    def ask_for_the_end(name, step):
+        if step == 1:
+            asked.end = True
+    before_each_step(ask_for_the_end)
+    reports = run_local_job(config_of("parallel.warm_start=5"), tmp_path, asked=asked)
+    assert [report.steps for report in reports] == [3, 0]
+    assert checkpoint.load_state(checkpoint.find(tmp_path)).cursors == (3, 0)
+
+
+@pytest.mark.parametrize("changes", [LOCKSTEP, [], ["parallel.warm_start=5"]], ids=str)
+def test_one_that_fails_ends_all(config_of, before_each_step, tmp_path, changes):
+    class Broken(RuntimeError):
+        pass
+
+    def fail(name, step):
+        if step == 3:
+            raise Broken(name)
+    before_each_step(fail)
+    with pytest.raises(Broken):
+        run_local_job(config_of(*changes), tmp_path, grid=Grid(1, 2))
