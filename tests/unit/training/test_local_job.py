@@ -78,7 +78,7 @@ def test_lockstep_keeps_its_bits_whatever_is_asked(config_of, before_each_step, 
 
     What is asked while a step computes goes with the sums of the next one, and is done after it.
     """
-    config, asked = config_of(*LOCKSTEP), Requests()
+    config, asked, ending = config_of(*LOCKSTEP), Requests(), Requests()
     run_local_job(config, tmp_path / "whole", grid=grid)
 
     def ask_for_checkpoints(name, step):
@@ -90,12 +90,12 @@ def test_lockstep_keeps_its_bits_whatever_is_asked(config_of, before_each_step, 
 
     def ask_for_the_end(name, step):
         if name == LEADER and step == 1:
-            asked.end = True
+            ending.end = True
     before_each_step(ask_for_the_end)
-    run_local_job(config, tmp_path / "ended", grid=grid, asked=asked)
+    run_local_job(config, tmp_path / "ended", grid=grid, asked=ending)
     assert steps_saved(tmp_path / "ended") == [3]
     start = checkpoint.find(tmp_path / "ended")
-    run_local_job(config, tmp_path / "ended", start, grid, asked=Requests())
+    run_local_job(config, tmp_path / "ended", start, grid)
     assert_same_end(tmp_path / "whole", tmp_path / "asked", tmp_path / "ended")
 
 
