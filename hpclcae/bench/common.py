@@ -1,5 +1,4 @@
-"""What every benchmark needs: rows, tables, paired timing, the sgemm reference, a description of
-the machine.
+"""What every benchmark needs: rows, paired timing, the sgemm reference, what machine it is.
 
 An absolute time says little on another machine, or on the same one an hour later. So rates are also
 given as a fraction of sgemm, timed in the same process and in turn with what is measured, and
@@ -9,7 +8,6 @@ import argparse
 import datetime
 import json
 import math
-import os
 import platform
 import re
 import statistics
@@ -22,8 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from hpclcae.commands.arguments import positive
 from hpclcae.model.blas import blas
+from hpclcae.utils.cores import cores
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table as table  # for benchmarks that ask this module for it
 
 #: Side of the square matrices of the reference product: large enough for full speed, about 0.05 s.
 SGEMM_SIDE = 1500
@@ -46,14 +47,6 @@ def configure(parser: argparse.ArgumentParser, repeat: int) -> None:
                         "machine that is busy with other work too (default wall)")
     parser.add_argument("--json", type=Path, metavar="FILE",
                         help="append one JSON object a row to this file")
-
-
-def positive(text: str) -> int:
-    """A positive whole number, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 class Report:
@@ -138,24 +131,6 @@ class Report:
                                else "caches and memory were shared with it"), file=sys.stderr)
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> str:
-    """Lines of text with aligned columns.
-
-    Parameters
-    ----------
-    columns : sequence of (header, format)
-        The format is that of format(); columns whose format is not "" are aligned to the right.
-    rows : sequence of sequences
-        Cells.
-    """
-    cells = [[header for header, _ in columns],
-             *[[format(value, form) for value, (_, form) in zip(row, columns)] for row in rows]]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["  ".join(cell.rjust(width) if form else cell.ljust(width) for cell, width,
-                       (_, form) in zip(line, widths, columns)).rstrip() for line in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
 class Sgemm:
     """The reference: a square product in float32, as fast as this process's BLAS can multiply."""
     flop = 2.0 * SGEMM_SIDE ** 3
@@ -199,8 +174,7 @@ def refuse_more_threads() -> None:
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on; no name of a host."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu(), "cores": cores, "system": f"{platform.system()} {platform.machine()}",
+    return {"cpu": _cpu(), "cores": cores(), "system": f"{platform.system()} {platform.machine()}",
             "blas": blas()}
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from hpclcae.bench import common, roofline, side_by_side
 from hpclcae.bench.cases import ALL_PASSES, STAGE_STEP, NetworkCase, StageCase, Timed
-from hpclcae.bench.common import SGEMM, Report, Sgemm, table
+from hpclcae.bench.common import SGEMM, Report, Sgemm
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table
 
 #: Parts that cannot be timed alone: name -> (whole, what is taken away).
 DIFFERENCES = {"decode (difference)": ("encode, decode", ["encode"]),

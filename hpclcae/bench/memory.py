@@ -13,12 +13,13 @@ import numpy as np
 
 from hpclcae import config as configuration
 from hpclcae.bench import common
-from hpclcae.bench.common import Report, table
+from hpclcae.bench.common import Report
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
 from hpclcae.model.network import Network, trained_stage
 from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table
 
 RUN_DESK = "run/desk.toml"
 

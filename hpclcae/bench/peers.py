@@ -19,11 +19,12 @@ from typing import Protocol
 import numpy as np
 
 from hpclcae.bench import common
-from hpclcae.bench.common import SGEMM, Report, Sgemm, Times, ratio, table
+from hpclcae.bench.common import SGEMM, Report, Sgemm, Times, ratio
 from hpclcae.model.layers.local_filter import LocalFilter
 from hpclcae.model.layers.unit_norm import Filters
 from hpclcae.model.workspace import Workspace
 from hpclcae.utils.errors import InputError, MissingExtraError
+from hpclcae.utils.tables import table
 
 #: Largest difference that counts as agreement, relative to the array's largest magnitude: float32
 #: sums of thousands of terms in another order.

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae.bench.cases import ALL_PASSES, StageCase
-from hpclcae.bench.common import SGEMM, Report, Sgemm, table
+from hpclcae.bench.common import SGEMM, Report, Sgemm
 from hpclcae.utils.errors import require
+from hpclcae.utils.tables import table
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHOWN = ("encode", ALL_PASSES)

@@ -22,13 +22,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import Report, machine, positive, ratio, refuse_more_threads, table
+from hpclcae.bench.common import Report, machine, positive, ratio, refuse_more_threads
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.cluster.mpiexec import OVERSUBSCRIBE, find_mpiexec
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import replacing
+from hpclcae.utils.tables import table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

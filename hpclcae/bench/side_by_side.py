@@ -14,8 +14,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 
 from hpclcae.bench.cases import ALL_PASSES, STAGE_STEP, StageCase
-from hpclcae.bench.common import SGEMM, Report, Sgemm, ratio, table
+from hpclcae.bench.common import SGEMM, Report, Sgemm, ratio
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table
 
 #: A process that waits this long for the others has lost them, seconds.
 LOST = 600

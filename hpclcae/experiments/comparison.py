@@ -6,6 +6,7 @@ import numpy as np
 
 from hpclcae.experiments.single_neurons import (BestNeuron, LabelledImages, chance_replicates,
                                                 interval)
+from hpclcae.utils.tables import table
 
 #: Le et al. 2012, faces, percent, and whether the figure was confirmed ("recalled": quoted from
 #: memory).
@@ -71,15 +72,12 @@ class Row:
         return figures
 
 
-def table(rows: Sequence[Row]) -> str:
+def as_text(rows: Sequence[Row]) -> str:
     """Lay out the rows for a terminal, in percent."""
-    head = ["", "best of 20", "95 % interval", "honest", "95 % interval", "AUC", "neurons",
-            "row, col, map", "paper"]
-    lines = [head] + [_cells(row) for row in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) if i in (0, len(head) - 1) else cell.rjust(width)
-                               for i, (cell, width) in enumerate(zip(line, widths))).rstrip()
-                     for line in lines)
+    right = ("best of 20", "95 % interval", "honest", "95 % interval", "AUC", "neurons",
+             "row, col, map")
+    return table([("", ""), *((header, ">") for header in right), ("paper", "")],
+                 [_cells(row) for row in rows], rule=False)
 
 
 def _cells(row: Row) -> list[str]:

@@ -23,7 +23,7 @@ from hpclcae.checkpoint.trained import Model
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import baselines
-from hpclcae.experiments.comparison import Row, Verdict, table
+from hpclcae.experiments.comparison import Row, Verdict, as_text
 from hpclcae.experiments.filters import FilterShape, filter_shape
 from hpclcae.experiments.single_neurons import LabelledImages, Population, examine
 from hpclcae.utils.errors import InputError
@@ -267,7 +267,7 @@ def winner(rows: Sequence[Row]) -> Row:
 def print_report(rows: list[Row], verdicts: list[Verdict], shape: FilterShape,
                  images: LabelledImages, concept: str) -> None:
     """Print table, notes, best neuron and verdicts."""
-    print(f"\n{table(rows)}\n\n{NOTE.format(resampled=images.resampled)}\n")
+    print(f"\n{as_text(rows)}\n\n{NOTE.format(resampled=images.resampled)}\n")
     best = winner(rows).runs[0]
     print(f"best neuron: {winner(rows).name}, row {best.where[0]}, col {best.where[1]}, map "
           f"{best.where[2]}: {100 * best.accuracy:.1f} % right if a response above "

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from hpclcae.bench import cases, common, kernels, memory, peers, roofline, side_by_side
-from hpclcae.bench.common import Report, table
+from hpclcae.bench.common import Report
 from hpclcae.config import StageConfig
 from hpclcae.model.network import Network
 from hpclcae.utils.errors import InputError, MissingExtraError
@@ -82,11 +82,6 @@ def test_no_round_begins_after_the_limit():
 
 def test_ratio_is_the_median_of_the_rounds():
     assert common.ratio([2, 30, 8], [1, 10, 2]) == 3
-
-
-def test_columns_are_aligned():
-    lines = table([("name", ""), ("value", ".1f")], [("a", 1.25), ("longer", 100)]).splitlines()
-    assert lines == ["name    value", "------  -----", "a         1.2", "longer  100.0"]
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="BLAS takes one thread on one core")
