@@ -24,7 +24,7 @@ from hpclcae.commands.arguments import positive
 from hpclcae.model.blas import blas
 from hpclcae.utils.cores import cores
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.tables import table as table  # for benchmarks that ask this module for it
+from hpclcae.utils.tables import table  # noqa: F401  (until all benchmarks import it there)
 
 #: Side of the square matrices of the reference product: large enough for full speed, about 0.05 s.
 SGEMM_SIDE = 1500
@@ -126,9 +126,10 @@ class Report:
     def warn_if_busy(self) -> None:
         """One line on stderr if other work took a part of the core while something was timed."""
         if self._least_share < QUIET:
+            suffers = ("rates are too low" if self.clock == "wall"
+                       else "caches and memory were shared with it")
             print(f"beware: other work had up to {100 * (1 - self._least_share):.0f} % of the "
-                  "core; " + ("rates are too low" if self.clock == "wall"
-                               else "caches and memory were shared with it"), file=sys.stderr)
+                  f"core; {suffers}", file=sys.stderr)
 
 
 class Sgemm:
