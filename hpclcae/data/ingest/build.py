@@ -51,19 +51,19 @@ class Settings:
     InputError
         A setting is out of its range: names the option of hpclcae data ingest.
     """
-    size: int = 200             # rows and cols of the images, pixels
-    channels: str = "rgb"       # or "grey"
-    crop: str = "centre"        # the largest central square, or "fit": all on mid-grey
-    min_side: int | None = None  # pixels of the shorter side of a picture; None: the size
-    every: float | None = None  # seconds between frames of a film; None: one, near its middle
-    label_from: str = "none"    # or "folder": that an image lies in
-    concept: str | None = None  # with folders: label 1 is this one, label 0 all others
-    group: str = "file"         # what a split never divides, or "folder"
-    split: str | None = None    # "train" or "test": only the groups on this side are stored
-    test_share: float = 0.2     # of the groups
-    dedupe: str = "none"        # images seen before are dropped: "exact" or "near"
-    licence: str = "not stated"  # of the sources
-    seed: int = 0               # of the order in which the images are stored
+    size: int = 200               # rows and cols of the images, pixels
+    channels: str = "rgb"         # or "grey"
+    crop: str = "centre"          # the largest central square, or "fit": all on mid-grey
+    min_side: int | None = None   # pixels of the shorter side of a picture; None: the size
+    every: float | None = None    # seconds between frames of a film; None: one, near its middle
+    label_from: str = "none"      # or "folder": that an image lies in
+    concept: str | None = None    # with folders: label 1 is this one, label 0 all others
+    group: str = "file"           # what a split never divides, or "folder"
+    split: str | None = None      # "train" or "test": only the groups on this side are stored
+    test_share: float = 0.2       # of the groups
+    dedupe: str = "none"          # images seen before are dropped: "exact" or "near"
+    licence: str = "not stated"   # of the sources
+    seed: int = 0                 # of the order in which the images are stored
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.min_side is not None and self.min_side < 1:
