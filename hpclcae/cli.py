@@ -24,11 +24,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "turn folders, archives and videos into one HDF5 dataset",
         "hpclcae data ingest photos/ holiday.zip clip.mp4 --out images.h5 --size 200"),
     "data frames": (
-        "hpclcae.data.frames.build",
+        "hpclcae.commands.data.frames",
         "compose training or test frames from the fetched images",
         "hpclcae data frames data/sources --out train.h5 --split train --size 48 --count 20000"),
     "data info": (
-        "hpclcae.data.summary",
+        "hpclcae.commands.data.info",
         "say what is in a dataset, with a contact sheet",
         "hpclcae data info train.h5 --sheet train.png"),
     "show": (

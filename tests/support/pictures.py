@@ -23,3 +23,13 @@ def scene(seed):
         small = Image.fromarray(generator.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
         image += np.asarray(small.resize((SIZE, SIZE), Image.Resampling.BICUBIC), float) / 3
     return image.astype(np.uint8)
+
+
+def texture(rng, rows, cols, channels=3):
+    """A picture with detail at every scale, uint8 (row, col, channel)."""
+    layers = []
+    for side in (3, 9, 30):
+        coarse = rng.integers(0, 256, (side, side, channels), dtype=np.uint8).squeeze()
+        layers.append(np.asarray(Image.fromarray(coarse).resize((cols, rows),
+                                                                Image.Resampling.BICUBIC), float))
+    return (sum(layers) / 3).astype(np.uint8)
