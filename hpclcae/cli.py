@@ -84,15 +84,15 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "write the weights as .npz or .safetensors",
         "hpclcae checkpoint export runs/desk --out desk.npz"),
     "neurons": (
-        "hpclcae.experiments.neurons",
+        "hpclcae.commands.neurons",
         "find the neuron that tells the labelled images apart best",
         "hpclcae neurons runs/desk --test data/test.h5"),
     "figures": (
-        "hpclcae.experiments.figures",
+        "hpclcae.commands.figures",
         "draw filters, curves, histogram and top stimuli of a run",
         "hpclcae figures runs/desk"),
     "convergence": (
-        "hpclcae.experiments.convergence",
+        "hpclcae.commands.convergence",
         "compare how runs learn, at equal work and at equal time",
         "hpclcae convergence runs/one runs/two --plot convergence.png"),
     "bench kernels": (
