@@ -47,7 +47,8 @@ class Problem:
 
     def __init__(self, maps_in: int, positions: int, images: int, field: int = 18,
                  maps: int = 8) -> None:
-        self.maps_in, self.positions, self.images, self.field, self.maps = maps_in, positions, images, field, maps
+        self.maps_in, self.maps = maps_in, maps
+        self.positions, self.images, self.field = positions, images, field
         random, side = np.random.default_rng(0), positions + field - 1
         filters = positions, positions, field, field, maps_in, maps
         self.x = random.standard_normal((side, side, maps_in, images), dtype=np.float32)
@@ -199,7 +200,8 @@ def compare(problem: Problem, peers: Sequence[type[Peer]], steps: Sequence[str],
             report: Report) -> None:
     """Check that all agree, time them in turn, print and report the ratios."""
     ours, others = Ours(problem), [peer(problem) for peer in peers]
-    case = f"{problem.maps_in} maps in, {problem.positions}x{problem.positions} positions, batch {problem.images}"
+    case = (f"{problem.maps_in} maps in, {problem.positions}x{problem.positions} positions, "
+            f"batch {problem.images}")
     for step in steps:
         gap = check(ours, others, step)
         functions: dict[str, Callable[[], object]] = {}

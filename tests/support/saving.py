@@ -28,7 +28,7 @@ def owned_chunks(config: Config, grid: Grid, owners: int) -> list[list[Chunk]]:
 def save(run: Path, state: BlockState, owners: int = 1) -> Path:
     """Write a checkpoint of a whole network as so many shards; returns its folder."""
     chunk_states = [views(chunks, state.parameters, state.update_state, state.counts)
-                for chunks in owned_chunks(state.config, WHOLE, owners)]
+                    for chunks in owned_chunks(state.config, WHOLE, owners)]
     return save_chunk_states(run, state, WHOLE, chunk_states)
 
 

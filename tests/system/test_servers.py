@@ -60,12 +60,13 @@ WAYS = {"one-sided": ("rma", 2, ["update.rule=sgd", "parallel.transport=rma"]),
         "a rule of the server's": ("messages", 2, ["update.rule=adam", "update.rate=0.01"]),
         "bounded": ("messages", 2, ["parallel.consistency=bounded", "parallel.staleness=1"]),
         "windows of our own": ("rma", 2, ["update.rule=sgd", "parallel.window=create",
-                                          "train.dtype=float64"]), "not overlapped": (
-    "rma", 2, ["update.rule=sgd", "parallel.overlap=false", "update.staleness_scaled=true"]),
+                                          "train.dtype=float64"]),
+        "not overlapped": ("rma", 2, ["update.rule=sgd", "parallel.overlap=false",
+                                      "update.staleness_scaled=true"]),
         "warm start": ("messages", 2, ["parallel.warm_start=2", "update.clip=0.1"]),
         "bounded warm start": ("messages", 2, ["parallel.consistency=bounded",
                                                "parallel.staleness=0", "parallel.warm_start=3"]),
-        "three replicas": ("messages", 3, ["update.delay_compensation=0.1"]),}
+        "three replicas": ("messages", 3, ["update.delay_compensation=0.1"])}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -187,11 +188,12 @@ def test_a_run_goes_on_with_other_servers_and_replicas_and_without(hpclcae, tiny
     (3, ["--grid", "2x1"], ["of 2 blocks", "need 5:"]),
     (2, ["--servers", 2, "--replicas", 1], ["2 processes were launched", "need 3, 4"]),
     (3, settings("parallel.placement=apart"), ["'apart'", "would have servers and workers"]),
-    (3, settings("parallel.transport=rma"), ["parallel.transport = rma", "update.rule = 'sgd'"]), (
-    3, settings("update.rate=1000", "update.rule=sgd"), ["update.rate = 1000 is likely too large"]),
+    (3, settings("parallel.transport=rma"), ["parallel.transport = rma", "update.rule = 'sgd'"]),
+    (3, settings("update.rate=1000", "update.rule=sgd"),
+     ["update.rate = 1000 is likely too large"]),
     (3, settings("update.rate=1000", "update.rule=momentum"),
      ["update.rate = 1000 is likely too large"]),
-    (3, settings("data.train=nowhere.h5"), ["nowhere.h5 is not a file"]),])
+    (3, settings("data.train=nowhere.h5"), ["nowhere.h5 is not a file"])])
 def test_what_cannot_work_ends_all_ranks_with_one_message(tiny_dataset, tmp_path, ranks, words,
                                                           parts):
     with nothing_left(tmp_path):

@@ -19,7 +19,8 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", NOTE, re.MULTILINE | re.DOTALL)
 FACTS = """
 import sys
 assert "hpclcae" not in sys.modules and "scipy" not in sys.modules
-np.savez("facts.npz", filters=filters, strength=strength, drift=drift, power=power, spectrum=spectrum)
+np.savez("facts.npz", filters=filters, strength=strength, drift=drift, power=power,
+         spectrum=spectrum)
 """
 
 

@@ -402,8 +402,8 @@ def test_a_missing_and_a_truncated_file_are_named(saved, tmp_path):
         content = moved.read_bytes()
         for length in (0, 300, len(content) - 1):
             (folder / name).write_bytes(content[:length])
-            assert f"{name} has {length} bytes instead of {len(content)}: bring back a whole copy" in refused(
-                folder)
+            said = f"{name} has {length} bytes instead of {len(content)}: bring back a whole copy"
+            assert said in refused(folder)
         (folder / name).write_bytes(content)
     checkpoint.load(folder)
 

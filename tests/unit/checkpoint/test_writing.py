@@ -27,7 +27,7 @@ class Run:
     def __init__(self, folder, state):
         self.folder, self.state = folder, state
         self.chunk_states = [views(chunks, state.parameters, state.update_state, state.counts)
-                         for chunks in owned_chunks(state.config, WHOLE, 2)]
+                             for chunks in owned_chunks(state.config, WHOLE, 2)]
         checkpoint.clean(folder)
         self.writers = [ShardWriter(folder, number, state.config, WHOLE) for number in (0, 1)]
         self.committer = Committer(folder, 2, patience=TIMEOUT)

@@ -144,9 +144,10 @@ def test_an_error_while_saving_leaves_the_older_file(tmp_path, images):
 KILLED = """
 import sys, time
 import numpy as np
-from hpclcae.dataset import DatasetWriter
+from hpclcae.data.dataset import DatasetWriter
 with DatasetWriter(sys.argv[1], 8, 3) as writer:
-    writer.append(np.ones((8, 8, 3), np.uint8), source="s", group="g", original=(1, 1), crop=(0, 0, 1, 1))
+    writer.append(np.ones((8, 8, 3), np.uint8), source="s", group="g", original=(1, 1),
+                  crop=(0, 0, 1, 1))
     print("appended", flush=True)
     time.sleep(60)
 """

@@ -282,7 +282,7 @@ def trained(encoder_norm, decoder_norm, steps=300):
     parameters = ParameterVector(stage.parameter_shapes())
     stage.initialise(parameters, seed=0, index=0)
     rule = Optimizer(UpdateConfig("adam", rate=0.05, schedule="constant"), parameters,
-                      dict.fromkeys(parameters.views, stage.filter.fan_in))
+                     dict.fromkeys(parameters.views, stage.filter.fan_in))
     x, work, terms = waves(100, 12), Workspace(), []
     for _ in range(steps):
         state = with_terms(stage, stage.forward(parameters, x, work, objective=True))
@@ -320,7 +320,7 @@ def test_raw_norms_only_grow_where_filters_are_normalised():
     setup = Setup(config_of(SCALES[5]))
     before = {name: norms(f) for name, f in setup.filters.items()}
     rule = Optimizer(UpdateConfig("sgd", rate=0.05, schedule="constant"), setup.parameters,
-                      dict.fromkeys(setup.parameters.views, setup.plan.fan_in))
+                     dict.fromkeys(setup.parameters.views, setup.plan.fan_in))
     for _ in range(3):
         setup.stage.backward(setup.forward(), None, None, rule, setup.work)
         for name, old in before.items():

@@ -189,8 +189,9 @@ def test_a_training_step_sends_what_traffic_counts(gradient, border):
         """A communicator that counts what its channels send."""
 
         def __init__(self, communicator):
-            self.communicator, self.rank, self.size = communicator, communicator.rank, communicator.size
-            self.allreduce_sum, self.numbers, self.messages = communicator.allreduce_sum, 0, 0
+            self.communicator, self.allreduce_sum = communicator, communicator.allreduce_sum
+            self.rank, self.size = communicator.rank, communicator.size
+            self.numbers = self.messages = 0
 
         def channel(self, tag, sends, receives):
             channel = self.communicator.channel(tag, sends, receives)

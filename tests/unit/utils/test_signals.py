@@ -30,11 +30,18 @@ def test_requests_are_noted_and_handlers_put_back():
     assert (signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)) == before
 
 
+TWO_TERMS = """
+import os, signal
+from hpclcae.utils.signals import requests
+with requests() as asked:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+        print(asked.end, flush=True)
+"""
+
+
 def test_the_second_term_ends_the_process():
-    program = ("import os, signal\nfrom hpclcae.signals import requests\nwith requests() as "
-               "asked:\n    for _ in range(2):\n        os.kill(os.getpid(), signal.SIGTERM)\n     "
-               "   print(asked.end, flush=True)\n")
-    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+    process = subprocess.run([sys.executable, "-c", TWO_TERMS], capture_output=True, text=True,
                              timeout=30)
     assert process.returncode == -signal.SIGTERM and process.stdout == "True\n"
 
@@ -53,8 +60,10 @@ def test_another_thread_listens_to_nothing():
 
 @pytest.mark.parametrize("number, steps", [(signal.SIGUSR1, [3, 6]), (signal.SIGTERM, [3])])
 def test_a_run_that_was_asked_gives_the_same_result(tiny_config, tmp_path, number, steps):
-    """Asked while step 2 computes: after step 3 USR1 leaves a checkpoint, TERM ends the run, and it
-    resumes."""
+    """Asked while step 2 computes: after step 3 USR1 leaves a checkpoint, TERM ends the run.
+
+    And the run can be resumed.
+    """
     config = tiny_config("train.steps=6", "train.keep=9")
     trainer = Trainer(config, tmp_path / "asked")
     compute = trainer.step
