@@ -50,8 +50,7 @@ def configure(parser: argparse.ArgumentParser, repeat: int) -> None:
 
 
 class Report:
-    """Measurements of one benchmark: times them, keeps them as rows, appends each row to a
-    JSON-lines file.
+    """Measurements of one benchmark: times them, and appends them as rows to a JSON-lines file.
 
     Parameters
     ----------
@@ -76,13 +75,13 @@ class Report:
 
     def paired(self, functions: Mapping[str, Callable[[], object]],
                limit: float = math.inf) -> Times:
-        """Seconds of every function in each round, after one warm-up round; under "sgemm" those of
-        the reference.
+        """Seconds of every function in each round, after one warm-up round.
 
-        All functions run in turn in each round, so a machine that becomes slower does so for all of
-        them. The reference runs before each of them, and so it is the reference, not the next
-        function, that pays for what the one before left behind (memory to give back, cold caches).
-        No round begins after `limit` seconds, but one is always measured.
+        Under "sgemm" are those of the reference. All functions run in turn in each round, so a
+        machine that becomes slower does so for all of them. The reference runs before each of them,
+        and so it is the reference, not the next function, that pays for what the one before left
+        behind (memory to give back, cold caches). No round begins after `limit` seconds, but one is
+        always measured.
         """
         clock, sgemm = CLOCKS[self.clock], Sgemm()
         sgemm()

@@ -1,5 +1,4 @@
-"""The command ``hpclcae bench peers``: the same step on the same arrays here, in PyTorch and in
-JAX.
+"""The command ``hpclcae bench peers``: the same step on the same arrays in PyTorch and in JAX.
 
 Two steps: ``filter`` is encoding with its gradients dW and dX; ``autoencoder`` is encoding,
 decoding and all gradients of 1/2 ||D z - x||^2 + <dz, z> with respect to W1, W2 and x (as input,
@@ -80,8 +79,10 @@ class Peer(Protocol):
         """Forward and backward."""
 
     def outputs(self, step: str) -> Outputs:
-        """What `both` computes, in Problem's layouts: z, dx, d_encoder and, if decoded, residual,
-        d_decoder."""
+        """What `both` computes, in Problem's layouts.
+
+        That is z, dx, d_encoder and, if decoded, residual, d_decoder.
+        """
 
 
 class Ours:
@@ -237,8 +238,8 @@ def _ratios(times: Times, name: str) -> dict[str, float]:
     def seconds(who: str) -> tuple[list[float], list[float], list[float]]:
         forward, both = times[f"{who}, forward"], times[f"{who}, both"]
         return forward, [b - f for f, b in zip(forward, both)], both
-    return {part: ratio(theirs, mine) for part, theirs,
-            mine in zip(("forward", "backward", "both"), seconds(name), seconds(OURS))}
+    parts = zip(("forward", "backward", "both"), seconds(name), seconds(OURS))
+    return {part: ratio(theirs, mine) for part, theirs, mine in parts}
 
 
 def check(ours: Peer, others: Sequence[Peer], step: str) -> float:

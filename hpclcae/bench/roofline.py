@@ -1,9 +1,8 @@
-"""Rate against batch beside the roofline: what sgemm and the memory allow (a part of ``hpclcae
-bench kernels``).
+"""Rate against batch beside the roofline, a part of ``hpclcae bench kernels``.
 
-A pass over the weights reads each of them once and does two FLOP with it for every image, so its
-arithmetic intensity is 2 B FLOP for 4 bytes. Below the ridge the memory limits the rate, above it
-sgemm.
+The roofline is what sgemm and the memory allow. A pass over the weights reads each of them once and
+does two FLOP with it for every image, so its arithmetic intensity is 2 B FLOP for 4 bytes. Below
+the ridge the memory limits the rate, above it sgemm.
 """
 import argparse
 import statistics

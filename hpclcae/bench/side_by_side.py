@@ -1,8 +1,7 @@
-"""The same work in several processes at once, each on its own core, over one alone (``hpclcae bench
-kernels``).
+"""The same work in several processes at once, over one alone (``hpclcae bench kernels``).
 
-In every round each process first works alone while the others sleep, then all work together, so a
-ratio is formed of times that lie seconds apart.
+Each process has its own core. In every round each process first works alone while the others sleep,
+then all work together, so a ratio is formed of times that lie seconds apart.
 """
 import argparse
 import multiprocessing
@@ -73,8 +72,7 @@ def _measure(args: argparse.Namespace, cores: list[int]) -> list[Pairs]:
 
 
 def work(args: argparse.Namespace, rank: int, core: int, barrier: Barrier, end: Connection) -> None:
-    """What one process does: time every piece alone when it is its turn, then together with the
-    others."""
+    """What one process does: time every piece alone, in its turn, then together with the others."""
     os.sched_setaffinity(0, {core})
     pairs: Pairs = {}
     for maps_in in args.maps_in:

@@ -1,5 +1,4 @@
-"""The command ``hpclcae plan``: a proposal for the nodes of a cluster, and the line to submit it.
-"""
+"""The command ``hpclcae plan``: a proposal for a cluster, and the line to submit it."""
 import argparse
 
 from hpclcae import config as configuration

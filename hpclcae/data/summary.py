@@ -41,9 +41,10 @@ def describe(dataset: Dataset, seed: int) -> str:
         lines.append("labels: none")
     else:
         counts = {-1: "unknown", **dict(enumerate(dataset.label_names or []))}
-        lines += ["", table(("label", "name", "images", "share"), [
-            (label, name, count, f"{count / dataset.count:.1%}") for label, name in counts.items()
-            if (count := int((dataset.labels == label).sum())) or label >= 0])]
+        rows = [(label, name, count, f"{count / dataset.count:.1%}")
+                for label, name in counts.items()
+                if (count := int((dataset.labels == label).sum())) or label >= 0]
+        lines += ["", table(("label", "name", "images", "share"), rows)]
     return "\n".join([*lines, "", _statistics(dataset, seed), "", "settings:",
                       *(f"  {name}: {value}" for name, value in dataset.settings.items())])
 

@@ -76,8 +76,7 @@ class Recipe:
         return self.pixels * self.size
 
     def rng(self, *number: int) -> np.random.Generator:
-        """Return the generator of a frame, by its index; with a second number, of something else.
-        """
+        """Return the generator of frame `number`; with a second number, of something else."""
         return np.random.default_rng((self.seed, SPLITS.index(self.split), *number))
 
 

@@ -232,8 +232,7 @@ def to_square(picture: Picture, size: int, how: str) -> tuple[np.ndarray, Box]:
 
 
 def _label(folder: str, names: list[str] | None, concept: str | None) -> int:
-    """Return the label of an image in `folder`; without a concept a new one gets the next number.
-    """
+    """Return the label of images in `folder`; without a concept a new one gets the next number."""
     if names is None:
         return -1
     if concept:

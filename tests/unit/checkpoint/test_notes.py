@@ -63,8 +63,8 @@ def test_the_code_of_the_note_says_what_is_in_the_checkpoints(place):
         assert len(facts["spectrum"]) == 5 and (facts["spectrum"] > 0).all()
     facts.close()
     lines = printed.splitlines()
-    assert len(lines) == 5 and lines[0].startswith("9 20") and lines[
-        2] == "step 7: turned by 0.00 degrees"
+    assert len(lines) == 5 and lines[0].startswith("9 20")
+    assert lines[2] == "step 7: turned by 0.00 degrees"
 
 
 @pytest.mark.parametrize("message",
@@ -74,9 +74,9 @@ def test_the_code_of_the_note_says_what_is_in_the_checkpoints(place):
                           "the ranks do not see the same run folder",
                           "not finished: under way, or interrupted", "use a newer hpclcae"])
 def test_messages_of_the_recovery_guide_are_those_of_the_code(message):
-    code = " ".join(path.read_text() for name in ("checkpoint", "checkpoints")
-                    for path in (Path(checkpoint.__file__).parents[2] / name).glob("*.py"))
+    package = Path(checkpoint.__file__).parents[1]
+    code = " ".join(path.read_text() for folder in ("checkpoint", "commands/checkpoint")
+                    for path in (package / folder).glob("*.py"))
     joined = re.sub(r'"\s*\n\s*f?"', "", code)  # strings that are broken over lines
-    assert message in NOTE.replace("`",
-                                   "") and (message in joined or message == "use a newer hpclcae"
-                                            and "use a newer" in joined)
+    assert message in NOTE.replace("`", "")
+    assert message in joined or message == "use a newer hpclcae" and "use a newer" in joined
