@@ -19,7 +19,8 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 class Autograd:
     """What versions that leave the gradients to autograd share.
 
-    Images are last unless a version says otherwise. Filters are (position, map, input) with input = (krow, kcol, map in).
+    Images are last unless a version says otherwise. Filters are (position, map, input) with
+    input = (krow, kcol, map in).
     """
     name, slow = "", False
     image_axes = (0, 1, 2, 3)  # of x and z within (row, col, map, image)

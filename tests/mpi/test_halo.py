@@ -23,8 +23,9 @@ def test_mpi_gives_the_bits_of_all_blocks_in_one_process(installed, tmp_path, ra
     (tmp_path / "network.toml").write_text(NETWORK)
     installed.program(ranks, "exchange", tmp_path / "network.toml", grid, dtype, tmp_path)
     config = configuration.loads(NETWORK)
+    blocks, numbers = choose_grid(config, ranks, grid), np.dtype(dtype).type
     expected = run_blocks(ranks, lambda communicator: exchange_everything(
-        config, choose_grid(config, ranks, grid), communicator, np.dtype(dtype).type))
+        config, blocks, communicator, numbers))
     for rank, results in enumerate(expected):
         with np.load(tmp_path / f"{rank}.npz") as found:
             assert set(found.files) == set(results)

@@ -1,5 +1,4 @@
-"""``hpclcae launch`` and ``hpclcae replay`` for real: what several ranks did, again in one process,
-to the bit."""
+"""``hpclcae launch`` and ``hpclcae replay``: what several ranks did, in one process, to the bit."""
 import json
 import signal
 import subprocess
@@ -122,9 +121,10 @@ def test_a_run_that_diverged_is_led_to_the_step_where_it_did(hpclcae, tiny_datas
 
 def test_term_ends_a_launched_run_with_a_checkpoint(tiny_dataset, tmp_path):
     run = tmp_path / "run"
-    job = subprocess.Popen([sys.executable, "-m", "hpclcae", "launch", *map(str, words_of(
-        tiny_dataset, run, "train.checkpoint_every=1000000", "parallel.log_events=false",
-        steps=1000000)), "--servers", "1", "--replicas", "2"], stderr=subprocess.PIPE, text=True)
+    words = words_of(tiny_dataset, run, "train.checkpoint_every=1000000",
+                     "parallel.log_events=false", steps=1000000)
+    job = subprocess.Popen([sys.executable, "-m", "hpclcae", "launch", *map(str, words),
+                            "--servers", "1", "--replicas", "2"], stderr=subprocess.PIPE, text=True)
     try:
         while not all((run / name).exists() and (run / name).stat().st_size
                       for name in ("metrics.jsonl", "metrics-replica1.jsonl")):
@@ -145,5 +145,5 @@ def test_a_launched_run_that_fails_says_so_once(hpclcae, tmp_path):
                   timeout=60)
     assert job.returncode == 1
     ours = [line for line in job.stderr.splitlines() if "none.h5" in line]
-    assert len(ours) == 1 and ours[0].startswith(
-        "hpclcae train: ") and "Traceback" not in job.stderr
+    assert len(ours) == 1 and ours[0].startswith("hpclcae train: ")
+    assert "Traceback" not in job.stderr

@@ -1,5 +1,4 @@
-"""A small run folder with a checkpoint and metrics, and datasets to go with it: seconds of work,
-real formats."""
+"""A small run folder with checkpoint and metrics, and datasets: seconds of work, real formats."""
 import json
 from pathlib import Path
 

@@ -91,9 +91,10 @@ def test_every_push_of_every_step_counts(tiny_dataset, tmp_path, way):
 
 @pytest.mark.parametrize("backup", [0, 1])
 def test_synchronous_replicas_make_one_update_a_step(tiny_dataset, tmp_path, backup):
-    workers, servers = trained(tiny_dataset, tmp_path / "run", *settings(
-        "parallel.consistency=synchronous", f"parallel.backup={backup}", "parallel.log_events=true",
-        "train.checkpoint_every=4"), servers=2, replicas=3, grid="1x1")
+    words = settings("parallel.consistency=synchronous", f"parallel.backup={backup}",
+                     "parallel.log_events=true", "train.checkpoint_every=4")
+    workers, servers = trained(tiny_dataset, tmp_path / "run", *words, servers=2, replicas=3,
+                               grid="1x1")
     assert newest_step(tmp_path / "run") == STEPS
     for server in servers:
         assert server["pushes"] == sum(server["staleness"][:1]) and server["chunks"] > 0
@@ -104,8 +105,8 @@ def test_synchronous_replicas_make_one_update_a_step(tiny_dataset, tmp_path, bac
         for chunk in range(server["chunks"]):  # whatever was computed has been applied or dropped
             mine = pushed[pushed["chunk"] == chunk]
             versions = set(mine["version"].tolist()) - {-1}
-            assert versions == set(range(1, len(versions) + 1)) and server["versions"][0] <= len(
-                versions)
+            assert versions == set(range(1, len(versions) + 1))
+            assert server["versions"][0] <= len(versions)
             assert len({*mine[["replica", "clock"]].tolist()}) == len(mine)
         assert server["pushes"] == len(
             {*pushed[pushed["version"] > 0][["chunk", "version"]].tolist()})
@@ -115,16 +116,16 @@ def test_synchronous_replicas_make_one_update_a_step(tiny_dataset, tmp_path, bac
 
 
 def test_elastic_averaging_pushes_when_it_fetches(tiny_dataset, tmp_path):
-    _, [server] = trained(tiny_dataset, tmp_path / "run", *settings(
-        "parallel.elastic=0.2", "parallel.fetch_every=2", "parallel.push_every=2"))
+    words = settings("parallel.elastic=0.2", "parallel.fetch_every=2", "parallel.push_every=2")
+    _, [server] = trained(tiny_dataset, tmp_path / "run", *words)
     assert newest_step(tmp_path / "run") == STEPS
     # at first there is nothing to pull
     assert server["pushes"] == 2 * (STEPS // 2 - 1) * server["chunks"]
 
 
 def test_push_every_second_step(tiny_dataset, tmp_path):
-    _, [server] = trained(tiny_dataset, tmp_path / "run", *settings(
-        "update.rule=sgd", "parallel.fetch_every=3", "parallel.push_every=2"))
+    words = settings("update.rule=sgd", "parallel.fetch_every=3", "parallel.push_every=2")
+    _, [server] = trained(tiny_dataset, tmp_path / "run", *words)
     assert server["pushes"] == 2 * STEPS // 2 * server["chunks"]
 
 
@@ -155,8 +156,8 @@ def test_checkpoints_on_the_way_change_no_bits_of_synchronous_training(tiny_data
     assert server["pushes"] == 10 * server["chunks"]
     assert_same(*(datasets(checkpoint.find(tmp_path / run)) for run in ("parts", "whole")))
     saved = checkpoint.saved(tmp_path / "parts/checkpoints")
-    assert [checkpoint.load_state(path).cursors for path in saved] == [(step,) * 3
-                                                                       for step in (3, 6, 9, 10)]
+    cursors = [checkpoint.load_state(path).cursors for path in saved]
+    assert cursors == [(step,) * 3 for step in (3, 6, 9, 10)]
     for path in saved[2:]:
         shutil.rmtree(path)
     trained(tiny_dataset, tmp_path / "parts", *words, "--resume", replicas=3, grid="1x1")
@@ -220,8 +221,8 @@ def ranks_of(text):
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().decode().split("\0")
-            variables = dict(entry.partition("=")[::2] for entry in (
-                process / "environ").read_bytes().decode(errors="replace").split("\0"))
+            entries = (process / "environ").read_bytes().decode(errors="replace").split("\0")
+            variables = dict(entry.partition("=")[::2] for entry in entries)
         except OSError:  # it has ended
             continue
         if any(text in word for word in words) and Path(words[0]).name.startswith("python"):
@@ -287,8 +288,8 @@ def end(job, folder, by_mpiexec=False):
 @pytest.mark.parametrize("transport, rule", [("rma", "sgd"), ("messages", "momentum")])
 def test_asked_to_end_it_writes_a_checkpoint(tiny_dataset, tmp_path, transport, rule):
     run = tmp_path / "run"
-    ranks, command = served(tiny_dataset, run, *ENDLESS, *settings(
-        f"update.rule={rule}", f"parallel.transport={transport}"), grid="1x1")
+    words = settings(f"update.rule={rule}", f"parallel.transport={transport}")
+    ranks, command = served(tiny_dataset, run, *ENDLESS, *words, grid="1x1")
     with running(tmp_path, ranks, command) as job:
         until(lambda: lines(run / "metrics.jsonl") > 3
               and lines(run / "metrics-replica1.jsonl") > 3)
@@ -307,8 +308,7 @@ def test_asked_to_end_it_writes_a_checkpoint(tiny_dataset, tmp_path, transport, 
 @pytest.mark.parametrize("replicas, grid", [(3, "1x1"), (2, "2x1")])
 def test_whenever_it_is_asked_synchronous_training_keeps_its_bits(tiny_dataset, tmp_path, replicas,
                                                                   grid):
-    """The leader stands before the others hear of it: what they have computed ahead counts once,
-    and in its round."""
+    """The leader stands before the others hear of it: what they computed ahead counts once."""
     words = [*ENDLESS, *settings("train.dtype=float64", "parallel.consistency=synchronous",
                                  "update.rule=momentum", "train.keep=9")]
     run = tmp_path / "asked"
@@ -356,8 +356,8 @@ def test_a_replica_that_stands_still_does_not_hold_up_the_others(tiny_dataset, t
 @LINUX
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_lost_rank_ends_the_job(tiny_dataset, tmp_path, lost):
-    """A leader, a replica or the server is killed: the job ends with an error, and what was saved
-    can be read."""
+    """A leader, a replica or the server is killed: the job fails, and what was saved can be read.
+    """
     run = tmp_path / "run"
     ranks, command = served(tiny_dataset, run, *ENDLESS,
                             *settings("update.rule=sgd", "train.checkpoint_every=3"), grid="1x1")

@@ -216,8 +216,8 @@ def values(section, name, hint):
 
 def sections(section):
     cls = SECTIONS[section]
-    return st.builds(cls, **{name: values(section, name, hint) for name,
-                             hint in typing.get_type_hints(cls).items()})
+    return st.builds(cls, **{name: values(section, name, hint)
+                             for name, hint in typing.get_type_hints(cls).items()})
 
 
 CONFIGS = st.builds(Config, *map(sections, ("data", "preprocess")),

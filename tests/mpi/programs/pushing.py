@@ -1,5 +1,4 @@
-"""On every rank of a job with servers: push integers, and see that they sum exactly. Started by
-../test_servers.py.
+"""On every rank of a job with servers: push integers, which sum exactly (../test_servers.py).
 
     pushing.py CONFIGURATION FOLDER PUSHES
 
@@ -20,8 +19,7 @@ replicas = config.parallel.replicas
 
 
 def numbers(place, index, replica, push):
-    """What a replica adds: small integers that tell replica, push, chunk and place within the chunk
-    apart."""
+    """What a replica adds: small integers that tell replica, push, chunk and place in it apart."""
     size = place.chunks[index].size
     return (np.arange(size) % 7 + 3 * index + 10 * replica + 100 * push).astype(config.train.dtype)
 

@@ -1,5 +1,4 @@
-"""On every rank of a job with one-sided sums: is a chunk ever half old, half new? Started by
-../test_servers.py.
+"""On every rank of a one-sided job: is a chunk ever half old, half new? (../test_servers.py)
 
     torn.py CONFIGURATION FOLDER PUSHES
 

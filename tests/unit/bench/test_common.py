@@ -89,8 +89,8 @@ def test_more_than_one_blas_thread_is_refused(hpclcae):
     if common.blas()["threads"] is None:
         pytest.skip("this BLAS does not tell its number of threads")
     done = hpclcae("bench", "peers", env=os.environ | {"OPENBLAS_NUM_THREADS": "2"})
-    assert done.returncode == 1 and "BLAS runs with 2 threads" in done.stderr and done.stderr.count(
-        "\n") == 1
+    assert done.returncode == 1 and "BLAS runs with 2 threads" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 # ---- kernels -------------------------------------------------------------------------------------
@@ -150,8 +150,8 @@ def test_the_command_prints_and_writes_all_tables(tmp_path, capsys, monkeypatch)
     assert "GFLOP/s by batch and tile" in text and "new memory" in text
     rows = rows_of(path)
     assert all(KEYS <= row.keys() and row["value"] >= 0 for row in rows)
-    assert {"training step", "peak of new memory in a step", cases.STAGE_STEP} <= {row["metric"]
-                                                                                   for row in rows}
+    metrics = {row["metric"] for row in rows}
+    assert {"training step", "peak of new memory in a step", cases.STAGE_STEP} <= metrics
     assert {"tile 1" in row["case"] for row in rows if row["metric"] == "encode"} == {True, False}
 
 
@@ -165,8 +165,8 @@ def small_network(size, batch, rule, tile=0):
 def test_a_network_counts_its_own_flop_and_takes_steps():
     network = small_network(76, 2, "sgd")
     network.step()
-    weights = sum(g.encoder_weights * (6 if i else 5) for i,
-                  g in enumerate(network.network.geometry))
+    weights = sum(g.encoder_weights * (6 if i else 5)
+                  for i, g in enumerate(network.network.geometry))
     assert network.flop == 2 * weights * 2
 
 
@@ -241,8 +241,8 @@ def test_peak_memory_of_a_step_is_measured_in_a_process_of_its_own(gradient, tmp
     assert memory.run(arguments(memory, RUN / "tiny.toml", "--set", f"train.gradient={gradient}",
                                 "--json", path)) == 0
     found = {row["metric"]: row["value"] for row in rows_of(path)}
-    assert found["needed"] < found["measured peak: and parameters"] <= found[
-        "measured peak: and 2 steps"]
+    assert found["needed"] < found["measured peak: and parameters"]
+    assert found["measured peak: and parameters"] <= found["measured peak: and 2 steps"]
     assert math.isclose(found["peak over needed"],
                         found["measured peak: and 2 steps"] / found["needed"])
     assert "of what is needed" in capsys.readouterr().out

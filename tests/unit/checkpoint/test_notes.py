@@ -1,5 +1,4 @@
-"""notes/checkpoints.md: its analysis code runs on a real run, with h5py alone, and says what is
-there."""
+"""notes/checkpoints.md: its analysis code runs on a real run, with h5py alone."""
 import re
 import subprocess
 import sys

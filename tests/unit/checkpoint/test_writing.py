@@ -1,5 +1,4 @@
-"""Writing checkpoints while training goes on: what is copied, what waits for what, what fails and
-what is then left."""
+"""Writing checkpoints while training goes on: what is copied, what waits, what fails."""
 import errno
 import json
 import subprocess
@@ -158,8 +157,7 @@ def test_a_step_that_is_there_is_not_written_again(run, when):
 
 
 def test_a_name_that_is_visible_late_is_waited_for(run, monkeypatch):
-    """As on network file systems: the note is there before the shard, or only a part of the note.
-    """
+    """As on network file systems: the note comes before the shard, or only a part of the note."""
     looks = []
 
     def late(shard, original=writers.read_done_marker):

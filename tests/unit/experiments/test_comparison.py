@@ -50,8 +50,8 @@ def test_random_networks_are_beaten_only_if_the_best_of_them_is():
                    [neuron(0.60, 0.60 + noise), neuron(0.71, 0.71 + noise, where=(9, 8, 7))])
     assert Verdict(a, weak).word == "beats"
     assert Verdict(a, mixed).word == "is within noise of"
-    assert mixed.values[0] == pytest.approx(0.655) and mixed.spread == pytest.approx(
-        np.std([0.6, 0.71], ddof=1))
+    assert mixed.values[0] == pytest.approx(0.655)
+    assert mixed.spread == pytest.approx(np.std([0.6, 0.71], ddof=1))
     assert mixed.best.where == (9, 8, 7)
 
 

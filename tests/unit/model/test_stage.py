@@ -1,5 +1,4 @@
-"""One stage: values against the formulas, gradients against derivatives, initial weights, and what
-holds the scale."""
+"""One stage: values, gradients, initial weights, and what holds the scale."""
 from dataclasses import replace
 
 import numpy as np
@@ -126,8 +125,8 @@ def test_without_a_term_of_its_own_only_what_arrives_counts(scale, lcn):
 @lcn
 def test_gradients_of_the_own_term_and_of_what_arrives_add_up(lcn):
     setup = Setup(config_of(SCALES[5], lcn))
-    own, arriving, both = setup.backward(dy=False), setup.backward(
-        objective=False), setup.backward()
+    own, arriving = setup.backward(dy=False), setup.backward(objective=False)
+    both = setup.backward()
     for name, gradient in both.items():
         np.testing.assert_allclose(gradient, own[name] + arriving.get(name, 0), rtol=1e-10,
                                    atol=1e-12)
@@ -172,8 +171,7 @@ def test_gradients_are_orthogonal_to_filters_that_are_normalised(scale, lcn):
 
 
 def test_objective_and_gradient_are_means_over_the_minibatch():
-    """Twice the same images change nothing, so the step size does not depend on the size of the
-    minibatch."""
+    """Twice the same images change nothing: steps do not depend on the size of the minibatch."""
     setup = Setup(config_of(SCALES[3]))
     once, terms = setup.backward(dy=False), setup.forward().loss
     setup.x = np.concatenate([setup.x, setup.x], axis=-1)
@@ -188,8 +186,8 @@ def test_objective_and_gradient_are_means_over_the_minibatch():
 def test_any_tile_gives_the_same_gradients(tile):
     def gradients(tile):
         setup = Setup(config_of(SCALES[5], dict(tile=tile)))
-        return {name: g if name == "x" else unpack(setup.plan, g) for name,
-                g in setup.backward().items()}
+        return {name: g if name == "x" else unpack(setup.plan, g)
+                for name, g in setup.backward().items()}
     one, other = gradients(1), gradients(tile)
     for name in one:
         np.testing.assert_allclose(other[name], one[name], rtol=1e-10, atol=1e-12)
@@ -199,8 +197,7 @@ def test_any_tile_gives_the_same_gradients(tile):
 
 
 def initial(config, seed=0, index=0, dtype=np.float64, maps_in=MAPS_IN):
-    """The stage and its initial filters by parameter, raw and as they are used, indexed by
-    position."""
+    """The stage and its initial filters by parameter, raw and as used, indexed by position."""
     stage = Stage(config, stage_geometry(config, ROWS, COLS, maps_in), "stage1", dtype)
     parameters = ParameterVector(stage.parameter_shapes(), dtype)
     stage.initialise(parameters, seed, index)
@@ -208,8 +205,9 @@ def initial(config, seed=0, index=0, dtype=np.float64, maps_in=MAPS_IN):
     for name in parameters.views:
         effective: Filters = stage.filters(parameters, name.rpartition("/")[2])
         raw[name] = unpack(stage.filter, parameters[name])
-        used[name] = raw[name] if effective.scale is None else unpack(
-            stage.filter, effective.weights * effective.scale[:, :, None])
+        used[name] = raw[name]
+        if effective.scale is not None:
+            used[name] = unpack(stage.filter, effective.weights * effective.scale[:, :, None])
     return stage, raw, used
 
 
@@ -252,8 +250,7 @@ def test_initial_weights_follow_seed_stage_and_position():
 
 
 def test_gain_makes_decoding_the_identity_on_average():
-    """The trace of V V' is the number of inputs, so that D V' x has the size of x for a random x.
-    """
+    """The trace of V V' is the number of inputs: D V' x has the size of x for a random x."""
     stage, _, used = initial(config_of(SCALES[1]))
     assert (used["stage1/encode"] ** 2).sum() == pytest.approx(ROWS * COLS * MAPS_IN, rel=1e-12)
     few, _, _ = initial(config_of(SCALES[1], dict(stride=3), LCN[0]))

@@ -1,5 +1,4 @@
-"""Who owns and needs what: against loops over single positions, and the paper's 13x13 in numbers.
-"""
+"""Who owns and needs what: against loops over positions, and the paper's 13x13 in numbers."""
 import dataclasses
 import itertools
 
@@ -120,8 +119,8 @@ def test_what_one_lends_another_borrows_and_that_is_what_it_needs_and_does_not_o
         assert sorted(lent, key=str) == sorted(borrowed, key=str)
         for rank, e in enumerate(exchanges):
             for parts in (e.send, e.recv):
-                assert [part.peer for part in parts] == sorted({part.peer for part in parts}
-                                                               - {rank})
+                peers = [part.peer for part in parts]
+                assert peers == sorted(set(peers) - {rank})
             held = positions(e.held)
             assert positions(e.owned) | positions(e.needed) <= held
             borrowed_here = [p for part in e.recv for p in positions(part.positions)]
@@ -134,8 +133,7 @@ def test_what_one_lends_another_borrows_and_that_is_what_it_needs_and_does_not_o
 
 
 def test_held_is_the_smallest_rectangle_with_what_is_owned_and_needed():
-    """A stride of 3 leaves the last pixels unread, and the last block reads from further up than it
-    owns."""
+    """A stride of 3 leaves pixels unread; the last block reads from further up than it owns."""
     plan = plan_block(network(11, {"receptive_field": 3, "stride": 3, "pooling": 1, "lcn": 0}),
                       Grid(3, 2), 5)
     x = plan.stages[0].x
@@ -198,12 +196,12 @@ def test_the_paper_s_blocks_are_narrower_than_a_filter():
 def test_some_halos_of_the_paper_skip_a_neighbour():
     def furthest(parts):
         along = shares(PAPER, 0, parts)
-        return max(abs(peer - i) for stage in along for i in range(parts) for peer,
-                   _ in stage.x.recv(i))
+        return max(abs(peer - i) for stage in along for i in range(parts)
+                   for peer, _ in stage.x.recv(i))
     assert [furthest(parts) for parts in (2, 5, 9, 13, 26)] == [1, 1, 1, 2, 4]
     corner = plan_block(PAPER, Grid(13, 13), 0).stages[1].x
-    assert corner.owned == Rectangle((0, 12), (0, 12)) and corner.needed == Rectangle((0, 30),
-                                                                                      (0, 30))
+    assert corner.owned == Rectangle((0, 12), (0, 12))
+    assert corner.needed == Rectangle((0, 30), (0, 30))
     assert [part.peer for part in corner.recv] == [1, 2, 13, 14, 15, 26, 27, 28]
 
 
@@ -232,8 +230,8 @@ def test_169_plans_agree_with_the_arithmetic_of_the_paper():
 
 def test_a_grown_rectangle_ends_where_the_array_ends():
     first, last = (plan_block(PAPER, Grid(13, 13), rank).stages[0].x.held for rank in (0, 168))
-    assert first == Rectangle((0, 32), (0, 32)) and first.grown(7, 200, 200) == Rectangle((0, 39),
-                                                                                          (0, 39))
+    assert first == Rectangle((0, 32), (0, 32))
+    assert first.grown(7, 200, 200) == Rectangle((0, 39), (0, 39))
     assert last.grown(7, 200, 200) == Rectangle((162, 200), (162, 200))
 
 
