@@ -1,9 +1,9 @@
 """Training on four nodes: the time limit, cancelling, requeues, a lost node, failures.
 
-Every wait has a limit. The runs compared are deterministic (no servers): whatever happens on the way, the last checkpoint
-must be that of a run which nothing happened to, bit for bit. A run is held (STOP) where something
-is to happen in its middle, and let go when what is to happen has come to its ranks, so that no test
-depends on how fast the machine is.
+Every wait has a limit. The runs compared are deterministic (no servers): whatever happens on the
+way, the last checkpoint must be that of a run which nothing happened to, bit for bit. A run is held
+(STOP) where something is to happen in its middle, and let go when what is to happen has come to its
+ranks, so that no test depends on how fast the machine is.
 """
 import json
 import re
