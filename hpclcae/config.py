@@ -76,9 +76,9 @@ class UpdateConfig:
     #                                  units of a typical weight, 1/sqrt(fan-in)
     momentum: float = 0.9            # momentum; adam: first moment
     second_moment: float = 0.99      # adam
-    schedule: str = "halfway"        # constant; halfway: falls linearly to 0 over the second half; or
-    #                                  an expression of step, steps and epoch that rate is multiplied
-    #                                  with, for instance "0.5 * (1 + cos(pi * step / steps))"
+    schedule: str = "halfway"        # constant; halfway: falls linearly to 0 over the second half;
+    # or an expression of step, steps and epoch that rate is multiplied with, for instance "0.5 * (1
+    # + cos(pi * step / steps))"
     clip: float = 0.0                # largest norm of the gradient of one filter; 0: none
     staleness_scaled: bool = False   # divide the rate by 1 + the updates that a gradient has missed
     #                                  (servers only)
@@ -274,9 +274,9 @@ _RANGES: dict[str, tuple[float, bool]] = {
     "train.checkpoint_every": (1, True), "train.keep": (1, True),
     "train.keep_every": (0, True), "train.log_every": (1, True),
     "parallel.servers": (0, True), "parallel.replicas": (1, True), "parallel.staleness": (0, True),
-    "parallel.backup": (0, True), "parallel.fetch_every": (1, True), "parallel.push_every": (1,
-                                                                                             True),
-    "parallel.elastic": (0, True), "parallel.warm_start": (0, True),}
+    "parallel.backup": (0, True), "parallel.fetch_every": (1, True), 
+    "parallel.push_every": (1, True), "parallel.elastic": (0, True),
+    "parallel.warm_start": (0, True)}
 
 
 def _check(config: Config, where: str) -> None:

@@ -1,5 +1,4 @@
-"""What many tests share: a tiny dataset of structured images, the tiny configuration, the command
-line."""
+"""What many tests share: a tiny dataset, the tiny configuration, the command line."""
 import sys
 
 import numpy as np

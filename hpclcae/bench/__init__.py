@@ -1,2 +1,1 @@
-"""Benchmarks: commands that print a table and append one JSON object a row (``hpclcae bench ...``).
-"""
+"""Benchmarks (``hpclcae bench ...``): they print a table and append JSON rows to a file."""

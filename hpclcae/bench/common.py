@@ -1,5 +1,4 @@
-"""What every benchmark needs: rows, tables, paired timing, the sgemm reference, a description of
-the machine.
+"""What every benchmark needs: rows, paired timing, the sgemm reference, what machine it is.
 
 An absolute time says little on another machine, or on the same one an hour later. So rates are also
 given as a fraction of sgemm, timed in the same process and in turn with what is measured, and
@@ -9,7 +8,6 @@ import argparse
 import datetime
 import json
 import math
-import os
 import platform
 import re
 import statistics
@@ -22,8 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from hpclcae.commands.arguments import positive
 from hpclcae.model.blas import blas
+from hpclcae.utils.cores import cores
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table  # noqa: F401  (until all benchmarks import it there)
 
 #: Side of the square matrices of the reference product: large enough for full speed, about 0.05 s.
 SGEMM_SIDE = 1500
@@ -48,17 +49,8 @@ def configure(parser: argparse.ArgumentParser, repeat: int) -> None:
                         help="append one JSON object a row to this file")
 
 
-def positive(text: str) -> int:
-    """A positive whole number, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
-
-
 class Report:
-    """Measurements of one benchmark: times them, keeps them as rows, appends each row to a
-    JSON-lines file.
+    """Measurements of one benchmark: times them, and appends them as rows to a JSON-lines file.
 
     Parameters
     ----------
@@ -83,13 +75,13 @@ class Report:
 
     def paired(self, functions: Mapping[str, Callable[[], object]],
                limit: float = math.inf) -> Times:
-        """Seconds of every function in each round, after one warm-up round; under "sgemm" those of
-        the reference.
+        """Seconds of every function in each round, after one warm-up round.
 
-        All functions run in turn in each round, so a machine that becomes slower does so for all of
-        them. The reference runs before each of them, and so it is the reference, not the next
-        function, that pays for what the one before left behind (memory to give back, cold caches).
-        No round begins after `limit` seconds, but one is always measured.
+        Under "sgemm" are those of the reference. All functions run in turn in each round, so a
+        machine that becomes slower does so for all of them. The reference runs before each of them,
+        and so it is the reference, not the next function, that pays for what the one before left
+        behind (memory to give back, cold caches). No round begins after `limit` seconds, but one is
+        always measured.
         """
         clock, sgemm = CLOCKS[self.clock], Sgemm()
         sgemm()
@@ -133,27 +125,10 @@ class Report:
     def warn_if_busy(self) -> None:
         """One line on stderr if other work took a part of the core while something was timed."""
         if self._least_share < QUIET:
+            suffers = ("rates are too low" if self.clock == "wall"
+                       else "caches and memory were shared with it")
             print(f"beware: other work had up to {100 * (1 - self._least_share):.0f} % of the "
-                  "core; " + ("rates are too low" if self.clock == "wall"
-                               else "caches and memory were shared with it"), file=sys.stderr)
-
-
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> str:
-    """Lines of text with aligned columns.
-
-    Parameters
-    ----------
-    columns : sequence of (header, format)
-        The format is that of format(); columns whose format is not "" are aligned to the right.
-    rows : sequence of sequences
-        Cells.
-    """
-    cells = [[header for header, _ in columns],
-             *[[format(value, form) for value, (_, form) in zip(row, columns)] for row in rows]]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["  ".join(cell.rjust(width) if form else cell.ljust(width) for cell, width,
-                       (_, form) in zip(line, widths, columns)).rstrip() for line in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+                  f"core; {suffers}", file=sys.stderr)
 
 
 class Sgemm:
@@ -199,8 +174,7 @@ def refuse_more_threads() -> None:
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on; no name of a host."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu(), "cores": cores, "system": f"{platform.system()} {platform.machine()}",
+    return {"cpu": _cpu(), "cores": cores(), "system": f"{platform.system()} {platform.machine()}",
             "blas": blas()}
 
 

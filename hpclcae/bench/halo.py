@@ -35,12 +35,14 @@ from hpclcae.training.step import train_step
 from hpclcae.utils.timers import Timers
 
 RUN_DESK = "run/desk.toml"
-START = "one rank has nobody to exchange with; start more, for instance: mpiexec -n 2 hpclcae bench halo"
+START = ("one rank has nobody to exchange with; start more, for instance: mpiexec -n 2 hpclcae "
+         "bench halo")
 #: A stage as in the paper, between two small ones: it takes its input from one and gets gradients
 #: from the other.
 PAPER_STAGE = """
 data = {{size = {side}, channels = 3}}
-stages = [{{receptive_field = 1, pooling = 1, lcn = 0}}, {{}}, {{receptive_field = 1, pooling = 1, lcn = 0}}]
+stages = [{{receptive_field = 1, pooling = 1, lcn = 0}}, {{}},
+          {{receptive_field = 1, pooling = 1, lcn = 0}}]
 """
 PARTS = ("prepare", "forward", "backward and update")
 
@@ -221,11 +223,14 @@ class _Training:
 
 
 class Meter(Communicator):
-    """A communicator that passes everything on and keeps what each exchange sends and how long it
-    takes."""
+    """A communicator that passes everything on.
+
+    It keeps what each exchange sends and how long it takes.
+    """
 
     def __init__(self, communicator: Communicator) -> None:
-        self._communicator, self.rank, self.size = communicator, communicator.rank, communicator.size
+        self._communicator = communicator
+        self.rank, self.size = communicator.rank, communicator.size
         self.rounds: list[dict[Key, np.ndarray]] = []
         self._used: Counter[tuple[int, str]] = Counter()
         self._running = SUMS

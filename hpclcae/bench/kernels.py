@@ -1,5 +1,4 @@
-"""The command ``hpclcae bench kernels``: rates of the kernels, of a stage and of a training step.
-"""
+"""The command ``hpclcae bench kernels``: rates of kernels, of a stage, of a training step."""
 import argparse
 import math
 import statistics
@@ -11,8 +10,9 @@ import numpy as np
 
 from hpclcae.bench import common, roofline, side_by_side
 from hpclcae.bench.cases import ALL_PASSES, STAGE_STEP, NetworkCase, StageCase, Timed
-from hpclcae.bench.common import SGEMM, Report, Sgemm, table
+from hpclcae.bench.common import SGEMM, Report, Sgemm
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table
 
 #: Parts that cannot be timed alone: name -> (whole, what is taken away).
 DIFFERENCES = {"decode (difference)": ("encode, decode", ["encode"]),
@@ -192,8 +192,7 @@ def _allocations(args: argparse.Namespace, report: Report) -> None:
 
 
 def new_memory(step: Callable[[], object]) -> int:
-    """Bytes by which Python's and NumPy's allocations exceed those before, at most, within a third
-    step.
+    """Bytes by which allocations of Python and NumPy exceed those before, at most, in a third step.
 
     No single block that the step allocates is larger.
     """

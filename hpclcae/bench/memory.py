@@ -1,5 +1,4 @@
-"""The command ``hpclcae bench memory``: peak memory of a training step against what it cannot do
-without."""
+"""The command ``hpclcae bench memory``: peak memory of a training step against what it needs."""
 import argparse
 import multiprocessing
 import resource
@@ -13,7 +12,7 @@ import numpy as np
 
 from hpclcae import config as configuration
 from hpclcae.bench import common
-from hpclcae.bench.common import Report, table
+from hpclcae.bench.common import Report
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
 from hpclcae.model.layout import Layout
@@ -22,6 +21,7 @@ from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.model.schedule import Schedule
 from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table
 
 RUN_DESK = "run/desk.toml"
 
@@ -56,14 +56,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def needed(config: Config) -> dict[str, int]:
-    """Bytes that a step cannot do without, however it is written: parameters, update state,
-    activations.
+    """Bytes that a step cannot do without: parameters, update state, activations.
 
     Activations are those that the gradients are made of: every stage's input, its filtered and
     pooled maps and its residual.
     """
-    item, stages, rule = np.dtype(config.train.dtype).itemsize, network_geometry(
-        config), config.update.rule
+    item, rule = np.dtype(config.train.dtype).itemsize, config.update.rule
+    stages = network_geometry(config)
     parameters = sum(s.parameters for s in stages) * item
     kept = [prod(shape) for s in stages for shape in (s.input, s.input, s.filtered, s.pooled)]
     return {"parameters": parameters, f"state of rule {rule}": parameters * len(SLOTS[rule]),
@@ -82,8 +81,7 @@ def _measure(config: Config, steps: int) -> dict[str, int]:
 
 
 def peaks(config: Config, steps: int) -> dict[str, int]:
-    """Peak resident bytes of this process at the milestones of some training steps on random
-    images."""
+    """Peak resident bytes of this process at milestones of some training steps on random images."""
     found = {"measured peak: libraries": peak_resident()}
     network, schedule = Network(Layout(config)), Schedule(config, 1)
     parameters = network.parameters(config.train.seed)
@@ -105,8 +103,8 @@ def peak_resident() -> int:
     try:  # getrusage counts what the process was forked from, too
         status = Path("/proc/self/status").read_text()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin"
-                                                                     else 1024)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
@@ -119,8 +117,8 @@ def _refuse_too_much(size: int) -> None:
         Less memory is available than is needed.
     """
     try:
-        available = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[
-            0]) * 1024
+        told = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2]
+        available = 1024 * int(told.split()[0])
     except (OSError, IndexError):
         return
     if size > available:

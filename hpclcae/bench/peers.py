@@ -1,5 +1,4 @@
-"""The command ``hpclcae bench peers``: the same step on the same arrays here, in PyTorch and in
-JAX.
+"""The command ``hpclcae bench peers``: the same step on the same arrays in PyTorch and in JAX.
 
 Two steps: ``filter`` is encoding with its gradients dW and dX; ``autoencoder`` is encoding,
 decoding and all gradients of 1/2 ||D z - x||^2 + <dz, z> with respect to W1, W2 and x (as input,
@@ -19,11 +18,12 @@ from typing import Protocol
 import numpy as np
 
 from hpclcae.bench import common
-from hpclcae.bench.common import SGEMM, Report, Sgemm, Times, ratio, table
+from hpclcae.bench.common import SGEMM, Report, Sgemm, Times, ratio
 from hpclcae.model.layers.local_filter import LocalFilter
 from hpclcae.model.layers.unit_norm import Filters
 from hpclcae.model.workspace import Workspace
 from hpclcae.utils.errors import InputError, MissingExtraError
+from hpclcae.utils.tables import table
 
 #: Largest difference that counts as agreement, relative to the array's largest magnitude: float32
 #: sums of thousands of terms in another order.
@@ -46,7 +46,8 @@ class Problem:
 
     def __init__(self, maps_in: int, positions: int, images: int, field: int = 18,
                  maps: int = 8) -> None:
-        self.maps_in, self.positions, self.images, self.field, self.maps = maps_in, positions, images, field, maps
+        self.maps_in, self.maps = maps_in, maps
+        self.positions, self.images, self.field = positions, images, field
         random, side = np.random.default_rng(0), positions + field - 1
         filters = positions, positions, field, field, maps_in, maps
         self.x = random.standard_normal((side, side, maps_in, images), dtype=np.float32)
@@ -78,8 +79,10 @@ class Peer(Protocol):
         """Forward and backward."""
 
     def outputs(self, step: str) -> Outputs:
-        """What `both` computes, in Problem's layouts: z, dx, d_encoder and, if decoded, residual,
-        d_decoder."""
+        """What `both` computes, in Problem's layouts.
+
+        That is z, dx, d_encoder and, if decoded, residual, d_decoder.
+        """
 
 
 class Ours:
@@ -198,7 +201,8 @@ def compare(problem: Problem, peers: Sequence[type[Peer]], steps: Sequence[str],
             report: Report) -> None:
     """Check that all agree, time them in turn, print and report the ratios."""
     ours, others = Ours(problem), [peer(problem) for peer in peers]
-    case = f"{problem.maps_in} maps in, {problem.positions}x{problem.positions} positions, batch {problem.images}"
+    case = (f"{problem.maps_in} maps in, {problem.positions}x{problem.positions} positions, "
+            f"batch {problem.images}")
     for step in steps:
         gap = check(ours, others, step)
         functions: dict[str, Callable[[], object]] = {}
@@ -234,8 +238,8 @@ def _ratios(times: Times, name: str) -> dict[str, float]:
     def seconds(who: str) -> tuple[list[float], list[float], list[float]]:
         forward, both = times[f"{who}, forward"], times[f"{who}, both"]
         return forward, [b - f for f, b in zip(forward, both)], both
-    return {part: ratio(theirs, mine) for part, theirs,
-            mine in zip(("forward", "backward", "both"), seconds(name), seconds(OURS))}
+    parts = zip(("forward", "backward", "both"), seconds(name), seconds(OURS))
+    return {part: ratio(theirs, mine) for part, theirs, mine in parts}
 
 
 def check(ours: Peer, others: Sequence[Peer], step: str) -> float:

@@ -21,22 +21,21 @@ jnp, lax = jax.numpy, jax.lax
 
 
 class OverPositions:
-    """A compiled loop over positions, each of which cuts out its window and multiplies; gradients
-    by JAX.
+    """A compiled loop over positions, each of which cuts out its window and multiplies.
 
-    Images last; filters are (position, map, input).
+    Gradients are by JAX. Images last; filters are (position, map, input).
     """
     name, slow = "jax map over positions", False
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.n, self.r = problem, problem.positions, problem.field
-        self.inputs, self.window = self.r ** 2 * problem.maps_in, (self.r, self.r, problem.maps_in,
-                                                                   problem.images)
+        self.inputs = self.r ** 2 * problem.maps_in
+        self.window = self.r, self.r, problem.maps_in, problem.images
         self.arrays = (self._images(problem.x), self._filters(problem.encoder),
                        self._filters(problem.decoder), self._images(problem.dz))
-        self._forward = {"filter": jax.jit(lambda x, v, d, dz: self.encode(x, v)),
-                         "autoencoder": jax.jit(lambda x, v, d,
-                                                dz: self.decode(self.encode(x, v), d) - x)}
+        self._forward = {
+            "filter": jax.jit(lambda x, v, d, dz: self.encode(x, v)),
+            "autoencoder": jax.jit(lambda x, v, d, dz: self.decode(self.encode(x, v), d) - x)}
         self._both = {step: jax.jit(self._gradients(step)) for step in STEPS}
         self._found: dict[str, Any] = {}
 
@@ -98,16 +97,18 @@ class OverPositions:
         return a
 
     def _filters(self, a: np.ndarray) -> Any:
-        return jnp.asarray(a.reshape(self.n ** 2, self.inputs, self.problem.maps).transpose(0, 2,
-                                                                                            1))
+        split = a.reshape(self.n ** 2, self.inputs, self.problem.maps)
+        return jnp.asarray(split.transpose(0, 2, 1))
 
     def _filters_back(self, a: np.ndarray) -> np.ndarray:
         return a.transpose(0, 2, 1).reshape(self.problem.encoder.shape)
 
 
 class OverPositionsByHand(OverPositions):
-    """The same loop with gradients written by hand: each position's dW and its part of dX in one
-    visit."""
+    """The same loop with gradients written by hand.
+
+    A visit makes a position's dW and its part of dX.
+    """
     name = "jax, gradients by hand"
 
     def __init__(self, problem: Problem) -> None:
@@ -118,8 +119,8 @@ class OverPositionsByHand(OverPositions):
 
             def visit(dx: Any, one: Any) -> Any:
                 position, filter_, d_code = one
-                return self._added(dx, position, filter_.T @ d_code), d_code @ self._cut(x,
-                                                                                         position).T
+                d_filter = d_code @ self._cut(x, position).T
+                return self._added(dx, position, filter_.T @ d_code), d_filter
             return lax.scan(visit, jnp.zeros_like(x), self._by_position(filters, dz))
 
         def decode_back(saved: Any, d_out: Any) -> Any:
@@ -173,8 +174,8 @@ class LocalConvolution(OverPositions):
 
     # (map, input, row, col) with input = (map in, krow, kcol)
     def _filters(self, a: np.ndarray) -> Any:
-        return jnp.asarray(a.transpose(5, 4, 2, 3, 0, 1).reshape(self.problem.maps, self.inputs,
-                                                                 self.n, self.n))
+        shape = self.problem.maps, self.inputs, self.n, self.n
+        return jnp.asarray(a.transpose(5, 4, 2, 3, 0, 1).reshape(shape))
 
     def _filters_back(self, a: np.ndarray) -> np.ndarray:
         split = a.reshape(self.problem.maps, self.problem.maps_in, self.r, self.r, self.n, self.n)

@@ -1,9 +1,8 @@
-"""PyTorch's versions of a locally connected autoencoder, from what one writes first to what runs
-fastest.
+"""PyTorch's versions of a locally connected autoencoder, the one that runs fastest at the end.
 
-The last one is a port of this package's own layout (strips, in which every window is a view) with
-hand-written gradients: it shows how much of the ratio is the algorithm's and how much the
-library's.
+The first is what one writes first. The last one is a port of this package's own layout (strips, in
+which every window is a view) with hand-written gradients: it shows how much of the ratio is the
+algorithm's and how much the library's.
 """
 import os
 from typing import Any
@@ -18,10 +17,10 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 class Autograd:
-    """What versions that leave the gradients to autograd share; image-last arrays unless a version
-    says otherwise.
+    """What versions that leave the gradients to autograd share.
 
-    Filters are (position, map, input) with input = (krow, kcol, map in).
+    Images are last unless a version says otherwise. Filters are (position, map, input) with
+    input = (krow, kcol, map in).
     """
     name, slow = "", False
     image_axes = (0, 1, 2, 3)  # of x and z within (row, col, map, image)
@@ -67,8 +66,8 @@ class Autograd:
         """Back into the problem's layouts."""
         inverse = np.argsort(self.image_axes)
         return {name: self._filters_back(a) if name.startswith("d_")
-                else a.reshape(self._shape(name)).numpy().transpose(inverse) for name,
-                a in self.found.items()}
+                else a.reshape(self._shape(name)).numpy().transpose(inverse)
+                for name, a in self.found.items()}
 
     def _shape(self, name: str) -> tuple[int, ...]:
         whole = self.problem.dz.shape if name == "z" else self.problem.x.shape
@@ -102,8 +101,8 @@ class UnfoldEinsum(Autograd):
 
     def _filters(self, a: np.ndarray) -> Any:  # unfold orders the inputs (map in, krow, kcol)
         whole = a.reshape(self.n ** 2, self.r ** 2, -1, self.maps).transpose(0, 3, 2, 1)
-        return torch.from_numpy(np.ascontiguousarray(whole).reshape(self.n ** 2, self.maps,
-                                                                    -1)).requires_grad_()
+        flat = np.ascontiguousarray(whole).reshape(self.n ** 2, self.maps, -1)
+        return torch.from_numpy(flat).requires_grad_()
 
     def _filters_back(self, a: Any) -> np.ndarray:
         whole = a.numpy().reshape(self.n ** 2, self.maps, -1, self.r ** 2)
@@ -160,8 +159,8 @@ class RowsBmm(UnfoldBmm):
         for y, (row_filters, code) in enumerate(zip(filters.split(self.n), z.split(self.n))):
             patches = torch.bmm(row_filters.transpose(1, 2), code)
             windows = patches.view(self.n, self.r, *strip[1:]).permute(0, 2, 3, 4, 1)
-            out[y:y + self.r] += torch.ops.aten.unfold_backward(windows, strip, 0, self.r,
-                                                                1).transpose(0, 1)
+            folded = torch.ops.aten.unfold_backward(windows, strip, 0, self.r, 1)
+            out[y:y + self.r] += folded.transpose(0, 1)
         return out
 
     def _filters(self, a: np.ndarray) -> Any:  # input = (kcol, krow, map in)
@@ -172,8 +171,10 @@ class RowsBmm(UnfoldBmm):
 
 
 class Strips(RowsBmm):
-    """Our layout in PyTorch, tile 1: strips whose windows are views, gradients by hand, nothing
-    allocated twice."""
+    """Our layout in PyTorch, tile 1: strips whose windows are views, gradients by hand.
+
+    Nothing is allocated twice.
+    """
     name = "torch, port of our strips"
 
     def __init__(self, problem: Problem) -> None:
@@ -183,8 +184,8 @@ class Strips(RowsBmm):
         self.z = torch.empty_like(self.dz)
         self.dcode = torch.empty_like(self.dz)
         self.residual, self.dx = torch.empty_like(self.x), torch.empty_like(self.x)
-        self.d_encoder, self.d_decoder = torch.empty_like(self.encoder), torch.empty_like(
-            self.decoder)
+        self.d_encoder = torch.empty_like(self.encoder)
+        self.d_decoder = torch.empty_like(self.decoder)
 
     def forward(self, step: str) -> object:
         """Encode, or encode and decode."""
@@ -217,8 +218,7 @@ class Strips(RowsBmm):
         return a[y * self.n:(y + 1) * self.n]
 
     def _windows(self, x: Any, y: int) -> Any:
-        """All windows of a row of positions as overlapping views (col, input, image) of one strip.
-        """
+        """All windows of a row of positions: overlapping views (col, input, image) of one strip."""
         strip = x[y:y + self.r].transpose(0, 1).contiguous()
         images = x.shape[-1]
         col = strip.stride(0)

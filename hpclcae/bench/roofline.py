@@ -1,9 +1,8 @@
-"""Rate against batch beside the roofline: what sgemm and the memory allow (a part of ``hpclcae
-bench kernels``).
+"""Rate against batch beside the roofline, a part of ``hpclcae bench kernels``.
 
-A pass over the weights reads each of them once and does two FLOP with it for every image, so its
-arithmetic intensity is 2 B FLOP for 4 bytes. Below the ridge the memory limits the rate, above it
-sgemm.
+The roofline is what sgemm and the memory allow. A pass over the weights reads each of them once and
+does two FLOP with it for every image, so its arithmetic intensity is 2 B FLOP for 4 bytes. Below
+the ridge the memory limits the rate, above it sgemm.
 """
 import argparse
 import statistics
@@ -12,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae.bench.cases import ALL_PASSES, StageCase
-from hpclcae.bench.common import SGEMM, Report, Sgemm, table
+from hpclcae.bench.common import SGEMM, Report, Sgemm
 from hpclcae.utils.errors import require
+from hpclcae.utils.tables import table
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHOWN = ("encode", ALL_PASSES)

@@ -1,5 +1,4 @@
-"""The command ``hpclcae bench scaling``: how much faster several ranks train one network than one
-rank does.
+"""The command ``hpclcae bench scaling``: how much faster several ranks train than one does.
 
 It starts ``mpiexec -n N hpclcae bench halo`` (within a SLURM job: srun) for every number of ranks
 in turn, round after round, so that ratios are formed of times that lie close together. On fewer
@@ -22,13 +21,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import Report, machine, positive, ratio, refuse_more_threads, table
+from hpclcae.bench.common import Report, machine, positive, ratio, refuse_more_threads
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.cluster.mpiexec import OVERSUBSCRIBE, find_mpiexec
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import replacing
+from hpclcae.utils.tables import table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,14 +68,14 @@ def run(args: argparse.Namespace) -> int:
     for _ in range(args.repeat):
         for ranks, times in seconds.items():
             times.append(seconds_of_step(start, ranks, args))
-    name = f"stage of the paper's, {args.stage}x{args.stage} positions" if args.stage else str(
-        args.configuration)
+    name = (f"stage of the paper's, {args.stage}x{args.stage} positions" if args.stage
+            else str(args.configuration))
     case = " ".join([name, *args.changes, *(["weak"] if args.weak else [])])
     cores, first, lines = machine()["cores"], args.ranks[0], []
     for ranks, times in seconds.items():
         speed_up = ratio(seconds[first], times) * work(args, ranks)
-        efficiency = speed_up * first / ranks if args.srun else speed_up * min(first, cores) / min(
-            ranks, cores)
+        share = first / ranks if args.srun else min(first, cores) / min(ranks, cores)
+        efficiency = speed_up * share
         step = statistics.median(times)
         lines.append((ranks, 1e3 * step, min(times) * 1e3, max(times) * 1e3, speed_up, efficiency))
         for metric, value, unit in (("step", step, "s"), ("speed-up", speed_up, "ratio"),
@@ -165,10 +165,9 @@ def seconds_of_step(start: Callable[[int], list[str]], ranks: int,
 
 
 def run_job(command: list[str], limit: float, show: bool = False) -> str | None:
-    """Run a command for at most `limit` seconds; None, or why it failed. Nothing that it started is
-    left.
+    """Run a command for at most `limit` seconds; None, or why it failed.
 
-    What it prints is shown or thrown away.
+    Nothing that it started is left. What it prints is shown or thrown away.
     """
     with subprocess.Popen(command, stdout=None if show else subprocess.DEVNULL,
                           stderr=subprocess.PIPE, text=True,

@@ -152,7 +152,7 @@ def _fetch(served: "Served", into: np.ndarray, pushes: int = 0, *, have: bool = 
 # ---- connections ---------------------------------------------------------------------------------
 
 def _connections(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommunicator",
-           load: Callable[..., Config], case: str, report: Report | None) -> None:
+                 load: Callable[..., Config], case: str, report: Report | None) -> None:
     """Push and fetch everything."""
     rows: list[tuple[str, str, float, float | None, float]] = []
     for transport in ("rma", "messages"):
@@ -160,7 +160,8 @@ def _connections(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiC
         config = load("parallel.elastic=0.1", f'parallel.transport="{transport}"', *SUMS)
         messages = RawMessages(world,
                                config) if transport == "messages" and pair.rank == 0 else None
-        [found] = _job(pair, config, lambda worker: _measure_connections(worker, messages, args.repeat))
+        [found] = _job(pair, config,
+                       lambda worker: _measure_connections(worker, messages, args.repeat))
         times, size = found["times"], found["bytes"]
         for what in ("push", "raw push", "fetch", "raw fetch", "copy"):
             raw = ratio(times[f"raw {what}"], times[what]) if what in ("push", "fetch") else None
@@ -179,7 +180,8 @@ def _connections(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiC
                 report.add(case, f"{transport}, {what}: of MPI's calls alone", raw, "ratio")
 
 
-def _measure_connections(worker: "WorkerContext", messages: "RawMessages | None", repeat: int) -> dict:
+def _measure_connections(worker: "WorkerContext", messages: "RawMessages | None",
+                         repeat: int) -> dict:
     """Seconds of everything in each round."""
     from hpclcae.mpi.one_sided import RmaConnection
     from hpclcae.mpi.waiting import wait_spinning
@@ -201,7 +203,8 @@ def _measure_connections(worker: "WorkerContext", messages: "RawMessages | None"
         connection.flush()
         pushes += 1
         if not isinstance(connection, RmaConnection):
-            _fetch(served, mine, pushes, have=True)  # nothing but the word that all has been applied
+            # nothing but the word that all has been applied
+            _fetch(served, mine, pushes, have=True)
 
     def copy() -> None:
         for chunk in chunks:
@@ -219,7 +222,7 @@ def _measure_connections(worker: "WorkerContext", messages: "RawMessages | None"
     def raw_fetch() -> None:
         if isinstance(connection, RmaConnection):
             wait_spinning([connection.windows[0].read(index, mine[chunk.start:chunk.stop])
-                   for index, chunk in enumerate(chunks)])
+                           for index, chunk in enumerate(chunks)])
         else:
             assert messages
             messages.fetch()

@@ -1,8 +1,7 @@
-"""The same work in several processes at once, each on its own core, over one alone (``hpclcae bench
-kernels``).
+"""The same work in several processes at once, over one alone (``hpclcae bench kernels``).
 
-In every round each process first works alone while the others sleep, then all work together, so a
-ratio is formed of times that lie seconds apart.
+Each process has its own core. In every round each process first works alone while the others sleep,
+then all work together, so a ratio is formed of times that lie seconds apart.
 """
 import argparse
 import multiprocessing
@@ -14,8 +13,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 
 from hpclcae.bench.cases import ALL_PASSES, STAGE_STEP, StageCase
-from hpclcae.bench.common import SGEMM, Report, Sgemm, ratio, table
+from hpclcae.bench.common import SGEMM, Report, Sgemm, ratio
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table
 
 #: A process that waits this long for the others has lost them, seconds.
 LOST = 600
@@ -72,8 +72,7 @@ def _measure(args: argparse.Namespace, cores: list[int]) -> list[Pairs]:
 
 
 def work(args: argparse.Namespace, rank: int, core: int, barrier: Barrier, end: Connection) -> None:
-    """What one process does: time every piece alone when it is its turn, then together with the
-    others."""
+    """What one process does: time every piece alone, in its turn, then together with the others."""
     os.sched_setaffinity(0, {core})
     pairs: Pairs = {}
     for maps_in in args.maps_in:

@@ -1,20 +1,24 @@
-"""Checkpoints: a folder for every step, sharded, committed by its manifest, readable with plain
-h5py.
+"""Checkpoints: a folder for every step, sharded, committed by its manifest, for plain h5py.
 
-``RUN/checkpoints/step-00000200/`` (../../notes/checkpoints.md)::
+``RUN/checkpoints/step-00000200/`` (notes/checkpoints.md)::
 
-    shard-0000.h5 ...   one for every owner: a parameter server, or a block of the grid where there are none
-        stage1/encode/0, update/<slot>/stage1/encode/0 ...    rectangles of positions: attributes row, col
-        chunks                                                count and version of every chunk
+    shard-0000.h5 ...   one for every owner: a parameter server, or a block where there are none
+        stage1/encode/0, update/<slot>/stage1/encode/0 ...
+                            rectangles of positions: attributes row, col
+        chunks              count and version of every chunk
     model.h5            the shards shown as one model, by virtual datasets with relative names
-        stage1/encode, stage1/decode   (row, col, krow, kcol, map in, map)    weights by position
-        update/<slot>/stage1/encode    the update rule's memory, same axes
+        stage1/encode, stage1/decode
+                            weights by position (row, col, krow, kcol, map in, map)
+        update/<slot>/stage1/encode
+                            the optimizer's slots, same axes
         preprocess/kernel, preprocess/eigenvalues
-        places              array, shard, rectangle, offset in bytes: where every part lies, for readers without HDF5
-        chunks, cursors, metrics       of all shards; next step of every replica; lines of metrics.jsonl
+        places              array, shard, rectangle, offset in bytes: where every part lies, for
+                            readers without HDF5
+        chunks              of all shards
+        cursors, metrics    next step of every replica; lines of metrics.jsonl
         attributes: kind, schema, run, step, seconds, shards, configuration (TOML), created,
         versions, revision, host
-    manifest.json       size and CRC-32 of every file, written last: with it the folder is a checkpoint
+    manifest.json       size and CRC-32 of every file; written last: with it the folder is whole
 
 Weights are stored by position, not in the kernel's layout, so any tile size, grid, number of
 servers or version can load them. ``encode`` are the learned weights; normalised filters are

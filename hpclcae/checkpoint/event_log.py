@@ -1,12 +1,12 @@
-"""Event logs: which replica fetched and pushed which version of which chunk, in the order in which
-servers acted.
+"""Event logs: who fetched and pushed which version of which chunk, in the order of servers' acts.
 
 ``RUN/events/from-00000040/`` is of the job that began with step 40, in a new folder for every
 start::
 
     configuration.toml     of that job, with the grid that it used
-    step-00000040/         the checkpoint that it began with: the same files as the run's, which keeps only the newest
-    server-0.bin ...       records of parameter_store.EVENT
+    step-00000040/         the checkpoint that it began with: the same files as the run's, which
+                           keeps only the newest
+    server-0.bin ...       records of parameter_server.store.EVENT
 
 Nothing is kept back in the process, so the log of a job that was killed ends with the last thing
 that its servers did.

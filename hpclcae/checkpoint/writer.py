@@ -21,7 +21,8 @@ PATIENCE = 600.0  # seconds that a shard of another rank may take to appear
 LATE = 100.0      # seconds that a name may appear later on another node; network file systems ask
 #                   anew within 60
 POLL = 0.02       # seconds between looks
-GONE = "removed or moved while the job ran: bring it back and go on with --resume, or start again with another --out"
+GONE = ("removed or moved while the job ran: bring it back and go on with --resume, or start again "
+        "with another --out")
 
 
 class ShardWriter(Background):
@@ -105,10 +106,11 @@ def as_input_error(run: Path, step: int, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         older = [path.name for path in saved(run / "checkpoints")[-1:]]
+        left = "there is no older one"
         if not (run / "checkpoints").is_dir():
             left = f"the run folder was {GONE}"
-        else:
-            left = f"{older[0]} is complete, and --resume goes on from it" if older else "there is no older one"
+        elif older:
+            left = f"{older[0]} is complete, and --resume goes on from it"
         raise InputError(f"the checkpoint of step {step} cannot be written: "
                          f"{error.filename or path}: {error.strerror or error}; {left}") from error
 

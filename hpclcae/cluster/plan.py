@@ -1,30 +1,26 @@
-"""The command ``hpclcae plan``: which grid, how many replicas and servers, for the nodes of a
-cluster.
+"""Which grid, how many replicas and servers, for the nodes of a cluster.
 
-Everything is an estimate from the geometry with the rates below, made to choose between layouts;
+Everything is an estimate from the geometry with the rates below, made to choose between plans;
 `hpclcae bench halo` and `bench scaling` measure. The rule: one rank a core; the ranks share one
 network as long as its blocks spend at least `EFFICIENT` of their time computing, since replicas
 cost staleness and a copy of the parameters each; then replicas, with servers that can take their
 traffic.
 """
-import argparse
 import math
 import shlex
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
-from hpclcae import config as configuration
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry, training_flop
+from hpclcae.model.layout import Layout
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.model.preprocess import PORTION
-from hpclcae.parameter_server.chunks import block_filters
 from hpclcae.parameter_server.roles import Role, roles
 from hpclcae.parameter_server.store import owned_slots
-from hpclcae.partition.blocks import Grid, plan_block
+from hpclcae.partition.blocks import Grid
 from hpclcae.partition.cost import busiest_block
 from hpclcae.utils.errors import InputError
 
@@ -41,71 +37,25 @@ BARE_RANK = 130e6
 WORKERS_PER_SERVER = 3
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("configuration", help="TOML file, for instance run/paper.toml")
-    parser.add_argument("--nodes", type=_positive, required=True, metavar="N",
-                        help="nodes of the job")
-    parser.add_argument("--cores", type=_positive, required=True, metavar="C",
-                        help="cores of each node")
-    parser.add_argument("--memory", type=float, required=True, metavar="GB",
-                        help="memory of each node")
-    parser.add_argument("--replicas", type=_positive, metavar="R",
-                        help="copies of the network (default: chosen)")
-    parser.add_argument("--servers", type=int, metavar="S",
-                        help="parameter servers (default: chosen; one replica: 0)")
-    parser.add_argument("--out", default="runs/NAME", metavar="RUN",
-                        help="run folder for the sbatch line")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
-                        help="change one setting, for instance --set parallel.placement=apart")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run the command."""
-    if args.memory <= 0 or (args.servers or 0) < 0:
-        raise InputError(f"--memory {args.memory:g} --servers {args.servers or 0}: memory must be "
-                         "above 0, servers at least 0")
-    if args.servers == 0 and (args.replicas or 1) > 1:
-        raise InputError(f"--servers 0 --replicas {args.replicas}: replicas meet at parameter "
-                         "servers; leave out --servers, or give 1 or more")
-    config = configuration.load(args.configuration, args.changes)
-    layout = choose(config, args.nodes, args.cores, args.memory * 1e9, args.replicas, args.servers)
-    print(f"{args.configuration} on {args.nodes} nodes of {args.cores} cores and {args.memory:g} "
-          "GB\n")
-    print(describe(config, layout))
-    print("\n" + sbatch_line(layout, args.configuration, args.out, args.changes))
-    return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
-
-
 @dataclass(frozen=True)
-class Layout:
-    """A proposal.
-
-    every : int
-        Steps between fetches and pushes that the servers can keep up with.
-    worker, server : float
-        Bytes of one rank.
-    step, computing : float
-        Seconds of a step of the busiest block, and of them those without halos.
-    """
-    grid: Grid
+class ClusterPlan:
+    """A proposal."""
+    layout: Layout      # of every replica
     replicas: int
     servers: int
-    nodes: int
-    per_node: int
-    placement: str
-    every: int
-    worker: float
-    server: float
-    step: float
-    computing: float
+    nodes: int          # that have ranks
+    per_node: int       # ranks at the most on a node
+    placement: str      # parallel.placement
+    every: int          # steps between fetches and pushes that the servers can keep up with
+    worker: float       # bytes of a rank with a block
+    server: float       # bytes of a server
+    step: float         # seconds of a step of the busiest block
+    computing: float    # of them, those without halos and imbalance
+
+    @property
+    def grid(self) -> Grid:
+        """Blocks of every replica."""
+        return self.layout.grid
 
     @property
     def ranks(self) -> int:
@@ -127,8 +77,10 @@ class Layout:
 
 
 def choose(config: Config, nodes: int, cores: int, memory: float, replicas: int | None = None,
-           servers: int | None = None) -> Layout:
-    """The layout for `nodes` nodes of `cores` cores and `memory` bytes.
+           servers: int | None = None) -> ClusterPlan:
+    """The plan for `nodes` nodes of `cores` cores and `memory` bytes.
+
+    Replicas and servers are chosen unless they are given.
 
     Raises
     ------
@@ -139,14 +91,14 @@ def choose(config: Config, nodes: int, cores: int, memory: float, replicas: int 
     for per_node in range(cores, 0, -1):
         found = None
         for count in [replicas] if replicas else range(1, nodes * per_node + 1):
-            layout = _layout(config, nodes, per_node, count, servers)
-            if layout is None:
+            plan = _plan(config, nodes, per_node, count, servers)
+            if plan is None:
                 break
-            least = min(least, layout.fullest_node)
-            if layout.fullest_node > USABLE * memory:
+            least = min(least, plan.fullest_node)
+            if plan.fullest_node > USABLE * memory:
                 break
-            found = layout
-            if layout.computing >= EFFICIENT * layout.step:
+            found = plan
+            if plan.computing >= EFFICIENT * plan.step:
                 break
         if found:
             return found
@@ -158,16 +110,16 @@ def choose(config: Config, nodes: int, cores: int, memory: float, replicas: int 
                      "nodes, a smaller train.batch, or update.rule = 'sgd'")
 
 
-def _layout(config: Config, nodes: int, per_node: int, replicas: int,
-            servers: int | None) -> Layout | None:
-    """The best grid for that many replicas; None if there are not enough ranks."""
+def _plan(config: Config, nodes: int, per_node: int, replicas: int,
+          servers: int | None) -> ClusterPlan | None:
+    """The plan with the best grid for that many replicas; None if there are not enough ranks."""
     ranks, placement = nodes * per_node, config.parallel.placement
-    parameters = 2 * sum(s.parameters
-                         for s in network_geometry(config)) * np.dtype(config.train.dtype).itemsize
+    # bytes that a replica fetches and pushes
+    parameters = (2 * sum(stage.parameters for stage in network_geometry(config))
+                  * np.dtype(config.train.dtype).itemsize)
 
     def servers_for(step: float) -> int:
-        """Enough to send and take all parameters in every step, but no more than a share of all
-        ranks."""
+        """Enough to send and take all parameters in every step, at most a share of all ranks."""
         if servers is not None:
             return servers
         if replicas == 1:
@@ -187,118 +139,133 @@ def _layout(config: Config, nodes: int, per_node: int, replicas: int,
     step = busiest_block(config, grid) * config.train.batch / CORE_RATE
     computing = training_flop(config) / grid.size * config.train.batch / CORE_RATE
     every = math.ceil(parameters * replicas / count / (step * SERVER_RATE)) if count else 1
-    worker, server = worker_bytes(config, grid, bool(count)), server_bytes(config, grid, count,
-                                                                           replicas)
-    used = math.ceil((count + replicas * grid.size) / per_node)
-    return Layout(grid, replicas, count, used, per_node, placement, every, worker, server, step,
-                  min(step, computing))
+    layout, used = Layout(config, grid), math.ceil((count + replicas * grid.size) / per_node)
+    return ClusterPlan(layout, replicas, count, used, per_node, placement, every,
+                       worker_bytes(layout, bool(count)), server_bytes(layout, count, replicas),
+                       step, min(step, computing))
 
 
 def _best_grid(config: Config, blocks: int, replicas: int, multiple: int) -> Grid | None:
-    """The fastest grid of at most that many blocks whose workers are a multiple of a number; None
-    if there is none.
+    """The fastest grid of at most that many blocks whose workers are a multiple of a number.
 
-    Images are square, so grids more than about four times as long as wide are not tried.
+    None if there is none. Images are square, so grids more than about four times as long as wide
+    are not tried.
     """
     side, root = config.data.size, math.isqrt(max(blocks, 0))
-    grids = [
-        Grid(rows, cols) for rows in range(max(1, root // 2), min(side, 2 * root + 1, blocks) + 1)
-        for cols in {min(side, blocks // rows), min(side, blocks // rows // multiple * multiple)}
-        if cols and rows * cols * replicas % multiple == 0]
+    grids = [Grid(rows, cols)
+             for rows in range(max(1, root // 2), min(side, 2 * root + 1, blocks) + 1)
+             for cols in {min(side, blocks // rows),
+                          min(side, blocks // rows // multiple * multiple)}
+             if cols and rows * cols * replicas % multiple == 0]
     return min(grids, key=lambda grid: (busiest_block(config, grid), grid.size), default=None)
 
 
 # ---- memory --------------------------------------------------------------------------------------
 
-def parameter_bytes(config: Config, grid: Grid, block: int) -> int:
+def parameter_bytes(layout: Layout, block: int) -> int:
     """Parameters of one block, in the kernel's tiles (which hold a few zeros)."""
-    return sum(prod(plan.shape) * plan.dtype.itemsize
-               for plan in block_filters(config, grid, block).values())
+    return layout.block(block).elements * layout.dtype.itemsize
 
 
-def activation_bytes(config: Config, grid: Grid, block: int) -> int:
-    """Arrays of one block that live from the forward to the backward pass, and scratch as large as
-    one stage."""
+def activation_bytes(layout: Layout, block: int) -> int:
+    """Arrays of one block that live from the forward to the backward pass.
+
+    And scratch as large as one stage.
+    """
     stages = []
-    for plan, shape in zip(plan_block(config, grid, block).stages, network_geometry(config)):
+    for plan, shape in zip(layout.block(block).plan.stages, layout.geometry):
         maps_in, maps = shape.input[2], shape.filtered[2]
         stages.append(2 * plan.x.held.size * maps_in
                       + (plan.z.held.size + plan.h.held.size + 2 * plan.g.held.size) * maps)
-    return (sum(stages) + max(stages)) * config.train.batch * np.dtype(config.train.dtype).itemsize
+    return (sum(stages) + max(stages)) * layout.config.train.batch * layout.dtype.itemsize
 
 
-def worker_bytes(config: Config, grid: Grid, served: bool) -> float:
-    """The most that a rank with a block holds: while it trains, or when it fits the whitening at
-    the start."""
-    # has halos on all sides; the first block may own more
+def worker_bytes(layout: Layout, served: bool) -> float:
+    """The most that a rank with a block holds.
+
+    That is while it trains, or when it fits the whitening at the start.
+    """
+    config, grid = layout.config, layout.grid
+    # it has halos on all sides; the first block may own more
     centre = grid.cols * (grid.rows // 2) + grid.cols // 2
     slots = len(SLOTS[config.update.rule])
-    # SerialCommunicator: parameters and the rule's vectors, and a copy while they are saved. With
+    # Without servers: parameters and the optimizer's slots, and a copy while they are saved. With
     # servers: the parameters, those of the next step that arrive, and gradients on their way.
     copies = 3 + slots * bool(config.parallel.elastic) if served else 2 * (1 + slots)
-    training = max(copies * parameter_bytes(config, grid, block) + activation_bytes(config, grid,
-                                                                                    block)
+    training = max(copies * parameter_bytes(layout, block) + activation_bytes(layout, block)
                    for block in (0, centre))
     images = config.preprocess.whitening_images if config.preprocess.whitening else 0
     fitting = (images + 8 * PORTION) * config.data.size ** 2 * config.data.channels
     return BARE_RANK + max(training, fitting)
 
 
-def server_bytes(config: Config, grid: Grid, servers: int, replicas: int) -> float:
-    """What a server holds: its share of the parameters with the update rule's vectors, a copy while
-    it saves, and what is on its way to and from each replica.
+def server_bytes(layout: Layout, servers: int, replicas: int) -> float:
+    """What a server holds.
 
-    All blocks are counted like the first: about right, and much faster than one by one.
+    That is its share of the parameters with the update rule's vectors, a copy while it saves, and
+    what is on its way to and from each replica. All blocks are counted like the first: about
+    right, and much faster than one by one.
     """
     if not servers:
         return 0.0
-    share = parameter_bytes(config, grid, 0) * grid.size / servers
+    config = layout.config
+    share = parameter_bytes(layout, 0) * layout.grid.size / servers
     # Gradients wait for those of the others; or for what the replica that computed them had
     # fetched, and fetches next.
-    kept = (config.parallel.consistency
-            == "synchronous") + 2 * bool(config.update.delay_compensation)
+    synchronous = config.parallel.consistency == "synchronous"
+    kept = synchronous + 2 * bool(config.update.delay_compensation)
     return BARE_RANK + share * (2 * (1 + len(owned_slots(config))) + replicas * (1 + kept))
 
 
 # ---- what is printed -----------------------------------------------------------------------------
 
-def describe(config: Config, layout: Layout) -> str:
+def describe(plan: ClusterPlan) -> str:
     """The proposal and what it rests on."""
-    grid, first = layout.grid, parameter_bytes(config, layout.grid, 0)
-    plural = "s" if layout.replicas > 1 else ""
-    images = config.train.batch * layout.replicas / layout.step
-    server = f", {layout.server / 1e9:.2f} GB a server" if layout.servers else ""
-    lines = [f"layout   {layout.replicas} replica{plural} of {grid} blocks + {layout.servers} "
-             f"servers = {layout.ranks} ranks, up to {layout.per_node} on each of {layout.nodes} "
+    config = plan.layout.config
+    grid, first = plan.grid, parameter_bytes(plan.layout, 0)
+    plural = "s" if plan.replicas > 1 else ""
+    images = config.train.batch * plan.replicas / plan.step
+    server = f", {plan.server / 1e9:.2f} GB a server" if plan.servers else ""
+    lines = [f"layout   {plan.replicas} replica{plural} of {grid} blocks + {plan.servers} "
+             f"servers = {plan.ranks} ranks, up to {plan.per_node} on each of {plan.nodes} "
              "nodes",
              f"block    {first / 1e6:,.1f} MB of parameters, "
-             f"{activation_bytes(config, grid, 0) / 1e6:,.1f} MB of activations "
+             f"{activation_bytes(plan.layout, 0) / 1e6:,.1f} MB of activations "
              f"({config.train.batch} images)",
-             f"memory   {layout.worker / 1e9:.2f} GB a worker{server}, "
-             f"{layout.fullest_node / 1e9:.1f} GB on the fullest node",
-             f"a step   {layout.step:.3g} s, {100 * layout.computing / layout.step:.0f} % of it "
+             f"memory   {plan.worker / 1e9:.2f} GB a worker{server}, "
+             f"{plan.fullest_node / 1e9:.1f} GB on the fullest node",
+             f"a step   {plan.step:.3g} s, {100 * plan.computing / plan.step:.0f} % of it "
              f"without halos and imbalance; {images:,.0f} images/s in all (estimated at "
              f"{CORE_RATE / 1e9:g} GFLOP/s a core)"]
-    if layout.servers:
-        where = "on nodes of their own" if layout.placement == "apart" else "beside the workers"
-        often = f"{layout.every} steps" if layout.every > 1 else "step"
+    if plan.servers:
+        where = "on nodes of their own" if plan.placement == "apart" else "beside the workers"
+        often = f"{plan.every} steps" if plan.every > 1 else "step"
         lines.append(f"servers  {where}; at {SERVER_RATE / 1e9:g} GB/s each they keep up with "
                      f"fetches and pushes every {often}")
     return "\n".join(lines)
 
 
-def sbatch_line(layout: Layout, file: str, out: str, changes: list[str]) -> str:
-    """The command that submits it."""
-    settings = [*changes, f"parallel.grid={layout.grid}"]
-    if layout.servers:
-        settings += [f"parallel.servers={layout.servers}", f"parallel.replicas={layout.replicas}"]
-        if layout.every > 1:
-            settings += [f"parallel.fetch_every={layout.every}",
-                         f"parallel.push_every={layout.every}"]
-    memory = math.ceil(layout.fullest_node / USABLE / 1e6)
-    words = ["sbatch", f"--nodes={layout.nodes}", f"--ntasks={layout.ranks}",
-             f"--ntasks-per-node={layout.per_node}",
-             f"--mem={memory}M", "slurm/train.sbatch", file, out]
+def sbatch_line(plan: ClusterPlan, file: str, out: str, changes: list[str]) -> str:
+    """The command that submits a plan.
+
+    Parameters
+    ----------
+    file : str
+        The configuration.
+    out : str
+        Run folder.
+    changes : list of str
+        Settings that were changed for the plan, KEY=VALUE.
+    """
+    settings = [*changes, f"parallel.grid={plan.grid}"]
+    if plan.servers:
+        settings += [f"parallel.servers={plan.servers}", f"parallel.replicas={plan.replicas}"]
+        if plan.every > 1:
+            settings += [f"parallel.fetch_every={plan.every}", f"parallel.push_every={plan.every}"]
+    memory = math.ceil(plan.fullest_node / USABLE / 1e6)
+    words = ["sbatch", f"--nodes={plan.nodes}", f"--ntasks={plan.ranks}",
+             f"--ntasks-per-node={plan.per_node}", f"--mem={memory}M", "slurm/train.sbatch", file,
+             out]
     for setting in settings:
         words += ["--set", setting]
     return shlex.join(words)

@@ -1,10 +1,4 @@
-"""The command ``hpclcae status``: where runs stand, and how to go on.
-
-A run folder is all it needs. Exit codes: 0 all runs are complete, 3 some are not, 1 some are broken
-(or there is no run). slurm/train.sbatch decides with them.
-"""
-import argparse
-import csv
+"""Where runs stand, and how to go on, from their folders alone."""
 import json
 import re
 from collections.abc import Sequence
@@ -17,45 +11,10 @@ import h5py
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
-from hpclcae.utils.tables import table
 
-COMPLETE, BROKEN, INCOMPLETE = 0, 1, 3  # exit codes
+COMPLETE, BROKEN, INCOMPLETE = 0, 1, 3  # exit codes of hpclcae status
 #: What the jobs in slurm/ leave in a run folder: the log of a sweep's run.
 LOG = "train.log"
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN",
-                        help="run folder; several give a table")
-    parser.add_argument("--csv", type=Path, metavar="FILE",
-                        help="write the table of several runs to this file, too")
-    parser.add_argument("--step", action="store_true",
-                        help="print the step of the newest checkpoint only, 0 if none")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run the command."""
-    if args.step:
-        print("\n".join(str(newest_step(folder)) for folder in args.runs))
-        return 0
-    found = [run_status(folder) for folder in args.runs]
-    if len(found) == 1 and args.csv is None:
-        print(describe(found[0]))
-    else:
-        rows = compare(found)
-        print(table(list(rows[0]), [list(row.values()) for row in rows]))
-        for s in found:
-            if s.trouble:
-                print(f"{s.folder}: {s.trouble}")
-        if args.csv is not None:
-            with replacing(args.csv) as partial, partial.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-    codes = {s.code for s in found}
-    return next(code for code in (BROKEN, INCOMPLETE, COMPLETE) if code in codes)
 
 
 @dataclass
@@ -93,8 +52,9 @@ class RunStatus:
     @property
     def saved(self) -> str:
         """When the newest checkpoint was written."""
-        return datetime.fromtimestamp(self.newest.stat().st_mtime).isoformat(
-            " ", "minutes") if self.newest else ""
+        if self.newest is None:
+            return ""
+        return datetime.fromtimestamp(self.newest.stat().st_mtime).isoformat(" ", "minutes")
 
 
 def newest_step(folder: Path) -> int:
@@ -144,8 +104,8 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
         else:
             h5py.File(newest).close()
     except (InputError, OSError) as error:
-        older = f"; without {newest.name} the run goes on from {found[-2]}" if len(
-            found) > 1 else ""
+        older = (f"; without {newest.name} the run goes on from {found[-2]}" if len(found) > 1
+                 else "")
         return True, f"{error}{older}"
     return False, ""
 
@@ -159,17 +119,18 @@ def _read_metrics(result: RunStatus) -> None:
             row = json.loads(lines[-1])
             result.objective, result.seconds = float(row["objective"]), float(row["seconds"])
         except (ValueError, KeyError, TypeError) as error:
-            result.broken, result.trouble = True, f"{path}: the last line is no line of metrics ({error})"
+            result.broken = True
+            result.trouble = f"{path}: the last line is no line of metrics ({error})"
 
 
 def _last_words(folder: Path) -> str:
-    """The last error in the log that a job left in the run folder, or the log's last line.
+    """The last error in the log that a job left in the run folder, or else the log's last line.
 
-    "" if there is no log.
+    It is "" if there is no log.
     """
     path = folder / LOG
-    lines = [line.strip()
-             for line in path.read_text(errors="replace").splitlines()] if path.exists() else []
+    text = path.read_text(errors="replace") if path.exists() else ""
+    lines = [line.strip() for line in text.splitlines()]
     errors = [line for line in lines if re.search(r"\bhpclcae \w+: ", line)]
     return (errors or [line for line in lines if line] or [""])[-1]
 
@@ -199,8 +160,10 @@ def describe(s: RunStatus) -> str:
 
 
 def compare(found: Sequence[RunStatus]) -> list[dict[str, str]]:
-    """A row for each run: its state, its best neuron where it was asked for, the settings in which
-    the runs differ."""
+    """A row for each run, by column.
+
+    Its state, its best neuron where it was asked for, and the settings in which the runs differ.
+    """
     known = [s.settings for s in found if s.settings]
     keys = [key for key in (known[0] if known else {})
             if len({str(settings.get(key)) for settings in known}) > 1]

@@ -73,8 +73,8 @@ def _summary(servers: Sequence[ReplayServer], schedule: ReplaySchedule, seconds:
         lines.append(f"slowest: replica {int(np.argmax(means))}, whose gradients missed the most "
                      "updates of others")
     pushes = sum(row[3] for row in rows)  # type: ignore[misc]
-    lines.append(f"{pushes} pushes to {sum(len(server.chunks) for server in servers)} chunks, replayed "
-                 f"in {seconds:.1f} s")
+    lines.append(f"{pushes} pushes to {sum(len(server.chunks) for server in servers)} chunks, "
+                 f"replayed in {seconds:.1f} s")
     return "\n".join(lines)
 
 
@@ -94,7 +94,8 @@ def _verdict(servers: Sequence[ReplayServer], goal: Path | None) -> None:
         print("the job has left no checkpoint to compare with")
         return
     chunks = [(server.chunks[index], server.gaps.get(index), server.store.versions[index],
-               server.goal[index].version) for server in servers for index in range(len(server.chunks))]
+               server.goal[index].version) for server in servers
+              for index in range(len(server.chunks))]
     wrong = [row for row in chunks if row[1] != 0]
     for chunk, gap, version, wanted in wrong[:MOST_LINES]:
         print(f"{describe(chunk)}: "

@@ -1,5 +1,4 @@
-"""The command ``hpclcae show``: what a configuration means in layers, parameters, memory and FLOP.
-"""
+"""The command ``hpclcae show``: a configuration in layers, parameters, memory and FLOP."""
 import argparse
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from hpclcae.model.optimizers import SLOTS
 from hpclcae.partition import picture as partition_picture
 from hpclcae.partition.cost import choose_grid
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +46,9 @@ def describe(config: Config) -> str:
     """The layer table and what it costs, as text."""
     stages = network_geometry(config)
     size = f"{config.data.size}x{config.data.size}x{config.data.channels}"
-    rows = [("stage", "sublayer", "window", "output", "weights", "GFLOP/image", "sees pixels")]
-    rows.append(("", "image", "", size, "", "", "1"))
+    columns = [("stage", ""), ("sublayer", ""), ("window", ""), ("output", ">"), ("weights", ">"),
+               ("GFLOP/image", ">"), ("sees pixels", ">")]
+    rows = [("", "image", "", size, "", "", "1")]
     joint = config.train.gradient == "joint"
     for i, (stage, plan, seen) in enumerate(zip(config.stages, stages, pixels_seen(config))):
         flop = plan.training_flop(joint and i > 0) / 1e9
@@ -59,10 +60,7 @@ def describe(config: Config) -> str:
         if stage.lcn:
             rows.append(("", f"contrast norm., {stage.lcn_border}", f"{stage.lcn}x{stage.lcn}",
                          _shape(plan.output), "", "", str(seen)))
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) if c < 3 else cell.rjust(w) for c,
-                       (cell, w) in enumerate(zip(row, widths))) for row in rows]
-    return "\n".join([*map(str.rstrip, lines), "", *_costs(config, stages)])
+    return "\n".join([table(columns, rows, rule=False), "", *_costs(config, stages)])
 
 
 def _costs(config: Config, stages: tuple[StageGeometry, ...]) -> list[str]:

@@ -1,7 +1,6 @@
-"""The list of fetched files: what each one shows, which of them belong together, under which
-licence.
+"""The list of fetched files: what each one shows, which belong together, under which licence.
 
-``data fetch`` writes it as ``catalogue.json``; everything that composes or reads images starts from
+``data fetch`` writes it as ``catalogue.json``. Everything that composes or reads images starts from
 it.
 """
 import hashlib
@@ -52,8 +51,8 @@ def load(folder: str | Path) -> list[Item]:
         raise InputError(f"{file} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a "
                          "newer hpclcae")
     for item in items:
-        if not all(isinstance(getattr(item, field.name), str)
-                   for field in fields(Item)) or item.kind not in KINDS:
+        texts = all(isinstance(getattr(item, field.name), str) for field in fields(Item))
+        if not texts or item.kind not in KINDS:
             raise InputError(f"{file} lists {item.path!r} as {item.kind!r}, kinds are "
                              f"{', '.join(KINDS)}: {remedy}")
     gone = [item.path for item in items if not (Path(folder) / item.path).is_file()]
@@ -73,7 +72,7 @@ def save(folder: str | Path, items: list[Item]) -> None:
 def split_of(group: str, test_share: float, seed: int = 0) -> str:
     """Say whether `group` belongs to ``"train"`` or ``"test"``.
 
-    A hash decides, so the answer is the same on every machine and does not move when groups are
+    A hash decides: the answer is the same on every machine, and does not move when groups are
     added.
 
     Parameters

@@ -21,12 +21,11 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "TGA", "J
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib",
             ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k")
 MID_GREY = 128  # behind transparency, and beside a picture that does not fill its square
-MAX_PIXELS = 150_000_000  # what the largest cameras give; a small file that claims more is an
-#                           attack
+MAX_PIXELS = 150_000_000  # what the largest cameras give; a file that claims more is an attack
 PLAIN_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX", "LA", "PA", "La", "RGBa", "CMYK", "YCbCr")
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF; the value of the second
-#                                                            for negatives
-ORIENTATION = 0x0112  # tag of EXIF
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
+WHITE_IS_ZERO = 0                        # the second's value for negatives
+ORIENTATION = 0x0112                     # tag of EXIF
 
 
 class Undecodable(Exception):
@@ -47,8 +46,7 @@ class Undecodable(Exception):
 class Picture:
     """A decoded picture."""
     pixels: np.ndarray              # uint8 (row, col, 3), upright
-    original: tuple[int, int]       # rows, cols of the file, upright; a large JPEG may be decoded
-    #                                 smaller
+    original: tuple[int, int]       # rows, cols of the file, upright; pixels may be fewer (JPEG)
     notes: tuple[str, ...] = ()     # what had to be done to it
 
 

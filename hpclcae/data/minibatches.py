@@ -61,8 +61,8 @@ class MinibatchStream:
             flipped = generator.random(self.batch) < 0.5
             # where a mirrored image has these columns
             there = slice(width - part.cols[1], width - part.cols[0])
-            mirrored = images[flipped] if there == cols else self.dataset.read(indices[flipped],
-                                                                               rows, there)
+            mirrored = (images[flipped] if there == cols
+                        else self.dataset.read(indices[flipped], rows, there))
             images[flipped] = mirrored[:, :, ::-1]
         return images
 

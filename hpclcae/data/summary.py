@@ -1,51 +1,29 @@
-"""``hpclcae data info``: say what is in a dataset, check it, draw a contact sheet."""
-import argparse
+"""What is in a dataset, in words and on a contact sheet."""
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from hpclcae.data.dataset import Dataset
-from hpclcae.utils.errors import InputError, require
+from hpclcae.utils.errors import require
 from hpclcae.utils.files import replacing
 from hpclcae.utils.tables import table
 
-SAMPLE = 2000             # images for mean and standard deviation
+SAMPLE = 2000                  # images for mean and standard deviation
 CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 CELL_MIN, CELL_MAX = 64, 160   # pixels of an image on the contact sheet
-CAPTION = 14              # pixels below it
+CAPTION = 14                   # pixels below it
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``data info``."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="dataset (HDF5)")
-    parser.add_argument("--verify", action="store_true",
-                        help="compare every image with its checksum")
-    parser.add_argument("--sheet", type=Path, metavar="PNG",
-                        help="draw a random sample of the images with labels")
-    parser.add_argument("--count", type=int, default=100, help="images on the sheet (default 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+def describe(dataset: Dataset, seed: int) -> str:
+    """Size, sources, groups, labels, mean and standard deviation, settings.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Print what is in the dataset; draw the sheet and verify on request."""
-    if args.count < 1:
-        raise InputError(f"--count {args.count}: a sheet needs at least 1 image")
-    with Dataset(args.file) as dataset:
-        print(_overview(dataset, args.seed))
-        if args.sheet:
-            draw_sheet(dataset, args.sheet, args.count, args.seed)
-            print(f"sheet: {args.sheet}")
-        if args.verify:
-            bad = dataset.verify()
-            if bad:
-                raise InputError(f"{len(bad)} of {dataset.count} images in {args.file} do not have "
-                                 f"the checksum they were written with, the first is {bad[0]}: "
-                                 "write the file again")
-            print(f"checksums: all {dataset.count} images are as they were written")
-
-
-def _overview(dataset: Dataset, seed: int) -> str:
+    Parameters
+    ----------
+    dataset : Dataset
+    seed : int
+        Of the sample of images that mean and standard deviation are taken over.
+    """
     megabytes = dataset.path.stat().st_size / 1e6
     lines = [f"{dataset.path}: {dataset.count} images, {dataset.rows} x {dataset.cols} pixels, "
              f"{'colour' if dataset.channels == 3 else 'grey'}, {megabytes:.1f} MB",
@@ -55,17 +33,18 @@ def _overview(dataset: Dataset, seed: int) -> str:
     groups = Counter(dataset.groups)
     lines += [table(("source", "images", "groups", "licence"),
                     [(source, count, len({g for g in groups if g.partition("/")[0] == source}),
-                      dataset.licences.get(source, "not stated")) for source,
-                     count in Counter(sources).most_common()]), "",
+                      dataset.licences.get(source, "not stated"))
+                     for source, count in Counter(sources).most_common()]), "",
               f"groups (persons or photographs): {len(groups)}, of {min(groups.values())} to "
               f"{max(groups.values())} images, median {np.median(list(groups.values())):g}"]
     if dataset.labels is None:
         lines.append("labels: none")
     else:
         counts = {-1: "unknown", **dict(enumerate(dataset.label_names or []))}
-        lines += ["", table(("label", "name", "images", "share"), [
-            (label, name, count, f"{count / dataset.count:.1%}") for label, name in counts.items()
-            if (count := int((dataset.labels == label).sum())) or label >= 0])]
+        rows = [(label, name, count, f"{count / dataset.count:.1%}")
+                for label, name in counts.items()
+                if (count := int((dataset.labels == label).sum())) or label >= 0]
+        lines += ["", table(("label", "name", "images", "share"), rows)]
     return "\n".join([*lines, "", _statistics(dataset, seed), "", "settings:",
                       *(f"  {name}: {value}" for name, value in dataset.settings.items())])
 
@@ -74,10 +53,10 @@ def _statistics(dataset: Dataset, seed: int) -> str:
     """Mean and standard deviation of each channel over a sample of the images."""
     sample = _sample(dataset, SAMPLE, seed)
     images = dataset.read(sample).astype(np.float64).reshape(-1, dataset.channels)
-    return table(("channel", "mean", "std"),
-                 [(name, round(float(mean), 1), round(float(std), 1)) for name, mean, std
-                  in zip(CHANNELS[dataset.channels], images.mean(axis=0), images.std(axis=0))]
-                 ) + f"\n(levels of 256, over {sample.size} images)"
+    rows = [(name, round(float(mean), 1), round(float(std), 1)) for name, mean, std
+            in zip(CHANNELS[dataset.channels], images.mean(axis=0), images.std(axis=0))]
+    return (table(("channel", "mean", "std"), rows)
+            + f"\n(levels of 256, over {sample.size} images)")
 
 
 def _sample(dataset: Dataset, count: int, seed: int) -> np.ndarray:
@@ -104,13 +83,14 @@ def draw_sheet(dataset: Dataset, path: Path, count: int, seed: int) -> None:
     columns = int(np.ceil(np.sqrt(chosen.size)))
     rows = -(-chosen.size // columns)
     cell = min(max(dataset.size, CELL_MIN), CELL_MAX)
-    enlarge = image_module.Resampling.NEAREST if dataset.size < cell else image_module.Resampling.LANCZOS
+    methods = image_module.Resampling
+    method = methods.NEAREST if dataset.size < cell else methods.LANCZOS
     sheet = image_module.new("RGB", (columns * (cell + 2), rows * (cell + CAPTION)), "white")
     draw = draw_module.Draw(sheet)
     for place, (index, image) in enumerate(zip(chosen, dataset.read(chosen))):
         left, top = place % columns * (cell + 2), place // columns * (cell + CAPTION)
         picture = image_module.fromarray(image if dataset.channels == 3 else image[:, :, 0])
-        sheet.paste(picture.resize((cell, cell), enlarge), (left, top))
+        sheet.paste(picture.resize((cell, cell), method), (left, top))
         draw.text((left, top + cell), f"{index} {_label_name(dataset, int(index))}"[:cell // 6],
                   fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,10 +21,9 @@ Prepare = Callable[[np.ndarray], np.ndarray]
 
 
 def normalised_pixels(size: int) -> Prepare:
-    """Return the preparation that gives each image zero mean and about unit variance, and no more.
-    """
-    return Preprocessing(PreprocessConfig(contrast=True, whitening=0,
-                                          rescale=False)).preprocessor(size, np.float32)
+    """Return the preparation that gives each image zero mean and about unit variance, no more."""
+    config = PreprocessConfig(contrast=True, whitening=0, rescale=False)
+    return Preprocessing(config).preprocessor(size, np.float32)
 
 
 def sample_patches(train: Dataset, count: int, seed: int) -> np.ndarray:

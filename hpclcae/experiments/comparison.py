@@ -6,9 +6,9 @@ import numpy as np
 
 from hpclcae.experiments.single_neurons import (BestNeuron, LabelledImages, chance_replicates,
                                                 interval)
+from hpclcae.utils.tables import table
 
-#: Le et al. 2012, faces, percent, and whether the figure was confirmed ("recalled": quoted from
-#: memory).
+#: Le et al. 2012, faces: percent, and whether it was confirmed; if not, it is quoted from memory.
 PAPER: dict[str, tuple[float, bool]] = {
     "chance": (64.8, False), "random": (67.0, False), "linear": (74.0, False),
     "first": (71.0, False), "top": (81.7, True)}
@@ -43,8 +43,8 @@ class Row:
     @property
     def spread(self) -> float | None:
         """Standard deviation of the accuracy over the seeds; None for a single one."""
-        return float(np.std([run.accuracy for run in self.runs],
-                            ddof=1)) if len(self.runs) > 1 else None
+        accuracies = [run.accuracy for run in self.runs]
+        return float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
 
     @property
     def best(self) -> BestNeuron | None:
@@ -58,28 +58,25 @@ class Row:
             figures[measure], figures[f"{measure}_interval"] = float(value), interval(replicates)
         if self.best:
             figures |= {"neurons": self.best.neurons, "where": self.best.where,
-                        "threshold": self.best.threshold,
-                        "minimum": self.best.minimum, "maximum": self.best.maximum,
+                        "threshold": self.best.threshold, "minimum": self.best.minimum,
+                        "maximum": self.best.maximum,
                         "auc_resolution": self.best.auc_resolution,
                         "honest_halves": self.best.honest_halves,
                         "accuracy_of_seeds": [run.accuracy for run in self.runs],
                         "accuracy_spread": self.spread}
         if self.paper:
             percent, confirmed = PAPER[self.paper]
-            figures["paper_faces"] = {"percent": percent, "status": "confirmed" if confirmed
-                                      else "recalled"}
+            figures["paper_faces"] = {"percent": percent,
+                                      "status": "confirmed" if confirmed else "recalled"}
         return figures
 
 
-def table(rows: Sequence[Row]) -> str:
+def as_text(rows: Sequence[Row]) -> str:
     """Lay out the rows for a terminal, in percent."""
-    head = ["", "best of 20", "95 % interval", "honest", "95 % interval", "AUC", "neurons",
-            "row, col, map", "paper"]
-    lines = [head] + [_cells(row) for row in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) if i in (0, len(head) - 1) else cell.rjust(width)
-                               for i, (cell, width) in enumerate(zip(line, widths))).rstrip()
-                     for line in lines)
+    right = ("best of 20", "95 % interval", "honest", "95 % interval", "AUC", "neurons",
+             "row, col, map")
+    return table([("", ""), *((header, ">") for header in right), ("paper", "")],
+                 [_cells(row) for row in rows], rule=False)
 
 
 def _cells(row: Row) -> list[str]:
@@ -101,21 +98,22 @@ def _paper(key: str) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Does one row beat another? The bootstrap replicates are paired: both were judged by the same
-    images."""
+    """Does one row beat another?
+
+    The bootstrap replicates are paired: both were judged by the same images.
+    """
     row: Row
     other: Row
 
     def difference(self, measure: int) -> tuple[float, float, float]:
         """Difference in points of percent, and its 95 % interval."""
         low, high = interval(self.row.replicates[measure] - self.other.replicates[measure])
-        return 100 * float(self.row.values[measure]
-                           - self.other.values[measure]), 100 * low, 100 * high
+        difference = float(self.row.values[measure] - self.other.values[measure])
+        return 100 * difference, 100 * low, 100 * high
 
     @property
     def word(self) -> str:
-        """Decide: both intervals, of the paper's measure and of the honest one, must lie on one
-        side of zero.
+        """Decide: both intervals, the paper's and the honest one, must lie on one side of zero.
 
         Against several random networks it must, besides, be better (or worse) than every one of
         them.
@@ -129,8 +127,8 @@ class Verdict:
         return "is within noise of"
 
     def __str__(self) -> str:
-        best, honest = (f"{d:+.1f} [{low:+.1f}, {high:+.1f}]" for d, low,
-                        high in map(self.difference, (0, 1)))
+        best, honest = (f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+                        for difference, low, high in map(self.difference, (0, 1)))
         return f"{self.row.name} {self.word} {self.other.name}: {best} points, honest {honest}"
 
     def as_json(self) -> dict[str, object]:

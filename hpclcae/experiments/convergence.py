@@ -1,10 +1,9 @@
-"""The command ``hpclcae convergence``: how several runs learn, at equal work and at equal time.
+"""How several runs learn, at equal work and at equal time.
 
-For runs of one configuration that differ in replicas and consistency. The minibatches of all
+It is for runs of one configuration that differ in replicas and consistency. The minibatches of all
 replicas are counted, so at an equal abscissa two runs have computed the same number of gradients
 (synchronous training applies their mean).
 """
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from hpclcae.experiments.figures import read_metrics
 from hpclcae.experiments.replica_figures import read_parallel
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import replacing
-from hpclcae.utils.tables import table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,32 +22,14 @@ if TYPE_CHECKING:
 SMOOTHED = 5  # lines of metrics that a point of a curve is the mean of
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves (extra: figures)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run the command."""
-    runs = [read(folder) for folder in args.runs]
-    work = min(r["minibatches"][-1] for r in runs)
-    seconds = min(r["seconds"][-1] for r in runs)
-    rows = [[r["name"], int(r["minibatches"][-1]), round(float(r["seconds"][-1]), 1),
-             round(r["staleness"], 1),
-             round(float(np.interp(work, r["minibatches"], r["objective"])), 1),
-             round(float(np.interp(seconds, r["seconds"], r["objective"])), 1)] for r in runs]
-    print(table(["run", "minibatches", "seconds", "staleness", f"objective at {work} minibatches",
-                 f"at {seconds:.0f} seconds"], rows))
-    if args.plot:
-        draw(runs, args.plot)
-        print(f"curves: {args.plot}")
-    return 0
-
-
 def read(folder: Path) -> dict[str, Any]:
-    """A run's curves: minibatches of all replicas, seconds, and the first replica's objective,
-    smoothed.
+    """The curves of a run, each point the mean over SMOOTHED lines of its metrics.
+
+    Returns
+    -------
+    dict
+        ``name``, ``minibatches`` of all replicas, ``seconds`` and ``objective`` of the first
+        replica, arrays (point,), and the mean ``staleness`` of its gradients.
 
     Raises
     ------
@@ -86,7 +66,7 @@ def describe(config: Config) -> str:
 
 
 def mean_staleness(folder: Path) -> float:
-    """Of the gradients that were applied; 0 without servers."""
+    """Mean staleness of the gradients that were applied; 0 without servers."""
     if not (folder / "parallel.json").exists():
         return 0.0
     counts = np.zeros(0)
@@ -97,7 +77,7 @@ def mean_staleness(folder: Path) -> float:
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    """Both curves of all runs."""
+    """Draw the objective of all runs, against minibatches and against seconds, into a PNG file."""
     require("matplotlib", "figures", "drawing")
     from matplotlib.figure import Figure
     figure = Figure(figsize=(12, 4.5), layout="constrained")

@@ -1,11 +1,9 @@
-"""``hpclcae figures``: filters, learning curves, histograms, stimuli and a map of accuracies of one
-run.
+"""Filters, learning curves, histograms, stimuli and a map of accuracies of one run.
 
 Each figure is drawn from what the run left: a checkpoint, ``metrics.jsonl`` (training writes both),
 ``neurons.h5`` (``hpclcae neurons`` writes it). What is missing is named, with the command that
-makes it; the rest is drawn.
+makes it.
 """
-import argparse
 import json
 import textwrap
 from collections.abc import Callable
@@ -21,69 +19,54 @@ from hpclcae.experiments import neurons as selectivity
 from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.training.metrics import metrics_path
-from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.files import replacing
+from hpclcae.utils.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FILTERS_ACROSS = 24            # about so many filters along each side of their figure
-HISTOGRAM_BINS = 42            # divides the fine bins, and the thresholds stay edges
+FILTERS_ACROSS = 24  # about so many filters along each side of their figure
+HISTOGRAM_BINS = 42  # divides the fine bins, and the thresholds stay edges
 STIMULI_ACROSS = 8
-CONCEPT, OTHER = "#1b9e3e", "#d95f02"  # green and orange, told apart by most colour-blind people,
-#                                        too
+#: Green and orange, told apart by most colour-blind people, too.
+CONCEPT, OTHER = "#1b9e3e", "#d95f02"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("run", metavar="RUN",
-                        help="folder of a training run, or one of its checkpoints")
-    parser.add_argument(
-        "--test", help="where the test images are now (default: where 'hpclcae neurons' read them)")
-    parser.add_argument("--out", metavar="FOLDER",
-                        help="where the figures go (default: RUN/figures)")
+def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figure"]]:
+    """The figures of a run: name of the file, and the function that draws it.
 
+    The functions raise an InputError where the run lacks what they draw from.
 
-def run(args: argparse.Namespace) -> int:
-    """Draw what can be drawn; 1 if that is nothing."""
-    require("matplotlib", "figures", "drawing")
-    folder = selectivity.run_folder(args.run)
-    out = Path(args.out) if args.out else folder / "figures"
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file: name a folder")
+    Parameters
+    ----------
+    run : str
+        Its folder, or one of its checkpoints.
+    test : str, optional
+        Where the test images are now; by default where hpclcae neurons read them.
+
+    Raises
+    ------
+    InputError
+        There is no such run.
+    """
+    folder = selectivity.run_folder(run)
     name = folder.resolve().name
-    drawings: dict[str, Callable[[], Figure]] = {
-        "filters.png": lambda: draw_filters(Model.load(args.run), name),
+    found: dict[str, Callable[[], Figure]] = {
+        "filters.png": lambda: draw_filters(Model.load(run), name),
         "objective.png": lambda: draw_objective(read_metrics(folder), name),
         "histogram.png": lambda: draw_histograms(read_neurons(folder), name),
-        "stimuli.png": lambda: draw_stimuli(read_neurons(folder), args.test, name),
+        "stimuli.png": lambda: draw_stimuli(read_neurons(folder), test, name),
         "positions.png": lambda: draw_positions(read_neurons(folder), name)}
     if (folder / "parallel.json").exists():  # a run with parameter servers
-        drawings["replicas.png"] = lambda: draw_parallel_run(folder, name)
-    written, missing = 0, []
-    for file, draw in drawings.items():
-        try:
-            figure = draw()
-        except InputError as error:
-            print(f"{file} is left out: {error}")
-            missing.append(str(error))
-            continue
-        out.mkdir(parents=True, exist_ok=True)
-        with replacing(out / file) as partial:
-            figure.savefig(partial, format="png", dpi=150)
-        print(out / file)
-        written += 1
-    if not written:
-        raise InputError(f"nothing could be drawn: {missing[0]}")
-    return 0
+        found["replicas.png"] = lambda: draw_parallel_run(folder, name)
+    return found
 
 
 def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
-    """Read the metrics of a replica in order of steps; of a step that was repeated after a resume,
-    the last.
+    """Read the metrics of a replica in order of steps.
 
-    A last line that was cut off by a crash is passed over.
+    Of a step that was repeated after a resume the last line counts. A last line that was cut off by
+    a crash is passed over.
 
     Raises
     ------
@@ -132,8 +115,8 @@ def read_neurons(folder: Path) -> dict[str, Any]:
     return neurons
 
 
-def filter_mosaic(weights: np.ndarray) -> tuple[
-        np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+def filter_mosaic(
+        weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
     """Lay out the filters of evenly spread positions, each position a block of all its maps.
 
     Every filter is scaled by its own largest weight: grey is zero, white the largest, black its
@@ -151,13 +134,13 @@ def filter_mosaic(weights: np.ndarray) -> tuple[
     """
     maps = weights.shape[-1]
     high = max(d for d in range(1, int(maps ** 0.5) + 1) if maps % d == 0)
-    # a prime number, say: leave places empty rather than draw a long line
-    if maps > 3 * high * high:
+    if maps > 3 * high * high:  # a prime number, say: leave places empty, draw no long line
         high = int(maps ** 0.5)
     wide = -(-maps // high)
-    rows, cols = (np.unique(
-        np.linspace(0, size - 1, max(1, min(size, FILTERS_ACROSS // side))).round().astype(int))
-                  for size, side in zip(weights.shape[:2], (high, wide)))
+    counts = [max(1, min(size, FILTERS_ACROSS // side))
+              for size, side in zip(weights.shape[:2], (high, wide))]
+    rows, cols = (np.unique(np.linspace(0, size - 1, count).round().astype(int))
+                  for size, count in zip(weights.shape[:2], counts))
     side_y, side_x, channels = weights.shape[2:5]
     block = high * (side_y + 1) + 2, wide * (side_x + 1) + 2
     pixels = np.ones((rows.size * block[0], cols.size * block[1], channels))
@@ -165,9 +148,8 @@ def filter_mosaic(weights: np.ndarray) -> tuple[
         filter_ = weights[rows[place[0]], cols[place[1]], ..., place[2]]
         top = place[0] * block[0] + place[2] // wide * (side_y + 1)
         left = place[1] * block[1] + place[2] % wide * (side_x + 1)
-        largest = np.abs(filter_).max()
-        pixels[top:top + side_y, left:left + side_x] = 0.5 + 0.5 * filter_ / (largest if largest > 0
-                                                                              else 1)
+        largest = np.abs(filter_).max() or 1.0
+        pixels[top:top + side_y, left:left + side_x] = 0.5 + 0.5 * filter_ / largest
     return pixels, rows, cols, block
 
 
@@ -177,8 +159,8 @@ def draw_filters(model: Model, name: str) -> "Figure":
     pixels, rows, cols, block = filter_mosaic(weights)
     figure = _figure(9, 8.4 * pixels.shape[0] / pixels.shape[1] + 1.1, name, model.step,
                      f"filters of stage 1 at {rows.size} x {cols.size} of {weights.shape[0]} x "
-                     f"{weights.shape[1]} positions, all {weights.shape[-1]} "
-                     f"maps\n{filter_shape(weights)}")
+                     f"{weights.shape[1]} positions, all {weights.shape[-1]} maps\n"
+                     f"{filter_shape(weights)}")
     axes = figure.subplots()
     axes.imshow(_showable(pixels), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks((np.arange(cols.size) + 0.5) * block[1] - 2, cols)
@@ -190,8 +172,10 @@ def draw_filters(model: Model, name: str) -> "Figure":
 
 
 def draw_objective(metrics: list[dict[str, Any]], name: str) -> "Figure":
-    """Learning curves: the objective and its parts, the response (a collapse shows there), rate and
-    speed."""
+    """Learning curves: the objective and its parts, the response, rate and speed.
+
+    A collapse shows in the response.
+    """
     steps = [record["step"] for record in metrics]
     figure = _figure(12, 7, name, steps[-1], "what the objective is made of, mean over a minibatch")
     panels = figure.subplots(2, 3, sharex=True)
@@ -233,14 +217,13 @@ def draw_parallel_run(folder: Path, name: str) -> "Figure":
 
 
 def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":
-    """For the best neuron of each stage: how its responses are spread with and without the concept.
-    """
+    """How the responses of the best neuron of each stage spread, with and without the concept."""
     stages = neurons["stages"]
     figure = _figure(5 * len(stages), 4.8, name, neurons["step"],
                      "responses of the best neuron of each stage to the "
                      f"{neurons['test_images']:,} test images")
-    for number, (axes, stage) in enumerate(zip(figure.subplots(1, len(stages), squeeze=False)[0],
-                                               stages), start=1):
+    panels = figure.subplots(1, len(stages), squeeze=False)[0]
+    for number, (axes, stage) in enumerate(zip(panels, stages), start=1):
         best = stage["best"]
         counts = stage["histogram"].reshape(2, HISTOGRAM_BINS, -1).sum(axis=2)
         edges = np.linspace(best["minimum"], best["maximum"], HISTOGRAM_BINS + 1)
@@ -257,8 +240,10 @@ def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":
 
 
 def draw_stimuli(neurons: dict[str, Any], test_path: str | None, name: str) -> "Figure":
-    """Test images with the highest response of the best neuron of the top stage, the first, and the
-    best of all."""
+    """Test images with the highest response of best neurons.
+
+    They are those of the first stage, of the top stage, and of the stage with the best of all.
+    """
     accuracies = [stage["best"]["accuracy"] for stage in neurons["stages"]]
     numbers = sorted({1, int(np.argmax(accuracies)) + 1, len(accuracies)})
     path = Path(test_path or neurons["test"])
@@ -284,9 +269,16 @@ def draw_stimuli(neurons: dict[str, Any], test_path: str | None, name: str) -> "
 
 
 def stimulus_mosaic(images: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, float]:
-    """Lay out images (image, row, col, channel) in rows, framed by what they show.
+    """Lay out images in rows, framed by what they show.
 
-    Also the share with the concept.
+    Parameters
+    ----------
+    images : uint8 array (image, row, col, channel)
+    concept : bool array (image,)
+
+    Returns
+    -------
+    uint8 array (y, x, 3), and the share of the images that show the concept.
     """
     frame = max(2, images.shape[1] // 16)
     down = -(-len(images) // STIMULI_ACROSS)
@@ -319,10 +311,7 @@ def draw_positions(neurons: dict[str, Any], name: str) -> "Figure":
 
 
 def _figure(width: float, height: float, name: str, step: int, subject: str) -> "Figure":
-    """Make a figure with the run, the step and what it shows in the title.
-
-    Independent of any display.
-    """
+    """Make a figure with run, step and subject in its title; it depends on no display."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), layout="constrained")
     lines = f"{name}, step {step:,}: {subject}".splitlines()

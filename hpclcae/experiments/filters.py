@@ -28,8 +28,7 @@ class FilterShape:
 
 
 def orientation_index(filters: np.ndarray) -> np.ndarray:
-    """How much a filter's Fourier power gathers around one orientation, from 0 (no orientation) to
-    1 (a grating).
+    """How much a filter's power gathers around one orientation, from 0 (none) to 1 (a grating).
 
     ``|sum P exp(2i theta)| / sum P`` over all frequencies but zero, theta their direction, P summed
     over the channels. Only the Nyquist circle, where all directions are equally represented, counts
@@ -56,8 +55,9 @@ def orientation_index(filters: np.ndarray) -> np.ndarray:
 
 
 def localisation(filters: np.ndarray) -> np.ndarray:
-    """Share of a filter's energy in the best square window of half its side (rounded up): about 1/4
-    to 1.
+    """Share of a filter's energy in the best square window of half its side: about 1/4 to 1.
+
+    Half is rounded up.
 
     Parameters
     ----------

@@ -23,8 +23,7 @@ MOST_LABELS = 16  # under the bars
 
 
 def read_parallel(folder: Path) -> list[dict[str, Any]]:
-    """What every rank of the newest job said: workers in order of replicas and blocks, then
-    servers.
+    """What every rank of the newest job said: workers by replica and block, then servers.
 
     Raises
     ------
@@ -48,8 +47,7 @@ def is_server(rank: dict[str, Any]) -> bool:
 
 def draw_replicas(figure: "Figure", ranks: list[dict[str, Any]],
                   metrics: list[list[dict[str, Any]]]) -> "Figure":
-    """Objectives of all replicas against steps and time; staleness, waiting, bytes and processor
-    time of all ranks.
+    """Objectives of all replicas; staleness, waiting, bytes and processor time of all ranks.
 
     Parameters
     ----------

@@ -1,5 +1,4 @@
-"""The paper's test of single neurons: how well does one response, cut by one threshold, find the
-concept?
+"""The paper's test of single neurons: how well does one threshold on one response tell a concept?
 
 For every neuron 20 thresholds are spaced equally, strictly between its smallest and its largest
 response to the test images; an image is said to show the concept if its response lies *above* the
@@ -30,8 +29,7 @@ FINE_BINS = 48 * BINS  # histogram of a best neuron; the thresholds are edges of
 STIMULI = 48  # so many of the images with the highest response are remembered
 BLOCK = 2048  # neurons counted at once: their bins stay in the cache
 ALL, HALVES = 0, (1, 2)  # the three ranges of a neuron: over all images, over either half
-SMALLEST_SPAN = 1e-38  # a neuron whose responses differ by less than float32 can tell gives the
-#                        same to all
+SMALLEST_SPAN = 1e-38  # of responses; below it, which float32 cannot tell, all are the same
 
 #: Starts a pass over the images: minibatch by minibatch the responses (row, col, map, image) of
 #: each population of neurons, and which of the labelled images they belong to.
@@ -99,23 +97,19 @@ class BestNeuron:
     where: tuple[int, ...]            # row, col, map
     neurons: int                      # among so many
     accuracy: float                   # of the best of its 20 thresholds
-    honest: float                     # chosen on one half, counted on the other, mean over the
-    #                                   images
-    honest_halves: tuple[float, ...]  # chosen on the second and counted on the first half, and the
-    #                                   other way
+    honest: float                     # chosen on one half, counted on the other; mean over images
+    honest_halves: tuple[float, ...]  # counted on the first half, and on the second
     auc: float
-    auc_resolution: float             # the fine bins leave the AUC uncertain by at most this much
-    #                                   either way
+    auc_resolution: float             # what the fine bins leave open, either way, at most
     threshold: float
     minimum: float
     maximum: float
-    histogram: np.ndarray             # int64 (label, bin): FINE_BINS bins between minimum and
-    #                                   maximum
+    histogram: np.ndarray             # int64 (label, bin): FINE_BINS bins from minimum to maximum
     stimuli: np.ndarray               # int64: positions in the dataset, strongest response first
     stimuli_response: np.ndarray      # float64
-    replicates: np.ndarray            # float64 (accuracy, honest accuracy or AUC; replicate): of
-    # this neuron at this threshold and of those chosen on the halves; what choosing adds is not in
-    # it
+    #: float64 (accuracy, honest accuracy or AUC; replicate): of this neuron at this threshold and
+    #: of those chosen on the halves; what choosing adds is not in it.
+    replicates: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -166,10 +160,9 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000) -> 
 
 def find_ranges(batches: Iterable[tuple[Sequence[np.ndarray], slice]], images: LabelledImages
                 ) -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
-    """Find the smallest and largest response of each neuron, float64 (range, neuron), and the (row,
-    col, map) shape.
+    """Find the smallest and largest response of each neuron, and the shape (row, col, map).
 
-    The ranges are over all images and over either half.
+    They are float64 (range, neuron); the ranges are over all images and over either half.
 
     Raises
     ------
@@ -199,8 +192,7 @@ def find_ranges(batches: Iterable[tuple[Sequence[np.ndarray], slice]], images: L
 
 
 def bin_of(response: np.ndarray, lowest: np.ndarray, highest: np.ndarray, bins: int) -> np.ndarray:
-    """Say into which of `bins` equal bins between `lowest` and `highest` each response falls,
-    int64.
+    """Say into which of `bins` equal bins from `lowest` to `highest` a response falls, int64.
 
     A response on an edge belongs below it; responses outside the range go into the outermost bins;
     a neuron that gives the same response to all images has them all in bin 0. The arrays broadcast.
@@ -241,8 +233,7 @@ class Tally:
                 self.balance[each, :, block] += gained.reshape(2, size, BINS).astype(np.int32)
 
     def correct(self, each: int, halves: Sequence[int]) -> np.ndarray:
-        """Count the correct answers, int64 (neuron, threshold), on some halves with the thresholds
-        of range `each`."""
+        """Count correct answers, int64 (neuron, threshold): some halves, thresholds of a range."""
         balance = self.balance[each, list(halves)].sum(axis=0)
         negatives = (~self.images.concept & np.isin(self.images.half, halves)).sum()
         return negatives + balance[:, ::-1].cumsum(axis=1)[:, -2::-1]
@@ -299,8 +290,8 @@ class CloseLook:
         self._remember(values, images.index[part])
 
     def _remember(self, values: np.ndarray, index: np.ndarray) -> None:
-        response, positions = np.append(self.stimuli_response, values), np.append(self.stimuli,
-                                                                                  index)
+        response = np.append(self.stimuli_response, values)
+        positions = np.append(self.stimuli, index)
         strongest = np.argsort(-response, kind="stable")[:STIMULI]
         self.stimuli_response, self.stimuli = response[strongest], positions[strongest]
 
@@ -339,8 +330,7 @@ class CloseLook:
 
 
 def area_under_curve(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Area under the ROC curve from histograms (label, bin, replicate), and how uncertain the bins
-    leave it.
+    """Area under the ROC curve from histograms (label, bin, replicate), and its uncertainty.
 
     It is the chance that an image with the concept has the higher response of a random pair. Pairs
     in one bin count half, so the exact area lies within half the share of such pairs. NaN where a
@@ -349,21 +339,19 @@ def area_under_curve(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     without, having = histogram.astype(np.float64)
     pairs = without.sum(axis=0) * having.sum(axis=0)
     below = without.cumsum(axis=0) - without / 2
-    return _ratio((having * below).sum(axis=0), pairs), _ratio((having * without).sum(axis=0) / 2,
-                                                               pairs)
+    return (_ratio((having * below).sum(axis=0), pairs),
+            _ratio((having * without).sum(axis=0) / 2, pairs))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 2.5 and 97.5 percentiles of bootstrap replicates, without those that are
-    undefined."""
+    """Return the 2.5 and 97.5 percentiles of those bootstrap replicates that are defined."""
     defined = values[np.isfinite(values)]
     low, high = np.percentile(defined, [2.5, 97.5]) if defined.size else (np.nan, np.nan)
     return float(low), float(high)
 
 
 def chance_replicates(images: LabelledImages, replicates: int, batch: int) -> np.ndarray:
-    """Accuracy of always giving the answer that is right more often, in each bootstrap replicate.
-    """
+    """Accuracy of always giving the more frequent answer, in each bootstrap replicate."""
     right = images.concept == (images.concept.mean() > 0.5)
     weight = np.zeros((2, replicates), np.int64)
     for first in range(0, right.size, batch):

@@ -89,8 +89,8 @@ class Network:
             states.append(stage.forward(parameters, x, self._work, index in objective))
         decoded = [(stage, state) for stage, state in zip(self.stages, states) if state.decoder]
         if decoded:
-            sums = self.communicator.allreduce_sum([*(stage.sums(state) for stage, state in decoded),
-                                                    (*self.flags, 0)])
+            sums = self.communicator.allreduce_sum([*(stage.sums(state) for stage,
+                                                      state in decoded), (*self.flags, 0)])
             self.any_flags = Flags(*(bool(said) for said in sums[-1, :2]))
             for (stage, state), row in zip(decoded, sums):
                 state.loss = stage.loss(row, x.shape[-1])

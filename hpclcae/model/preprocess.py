@@ -40,9 +40,8 @@ class Preprocessing:
     eigenvalues: np.ndarray | None = None
 
     def preprocessor(self, size: int, dtype: DTypeLike, x: ExchangePlan | None = None,
-                 communicator: Communicator | None = None) -> "Preprocessor":
-        """The function from uint8 images of `size` to the network's input, or to what a block holds
-        of it."""
+                     communicator: Communicator | None = None) -> "Preprocessor":
+        """The function from uint8 images of `size` to the network's input, or a block's part."""
         return Preprocessor(self, size, dtype, x, communicator)
 
 

@@ -7,7 +7,7 @@ keeps their order, so a fetch finds the pushes before it applied.
 |---|---|---|
 | INITIALISE | chunk | the parameters of the chunk |
 | PUSH | chunk, clock, base, learning rate | the gradient of the chunk |
-| FETCH | first chunk, clock, pushes | versions that the worker has of the chunks, then wanted ones |
+| FETCH | first chunk, clock, pushes | versions of the chunks: what it has, what it wants |
 | BARRIER | clock, final | nothing: the worker pauses (for ever if final is 1) and waits |
 | CLOSE | clock | nothing: the worker has ended |
 

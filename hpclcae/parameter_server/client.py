@@ -99,8 +99,8 @@ class ParameterClient:
         return True
 
     def _start_fetch(self) -> None:
-        self.connection.start_fetch(self._incoming.vector, self._have, self._wanted, self._pushes,
-                              self._step)
+        self.connection.start_fetch(self._incoming.vector, self._have, self._wanted,
+                                    self._pushes, self._step)
         self._fetching = True
 
     def _finish_fetch(self) -> bool:

@@ -1,15 +1,11 @@
 """Who does what in a job: parameter servers, and the blocks of every replica.
 
-The number of processes and this one's rank are read from the environment, without MPI; roles follow
-from the configuration and the nodes, so every rank finds its own.
+Roles follow from the configuration and the nodes, so every rank finds its own.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpclcae.utils.errors import InputError
-
-#: What the first replica asks of the others (parallel/asks.py).
-GO, CHECKPOINT, END, OVER = range(4)
 
 
 @dataclass(frozen=True)
@@ -20,7 +16,9 @@ class Role:
     block: int = 0
 
     def __str__(self) -> str:
-        return f"replica {self.replica} block {self.block}" if self.server is None else f"server {self.server}"
+        if self.server is not None:
+            return f"server {self.server}"
+        return f"replica {self.replica} block {self.block}"
 
 
 def blocks_of(ranks: int, servers: int, replicas: int, blocks: int | None = None) -> int:

@@ -108,7 +108,8 @@ class Store:
         self._credit: dict[int, int] = {}  # pushes that a replica need not make, as it joined later
         #: Synchronous: the gradients of this round that are there, by replica.
         self._waiting: list[dict[int, _Gradient]] = [{} for _ in chunks]
-        self._ended: set[tuple[int, int]] = set()   # workers (replica, block) that make no more steps
+        # workers (replica, block) that make no more steps
+        self._ended: set[tuple[int, int]] = set()
         self._paused: set[tuple[int, int]] = set()  # that make none until the checkpoint is taken
         self._seen: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
 
@@ -116,7 +117,8 @@ class Store:
         return [memory[start:stop] for start, stop in zip(self.bounds[:-1], self.bounds[1:])]
 
     def initialise(self, index: int, values: np.ndarray,
-                   state: Mapping[str, np.ndarray] = MappingProxyType({}), version: int = 0) -> None:
+                   state: Mapping[str, np.ndarray] = MappingProxyType({}),
+                   version: int = 0) -> None:
         """Set chunk `index` at the start.
 
         Its parameters (n,), and the update rule's memory of it as far as known.
@@ -275,7 +277,8 @@ class Store:
             for index in missing for replica, block in away)
 
     def take_changed(self, replica: int, clock: int, first: int, have: np.ndarray) -> np.ndarray:
-        """Hand out the chunks first, first + 1, ... of which a replica has another version (a mask).
+        """Hand out the chunks first, first + 1, ... of which a replica has another version (a
+        mask).
 
         Counts and logs the fetch; delay compensation remembers what the replica gets.
         """

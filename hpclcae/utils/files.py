@@ -11,8 +11,7 @@ import h5py
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it becomes `path`, on any exception it is
-    removed.
+    """Yield a temporary name beside `path`, which it becomes on success; else it is removed.
 
     The content is on the disk before the name changes, so `path` is always the old file or the
     whole new one.

@@ -1,5 +1,4 @@
-"""Requests from outside to a run: USR1 asks for a checkpoint now, TERM for a checkpoint and the
-end.
+"""Requests from outside: USR1 asks a run for a checkpoint now, TERM for a checkpoint and the end.
 
 A handler only notes the request; the program looks at it where it can be met, between two steps.
 Whoever asks a second time to end (TERM) cannot wait: the process ends at once, and what was

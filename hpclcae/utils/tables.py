@@ -2,12 +2,32 @@
 from collections.abc import Sequence
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return lines with columns as wide as needed; columns of numbers are aligned to the right."""
-    columns = list(zip(*[[str(cell) for cell in row] for row in (header, *rows)]))
-    right = [bool(rows) and all(isinstance(row[i], (int, float)) for row in rows)
-             for i in range(len(header))]
-    widths = [max(map(len, column)) for column in columns]
-    lines = ["  ".join(cell.rjust(width) if is_right else cell.ljust(width) for cell, width,
-                       is_right in zip(line, widths, right)).rstrip() for line in zip(*columns)]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+def table(columns: Sequence[str | tuple[str, str]], rows: Sequence[Sequence[object]],
+          rule: bool = True) -> str:
+    """Return lines of text with columns as wide as needed.
+
+    Parameters
+    ----------
+    columns : sequence of str or (str, str)
+        Header of every column, or header and format: that of format(). Columns with a format are
+        aligned to the right, ">" is enough for text; so are columns without one that hold only
+        numbers.
+    rows : sequence of sequences
+        Cells.
+    rule : bool
+        Whether a line of dashes stands below the header.
+    """
+    headers = [column if isinstance(column, str) else column[0] for column in columns]
+    formats = [_alignment([row[i] for row in rows]) if isinstance(column, str) else column[1]
+               for i, column in enumerate(columns)]
+    cells = [headers, *([format(cell, form) for cell, form in zip(row, formats)] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ["  ".join(cell.rjust(width) if form else cell.ljust(width)
+                       for cell, width, form in zip(line, widths, formats)).rstrip()
+             for line in cells]
+    return "\n".join([lines[0], *["  ".join("-" * width for width in widths)] * rule, *lines[1:]])
+
+
+def _alignment(cells: Sequence[object]) -> str:
+    """The format that aligns numbers to the right and everything else to the left."""
+    return ">" if cells and all(isinstance(cell, (int, float)) for cell in cells) else ""

@@ -21,5 +21,5 @@ class Timers:
     def summary(self) -> str:
         """The parts in order of first use, with their share of the whole."""
         total = sum(self.seconds.values()) or 1.0
-        return ", ".join(f"{name} {s:.1f} s ({100 * s / total:.0f} %)" for name,
-                         s in self.seconds.items())
+        return ", ".join(f"{name} {s:.1f} s ({100 * s / total:.0f} %)"
+                         for name, s in self.seconds.items())

@@ -1,5 +1,4 @@
-"""MPI libraries to run under: the one that is installed, without shared memory too, and Open MPI.
-"""
+"""MPI libraries to run under: the installed one, also without shared memory, and Open MPI."""
 import pytest
 
 from tests.support.mpi import installed, openmpi, unshared  # noqa: F401

@@ -26,8 +26,8 @@ def test_every_part_is_measured(hpclcae, tmp_path):
     for line in ("rma, push", "rma, fetch", "messages, push", "messages, fetch"):
         raw = line.replace(", ", ", raw ")
         assert found[line] > 0 and found[raw] > 0 and found[f"{line}: of a copy"] > 0
-        assert found[f"{line}: of MPI's calls alone"] == pytest.approx(found[line] / found[raw],
-                                                                       rel=1e-9)  # one round
+        share = found[line] / found[raw]  # of one round
+        assert found[f"{line}: of MPI's calls alone"] == pytest.approx(share, rel=1e-9)
     for way in ("rma, sgd", "messages, sgd", "messages, momentum"):
         more = found[f"{way}: step with a server"] / found[f"{way}: step without servers"] - 1
         assert found[f"{way}: more"] == pytest.approx(more, rel=1e-9)  # of one round
@@ -40,8 +40,8 @@ def test_every_part_is_measured(hpclcae, tmp_path):
 def test_what_cannot_be_measured_is_one_message(hpclcae):
     done = hpclcae("bench", "server", RUN / "tiny.toml", "--set", "train.batch=none",
                    env=os.environ | ENVIRONMENT)
-    assert done.returncode == 1 and done.stderr.count(
-        "\n") == 1 and "train.batch = 'none'" in done.stderr
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "train.batch = 'none'" in done.stderr
     job = mpiexec(2, "-m", "hpclcae", "bench", "server", RUN / "tiny.toml", timeout=30)
     assert job.returncode != 0 and "Traceback" not in job.stderr
     said = [line for line in job.stderr.splitlines() if "hpclcae" in line]

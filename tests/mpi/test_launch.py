@@ -1,5 +1,4 @@
-"""Under mpiexec: MPI works, one process trains the same numbers, several are refused with one
-message.
+"""Under mpiexec: any number of ranks trains the same numbers, or is refused with one message.
 
 Every job runs under a time limit, after which all that it started is killed.
 """
@@ -37,10 +36,7 @@ def test_one_rank_trains_the_same_numbers_as_no_mpiexec(hpclcae, tiny_dataset, t
 @pytest.mark.parametrize("ranks, grid", [(2, "auto"), (2, "2x1"), (4, "auto"), (6, "2x3")])
 def test_any_grid_trains_the_numbers_of_one_block(hpclcae, tiny_dataset, tmp_path, ranks, grid,
                                                   dtype, tolerance):
-    """Six steps with LCN, untied weights, joint gradients, mirrored images.
-
-    By MPI, from the file to the checkpoint.
-    """
+    """Six steps with LCN, untied weights, joint gradients, mirrored images: file to checkpoint."""
     settings = ["--set", f"train.dtype={dtype}"]
     job = mpiexec(ranks, *train(tiny_dataset, tmp_path / "grid"), *settings, "--grid", grid)
     assert job.returncode == 0, job.stderr
@@ -91,7 +87,8 @@ def test_ranks_that_were_given_different_things_are_refused(tiny_dataset, tmp_pa
                    f"train.seed={seed}"] for seed in (0, 1))
     job = run_limited([MPIEXEC, "-n", "1", *one, ":", "-n", "1", *other], 30, env=ENVIRONMENT)
     assert job.returncode != 0
-    assert "the configuration of rank 1 is not that of rank 0" in job.stderr and "Traceback" not in job.stderr
+    assert "the configuration of rank 1 is not that of rank 0" in job.stderr
+    assert "Traceback" not in job.stderr
 
 
 def test_other_commands_refuse_several_ranks_with_one_message():

@@ -1,5 +1,4 @@
-"""``hpclcae launch`` and ``hpclcae replay`` for real: what several ranks did, again in one process,
-to the bit."""
+"""``hpclcae launch`` and ``hpclcae replay``: what several ranks did, in one process, to the bit."""
 import json
 import signal
 import subprocess
@@ -62,12 +61,13 @@ def test_the_replay_ends_with_the_bits_of_the_run(launch, hpclcae, tiny_dataset,
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     job = hpclcae("replay", run)
     assert job.returncode == 0, job.stdout + job.stderr
-    assert f"{run / 'checkpoints/step-00000008'}: all " in job.stdout and "the same, bit for bit" in job.stdout
+    assert f"{run / 'checkpoints/step-00000008'}: all " in job.stdout
+    assert "the same, bit for bit" in job.stdout
     assert f"{replicas} replicas of {grid} blocks, {servers} servers" in job.stdout
     assert "not reached" not in job.stdout
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
-    assert sum(rank["role"].startswith("server")
-               for rank in json.loads((run / "parallel.json").read_text())) == servers
+    roles = [rank["role"] for rank in json.loads((run / "parallel.json").read_text())]
+    assert sum(role.startswith("server") for role in roles) == servers
 
 
 def test_a_log_or_a_checkpoint_that_was_changed_is_noticed(launch, hpclcae, tiny_dataset, tmp_path):
@@ -79,7 +79,8 @@ def test_a_log_or_a_checkpoint_that_was_changed_is_noticed(launch, hpclcae, tiny
     changed["version"][np.flatnonzero(events["kind"] == PUSHED)[7]] += 1
     changed.tofile(path)
     job = hpclcae("replay", run)
-    assert job.returncode == 1 and "the log does not fit: event " in job.stderr and "Traceback" not in job.stderr
+    assert job.returncode == 1 and "the log does not fit: event " in job.stderr
+    assert "Traceback" not in job.stderr
     events.tofile(path)
     with checkpoint.opened(run) as file:
         name = file.filename
@@ -88,7 +89,8 @@ def test_a_log_or_a_checkpoint_that_was_changed_is_noticed(launch, hpclcae, tiny
         shard[source.dset_name][0, 0, 0, 0, 0, 0] += 1e-12
     job = hpclcae("replay", run)
     assert job.returncode == 1 and "Traceback" not in job.stderr
-    assert "stage2/encode of block 0, tiles [0:" in job.stdout and "differs by up to 1e-12" in job.stdout
+    assert "stage2/encode of block 0, tiles [0:" in job.stdout
+    assert "differs by up to 1e-12" in job.stdout
     assert "hpclcae replay: 1 of " in job.stderr
 
 
@@ -119,9 +121,10 @@ def test_a_run_that_diverged_is_led_to_the_step_where_it_did(hpclcae, tiny_datas
 
 def test_term_ends_a_launched_run_with_a_checkpoint(tiny_dataset, tmp_path):
     run = tmp_path / "run"
-    job = subprocess.Popen([sys.executable, "-m", "hpclcae", "launch", *map(str, words_of(
-        tiny_dataset, run, "train.checkpoint_every=1000000", "parallel.log_events=false",
-        steps=1000000)), "--servers", "1", "--replicas", "2"], stderr=subprocess.PIPE, text=True)
+    words = words_of(tiny_dataset, run, "train.checkpoint_every=1000000",
+                     "parallel.log_events=false", steps=1000000)
+    job = subprocess.Popen([sys.executable, "-m", "hpclcae", "launch", *map(str, words),
+                            "--servers", "1", "--replicas", "2"], stderr=subprocess.PIPE, text=True)
     try:
         while not all((run / name).exists() and (run / name).stat().st_size
                       for name in ("metrics.jsonl", "metrics-replica1.jsonl")):
@@ -142,5 +145,5 @@ def test_a_launched_run_that_fails_says_so_once(hpclcae, tmp_path):
                   timeout=60)
     assert job.returncode == 1
     ours = [line for line in job.stderr.splitlines() if "none.h5" in line]
-    assert len(ours) == 1 and ours[0].startswith(
-        "hpclcae train: ") and "Traceback" not in job.stderr
+    assert len(ours) == 1 and ours[0].startswith("hpclcae train: ")
+    assert "Traceback" not in job.stderr

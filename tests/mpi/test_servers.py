@@ -1,5 +1,4 @@
-"""Parameter servers under mpiexec: nothing that is pushed is lost, nothing that is fetched is torn.
-"""
+"""Parameter servers under mpiexec: no push is lost, nothing that is fetched is torn."""
 import json
 
 import numpy as np
@@ -9,7 +8,7 @@ from hpclcae import config as configuration
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.partition.blocks import Grid
-from tests.support.processes import ROOT, RUN
+from tests.support.processes import RUN
 from tests.support.replicas import Servers, train_alone, train_served
 
 LIBRARIES = ["installed", "unshared", "openmpi"]
@@ -28,12 +27,6 @@ def job(folder, *changes, servers=1, replicas=1, grid="1x1", text=None):
     return config, path, servers + replicas * Grid.parse(grid).size
 
 
-def program(library, ranks, name, *words, timeout=60):
-    """Run one of programs/ on several ranks; its output by lines."""
-    start = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); runpy.run_module('tests.mpi.programs.{name}')"
-    return library.run(ranks, "-c", start, *words, timeout=timeout)
-
-
 def told(folder):
     """What the workers and the servers of a job said at its end."""
     found = json.loads((folder / "parallel.json").read_text())
@@ -48,7 +41,7 @@ def check_sums(library, folder, shape, *changes, pushes=5):
     # With elastic averaging what is pushed is what is added.
     config, path, ranks = job(folder, "parallel.elastic=0.1", *changes, servers=servers,
                               replicas=replicas, grid=grid)
-    program(library, ranks, "pushing", path, folder, pushes)
+    library.program(ranks, "pushing", path, folder, pushes)
     workers, serving = told(folder)
     assert len(workers) == replicas * Grid.parse(grid).size and len(serving) == servers
     assert {one["transport"] for one in workers + serving} == {config.parallel.transport}
@@ -89,9 +82,9 @@ stages = [{receptive_field = 3, maps = 1, pooling = 1, lcn = 0, tile = 2}]
 def test_servers_may_have_nothing_to_hold(installed, tmp_path, transport):
     _, path, ranks = job(tmp_path, "parallel.elastic=0.1", f"parallel.transport={transport}",
                          servers=4, replicas=2, text=SMALLEST)
-    program(installed, ranks, "pushing", path, tmp_path, 2)
-    assert sorted((one["chunks"], one["pushes"]) for one in told(tmp_path)[1]) == [(0, 0), (0, 0),
-                                                                                   (1, 4), (1, 4)]
+    installed.program(ranks, "pushing", path, tmp_path, 2)
+    found = sorted((one["chunks"], one["pushes"]) for one in told(tmp_path)[1])
+    assert found == [(0, 0), (0, 0), (1, 4), (1, 4)]
 
 
 # ---- torn chunks ---------------------------------------------------------------------------------
@@ -107,7 +100,7 @@ parallel = {transport = "rma", elastic = 0.1}
 @pytest.mark.parametrize("library", LIBRARIES, indirect=True)
 def test_readers_never_see_a_torn_chunk(library, tmp_path):
     config, path, ranks = job(tmp_path, replicas=3, text=LARGE)
-    program(library, ranks, "torn", path, tmp_path, 20, timeout=100)
+    library.program(ranks, "torn", path, tmp_path, 20, timeout=100)
     workers, [server] = told(tmp_path)
     assert server["chunks"] > 4 and server["bytes"] / server["chunks"] > 2e5
     reader, *writers = workers
@@ -124,7 +117,7 @@ def trained(library, folder, *changes, **roles):
     """The configuration, and what every block's parameters have become."""
     folder.mkdir(exist_ok=True)
     config, path, ranks = job(folder, *SMALL, *changes, **roles)
-    program(library, ranks, "training", path, folder, STEPS)
+    library.program(ranks, "training", path, folder, STEPS)
     blocks = []
     for block in range(Grid.parse(roles.get("grid", "1x1")).size):
         with np.load(folder / f"{block}.npz") as found:

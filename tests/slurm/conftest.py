@@ -37,8 +37,7 @@ def pmix(slurm, openmpi):  # noqa: F811
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(slurm, tmp_path):
-    """After each test, passed or not: no job, no process that works in its folder, all nodes idle.
-    """
+    """After each test: no job, no process that works in its folder, all nodes idle."""
     yield
     left = end_what_is_left()
     for number in lost():

@@ -1,10 +1,9 @@
-"""Training on four nodes: the time limit, cancelling, requeues, a lost node, failures. Every wait
-has a limit.
+"""Training on four nodes: the time limit, cancelling, requeues, a lost node, failures.
 
-The runs compared are deterministic (no servers): whatever happens on the way, the last checkpoint
-must be that of a run which nothing happened to, bit for bit. A run is held (STOP) where something
-is to happen in its middle, and let go when what is to happen has come to its ranks, so that no test
-depends on how fast the machine is.
+Every wait has a limit. The runs compared are deterministic (no servers): whatever happens on the
+way, the last checkpoint must be that of a run which nothing happened to, bit for bit. A run is held
+(STOP) where something is to happen in its middle, and let go when what is to happen has come to its
+ranks, so that no test depends on how fast the machine is.
 """
 import json
 import re
@@ -42,8 +41,8 @@ def arrays(run):
 
 def assert_same(run, other, tolerance=0.0):
     (step, one), (other_step, two) = arrays(run), arrays(other)
-    assert step == other_step and one.keys() == two.keys() and any(name.startswith("update")
-                                                                   for name in one)
+    assert step == other_step and one.keys() == two.keys()
+    assert any(name.startswith("update") for name in one)
     for name in one:
         np.testing.assert_allclose(one[name], two[name], rtol=0,
                                    atol=tolerance * np.abs(two[name]).max(), err_msg=name)
@@ -65,8 +64,10 @@ def undisturbed(slurm, tiny_dataset, tmp_path_factory):
 
 @pytest.fixture
 def started(tiny_dataset, tmp_path):
-    """Submit a run on two nodes, wait until it trains (`until_there`: until it has that file), and
-    hold it there."""
+    """Submit a run on two nodes, wait until it trains, and hold it there.
+
+    It trains when it has the file `until_there`.
+    """
     def start(*options, until_there="metrics.jsonl", checkpoint_every=STEPS, **variables):
         words = settings(tiny_dataset, **{"train.checkpoint_every": checkpoint_every})
         job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run", *words,
@@ -203,8 +204,7 @@ def test_usr1_to_the_ranks_leaves_a_checkpoint_and_goes_on(started, undisturbed,
 
 @pytest.mark.parametrize("lost", ["first", "second"])
 def test_a_node_that_is_lost(started, undisturbed, tmp_path, lost):
-    """With the script's node or with a rank's; the job starts again on the others, from the last
-    checkpoint.
+    """The script's node or a rank's: the job starts again on the others, from the last checkpoint.
 
     One is declared down, the other one SLURM finds out about. A checkpoint is waited for before the
     next one is begun, so the run cannot be over when the first one is there.
@@ -217,8 +217,8 @@ def test_a_node_that_is_lost(started, undisturbed, tmp_path, lost):
     finished_like(job, tmp_path / "run", undisturbed)
     start = re.findall(r"^train: job \d+ on (\S+), 2 ranks, from step (\d+)", job.said,
                        re.MULTILINE)
-    assert len(start) == 2 and f"node{number}" not in command("scontrol", "show", "hostnames",
-                                                              start[1][0])
+    assert len(start) == 2
+    assert f"node{number}" not in command("scontrol", "show", "hostnames", start[1][0])
     assert 0 < int(start[1][1]) < STEPS
 
 

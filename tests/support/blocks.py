@@ -11,10 +11,9 @@ IMAGES = 2
 
 
 def arrays(config, plan):
-    """(name, exchange plan, shape of the whole array) of all arrays of a block that are exchanged.
-    """
-    for number, (stage, shape,
-                 part) in enumerate(zip(config.stages, network_geometry(config), plan.stages), 1):
+    """Name, exchange plan, shape of the whole: of all arrays that a block exchanges."""
+    stages = zip(config.stages, network_geometry(config), plan.stages)
+    for number, (stage, shape, part) in enumerate(stages, 1):
         rows, cols, _ = shape.pooled
         lost = max(0, stage.lcn - 1)
         yield f"x{number}", part.x, (*shape.input, IMAGES)
@@ -37,8 +36,7 @@ def cut(array, rectangle):
 
 
 def exchange_everything(config, grid, communicator, dtype=np.float64):
-    """Fill and fold every array of one block; all exchanges of a kind are under way before the
-    first one ends.
+    """Fill and fold every array of one block; all of a kind are under way before the first ends.
 
     Returns
     -------
@@ -60,8 +58,8 @@ def exchange_everything(config, grid, communicator, dtype=np.float64):
     finish.clear()
     for name, (exchange, part, _) in exchanges.items():
         results[f"fill {name}"] = held[name][part.read].copy()
-        numbers = np.random.default_rng([part.tag, communicator.rank]).standard_normal(
-            results[f"fill {name}"].shape)
+        generator = np.random.default_rng([part.tag, communicator.rank])
+        numbers = generator.standard_normal(results[f"fill {name}"].shape)
         results[f"put {name}"] = numbers.astype(dtype)
         held[name][...] = 0
         held[name][part.read] = results[f"put {name}"]

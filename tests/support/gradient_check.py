@@ -39,8 +39,8 @@ def directional_error(value, at, gradient, live=None, seed=0, step=1e-4):
     def along(distance):
         at[...] = start + distance * direction
         return value()
-    numeric = (8 * (along(step) - along(-step)) - (along(2 * step) - along(-2 * step))) / (12
-                                                                                           * step)
+    numeric = 8 * (along(step) - along(-step)) - (along(2 * step) - along(-2 * step))
+    numeric = numeric / (12 * step)
     at[...] = start
     return abs(numeric - projection) / abs(projection)
 
@@ -48,5 +48,5 @@ def directional_error(value, at, gradient, live=None, seed=0, step=1e-4):
 def adjoint_gap(forward, transpose, x, y):
     """|<A x, y> - <x, A' y>| relative to ||x|| ||A' y||."""
     back = transpose(y)
-    return abs(np.vdot(forward(x), y) - np.vdot(x, back)) / (np.linalg.norm(x)
-                                                             * np.linalg.norm(back))
+    scale = np.linalg.norm(x) * np.linalg.norm(back)
+    return abs(np.vdot(forward(x), y) - np.vdot(x, back)) / scale

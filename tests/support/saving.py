@@ -30,7 +30,7 @@ def owned_chunks(config: Config, grid: Grid, owners: int) -> list[list[Chunk]]:
 def save(run: Path, state: BlockState, owners: int = 1) -> Path:
     """Write a checkpoint of a whole network as so many shards; returns its folder."""
     chunk_states = [views(chunks, state.parameters, state.update_state, state.counts)
-                for chunks in owned_chunks(state.config, WHOLE, owners)]
+                    for chunks in owned_chunks(state.config, WHOLE, owners)]
     return save_chunk_states(run, state, WHOLE, chunk_states)
 
 
@@ -38,7 +38,8 @@ def save_chunk_states(run: Path, state: RunState, grid: Grid,
                       owners: Sequence[Sequence[ChunkState]]) -> Path:
     """Write a checkpoint of what every owner holds; returns its folder."""
     checkpoint.clean(run)
-    writers = [ShardWriter(run, number, Layout(state.config, grid)) for number in range(len(owners))]
+    writers = [ShardWriter(run, number, Layout(state.config, grid))
+               for number in range(len(owners))]
     committer = Committer(run, len(owners))
     committer.start(state)
     for writer, chunk_states in zip(writers, owners):

@@ -132,8 +132,7 @@ def end_what_is_left() -> dict[str, str]:
 # ---- ranks ---------------------------------------------------------------------------------------
 
 def processes(text: str) -> dict[int, str]:
-    """Command lines of processes, on any node, that name a text, by their numbers outside the
-    nodes."""
+    """Command lines, on any node, that name a text, by the processes' numbers outside the nodes."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -152,15 +151,13 @@ def ranks(run: Path) -> list[int]:
 
 
 def hold(run: Path) -> None:
-    """Stop the ranks of a run at once: past SLURM, which takes its time, so that the run does not
-    end before."""
+    """Stop the ranks of a run at once, past SLURM: it takes its time, and the run might end."""
     for rank in ranks(run):
         os.kill(rank, signal.SIGSTOP)
 
 
 def let_go(run: Path, name: str) -> None:
-    """Let held ranks go on, as soon as a signal that SLURM was told to send has come to all of
-    them."""
+    """Let held ranks go on, as soon as a signal that SLURM is to send has come to all of them."""
     bit = 1 << signal.Signals[f"SIG{name}"] - 1
 
     def has_come(rank: int) -> bool:

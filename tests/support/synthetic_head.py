@@ -9,8 +9,10 @@ MASKS = ("face", "lips", "ears", "inside-mouth")
 
 
 def ball(centre, radius, rows=12, cols=16):
-    """A sphere as quads: vertices (vertex, 3), quads (quad, 4) anticlockwise from outside,
-    coordinates (vertex, 2)."""
+    """A sphere: vertices (vertex, 3), quads (quad, 4), texture coordinates (vertex, 2).
+
+    Quads are anticlockwise from outside.
+    """
     down, around = np.meshgrid(np.linspace(0, np.pi, rows + 1), np.linspace(0, 2 * np.pi, cols + 1),
                                indexing="ij")
     unit = np.stack([np.sin(down) * np.sin(around), np.cos(down), np.sin(down) * np.cos(around)],

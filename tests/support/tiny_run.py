@@ -1,5 +1,4 @@
-"""A small run folder with a checkpoint and metrics, and datasets to go with it: seconds of work,
-real formats."""
+"""A small run folder with checkpoint and metrics, and datasets: seconds of work, real formats."""
 import json
 from pathlib import Path
 
@@ -60,3 +59,27 @@ def write_run(folder: Path, stages: tuple[StageConfig, ...] = STAGES, channels: 
              for step in range(5, 25, 5)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run
+
+
+def write_metrics(run):
+    """Twenty lines of metrics, one a step, in place of those of `write_run`."""
+    lines = [{"step": step, "seconds": 2.0 * step, "objective": 100.0 - step}
+             for step in range(1, 21)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_parallel(run, workers=((0, 0), (0, 1), (1, 0), (1, 1)), servers=2, transport="messages"):
+    """What the ranks of a job leave, in an order that is not that of the figure."""
+    counts = [0, 6, 2] + [0] * 62
+    ranks = [{"role": f"server {n}", "node": "a", "transport": transport, "seconds": 10.0,
+              "cpu_seconds": 1.5, "staleness": counts if transport == "messages" else [],
+              "wait_seconds": 8.0} for n in range(servers)]
+    ranks += [{"role": f"replica {r} block {b}", "node": "a", "transport": transport,
+               "seconds": 10.0, "cpu_seconds": 9.0, "steps": 20, "fetched_bytes": 4e7,
+               "pushed_bytes": 2e7, "wait_seconds": 2.0 + r, "training_seconds": 8.0,
+               "staleness": [] if transport == "messages" else counts} for r, b in workers]
+    (run / "parallel.json").write_text(json.dumps(ranks[::-1]))
+    text = (run / "metrics.jsonl").read_text()
+    for replica in {r for r, _ in workers} - {0}:
+        (run / f"metrics-replica{replica}.jsonl").write_text(
+            text.replace('"objective": ', '"objective": 1'))

@@ -56,6 +56,17 @@ class TwoHosts:
         return int(self.run(host, "cat", "/sys/class/net/eth0/statistics/rx_bytes").stdout)
 
 
+#: Called like ssh: options, address, command.
+LAUNCHER = """#!/bin/sh
+while [ "${{1#-}}" != "$1" ]; do shift; done
+address=$1; shift
+case $address in
+{}
+esac
+echo "$address is no host of this test" >&2; exit 1
+"""
+
+
 @contextmanager
 def two_hosts(folder: Path) -> Iterator[TwoHosts]:
     """Two hosts; `folder` takes the script that stands in for ssh.
@@ -71,12 +82,9 @@ def two_hosts(folder: Path) -> Iterator[TwoHosts]:
     launcher = folder / "enter_host.sh"
     with ExitStack() as held:
         hosts = TwoHosts([held.enter_context(_host(number)) for number in range(2)], launcher)
-        # Called like ssh: options, address, command.
-        launcher.write_text("#!/bin/sh\nwhile [ \"${1#-}\" != \"$1\" ]; do shift; "
-                            "done\naddress=$1; shift\ncase $address in\n" + "".join(
-            f"{address}) exec {' '.join(hosts.enter(host, 'sh', '-c'))} \"$*\" ;;\n"
-            for host, address in enumerate(ADDRESSES)) + "esac\necho \"$address is no host of this "
-                            "test\" >&2; exit 1\n")
+        cases = [f'{address}) exec {" ".join(hosts.enter(host, "sh", "-c"))} "$*" ;;'
+                 for host, address in enumerate(ADDRESSES)]
+        launcher.write_text(LAUNCHER.format("\n".join(cases)))
         launcher.chmod(0o755)
         _plug_in(hosts)
         yield hosts
@@ -84,10 +92,7 @@ def two_hosts(folder: Path) -> Iterator[TwoHosts]:
 
 @contextmanager
 def _host(number: int) -> Iterator[int]:
-    """The number of the process that holds a host.
-
-    In the end, all that runs on the host is killed.
-    """
+    """The number of the process that holds a host; in the end, all that runs on it is killed."""
     command = ["unshare", "--net", "--uts", "--ipc", "--mount", "sh", "-c", HOLD.format(number)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as holder:

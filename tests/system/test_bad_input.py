@@ -126,7 +126,7 @@ CASES = {
     "info: truncated": (["data", "info", "truncated.h5"], ["truncated.h5", "truncated file"]),
     "info: text": (["data", "info", "file"], ["file cannot be read as HDF5"]),
     "show: does not fit": (["show", TINY, "--set", "data.size=9"],
-                           ["stages.1.receptive_field = 5", "1 x 1"]),}
+                           ["stages.1.receptive_field = 5", "1 x 1"])}
 
 
 @pytest.mark.parametrize("words, parts", CASES.values(), ids=CASES)
@@ -190,7 +190,12 @@ def test_a_read_only_folder_is_named(place, without_privilege, command, words, p
 
 # ---- a missing extra -----------------------------------------------------------------------------
 
-WITHOUT = "import sys; sys.modules[sys.argv.pop(1)] = None; from hpclcae.cli import main; sys.exit(main())"
+WITHOUT = """
+import sys
+sys.modules[sys.argv.pop(1)] = None
+from hpclcae.cli import main
+sys.exit(main())
+"""
 
 
 @pytest.mark.parametrize("library, extra, words", [

@@ -49,8 +49,8 @@ def test_the_quick_start_runs_every_step():
 
 def test_the_architecture_note_names_every_module_and_the_shapes_of_the_desk():
     note = (ROOT / "notes/architecture.md").read_text()
-    modules = [path for path in (ROOT / "hpclcae").rglob("*.py") if "_" != path.name[0]
-               and path.parent.name != "bench"]
+    modules = [path for path in (ROOT / "hpclcae").rglob("*.py")
+               if path.name[0] != "_" and path.parent.name != "bench"]
     assert [path.name for path in modules if f"{path.name}`" not in note] == []
     shapes = {shape for plan in network_geometry(configuration.load(RUN / "desk.toml"))
               for shape in (plan.filtered, plan.pooled, plan.output)}
@@ -59,7 +59,9 @@ def test_the_architecture_note_names_every_module_and_the_shapes_of_the_desk():
 
 
 def test_the_reader_of_command_lines_sees_what_it_should():
-    text = "words hpclcae train\n```bash\n$ hpclcae show run/x.toml  # why\n[ -f a ] || hpclcae data info 'a b' \\\n  --sheet s.png\nmpiexec -n 2 python -m hpclcae train x --out y | tee log\n```\nhpclcae not here\n"
+    text = ("words hpclcae train\n```bash\n$ hpclcae show run/x.toml  # why\n"
+            "[ -f a ] || hpclcae data info 'a b' \\\n  --sheet s.png\n"
+            "mpiexec -n 2 python -m hpclcae train x --out y | tee log\n```\nhpclcae not here\n")
     assert command_lines(code_lines(text)) == [["show", "run/x.toml"],
                                                ["data", "info", "a b", "--sheet", "s.png"],
                                                ["train", "x", "--out", "y"]]

@@ -7,6 +7,7 @@ import pytest
 
 from hpclcae import config as configuration
 from hpclcae.cluster import plan
+from hpclcae.model.layout import Layout
 from hpclcae.partition.blocks import Grid
 from tests.support.images import write_dataset
 from tests.support.mpi import ENVIRONMENT, MPIEXEC
@@ -39,8 +40,8 @@ def peaks(ranks, *words):
     start = [MPIEXEC, "-n", str(ranks), sys.executable] if ranks > 1 else [sys.executable]
     done = run_limited([*start, "-c", RANK, "train", *map(str, words)], 240, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-    found = {int(rank): 1024 * int(kb) for rank,
-             kb in re.findall(r"peak of rank (\d+): (\d+) kB", done.stdout)}
+    found = {int(rank): 1024 * int(kb)
+             for rank, kb in re.findall(r"peak of rank (\d+): (\d+) kB", done.stdout)}
     assert sorted(found) == list(range(ranks)), done.stdout
     return [found[rank] for rank in range(ranks)]
 
@@ -54,11 +55,11 @@ def test_the_memory_of_a_rank_is_what_plan_says(dataset, tmp_path, servers, repl
         pytest.skip("no mpiexec here: pip install 'hpclcae[mpich]' brings one")
     changes = [*CHANGES, f"data.train={dataset}", f"parallel.servers={servers}",
                f"parallel.replicas={replicas}", f"parallel.grid={grid}", f"update.rule={rule}"]
-    config, blocks = configuration.load(RUN / "paper.toml", changes), Grid.parse(grid)
-    workers = replicas * blocks.size
+    layout = Layout(configuration.load(RUN / "paper.toml", changes), Grid.parse(grid))
+    workers = replicas * layout.grid.size
     found = peaks(workers + servers, RUN / "paper.toml", "--out", tmp_path / "run",
                   *(word for change in changes for word in ("--set", change)))
-    assert found[:workers] == pytest.approx([plan.worker_bytes(config, blocks, bool(servers))]
-                                            * workers, rel=0.2)
-    assert found[workers:] == pytest.approx([plan.server_bytes(config, blocks, servers, replicas)]
-                                            * servers, rel=0.2)
+    worker = plan.worker_bytes(layout, bool(servers))
+    server = plan.server_bytes(layout, servers, replicas)
+    assert found[:workers] == pytest.approx([worker] * workers, rel=0.2)
+    assert found[workers:] == pytest.approx([server] * servers, rel=0.2)

@@ -60,12 +60,13 @@ WAYS = {"one-sided": ("rma", 2, ["update.rule=sgd", "parallel.transport=rma"]),
         "a rule of the server's": ("messages", 2, ["update.rule=adam", "update.rate=0.01"]),
         "bounded": ("messages", 2, ["parallel.consistency=bounded", "parallel.staleness=1"]),
         "windows of our own": ("rma", 2, ["update.rule=sgd", "parallel.window=create",
-                                          "train.dtype=float64"]), "not overlapped": (
-    "rma", 2, ["update.rule=sgd", "parallel.overlap=false", "update.staleness_scaled=true"]),
+                                          "train.dtype=float64"]),
+        "not overlapped": ("rma", 2, ["update.rule=sgd", "parallel.overlap=false",
+                                      "update.staleness_scaled=true"]),
         "warm start": ("messages", 2, ["parallel.warm_start=2", "update.clip=0.1"]),
         "bounded warm start": ("messages", 2, ["parallel.consistency=bounded",
                                                "parallel.staleness=0", "parallel.warm_start=3"]),
-        "three replicas": ("messages", 3, ["update.delay_compensation=0.1"]),}
+        "three replicas": ("messages", 3, ["update.delay_compensation=0.1"])}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -90,9 +91,10 @@ def test_every_push_of_every_step_counts(tiny_dataset, tmp_path, way):
 
 @pytest.mark.parametrize("backup", [0, 1])
 def test_synchronous_replicas_make_one_update_a_step(tiny_dataset, tmp_path, backup):
-    workers, servers = trained(tiny_dataset, tmp_path / "run", *settings(
-        "parallel.consistency=synchronous", f"parallel.backup={backup}", "parallel.log_events=true",
-        "train.checkpoint_every=4"), servers=2, replicas=3, grid="1x1")
+    words = settings("parallel.consistency=synchronous", f"parallel.backup={backup}",
+                     "parallel.log_events=true", "train.checkpoint_every=4")
+    workers, servers = trained(tiny_dataset, tmp_path / "run", *words, servers=2, replicas=3,
+                               grid="1x1")
     assert newest_step(tmp_path / "run") == STEPS
     for server in servers:
         assert server["pushes"] == sum(server["staleness"][:1]) and server["chunks"] > 0
@@ -103,8 +105,8 @@ def test_synchronous_replicas_make_one_update_a_step(tiny_dataset, tmp_path, bac
         for chunk in range(server["chunks"]):  # whatever was computed has been applied or dropped
             mine = pushed[pushed["chunk"] == chunk]
             versions = set(mine["version"].tolist()) - {-1}
-            assert versions == set(range(1, len(versions) + 1)) and server["versions"][0] <= len(
-                versions)
+            assert versions == set(range(1, len(versions) + 1))
+            assert server["versions"][0] <= len(versions)
             assert len({*mine[["replica", "clock"]].tolist()}) == len(mine)
         assert server["pushes"] == len(
             {*pushed[pushed["version"] > 0][["chunk", "version"]].tolist()})
@@ -114,16 +116,16 @@ def test_synchronous_replicas_make_one_update_a_step(tiny_dataset, tmp_path, bac
 
 
 def test_elastic_averaging_pushes_when_it_fetches(tiny_dataset, tmp_path):
-    _, [server] = trained(tiny_dataset, tmp_path / "run", *settings(
-        "parallel.elastic=0.2", "parallel.fetch_every=2", "parallel.push_every=2"))
+    words = settings("parallel.elastic=0.2", "parallel.fetch_every=2", "parallel.push_every=2")
+    _, [server] = trained(tiny_dataset, tmp_path / "run", *words)
     assert newest_step(tmp_path / "run") == STEPS
     # at first there is nothing to pull
     assert server["pushes"] == 2 * (STEPS // 2 - 1) * server["chunks"]
 
 
 def test_push_every_second_step(tiny_dataset, tmp_path):
-    _, [server] = trained(tiny_dataset, tmp_path / "run", *settings(
-        "update.rule=sgd", "parallel.fetch_every=3", "parallel.push_every=2"))
+    words = settings("update.rule=sgd", "parallel.fetch_every=3", "parallel.push_every=2")
+    _, [server] = trained(tiny_dataset, tmp_path / "run", *words)
     assert server["pushes"] == 2 * STEPS // 2 * server["chunks"]
 
 
@@ -154,8 +156,8 @@ def test_checkpoints_on_the_way_change_no_bits_of_synchronous_training(tiny_data
     assert server["pushes"] == 10 * server["chunks"]
     assert_same(*(datasets(checkpoint.find(tmp_path / run)) for run in ("parts", "whole")))
     saved = checkpoint.saved(tmp_path / "parts/checkpoints")
-    assert [checkpoint.load_state(path).cursors for path in saved] == [(step,) * 3
-                                                                       for step in (3, 6, 9, 10)]
+    cursors = [checkpoint.load_state(path).cursors for path in saved]
+    assert cursors == [(step,) * 3 for step in (3, 6, 9, 10)]
     for path in saved[2:]:
         shutil.rmtree(path)
     trained(tiny_dataset, tmp_path / "parts", *words, "--resume", replicas=3, grid="1x1")
@@ -187,11 +189,12 @@ def test_a_run_goes_on_with_other_servers_and_replicas_and_without(hpclcae, tiny
     (3, ["--grid", "2x1"], ["of 2 blocks", "need 5:"]),
     (2, ["--servers", 2, "--replicas", 1], ["2 processes were launched", "need 3, 4"]),
     (3, settings("parallel.placement=apart"), ["'apart'", "would have servers and workers"]),
-    (3, settings("parallel.transport=rma"), ["parallel.transport = rma", "update.rule = 'sgd'"]), (
-    3, settings("update.rate=1000", "update.rule=sgd"), ["update.rate = 1000 is likely too large"]),
+    (3, settings("parallel.transport=rma"), ["parallel.transport = rma", "update.rule = 'sgd'"]),
+    (3, settings("update.rate=1000", "update.rule=sgd"),
+     ["update.rate = 1000 is likely too large"]),
     (3, settings("update.rate=1000", "update.rule=momentum"),
      ["update.rate = 1000 is likely too large"]),
-    (3, settings("data.train=nowhere.h5"), ["nowhere.h5 is not a file"]),])
+    (3, settings("data.train=nowhere.h5"), ["nowhere.h5 is not a file"])])
 def test_what_cannot_work_ends_all_ranks_with_one_message(tiny_dataset, tmp_path, ranks, words,
                                                           parts):
     with nothing_left(tmp_path):
@@ -218,8 +221,8 @@ def ranks_of(text):
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().decode().split("\0")
-            variables = dict(entry.partition("=")[::2] for entry in (
-                process / "environ").read_bytes().decode(errors="replace").split("\0"))
+            entries = (process / "environ").read_bytes().decode(errors="replace").split("\0")
+            variables = dict(entry.partition("=")[::2] for entry in entries)
         except OSError:  # it has ended
             continue
         if any(text in word for word in words) and Path(words[0]).name.startswith("python"):
@@ -285,8 +288,8 @@ def end(job, folder, by_mpiexec=False):
 @pytest.mark.parametrize("transport, rule", [("rma", "sgd"), ("messages", "momentum")])
 def test_asked_to_end_it_writes_a_checkpoint(tiny_dataset, tmp_path, transport, rule):
     run = tmp_path / "run"
-    ranks, command = served(tiny_dataset, run, *ENDLESS, *settings(
-        f"update.rule={rule}", f"parallel.transport={transport}"), grid="1x1")
+    words = settings(f"update.rule={rule}", f"parallel.transport={transport}")
+    ranks, command = served(tiny_dataset, run, *ENDLESS, *words, grid="1x1")
     with running(tmp_path, ranks, command) as job:
         until(lambda: lines(run / "metrics.jsonl") > 3
               and lines(run / "metrics-replica1.jsonl") > 3)
@@ -305,8 +308,7 @@ def test_asked_to_end_it_writes_a_checkpoint(tiny_dataset, tmp_path, transport, 
 @pytest.mark.parametrize("replicas, grid", [(3, "1x1"), (2, "2x1")])
 def test_whenever_it_is_asked_synchronous_training_keeps_its_bits(tiny_dataset, tmp_path, replicas,
                                                                   grid):
-    """The leader stands before the others hear of it: what they have computed ahead counts once,
-    and in its round."""
+    """The leader stands before the others hear of it: what they computed ahead counts once."""
     words = [*ENDLESS, *settings("train.dtype=float64", "parallel.consistency=synchronous",
                                  "update.rule=momentum", "train.keep=9")]
     run = tmp_path / "asked"
@@ -354,8 +356,8 @@ def test_a_replica_that_stands_still_does_not_hold_up_the_others(tiny_dataset, t
 @LINUX
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_lost_rank_ends_the_job(tiny_dataset, tmp_path, lost):
-    """A leader, a replica or the server is killed: the job ends with an error, and what was saved
-    can be read."""
+    """A leader, a replica or the server is killed: the job fails, and what was saved can be read.
+    """
     run = tmp_path / "run"
     ranks, command = served(tiny_dataset, run, *ENDLESS,
                             *settings("update.rule=sgd", "train.checkpoint_every=3"), grid="1x1")

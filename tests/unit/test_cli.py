@@ -1,7 +1,4 @@
-"""The command line: which exit code and which one line for what goes wrong.
-
-Help that explains itself.
-"""
+"""The command line: exit codes, one line for what goes wrong, help that explains itself."""
 import argparse
 import importlib
 import os
@@ -44,7 +41,7 @@ def raising(error):
      "hpclcae fake: read failed: time = Sunday , file = x.h5"),
     (MemoryError("571 GiB"), 1, "hpclcae fake: not enough memory (571 GiB): 'hpclcae show "
      "CONFIGURATION' says what a network needs; make it or the batch smaller"),
-    (KeyboardInterrupt(), 130, "hpclcae fake: interrupted"),])
+    (KeyboardInterrupt(), 130, "hpclcae fake: interrupted")])
 def test_an_error_is_one_line_and_an_exit_code(command, capsys, error, code, line):
     assert command(raising(error)) == code
     said = capsys.readouterr()
@@ -139,7 +136,8 @@ def test_several_processes_are_refused_by_the_first_and_silently_by_the_others(m
     monkeypatch.setenv("PMI_SIZE", "3")
     monkeypatch.setenv("PMI_RANK", "0")
     assert cli.main(["show", "run/paper.toml"]) == 1
-    assert capsys.readouterr().err == "hpclcae show: it runs in one process, and 3 were launched: use mpiexec -n 1\n"
+    assert capsys.readouterr().err == ("hpclcae show: it runs in one process, and 3 were launched: "
+                                       "use mpiexec -n 1\n")
     monkeypatch.setenv("PMI_RANK", "2")
     assert cli.main(["show", "run/paper.toml"]) == 1
     assert capsys.readouterr() == ("", "")

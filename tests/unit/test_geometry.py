@@ -41,8 +41,8 @@ def test_nested_valid_windows_of_contrast_normalisation_lose_8_positions_a_stage
 
 def test_windows_are_counted_right():
     for size, window, stride in product(range(1, 20), range(1, 12), range(1, 8)):
-        assert windows(size, window, stride) == len(starts(size, window, stride)), (size, window,
-                                                                                    stride)
+        expected = len(starts(size, window, stride))
+        assert windows(size, window, stride) == expected, (size, window, stride)
 
 
 SWEEP = list(product((7, 12, 13), (9, 16), (1, 3, 4), (1, 2, 3), (1, 2, 3), (1, 2), (0, 3)))
@@ -63,8 +63,8 @@ def test_every_shape_of_a_stage_agrees_with_counting():
         fitted += 1
         plan = stage_geometry(stage, rows, cols, 2)
         assert plan.input == (rows, cols, 2)
-        assert (plan.filtered, plan.pooled, plan.output) == ((*filtered, 5), (*pooled, 5),
-                                                             (*output, 5))
+        found = plan.filtered, plan.pooled, plan.output
+        assert found == ((*filtered, 5), (*pooled, 5), (*output, 5))
         assert plan.fan_in == field * field * 2
         assert plan.encoder_weights == filtered[0] * filtered[1] * 5 * plan.fan_in
         assert plan.parameters == 2 * plan.encoder_weights
@@ -72,15 +72,14 @@ def test_every_shape_of_a_stage_agrees_with_counting():
 
 
 def reaches(config):
-    """Pixels that output (0, 0) of each stage depends on along one axis, followed down window by
-    window."""
+    """Pixels that output (0, 0) of each stage sees along one axis, followed window by window."""
     sides = []
     for top in range(len(config.stages)):
         wanted = {0}
         for stage in reversed(config.stages[:top + 1]):
             steps = [(stage.receptive_field, stage.stride), (stage.pooling, stage.pooling_stride)]
-            steps += [(stage.lcn, 1)] * (bool(stage.lcn) * (2 if stage.lcn_border == "valid"
-                                                            else 1))
+            if stage.lcn:
+                steps += [(stage.lcn, 1)] * (2 if stage.lcn_border == "valid" else 1)
             for window, stride in reversed(steps):
                 wanted = {stride * y + k for y in wanted for k in range(window)}
         sides.append(max(wanted) - min(wanted) + 1)

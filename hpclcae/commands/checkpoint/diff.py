@@ -1,5 +1,4 @@
-"""The command ``hpclcae checkpoint diff``: which parameters moved between two checkpoints, and how
-much."""
+"""The command ``hpclcae checkpoint diff``: which parameters moved between two checkpoints."""
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,9 @@ def run(args: argparse.Namespace) -> None:
     first, second = _two(args.first, args.second)
     with checkpoint.opened(first) as one, checkpoint.opened(second) as other:
         print(f"{first} (step {one.attrs['step']}) -> {second} (step {other.attrs['step']})")
-        settings = [configuration.flatten(configuration.loads(str(file.attrs["configuration"]),
-                                                              where=str(path)))
-                    for file, path in ((one, first), (other, second))]
+        configs = [configuration.loads(str(file.attrs["configuration"]), where=str(path))
+                   for file, path in ((one, first), (other, second))]
+        settings = [configuration.flatten(config) for config in configs]
         for key in sorted(settings[0].keys() | settings[1].keys()):
             old, new = (flat.get(key) for flat in settings)
             if old != new:
@@ -64,16 +63,15 @@ class Change:
     def row(self, name: str) -> list[object]:
         """Cells of the table."""
         length = np.sqrt(self.old_squares * self.new_squares)
-        relative = np.sqrt(self.squares
-                           / self.old_squares) if self.old_squares else np.inf * self.squares
+        relative = (np.sqrt(self.squares / self.old_squares) if self.old_squares
+                    else np.inf * self.squares)
         return [name, round(100 * self.moved / self.numbers, 1), float(f"{relative:.3g}"),
                 round(self.product / length, 6) if length else 0.0, float(f"{self.largest:.3g}"),
                 f"{self.place[0]}, {self.place[1]}" if self.moved else ""]
 
 
 def _compared(one: h5py.File, other: h5py.File, name: str) -> Change:
-    """Compare a parameter row of positions by row of positions, so that memory does not grow with
-    the network."""
+    """Compare a parameter by rows of positions: memory does not grow with the network."""
     if name not in other or one[name].shape != other[name].shape:
         shape = other[name].shape if name in other else "none"
         raise InputError(f"{name} has shape {one[name].shape} in the first checkpoint and {shape} "

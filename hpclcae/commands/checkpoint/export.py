@@ -1,5 +1,4 @@
-"""The command ``hpclcae checkpoint export``: the weights for programs that read neither HDF5 nor
-this package."""
+"""The command ``hpclcae checkpoint export``: the weights for programs that read no HDF5."""
 import argparse
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,8 @@ def run(args: argparse.Namespace) -> None:
             safetensors.save_file(arrays, partial, metadata=texts)
         else:
             with partial.open("wb") as file:
-                everything: dict[str, Any] = arrays | {name: np.array(text) for name,
-                                                       text in texts.items()}
+                everything: dict[str, Any] = arrays | {
+                    name: np.array(text) for name, text in texts.items()}
                 np.savez(file, **everything)
     size = sum(array.nbytes for array in arrays.values())
     print(f"{args.out}: {len(arrays)} arrays, {size / 1e6:,.1f} MB, of step {texts['step']}")

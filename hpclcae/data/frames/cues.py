@@ -1,8 +1,8 @@
-"""What might tell faces from other things without seeing either: brightness, contrast, softness,
-tint.
+"""What might tell faces from other things without seeing either.
 
-A test in which one of these gives the label away measures a light meter. So they are measured, and
-the crops of photographs can be chosen to be like faces in them.
+That is brightness, contrast, softness and tint. A test in which one of these gives the label away
+measures a light meter. So they are measured, and the crops of photographs can be chosen to be like
+faces in them.
 """
 from collections.abc import Iterable
 from typing import TYPE_CHECKING

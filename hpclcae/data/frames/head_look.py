@@ -46,8 +46,7 @@ class Look:
 
 def random_look(rng: np.random.Generator, male: float, old: float,
                 origins: dict[str, float]) -> Look:
-    """Return a random look that suits someone `male`, so `old`, of these `origins`, all from 0 to
-    1."""
+    """Return a random look that suits someone `male`, so `old`, of these `origins` (all 0 to 1)."""
     fair = origins["caucasian"]
     tone = np.clip(3.4 * fair + 2.6 * origins["asian"] + 0.6 * origins["african"]
                    + rng.normal(0, 0.45), 0, 4)
@@ -71,16 +70,18 @@ def random_look(rng: np.random.Generator, male: float, old: float,
 
 
 def hair_grown(place: np.ndarray, masks: np.ndarray, look: Look, soft: float) -> np.ndarray:
-    """Say how much hair grows at places (pixel, 3) of the skull: (pixel,), 0 to 1, which is `soft`
-    behind the edge."""
+    """Say how much hair grows at places (pixel, 3) of the skull: (pixel,), from 0 to 1.
+
+    It is 1 from `soft` behind the edge on.
+    """
     x, y, z = place.T
     front = look.hairline + 0.008 * np.sin(45 * x + look.phase[0])
     front += look.recession * np.clip(np.abs(x) / 0.2 - 0.3, 0, 1)
     edge = np.interp(z, EDGE_Z, [look.nape, *EDGE_Y])
     edge = edge + (front - edge) * _step(z, -0.06, 0.03)
     bare = np.maximum(masks[:, MASKS.index("ears")], masks[:, MASKS.index("lips")])
-    return _step(y, edge - 0.015, edge + soft) * (1 - bare) * _step(y, look.bald + 0.03,
-                                                                    look.bald - 0.03)
+    below_crown = _step(y, look.bald + 0.03, look.bald - 0.03)
+    return _step(y, edge - 0.015, edge + soft) * (1 - bare) * below_crown
 
 
 def curtain_hangs(place: np.ndarray, look: Look) -> np.ndarray:
@@ -134,8 +135,7 @@ def paint(place: np.ndarray, masks: np.ndarray, part: np.ndarray,
 
 def illuminate(colour: np.ndarray, gloss: np.ndarray, normals: np.ndarray, occlusion: np.ndarray,
                light: np.ndarray) -> np.ndarray:
-    """Light points of `colour` (pixel, 3) with unit `normals` (pixel, 3), seen from +z: (pixel, 3)
-    from 0 to 1.
+    """Light points of `colour` and unit `normals`, seen from +z; arrays (pixel, 3), from 0 to 1.
 
     A key light from `light`, softened past its edge as skin does, light from all around that
     hollows (`occlusion`, (pixel,)) receive less of, and a highlight.
@@ -170,8 +170,8 @@ def _brows(place: np.ndarray, look: Look) -> np.ndarray:
     """Say where the eyebrows are: an arch over each eye that falls on the outer side."""
     side, y, z = np.abs(place[:, 0]) - EYE_AT, place[:, 1], place[:, 2]
     arch = 0.098 + 0.012 * np.cos(18 * side) - 0.25 * np.clip(side - 0.03, 0, 1)
-    return _step(np.abs(y - arch), look.brow, 0.4 * look.brow) * _step(np.abs(side + 0.005), 0.09,
-                                                                       0.06) * (z > -0.1)
+    across = _step(np.abs(y - arch), look.brow, 0.4 * look.brow)
+    return across * _step(np.abs(side + 0.005), 0.09, 0.06) * (z > -0.1)
 
 
 def _hair(place: np.ndarray, masks: np.ndarray, look: Look) -> np.ndarray:
@@ -188,8 +188,7 @@ def _hair(place: np.ndarray, masks: np.ndarray, look: Look) -> np.ndarray:
 
 
 def _beard(place: np.ndarray, look: Look) -> np.ndarray:
-    """Say where a beard grows: cheeks below a line from the ear to the nose, chin, and upper lip.
-    """
+    """Say where a beard grows: cheeks below a line from ear to nose, chin, and upper lip."""
     x, y, z = place.T
     edge = -0.15 - 0.7 * np.clip(0.25 - np.abs(x), 0, 0.12)
     below = _step(y, edge + 0.04, edge - 0.06) * _step(y, -0.56, -0.50) * (z > -0.28)
@@ -201,8 +200,8 @@ def _strands(place: np.ndarray, look: Look) -> np.ndarray:
     """Brightness of hair around 1: straight strands run down from the crown, curls go every way."""
     x, y, z = place.T
     around = np.arctan2(x, z + 0.28)
-    straight = np.sin(23 * around + 4 * np.sin(5 * y + look.phase[0])) + np.sin(57 * around + 3 * y
-                                                                                + look.phase[1])
+    straight = np.sin(23 * around + 4 * np.sin(5 * y + look.phase[0]))
+    straight = straight + np.sin(57 * around + 3 * y + look.phase[1])
     warp = 2.5 * np.sin(21 * place[:, [1, 2, 0]] + look.phase)
     curls = 2 * np.sin(50 * place + warp).prod(1)
     return 1 + 0.13 * (straight * (1 - look.curl) + curls * look.curl)

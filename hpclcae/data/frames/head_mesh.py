@@ -36,15 +36,13 @@ CACHE, CACHE_SCHEMA = "head_mesh.npz", 1
 
 @dataclass(frozen=True)
 class HeadMesh:
-    """Geometry in head heights from the point between the eyes: x to the head's left, y up, z
-    forwards."""
+    """Geometry in head heights from between the eyes: x to the head's left, y up, z forwards."""
     rest: np.ndarray        # float32 (vertex, 3): the neutral head
     triangles: np.ndarray   # int32 (triangle, 3): vertices, anticlockwise from outside
     part: np.ndarray        # uint8 (triangle,): SKIN, EYE, ...
     outside: np.ndarray     # bool (triangle,): False for the inner side of long hair
     masks: np.ndarray       # float32 (vertex, len(MASKS)): 0 to 1
-    occlusion: np.ndarray   # float32 (vertex,): share of the surrounding light that reaches the
-    #                         vertex
+    occlusion: np.ndarray   # float32 (vertex,): share of the surrounding light that reaches it
     eyes: np.ndarray        # int64: vertices of the two eyeballs
     crown: int              # vertex of the skin on top of the head
     chin: int               # and below the mouth
@@ -53,8 +51,9 @@ class HeadMesh:
 
 
 def load_mesh(folder: Path) -> HeadMesh:
-    """Read the mesh of the unpacked package in `folder`; the first time it is parsed (some seconds)
-    and cached.
+    """Read the mesh of the unpacked package in `folder`.
+
+    The first time it is parsed (some seconds) and cached.
 
     Raises
     ------
@@ -87,8 +86,7 @@ def load_mesh(folder: Path) -> HeadMesh:
 
 
 def _parse(folder: Path) -> HeadMesh:
-    """Read everything, cut the head off the body, and express it in head heights from between the
-    eyes."""
+    """Read everything, and cut the head off the body; in head heights from between the eyes."""
     vertices, coordinates, quads, texture_quads, parts = _read_obj(folder / "3dobjs" / "base.obj")
     eyes = np.unique(quads[parts == EYE])
     centre = vertices[eyes].mean(0)
@@ -108,8 +106,8 @@ def _parse(folder: Path) -> HeadMesh:
     inside = masks[quads, MASKS.index("inside-mouth")].mean(1) > 0.5
     parts = np.where(own & inside, MOUTH, parts)
     curtain = parts == CURTAIN  # thin, and seen from both sides
-    quads, parts = np.concatenate([quads, quads[curtain, ::-1]]), np.concatenate([parts,
-                                                                                  parts[curtain]])
+    quads = np.concatenate([quads, quads[curtain, ::-1]])
+    parts = np.concatenate([parts, parts[curtain]])
     triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     part = np.concatenate([parts, parts]).astype(np.uint8)
     outside = np.tile(np.arange(len(quads)) < len(curtain), 2)
@@ -122,8 +120,7 @@ def _parse(folder: Path) -> HeadMesh:
 
 
 def _read_obj(path: Path) -> tuple[np.ndarray, ...]:
-    """Return vertices, texture coordinates, and of the quads that are drawn: vertices, coordinates,
-    part."""
+    """Return vertices, texture coordinates, and vertices, coordinates, part of the drawn quads."""
     lines: dict[str, list[list[float]]] = {"v": [], "vt": []}
     corners: list[list[list[int]]] = []
     parts: list[int] = []
@@ -162,8 +159,7 @@ def _sample_masks(folder: Path, places: np.ndarray) -> np.ndarray:
 
 def _read_targets(folder: Path, count: int, kept: np.ndarray,
                   height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Read the targets of age, sex and origin and of details; a left and its right one are made
-    one.
+    """Read the targets of age, sex and origin and of details; left and right are made one.
 
     Returns
     -------
@@ -185,15 +181,14 @@ def _read_targets(folder: Path, count: int, kept: np.ndarray,
         with gzip.open(file, "rt", encoding="utf-8") as text:
             rows = [line.split() for line in text if line[:1].isdigit()]
         displaced = summed.setdefault(name, np.zeros((count, 3), np.float32))
-        displaced[[int(row[0]) for row in rows]] += np.array([row[1:4] for row in rows],
-                                                             np.float32).reshape(-1, 3)
-    return np.array(list(summed)), np.stack([displaced[kept] / np.float32(height)
-                                             for displaced in summed.values()])
+        moved = np.array([row[1:4] for row in rows], np.float32).reshape(-1, 3)
+        displaced[[int(row[0]) for row in rows]] += moved
+    return (np.array(list(summed)),
+            np.stack([displaced[kept] / np.float32(height) for displaced in summed.values()]))
 
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Return unit normals, float32 (vertex, 3): the mean of the triangles around, weighted by area.
-    """
+    """Return unit normals, float32 (vertex, 3): means of the triangles around, by their area."""
     corners = vertices[triangles]
     facing = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.stack([np.bincount(triangles.ravel(), np.repeat(facing[:, axis], 3), len(vertices))
@@ -202,8 +197,10 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def _occlusion(rest: np.ndarray, triangles: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Count from how many directions each vertex is seen: what darkens eye sockets, nostrils and
-    between the lips."""
+    """Count from how many directions each vertex is seen.
+
+    It is what darkens eye sockets, nostrils and between the lips.
+    """
     solid = triangles[(part != LASH) & (part != CURTAIN)]
     normals = vertex_normals(rest, solid)
     step = np.arange(OCCLUSION_VIEWS) + 0.5

@@ -14,22 +14,16 @@ from hpclcae.data.frames.head_look import (Look, curtain_hangs, hair_grown, illu
 from hpclcae.data.frames.head_mesh import CURTAIN, EYE, SKIN, load_mesh, vertex_normals
 from hpclcae.data.frames.rasterize import rasterize
 
-BEHIND_EYES = 0.28                                # head heights from the eyes to what the head
-#                                                   turns about
-FILLS = 0.6                                       # share of the rows between chin and crown, at
-#                                                   zoom 1
-DISTANCE = 4.0                                    # of the camera, head heights
-FINE_BELOW = 96                                   # pictures smaller than this get 3 x 3 samples a
-#                                                   pixel, others 2 x 2
-DETAIL_SHARE, DETAIL_WEIGHT = 0.2, 0.6            # so many of the detail targets, up to this much
-#                                                   of each
-# a third
+BEHIND_EYES = 0.28  # head heights from the eyes to what the head turns about
+FILLS = 0.6         # share of the rows between chin and crown, at zoom 1
+DISTANCE = 4.0      # of the camera, head heights
+FINE_BELOW = 96     # pictures smaller than this get 3 x 3 samples a pixel, others 2 x 2
+DETAIL_SHARE, DETAIL_WEIGHT = 0.2, 0.6  # so many of the detail targets, up to this much of each
+#: Of these a third.
 STRONG = ("mouth-open", "jaw-drop", "closure", "slit", "opened-up", "parling", "part-later",
           "eversion")
-OVER_EARS = (1.1, 1.0, 1.02)                      # long hair is this much wider than the mesh has
-#                                                   it
-SOFT = 0.08                                       # the hair reaches its thickness this far behind
-#                                                   its edge
+OVER_EARS = (1.1, 1.0, 1.02)  # long hair is this much wider than the mesh has it
+SOFT = 0.08         # the hair reaches its thickness this far behind its edge
 
 
 @dataclass(frozen=True)
@@ -53,8 +47,7 @@ class HeadModel:
         self.mesh = load_mesh(Path(folder))
 
     def person(self, rng: np.random.Generator) -> Person:
-        """Return a random person: sex, age and origin mixed, details of every feature, hair,
-        colours."""
+        """Return a random person: sex, age, origin, every feature, hair and colours."""
         mesh = self.mesh
         origins = dict(zip(("african", "asian", "caucasian"), rng.dirichlet([0.4] * 3)))
         male = rng.beta(0.3, 0.3)
@@ -83,8 +76,8 @@ class HeadModel:
         skull, curtain = np.zeros((2, len(shape)), bool)
         skull[mesh.triangles[mesh.part == SKIN]] = True
         curtain[mesh.triangles[mesh.part == CURTAIN]] = True
-        shape = shape + outward * (look.thickness * skull * hair_grown(mesh.rest, mesh.masks, look,
-                                                                       SOFT))[:, None]
+        grown = hair_grown(mesh.rest, mesh.masks, look, SOFT)
+        shape = shape + outward * (look.thickness * skull * grown)[:, None]
         shape[curtain] *= OVER_EARS
         return Person(shape.astype(np.float32), vertex_normals(shape, mesh.triangles[mesh.outside]),
                       look)
@@ -116,8 +109,8 @@ class HeadModel:
         samples = 3 if size < FINE_BELOW else 2
         turn = _rotation(yaw, pitch, roll)
         view = person.vertices @ turn.T
-        middle, scale = size * samples / 2, FILLS * zoom * size * samples * DISTANCE / (
-            DISTANCE - view[:, 2])
+        middle = size * samples / 2
+        scale = FILLS * zoom * size * samples * DISTANCE / (DISTANCE - view[:, 2])
         points = np.stack([middle + scale * view[:, 0], middle - scale * view[:, 1], view[:, 2]], 1)
         shown = slice(None) if look.curtain else mesh.part != CURTAIN
         triangles, part = mesh.triangles[shown], mesh.part[shown]
@@ -141,8 +134,10 @@ class HeadModel:
 
 
 def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Return the matrix that turns the head (x right, y up, z to the viewer): yaw first, then
-    pitch, then roll."""
+    """Return the matrix that turns the head: yaw first, then pitch, then roll.
+
+    x is to the right, y up, z to the viewer.
+    """
     cos, sin = np.cos(np.radians([yaw, pitch, roll])), np.sin(np.radians([yaw, pitch, roll]))
     about_y = np.array([[cos[0], 0, sin[0]], [0, 1, 0], [-sin[0], 0, cos[0]]])
     about_x = np.array([[1, 0, 0], [0, cos[1], sin[1]], [0, -sin[1], cos[1]]])
@@ -151,8 +146,7 @@ def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def _mix(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Interpolate values (vertex, k) at pixels with these corners and weights (pixel, 3): (pixel,
-    k)."""
+    """Interpolate (vertex, k) at pixels with corners and weights (pixel, 3); array (pixel, k)."""
     return np.einsum("pck,pc->pk", values[corners], weights)
 
 

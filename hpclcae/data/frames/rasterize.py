@@ -1,5 +1,4 @@
-"""Which triangle does each pixel see: a z-buffer in NumPy, vectorised over all triangles at once.
-"""
+"""Which triangle does each pixel see: a z-buffer in NumPy, over all triangles at once."""
 from collections.abc import Callable
 
 import numpy as np
@@ -38,8 +37,8 @@ def rasterize(points: np.ndarray, triangles: np.ndarray, size: int,
     """
     # (triangle, corner, xyz)
     corners = points[triangles].astype(np.float32)
-    first, to_second, to_third = corners[:, 0], corners[:, 1] - corners[:, 0], corners[
-        :, 2] - corners[:, 0]
+    first = corners[:, 0]
+    to_second, to_third = corners[:, 1] - first, corners[:, 2] - first
     twice_area = to_third[:, 0] * to_second[:, 1] - to_second[:, 0] * to_third[:, 1]
     low = np.clip(np.ceil(corners[:, :, :2].min(1) - 0.5), 0, size).astype(np.int64)
     high = np.clip(np.floor(corners[:, :, :2].max(1) - 0.5) + 1, 0, size).astype(np.int64)

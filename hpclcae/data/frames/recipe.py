@@ -13,6 +13,7 @@ from hpclcae.data.frames import compose
 from hpclcae.data.frames.compose import Crop, Picture
 from hpclcae.data.frames.cues import first_not_dull, most_alike
 from hpclcae.data.frames.heads import FILLS, HeadModel
+from hpclcae.utils.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -20,37 +21,54 @@ if TYPE_CHECKING:
 FACE, HEAD, CUTOUT, PHOTOGRAPH = KINDS = ("face", "head", "cut-out", "photograph")
 LABELS = ["no face", "face"]
 SPLITS = ("train", "test", "all")
-HEAD_ZOOM = 0.7   # heads are rendered with some of the shoulders, so that few frames show where
-#                   these end
+#: Heads are rendered with some of the shoulders, so that few frames show where these end.
+HEAD_ZOOM = 0.7
 HEAD_TILT = 12.0  # standard deviation of pitch and of roll, degrees
 TRIES = 5         # crops of a photograph, before a dull one is accepted
-RIVALS = 2        # photographs whose crops compete to be like a face: with more the choice is
-#                   better, but some photographs
-                  # are never chosen
+#: Photographs whose crops compete to be like a face. With more the choice is better, but some
+#: photographs are never chosen.
+RIVALS = 2
+LIMITS = {"size": (8, 4096), "seed": (0, 2**63), "pixels": (1, 64), "alike": (1, 10**4),
+          "head_bank": (1, 10**6), "yaw": (0, 180)}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what the frames show; stored in the dataset."""
-    split: str                         # one of SPLITS
+    """Everything that decides what the frames show; stored in the dataset.
+
+    Raises
+    ------
+    InputError
+        A number is out of its range: names the option of hpclcae data frames.
+    """
+    split: str                        # one of SPLITS
     seed: int
-    size: int                          # rows and cols, pixels
-    channels: int                      # 1 or 3
-    faces: float                       # share of the frames with a real face
-    heads: float                       # with a rendered head
-    cutouts: float                     # with a cut-out
-    test_share: float                  # of the people and photographs
-    face_size: tuple[float, float]     # height of a face or head, chin to crown, as a share of the
-    #                                    frame
-    cutout_size: tuple[float, float]   # longer side, as a share of the frame
-    anywhere: bool                     # faces, heads and cut-outs lie anywhere in the frame, not in
-    #                                    its middle
-    pixels: float                      # least pixels of the original per pixel of the frame, along
-    #                                    an edge
-    alike: int                         # a crop of a photograph is the one most like a face, of so
-    #                                    many
-    head_bank: int                     # different rendered heads
-    yaw: float                         # heads turn up to so many degrees to either side
+    size: int                         # rows and cols, pixels
+    channels: int                     # 1 or 3
+    faces: float                      # share of the frames with a real face
+    heads: float                      # with a rendered head
+    cutouts: float                    # with a cut-out
+    test_share: float                 # of the people and photographs
+    face_size: tuple[float, float]    # height of a face or head, chin to crown, share of the frame
+    cutout_size: tuple[float, float]  # longer side, as a share of the frame
+    anywhere: bool                    # faces, heads and cut-outs lie anywhere, not in the middle
+    pixels: float                     # least pixels of the original, along an edge, per pixel
+    alike: int                        # of so many crops of photographs, the one most like a face
+    head_bank: int                    # different rendered heads
+    yaw: float                        # heads turn up to so many degrees to either side
+
+    def __post_init__(self) -> None:
+        for name, limits in LIMITS.items():
+            check_range(name, getattr(self, name), *limits)
+        for name in ("face_size", "cutout_size"):
+            low, high = getattr(self, name)
+            if not 0.05 <= low <= high <= 2:
+                raise InputError(f"--{name.replace('_', '-')} {low} {high} are not two shares of "
+                                 "the frame, the low one first, between 0.05 and 2")
+        shares = self.faces, self.heads, self.cutouts
+        if not all(0 <= share for share in shares) or sum(shares) > 1 + 1e-9:
+            raise InputError("--faces {} --heads {} --cutouts {} are not parts of a whole: none "
+                             "may be below 0, together at most 1".format(*shares))
 
     @property
     def least(self) -> float:
@@ -58,17 +76,26 @@ class Recipe:
         return self.pixels * self.size
 
     def rng(self, *number: int) -> np.random.Generator:
-        """Return the generator of a frame, by its index.
-
-        With a second number, of something else.
-        """
+        """Return the generator of frame `number`; with a second number, of something else."""
         return np.random.default_rng((self.seed, SPLITS.index(self.split), *number))
+
+
+def check_range(name: str, value: float, least: float, most: float) -> None:
+    """Refuse a number that is not between two others (inclusive); `name` is that of its option.
+
+    Raises
+    ------
+    InputError
+        Names the option.
+    """
+    if not least <= value <= most:
+        raise InputError(f"--{name.replace('_', '-')} {value} is not between {least} and {most}")
 
 
 @dataclass(frozen=True)
 class Bank:
     """What frames are made from, in memory."""
-    people: list[list[Picture]]        # the pictures of each person
+    people: list[list[Picture]]  # the pictures of each person
     photographs: list[Picture]
     cutouts: list[Picture]
     heads: list["PillowImage.Image"]
@@ -77,13 +104,12 @@ class Bank:
 @dataclass(frozen=True)
 class Frame:
     """One image and what the dataset says about it."""
-    image: np.ndarray                  # uint8 (row, col, channel)
+    image: np.ndarray                # uint8 (row, col, channel)
     source: str
-    group: str                         # the person, else the photograph
-    original: tuple[int, int]
-    crop: tuple[int, int, int, int]
-    label: int                         # -1: a photograph with people in it, which may or may not
-    #                                    show a face
+    group: str                       # the person, else the photograph
+    original: tuple[int, int]        # rows and cols, pixels
+    crop: tuple[int, int, int, int]  # top, left, bottom, right, pixels of the original
+    label: int                       # 1: a face, 0: none, -1: a photograph with people, who knows
 
 
 def plan(count: int, recipe: Recipe) -> list[tuple[int, str, int]]:
@@ -149,8 +175,10 @@ def _face(recipe: Recipe, pictures: list[Picture],
 
 def _photograph(recipe: Recipe, bank: Bank, turn: int,
                 rng: np.random.Generator) -> tuple[Picture, Crop, "PillowImage.Image"]:
-    """Cut something out of a photograph: like a random face of this split in its cues, or at least
-    not dull."""
+    """Cut something out of a photograph.
+
+    It is like a random face of this split in its cues, or at least not dull.
+    """
     rivals, tries = (RIVALS, recipe.alike) if recipe.alike > 1 else (1, TRIES)
     tried = [bank.photographs[(rivals * turn + k % rivals) % len(bank.photographs)]
              for k in range(tries)]
@@ -166,8 +194,7 @@ def _photograph(recipe: Recipe, bank: Bank, turn: int,
 
 def _paste(recipe: Recipe, frame: "PillowImage.Image", thing: "PillowImage.Image",
            sizes: tuple[float, float], filled: float, rng: np.random.Generator) -> None:
-    """Put a thing on the frame, so that the part of it that is `filled` takes a share of the frame
-    out of `sizes`."""
+    """Put a thing on the frame; the part of it that is `filled` takes a share out of `sizes`."""
     scale = min(1.0, rng.uniform(*sizes) * recipe.size / (filled * max(thing.size)))
     height = scale * filled * max(thing.size) / recipe.size
     row, col = (0.5 + compose.off_centre(height, recipe.anywhere, rng)) * recipe.size

@@ -1,13 +1,12 @@
-"""``hpclcae data ingest``: turn folders, archives and films into one dataset of square images.
+"""Turning folders, archives and films into one dataset of square images.
 
 Nothing that a file may contain stops the run: what cannot be used is named, counted and left out,
 and what had to be converted is counted too. The dataset appears whole, at the end, or not at all.
 """
-import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +18,20 @@ from hpclcae.data.ingest import film, walk
 from hpclcae.data.ingest.duplicates import Seen
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.progress import progress
-from hpclcae.utils.tables import table
 
 MAX_LABELS = 128  # labels are int8
 MAX_LINES = 20    # for each reason to skip; the rest is only counted
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right, pixels
 
 
 @dataclass
 class Tally:
     """What happened to everything that was found."""
-    stored: Counter[str] = field(default_factory=Counter)      # by source
-    noted: Counter[str] = field(default_factory=Counter)       # conversions of what is stored
-    skipped: Counter[str] = field(default_factory=Counter)     # by reason
-    # shorter side of the largest picture, pixels
-    largest: int = 0
+    stored: Counter[str] = field(default_factory=Counter)   # by source
+    noted: Counter[str] = field(default_factory=Counter)    # conversions of what is stored
+    skipped: Counter[str] = field(default_factory=Counter)  # by reason
+    largest: int = 0                                        # shorter side of a picture, pixels
 
     def skip(self, name: str, reason: str, detail: str = "") -> None:
         """Count something that is left out, and say so in a line if it claimed to be a picture."""
@@ -43,141 +42,160 @@ class Tally:
                   file=sys.stderr)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``data ingest``."""
-    add = parser.add_argument
-    add("sources", nargs="+", type=Path, metavar="SOURCE",
-        help="folder, zip or tar archive, picture or film")
-    add("--out", type=Path, required=True, metavar="FILE", help="dataset to write (HDF5)")
-    add("--size", type=int, default=200, help="rows and cols of the images (default 200)")
-    add("--channels", choices=("rgb", "grey"), default="rgb", help="(rgb)")
-    add("--crop", choices=("centre", "fit"), default="centre",
-        help="cut the largest central square (default), or fit the whole picture on mid-grey")
-    add("--min-side", type=int, metavar="PIXELS",
-        help="skip pictures whose shorter side is smaller (default: the size, so that nothing is "
-        "enlarged)")
-    add("--every", type=float, metavar="SECONDS",
-        help="frames of a film (default: one, from near its middle)")
-    add("--label-from", choices=("none", "folder"), default="none",
-        help="label images by the folder they lie in")
-    add("--concept", metavar="FOLDER",
-        help="with --label-from folder: label 1 is this folder, label 0 all others")
-    add("--group", choices=("file", "folder"), default="file",
-        help="what a split never divides: a picture or film (default), or a folder (one per "
-        "person)")
-    add("--split", choices=("train", "test"), help="store only the groups on this side")
-    add("--test-share", type=float, default=0.2, metavar="SHARE",
-        help="share of the groups in the test (default 0.2)")
-    add("--dedupe", choices=("none", "exact", "near"), default="none",
-        help="drop images seen before (before the split, so that no copy crosses it)")
-    add("--licence", default="not stated", metavar="TEXT",
-        help="licence of the sources, kept in the dataset")
-    add("--seed", type=int, default=0, help="of the order in which the images are stored")
+@dataclass(frozen=True)
+class Settings:
+    """How images are made; stored in the dataset.
+
+    Raises
+    ------
+    InputError
+        A setting is out of its range: names the option of hpclcae data ingest.
+    """
+    size: int = 200               # rows and cols of the images, pixels
+    channels: str = "rgb"         # or "grey"
+    crop: str = "centre"          # the largest central square, or "fit": all on mid-grey
+    min_side: int | None = None   # pixels of the shorter side of a picture; None: the size
+    every: float | None = None    # seconds between frames of a film; None: one, near its middle
+    label_from: str = "none"      # or "folder": that an image lies in
+    concept: str | None = None    # with folders: label 1 is this one, label 0 all others
+    group: str = "file"           # what a split never divides, or "folder"
+    split: str | None = None      # "train" or "test": only the groups on this side are stored
+    test_share: float = 0.2       # of the groups
+    dedupe: str = "none"          # images seen before are dropped: "exact" or "near"
+    licence: str = "not stated"   # of the sources
+    seed: int = 0                 # of the order in which the images are stored
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.min_side is not None and self.min_side < 1:
+            raise InputError(f"--size {self.size} --min-side {self.min_side}: both are at least 1 "
+                             "pixel")
+        if self.every is not None and not self.every > 0:
+            raise InputError(f"--every {self.every} is not a time between frames: give seconds "
+                             "above 0")
+        if self.concept and self.label_from == "none":
+            raise InputError(f"--concept {self.concept} needs --label-from folder")
+        split_of("", self.test_share)
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """Names of the labels as far as they are known before; None if there are no labels."""
+        if self.label_from == "none":
+            return None
+        return [f"not {self.concept}", self.concept] if self.concept else []
 
 
-def run(args: argparse.Namespace) -> None:
-    """Write the dataset and print what came in and what did not."""
-    _check(args)
-    names = None if args.label_from == "none" else [f"not {args.concept}",
-                                                    args.concept] if args.concept else []
-    settings = {name: [str(source) for source in value] if name == "sources" else str(value)
-                if isinstance(value, Path) else value for name, value in vars(args).items()}
-    tally = Tally()
-    licences = {walk.source_name(source): args.licence for source in args.sources}
-    with DatasetWriter(args.out, args.size, 3 if args.channels == "rgb" else 1, names, settings,
-                       licences=licences, shuffle_seed=args.seed) as writer:
-        seen, with_concept = Seen(near=args.dedupe == "near"), False
-        for image in _images(args, tally):
-            if args.dedupe != "none" and (copy := seen.add(image.pixels)):
+def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tally, list[str]]:
+    """Write a dataset of square images; what is left out is named on stderr.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Folders, archives, pictures and films.
+    out : Path
+        The dataset (HDF5). It is replaced in a single step, at the end, or not at all.
+    settings : Settings
+
+    Returns
+    -------
+    Tally
+        What happened to everything that was found.
+    list of str
+        Names of the labels; empty if there are none.
+
+    Raises
+    ------
+    InputError
+        A source does not exist, two have one name, or nothing in them can be used.
+    """
+    _check(sources)
+    names, tally = settings.label_names, Tally()
+    licences = {walk.source_name(source): settings.licence for source in sources}
+    record = {"sources": [str(source) for source in sources], "out": str(out), **asdict(settings)}
+    with DatasetWriter(out, settings.size, 3 if settings.channels == "rgb" else 1, names, record,
+                       licences=licences, shuffle_seed=settings.seed) as writer:
+        seen, with_concept = Seen(near=settings.dedupe == "near"), False
+        for image in _images(sources, settings, tally):
+            if settings.dedupe != "none" and (copy := seen.add(image.pixels)):
                 tally.skipped["exact duplicate" if copy[1] else "near duplicate"] += 1
-            elif args.split and split_of(image.group, args.test_share) != args.split:
-                tally.skipped[f"not in the {args.split} split"] += 1
+            elif settings.split and split_of(image.group, settings.test_share) != settings.split:
+                tally.skipped[f"not in the {settings.split} split"] += 1
             else:
-                label = _label(image.folder, names, args.concept)
+                label = _label(image.folder, names, settings.concept)
                 with_concept |= label == 1
                 writer.append(image.pixels, source=image.source, group=image.group,
                               original=image.original, crop=image.crop, label=label)
                 tally.stored[image.group.partition("/")[0]] += 1
                 tally.noted.update(image.notes)
         if not writer.count:
-            raise InputError(_why_nothing(args, tally))
-        if args.concept and not with_concept:
-            raise InputError(f"--concept {args.concept}: no image that was found lies in a folder "
-                             "of that name")
+            raise InputError(_why_nothing(sources, tally))
+        if settings.concept and not with_concept:
+            raise InputError(f"--concept {settings.concept}: no image that was found lies in a "
+                             "folder of that name")
         writer.settings["counts"] = {"stored": dict(tally.stored), "skipped": dict(tally.skipped),
                                      "converted": dict(tally.noted)}
-    _report(args.out, tally, names)
+    return tally, names or []
 
 
-def _check(args: argparse.Namespace) -> None:
-    for source in args.sources:
+def _check(sources: Sequence[Path]) -> None:
+    for source in sources:
         if not source.exists():
             raise InputError(f"{source} does not exist: give a folder, an archive, a picture or a "
                              "film")
-    names = [walk.source_name(source) for source in args.sources]
+    names = [walk.source_name(source) for source in sources]
     for name, count in Counter(names).items():
         if count > 1:
             raise InputError(f"{count} sources are called {name}: rename one, or give the folder "
                              "that holds them")
-    if args.size < 1 or args.min_side is not None and args.min_side < 1:
-        raise InputError(f"--size {args.size} --min-side {args.min_side}: both are at least 1 "
-                         "pixel")
-    if args.every is not None and not args.every > 0:
-        raise InputError(f"--every {args.every} is not a time between frames: give seconds above 0")
-    if args.concept and args.label_from == "none":
-        raise InputError(f"--concept {args.concept} needs --label-from folder")
-    split_of("", args.test_share)
 
 
 @dataclass(frozen=True)
 class Square:
     """One image on its way into the dataset."""
-    pixels: np.ndarray                   # uint8 (size, size, channel)
-    source: str                          # file, member of an archive, or time in a film
-    group: str
-    folder: str
-    original: tuple[int, int]
-    crop: tuple[int, int, int, int]
-    notes: tuple[str, ...]
+    pixels: np.ndarray         # uint8 (size, size, channel)
+    source: str                # file, member of an archive, or time in a film
+    group: str                 # what a split never divides
+    folder: str                # that it lies in, for its label
+    original: tuple[int, int]  # rows and cols, pixels
+    crop: Box                  # what it shows of the original
+    notes: tuple[str, ...]     # conversions
 
 
-def _images(args: argparse.Namespace, tally: Tally) -> Iterator[Square]:
+def _images(sources: Sequence[Path], settings: Settings, tally: Tally) -> Iterator[Square]:
     """Yield every usable image of the sources; tally the others."""
-    smallest = args.min_side or args.size
-    found = (entry for source in args.sources for entry in walk.entries(source))
+    smallest = settings.min_side or settings.size
+    found = (entry for source in sources for entry in walk.entries(source))
     for entry in progress(found, "reading", unit="files"):
         if isinstance(entry, walk.Skipped):
             tally.skip(entry.name, entry.reason, entry.detail)
             continue
         try:
-            for source, picture in _pictures(entry, args):
+            for source, picture in _pictures(entry, settings):
                 tally.largest = max(tally.largest, min(picture.original))
                 if min(picture.original) < smallest:
                     tally.skip(source, "too small",
                                f"{picture.original[1]} x {picture.original[0]} pixels")
                     continue
-                pixels, crop = to_square(picture, args.size, args.crop)
-                if args.channels == "grey":
+                pixels, crop = to_square(picture, settings.size, settings.crop)
+                if settings.channels == "grey":
                     image = require("PIL.Image", "images", "reading pictures").fromarray(pixels)
                     pixels = np.asarray(image.convert("L"))[:, :, np.newaxis]
-                group = entry.name if args.group == "file" else entry.name.rpartition("/")[
-                    0] or entry.name
+                above = entry.name.rpartition("/")[0] if settings.group == "folder" else ""
+                group = above or entry.name
                 yield Square(pixels, source, group, entry.folder, picture.original, crop,
                              picture.notes)
         except Undecodable as error:
             tally.skip(entry.name, error.reason, error.detail)
 
 
-def _pictures(entry: walk.Entry, args: argparse.Namespace) -> Iterator[tuple[str, Picture]]:
+def _pictures(entry: walk.Entry, settings: Settings) -> Iterator[tuple[str, Picture]]:
     if entry.is_film:
-        for seconds, picture in film.frames(entry.content, args.every):
+        for seconds, picture in film.frames(entry.content, settings.every):
             yield f"{entry.name}@{seconds:.2f}s", picture
     else:
-        yield entry.name, decode(entry.content, at_least=args.size)
+        yield entry.name, decode(entry.content, at_least=settings.size)
 
 
-def to_square(picture: Picture, size: int,
-              how: str) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+def to_square(picture: Picture, size: int, how: str) -> tuple[np.ndarray, Box]:
     """Resample a picture to a square.
 
     Parameters
@@ -190,8 +208,9 @@ def to_square(picture: Picture, size: int,
 
     Returns
     -------
-    uint8 array (size, size, 3), and the part that it shows: (top, left, bottom, right) in pixels of
-    the original.
+    uint8 array (size, size, 3)
+    Box
+        The part of the original that it shows.
     """
     module = require("PIL.Image", "images", "reading pictures")
     rows, cols = picture.pixels.shape[:2]
@@ -205,7 +224,7 @@ def to_square(picture: Picture, size: int,
         return np.asarray(square), (0, 0, *picture.original)
     side = min(picture.original)
     top, left = ((extent - side) // 2 for extent in picture.original)
-    # a large JPEG was decoded smaller
+    # below 1 if a large JPEG was decoded smaller
     factor = rows / picture.original[0], cols / picture.original[1]
     box = (left * factor[1], top * factor[0], (left + side) * factor[1], (top + side) * factor[0])
     square = image.resize((size, size), module.Resampling.LANCZOS, box=box)
@@ -213,10 +232,7 @@ def to_square(picture: Picture, size: int,
 
 
 def _label(folder: str, names: list[str] | None, concept: str | None) -> int:
-    """Return the label of an image in `folder`.
-
-    Without a concept a new folder gets the next number.
-    """
+    """Return the label of images in `folder`; without a concept a new one gets the next number."""
     if names is None:
         return -1
     if concept:
@@ -229,20 +245,12 @@ def _label(folder: str, names: list[str] | None, concept: str | None) -> int:
     return names.index(folder)
 
 
-def _why_nothing(args: argparse.Namespace, tally: Tally) -> str:
-    where = ", ".join(map(str, args.sources))
+def _why_nothing(sources: Sequence[Path], tally: Tally) -> str:
+    where = ", ".join(map(str, sources))
     if tally.skipped["too small"]:
         return (f"no picture in {where} is large enough: the largest has a shorter side of "
                 f"{tally.largest} pixels; give --size {tally.largest} or less, or --min-side to "
                 "enlarge smaller ones")
     counts = ", ".join(f"{count} x {reason}" for reason, count in tally.skipped.most_common())
-    return f"no picture or film in {where} can be used ({counts or 'there are no files'}): nothing was written"
-
-
-def _report(out: Path, tally: Tally, names: list[str] | None) -> None:
-    rows = [("stored", f"from {source}", count) for source, count in tally.stored.items()]
-    rows += [("converted", note, count) for note, count in tally.noted.most_common()]
-    rows += [("skipped", reason, count) for reason, count in tally.skipped.most_common()]
-    print(table(("", "what", "images"), rows))
-    labels = f", labels: {', '.join(names)}" if names else ""
-    print(f"\n{sum(tally.stored.values())} images in {out}{labels}")
+    return (f"no picture or film in {where} can be used ({counts or 'there are no files'}): "
+            "nothing was written")

@@ -1,5 +1,4 @@
-"""Find images that were seen before: exactly, or after recompressing, resizing, a change of
-brightness.
+"""Find images that were seen before: exactly, or recompressed, resized, brighter or darker.
 
 The near test is a difference hash: of a small grey version, 64 bits say which of two neighbours is
 brighter. Hashes of near duplicates differ in a few bits. Of two hashes that differ in at most BITS
@@ -61,8 +60,8 @@ class Seen:
             bits, small = fingerprint(image)
             keys = [(band, bits & mask) for band, mask in zip(self._bands, MASKS)]
             for index in sorted({index for band, key in keys for index in band[key]}):
-                if (self._hashes[index] ^ bits).bit_count() <= BITS and _alike(self._small[index],
-                                                                               small):
+                close = (self._hashes[index] ^ bits).bit_count() <= BITS
+                if close and _alike(self._small[index], small):
                     return index, False
             for band, key in keys:
                 band[key].append(len(self))
@@ -73,8 +72,8 @@ class Seen:
 
 
 def fingerprint(image: np.ndarray) -> tuple[int, np.ndarray]:
-    """Return the 64-bit difference hash and the small version, uint8 (SIDE, SIDE, channel), of an
-    image."""
+    """Return an image's 64-bit difference hash and its small version (SIDE, SIDE, channel), uint8.
+    """
     grey = _shrink(image.mean(axis=2, keepdims=True), 8, 9)[:, :, 0]
     bits = np.packbits(grey[:, 1:] > grey[:, :-1])
     return int.from_bytes(bits.tobytes(),

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-PLACES = (0.5, 0.35, 0.65, 0.2, 0.8, 0.1, 0.9)  # where to look for the one frame, in shares of the
-#                                                 duration
+#: Where to look for the one frame, in shares of the duration.
+PLACES = (0.5, 0.35, 0.65, 0.2, 0.8, 0.1, 0.9)
 CONTRAST = 12.0  # standard deviation, of 256 levels, of a frame that shows something
 SCANNED = 600    # frames looked at when a film does not say how long it is
 

@@ -1,5 +1,4 @@
-"""Find the pictures and films in folders and archives, one after the other, without unpacking to
-disk."""
+"""Find the pictures and films in folders and archives, one by one, without unpacking to disk."""
 import lzma
 import os
 import tarfile
@@ -46,8 +45,7 @@ class Skipped:
 
 
 def entries(source: Path) -> Iterator[Entry | Skipped]:
-    """Yield everything in `source`: a folder (with all below it), an archive, or a single picture
-    or film."""
+    """Yield everything in `source`: a folder and all below it, an archive, a picture or a film."""
     name = source_name(source)
     if source.is_dir():
         yield from _folder(source, name)
@@ -61,8 +59,7 @@ def source_name(source: Path) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a file name as text that every reader can store: bytes that are not UTF-8 are written
-    as escapes."""
+    """Return a file name as text that every reader can store; other bytes than UTF-8 as escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace").replace("\0", "?")
 
 
@@ -146,6 +143,6 @@ def _refused(member: str, size: int) -> Skipped | None:
 
 
 def _is_hidden(name: str) -> bool:
-    """Files that systems put beside pictures ("._a.jpg", "__MACOSX") bear their suffix and are
-    none."""
+    """Files that systems put beside pictures ("._a.jpg", "__MACOSX"): only their suffix is one's.
+    """
     return name == "__MACOSX" or name.startswith(".") and name not in (".", "..")

@@ -62,8 +62,10 @@ def download(name: str, version: str, client: str, folder: Path) -> Path:
 
 
 def _apt_get(name: str, folder: Path) -> None:
-    """Download a Debian package by the machine's package lists, or else by lists of our own beside
-    `folder`."""
+    """Download a Debian package by the machine's package lists, or else by lists of our own.
+
+    These lie beside `folder`.
+    """
     apt_get = ["apt-get", "-q", "-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=1",
                "-o", "Acquire::http::Timeout=15", "-o", "APT::Update::Error-Mode=any"]
     own = folder.parent / "apt"
@@ -83,8 +85,9 @@ def version_of(file: Path) -> str:
     """Return the version that the name of a downloaded file states."""
     if file.suffix == ".deb":  # name_version_architecture.deb, the colon of an epoch written as %3a
         return file.name.split("_")[1].replace("%3a", ":")
-    return file.name.split("-")[1] if file.suffix == ".whl" else file.name.rsplit("-", 1)[
-        1].removesuffix(".tar.gz")
+    if file.suffix == ".whl":
+        return file.name.split("-")[1]
+    return file.name.rsplit("-", 1)[1].removesuffix(".tar.gz")
 
 
 def run(command: list[str], cwd: Path | None = None, stdout: IO[bytes] | None = None) -> None:
@@ -97,8 +100,9 @@ def run(command: list[str], cwd: Path | None = None, stdout: IO[bytes] | None = 
     """
     if shutil.which(command[0]) is None:
         raise Unavailable(f"{command[0]} does not exist on this machine")
-    with subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout
-                          or subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+    with subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL,
+                          stdout=stdout or subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          start_new_session=True,
                           env={**os.environ, "LC_ALL": "C.UTF-8"}) as process:
         try:
             _, text = process.communicate(timeout=SECONDS)
@@ -154,14 +158,18 @@ def _files(file: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     with tarfile.open(archive) as tar:
         for member in tar:
             if member.isfile():  # everything lies in one folder: "name-version/" or "./"
-                yield (member.name.partition("/")[2],
-                       # type: ignore[misc,union-attr]
-                       lambda member=member: tar.extractfile(member).read())
+                path = member.name.partition("/")[2]
+                yield path, lambda member=member: _read(tar, member)  # type: ignore[misc]
+
+
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    assert stream is not None, "it is a file"
+    return stream.read()
 
 
 def _lfw_faces(content: bytes) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the faces of scikit-image's stack as PGM files: 100 faces come first, then 100 other
-    crops."""
+    """Yield the faces of scikit-image's stack as PGM files; 100 other crops come after them."""
     for index, face in enumerate(np.load(io.BytesIO(content), allow_pickle=False)[:100]):
         pixels = np.round(255 * face).astype(np.uint8)
         image = f"P5 {pixels.shape[1]} {pixels.shape[0]} 255\n".encode() + pixels.tobytes()

@@ -16,7 +16,8 @@ class L2Pooling:
 
     def __init__(self, rows: int, cols: int, size: int, stride: int = 1,
                  epsilon: float = 0.01) -> None:
-        self.rows, self.cols, self.size, self.stride, self.epsilon = rows, cols, size, stride, epsilon
+        self.rows, self.cols, self.epsilon = rows, cols, epsilon
+        self.size, self.stride = size, stride
         self.out_rows, self.out_cols = windows(rows, size, stride), windows(cols, size, stride)
 
     def forward(self, z: np.ndarray, h: np.ndarray, work: Workspace) -> None:

@@ -1,5 +1,4 @@
-"""On every rank: exchange every array of a network and save the results; started by
-../test_halo.py.
+"""On every rank: exchange every array of a network and save the results (../test_halo.py).
 
     exchange.py CONFIGURATION GRID DTYPE FOLDER
 """

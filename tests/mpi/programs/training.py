@@ -1,5 +1,4 @@
-"""On every rank of a job with servers: train as tests/support/replicas does; started by
-../test_servers.py.
+"""On every rank of a job with servers: train as tests/support/replicas (../test_servers.py).
 
     training.py CONFIGURATION FOLDER STEPS
 

@@ -124,7 +124,8 @@ def any_number_of_threads(monkeypatch):
 
 
 def test_one_rank_says_how_to_start_more_and_times_the_step(capsys, tmp_path):
-    words = RUN / "tiny.toml", "--steps", 1, "--set", "train.batch=2", "--json", tmp_path / "rows.jsonl"
+    words = (RUN / "tiny.toml", "--steps", 1, "--set", "train.batch=2", "--json",
+             tmp_path / "rows.jsonl")
     assert halo.run(arguments(halo, *words)) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == ("one rank has nobody to exchange with; start more, for "
@@ -170,12 +171,13 @@ def test_a_job_that_fails_is_told_and_one_that_hangs_is_killed(tmp_path):
     fails = [sys.executable, "-c",
              "import sys; print('noise', file=sys.stderr); sys.exit('hpclcae: the reason')"]
     assert scaling.run_job(fails, 30) == "hpclcae: the reason"
-    assert scaling.run_job([sys.executable, "-c", "raise SystemExit(3)"],
-                           30) == "mpiexec ended with exit code 3"
+    silent = [sys.executable, "-c", "raise SystemExit(3)"]
+    assert scaling.run_job(silent, 30) == "mpiexec ended with exit code 3"
     assert scaling.run_job([sys.executable, "-c", "pass"], 30) is None
-    child = "import os, pathlib, time; pathlib.Path({!r}).write_text(str(os.getpid())); time.sleep(1000)"
-    parent = ("import subprocess, sys; subprocess.run([sys.executable, '-c', "
-              + repr(child.format(str(tmp_path / "pid"))) + "])")
+    child = ("import os, pathlib, time; "
+             f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); "
+             "time.sleep(1000)")
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     assert "took more than 2 s" in scaling.run_job([sys.executable, "-c", parent], 2)
     gone = subprocess.run(["tail", "--pid", (tmp_path / "pid").read_text(), "-f", "/dev/null"],
                           timeout=30)

@@ -1,5 +1,4 @@
-"""notes/checkpoints.md: its analysis code runs on a real run, with h5py alone, and says what is
-there."""
+"""notes/checkpoints.md: its analysis code runs on a real run, with h5py alone."""
 import re
 import subprocess
 import sys
@@ -19,7 +18,8 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", NOTE, re.MULTILINE | re.DOTALL)
 FACTS = """
 import sys
 assert "hpclcae" not in sys.modules and "scipy" not in sys.modules
-np.savez("facts.npz", filters=filters, strength=strength, drift=drift, power=power, spectrum=spectrum)
+np.savez("facts.npz", filters=filters, strength=strength, drift=drift, power=power,
+         spectrum=spectrum)
 """
 
 
@@ -62,8 +62,8 @@ def test_the_code_of_the_note_says_what_is_in_the_checkpoints(place):
         assert len(facts["spectrum"]) == 5 and (facts["spectrum"] > 0).all()
     facts.close()
     lines = printed.splitlines()
-    assert len(lines) == 5 and lines[0].startswith("9 20") and lines[
-        2] == "step 7: turned by 0.00 degrees"
+    assert len(lines) == 5 and lines[0].startswith("9 20")
+    assert lines[2] == "step 7: turned by 0.00 degrees"
 
 
 @pytest.mark.parametrize("message",
@@ -76,6 +76,5 @@ def test_messages_of_the_recovery_guide_are_those_of_the_code(message):
     code = " ".join(path.read_text() for name in ("checkpoint", "commands/checkpoint", "utils")
                     for path in (Path(checkpoint.__file__).parents[1] / name).glob("*.py"))
     joined = re.sub(r'"\s*\n\s*f?"', "", code)  # strings that are broken over lines
-    assert message in NOTE.replace("`",
-                                   "") and (message in joined or message == "use a newer hpclcae"
-                                            and "use a newer" in joined)
+    assert message in NOTE.replace("`", "")
+    assert message in joined or message == "use a newer hpclcae" and "use a newer" in joined

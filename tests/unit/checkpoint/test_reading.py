@@ -139,12 +139,14 @@ def test_counts_and_versions_are_kept_by_chunk_and_the_largest_counts_where_chun
         saved, tmp_path):
     folder, state = saved
     chunks = owned_chunks(state.config, WHOLE, 40)
-    held = [checkpoint.load_chunk_states(folder, Layout(state.config, WHOLE), mine) for mine in chunks]
+    held = [checkpoint.load_chunk_states(folder, Layout(state.config, WHOLE), mine)
+            for mine in chunks]
     for number, chunk_state in enumerate(h for mine in held for h in mine):
         chunk_state.count, chunk_state.version = 100 + number, 1000 + number
     again = save_chunk_states(tmp_path / "again", state, WHOLE, held)
     for mine, wanted in zip(chunks, held):
-        for chunk_state, other in zip(checkpoint.load_chunk_states(again, Layout(state.config, WHOLE), mine), wanted):
+        found = checkpoint.load_chunk_states(again, Layout(state.config, WHOLE), mine)
+        for chunk_state, other in zip(found, wanted):
             assert (chunk_state.count, chunk_state.version) == (other.count, other.version)
     written = [h for mine in held for h in mine]
     most = {name: max(h.count for h in written if h.chunk.name == name)
@@ -204,8 +206,8 @@ def test_plain_h5py_finds_what_the_package_documents(saved):
         assert file["chunks"].dtype.names == ("parameter", "row", "col", "rows", "cols", "count",
                                               "version")
         attributes = dict(file.attrs)
-    assert (attributes["kind"], attributes["schema"], attributes["step"]) == ("hpclcae checkpoint",
-                                                                              2, 7)
+    found = attributes["kind"], attributes["schema"], attributes["step"]
+    assert found == ("hpclcae checkpoint", 2, 7)
     assert configuration.loads(attributes["configuration"]) == state.config
     assert {"hpclcae", "numpy", "h5py", "python"} <= json.loads(attributes["versions"]).keys()
     for name in attributes:
@@ -308,8 +310,8 @@ def test_nothing_is_pickled():
 def test_a_checkpoint_of_schema_1_is_read_and_the_next_one_is_a_folder(tiny_config, tmp_path):
     state = made(tiny_config())
     path = old_file(tmp_path / "checkpoints/step-00000007.h5", state)
-    assert checkpoint.find(tmp_path) == path and checkpoint.saved(tmp_path
-                                                                  / "checkpoints") == [path]
+    assert checkpoint.find(tmp_path) == path
+    assert checkpoint.saved(tmp_path / "checkpoints") == [path]
     loaded, _ = checkpoint.load(path)
     assert (loaded.config, loaded.step, loaded.counts, loaded.cursors, loaded.metrics) \
         == (state.config, 7, state.counts, (7,), "")
@@ -380,8 +382,8 @@ def test_a_missing_and_a_truncated_file_are_named(saved, tmp_path):
         content = moved.read_bytes()
         for length in (0, 300, len(content) - 1):
             (folder / name).write_bytes(content[:length])
-            assert f"{name} has {length} bytes instead of {len(content)}: bring back a whole copy" in refused(
-                folder)
+            said = f"{name} has {length} bytes instead of {len(content)}: bring back a whole copy"
+            assert said in refused(folder)
         (folder / name).write_bytes(content)
     checkpoint.load(folder)
 

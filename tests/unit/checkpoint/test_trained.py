@@ -1,5 +1,4 @@
-"""A trained network as something to ask: the same numbers as the formulas on what plain h5py reads.
-"""
+"""A trained network as something to ask: the numbers of the formulas on what h5py reads."""
 from dataclasses import replace
 
 import h5py
@@ -34,8 +33,7 @@ def saved_run(config, folder, step=3):
 
 
 def effective(weights, norm, gain):
-    """Filters as the forward pass uses them, from the stored weights (row, col, krow, kcol, map in,
-    map)."""
+    """Filters as the forward pass uses them, from those stored (row, col, krow, kcol, c, map)."""
     return weights if norm == "free" else gain * weights / np.sqrt(
         (weights ** 2).sum(axis=(2, 3, 4), keepdims=True))
 

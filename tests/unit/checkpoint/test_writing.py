@@ -1,5 +1,4 @@
-"""Writing checkpoints while training goes on: what is copied, what waits for what, what fails and
-what is then left."""
+"""Writing checkpoints while training goes on: what is copied, what waits, what fails."""
 import errno
 import json
 import subprocess
@@ -28,9 +27,10 @@ class Run:
     def __init__(self, folder, state):
         self.folder, self.state = folder, state
         self.chunk_states = [views(chunks, state.parameters, state.update_state, state.counts)
-                         for chunks in owned_chunks(state.config, WHOLE, 2)]
+                             for chunks in owned_chunks(state.config, WHOLE, 2)]
         checkpoint.clean(folder)
-        self.writers = [ShardWriter(folder, number, Layout(state.config, WHOLE)) for number in (0, 1)]
+        self.writers = [ShardWriter(folder, number, Layout(state.config, WHOLE))
+                        for number in (0, 1)]
         self.committer = Committer(folder, 2, patience=TIMEOUT)
         self.parts = *self.writers, self.committer
 
@@ -159,8 +159,7 @@ def test_a_step_that_is_there_is_not_written_again(run, when):
 
 
 def test_a_name_that_is_visible_late_is_waited_for(run, monkeypatch):
-    """As on network file systems: the note is there before the shard, or only a part of the note.
-    """
+    """As on network file systems: the note comes before the shard, or only a part of the note."""
     looks = []
 
     def late(shard, original=writers.read_done_marker):

@@ -1,58 +1,23 @@
-"""hpclcae check: one line for everything that would make a job hang or fail later."""
-import argparse
-
+"""A machine and the others of its job: what differs, and whether the run folder takes files."""
 import pytest
 
-from hpclcae.cluster import node as check
+from hpclcae.cluster import node
 from hpclcae.utils.errors import InputError
-from tests.support.processes import RUN
-
-
-def asked(dataset, *words):
-    parser = argparse.ArgumentParser()
-    check.configure(parser)
-    return check.run(parser.parse_args([str(RUN / "tiny.toml"), "--set", f"data.train={dataset}",
-                                        *map(str, words)]))
-
-
-def test_a_machine_that_is_ready_is_like_itself(tiny_dataset, tmp_path, capsys):
-    assert asked(tiny_dataset, "--out", tmp_path, "--ranks", 4, "--facts") == 0
-    facts = capsys.readouterr().out.strip()
-    assert facts.startswith("Python 3.") and "; numpy " in facts and "; MPI " in facts
-    assert asked(tiny_dataset, "--like", facts) == 0
-    assert capsys.readouterr().out == "" and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("change", ["Python", "hpclcae", "numpy", "h5py", "mpi4py", "MPI"])
-def test_what_differs_is_named(tiny_dataset, change):
-    facts = [fact if not fact.startswith(f"{change} ") else f"{change} 0.0.1"
-             for fact in check.facts()]
-    with pytest.raises(
-            InputError,
-            match=rf"^{change} \S.* here, {change} 0\.0\.1 on the first node: all nodes must"):
-        asked(tiny_dataset, "--like", "; ".join(facts))
-
-
-@pytest.mark.parametrize("words, message", [
-    (["--set", "parallel.grid=2x2", "--ranks", 3], "3 processes were launched.* need 4"),
-    (["--set", "parallel.servers=2", "--ranks", 2], "2 processes were launched; 2 servers"),
-    (["--out", "/nowhere/run"],
-     "run folder /nowhere/run is not there: it must be on a file system that all nodes "),
-    (["--set", "stages.0.maps=none"], "stages.0.maps = 'none'"),])
-def test_what_cannot_run_is_refused(tiny_dataset, words, message):
-    with pytest.raises(InputError, match=message):
-        asked(tiny_dataset, *words)
-
-
-def test_a_missing_dataset_is_refused(tmp_path):
-    with pytest.raises(InputError, match="nowhere.h5 is not a file"):
-        asked(tmp_path / "nowhere.h5")
+def test_what_differs_is_named(change):
+    found = node.facts("a library 1.0")
+    others = [f"{change} 0.0.1" if fact.startswith(f"{change} ") else fact for fact in found]
+    node.compare(found, "; ".join(found))
+    with pytest.raises(InputError, match=rf"^{change} \S.* here, {change} 0\.0\.1 on the first "
+                                         "node: all nodes must"):
+        node.compare(found, "; ".join(others))
 
 
 def test_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
     def refuse(**options):
         raise PermissionError(13, "Permission denied")
-    monkeypatch.setattr(check.tempfile, "NamedTemporaryFile", refuse)
-    with pytest.raises(InputError,
-                       match=r"cannot be written \(Permission denied\); choose another one"):
-        check.check_folder(tmp_path)
+    monkeypatch.setattr(node.tempfile, "NamedTemporaryFile", refuse)
+    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\); choose anoth"):
+        node.check_folder(tmp_path)

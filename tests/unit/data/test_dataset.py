@@ -1,5 +1,4 @@
-"""The dataset file: what is written is read back, in any order, and a bad file is one clear line.
-"""
+"""The dataset file: what is written is read back, and a bad file is one clear line."""
 import json
 import os
 import signal
@@ -42,8 +41,8 @@ def test_round_trip(tmp_path, images):
         assert dataset.labels.dtype == np.int8 and dataset.label_names == ["cat", "not cat"]
         assert dataset.groups.tolist() == [f"a/{i // 2}" for i in range(COUNT)]
         assert dataset.sources[5] == "a/5.jpg"
-        assert dataset.originals[5].tolist() == [45, 50] and dataset.crops[5].tolist() == [1, 2, 31,
-                                                                                           32]
+        assert dataset.originals[5].tolist() == [45, 50]
+        assert dataset.crops[5].tolist() == [1, 2, 31, 32]
         assert dataset.settings == {"size": 30, "of": [1]} and dataset.licences == {"a": "CC0"}
         assert dataset.verify() == []
     assert os.listdir(path.parent) == ["a.h5"]
@@ -70,8 +69,8 @@ def test_any_indices_and_slab(tmp_path, images, indices, rows, cols):
 
 @pytest.mark.parametrize("indices", [[COUNT], [-1], [0, 1, 99]])
 def test_indices_outside(tmp_path, images, indices):
-    with Dataset(write(tmp_path / "a.h5", images)) as dataset, pytest.raises(IndexError,
-                                                                             match="37 images"):
+    with (Dataset(write(tmp_path / "a.h5", images)) as dataset,
+          pytest.raises(IndexError, match="37 images")):
         dataset.read(np.array(indices))
 
 
@@ -144,9 +143,10 @@ def test_an_error_while_saving_leaves_the_older_file(tmp_path, images):
 KILLED = """
 import sys, time
 import numpy as np
-from hpclcae.dataset import DatasetWriter
+from hpclcae.data.dataset import DatasetWriter
 with DatasetWriter(sys.argv[1], 8, 3) as writer:
-    writer.append(np.ones((8, 8, 3), np.uint8), source="s", group="g", original=(1, 1), crop=(0, 0, 1, 1))
+    writer.append(np.ones((8, 8, 3), np.uint8), source="s", group="g", original=(1, 1),
+                  crop=(0, 0, 1, 1))
     print("appended", flush=True)
     time.sleep(60)
 """
@@ -164,8 +164,8 @@ def test_a_killed_writer_leaves_nothing(tmp_path, how):
 
 
 def test_nothing_appended(tmp_path):
-    with pytest.raises(InputError, match="no image for .*a.h5"), DatasetWriter(tmp_path / "a.h5", 8,
-                                                                               3):
+    with (pytest.raises(InputError, match="no image for .*a.h5"),
+          DatasetWriter(tmp_path / "a.h5", 8, 3)):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -188,8 +188,8 @@ def test_impossible_shapes(tmp_path, size, channels):
     (np.zeros((8, 8, 1), np.uint8), -1, r"\(8, 8, 1\)"), (np.zeros((8, 8, 3)), -1, "float64"),
     (np.zeros((8, 8, 3), np.uint8), 2, "label 2"), (np.zeros((8, 8, 3), np.uint8), -2, "label -2")])
 def test_append_checks_what_it_gets(tmp_path, image, label, message):
-    with pytest.raises(ValueError, match=message), DatasetWriter(tmp_path / "a.h5", 8, 3,
-                                                                 ["no", "yes"]) as writer:
+    with (pytest.raises(ValueError, match=message),
+          DatasetWriter(tmp_path / "a.h5", 8, 3, ["no", "yes"]) as writer):
         writer.append(image, source="s", group="g", original=(1, 1), crop=(0, 0, 1, 1), label=label)
 
 

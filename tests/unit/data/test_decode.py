@@ -66,7 +66,8 @@ def test_sixteen_bits_with_zero_for_white():
 def test_pixels_without_a_range_are_refused(wide):
     with pytest.raises(Undecodable, match="pixels without a defined range") as caught:
         decode(encode(wide, "TIFF"))
-    assert caught.value.reason == "pixels without a defined range" and "TIFF of mode" in caught.value.detail
+    assert caught.value.reason == "pixels without a defined range"
+    assert "TIFF of mode" in caught.value.detail
 
 
 def test_transparency_is_put_on_mid_grey():

@@ -1,5 +1,4 @@
-"""The minibatch stream: every image once per epoch, the same in any order of asking, replicas
-apart."""
+"""The minibatch stream: every image once an epoch, in any order of asking, replicas apart."""
 from types import SimpleNamespace
 
 import numpy as np

@@ -16,8 +16,8 @@ def train(tmp_path):
 
 def test_patches_are_different_images_and_the_seed_decides(train):
     patches = baselines.sample_patches(train, 10, seed=0)
-    assert patches.size == 10 and (np.diff(patches) > 0).all() and 0 <= patches[0] and patches[
-        -1] < 25
+    assert patches.size == 10 and (np.diff(patches) > 0).all()
+    assert 0 <= patches[0] and patches[-1] < 25
     assert np.array_equal(patches, baselines.sample_patches(train, 10, seed=0))
     assert not np.array_equal(patches, baselines.sample_patches(train, 10, seed=1))
     assert np.array_equal(baselines.sample_patches(train, 100, seed=0), np.arange(25))

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from hpclcae.experiments.comparison import Row, Verdict, table
+from hpclcae.experiments.comparison import Row, Verdict, as_text
 from hpclcae.experiments.single_neurons import BestNeuron, LabelledImages
 
 RNG = np.random.default_rng(0)
@@ -50,8 +50,8 @@ def test_random_networks_are_beaten_only_if_the_best_of_them_is():
                    [neuron(0.60, 0.60 + noise), neuron(0.71, 0.71 + noise, where=(9, 8, 7))])
     assert Verdict(a, weak).word == "beats"
     assert Verdict(a, mixed).word == "is within noise of"
-    assert mixed.values[0] == pytest.approx(0.655) and mixed.spread == pytest.approx(
-        np.std([0.6, 0.71], ddof=1))
+    assert mixed.values[0] == pytest.approx(0.655)
+    assert mixed.spread == pytest.approx(np.std([0.6, 0.71], ddof=1))
     assert mixed.best.where == (9, 8, 7)
 
 
@@ -66,7 +66,7 @@ def test_the_table_lines_up_and_marks_what_is_recalled():
     noise = RNG.normal(0, 0.01, 100)
     rows = [Row.of("first row", [neuron(0.7, 0.7 + noise), neuron(0.6, 0.6 + noise)], "linear"),
             Row.of("second", [neuron(0.812, 0.812 + noise)], "top"), row("third", 0.5, noise)]
-    head, first, second, third = table(rows).splitlines()
+    head, first, second, third = as_text(rows).splitlines()
     assert first.endswith("74.0 recalled") and second.endswith("81.7") and "recalled" not in second
     assert "65.0 (sd 7.1)" in first and "81.2" in second
     end = first.index("(sd 7.1)") + len("(sd 7.1)")

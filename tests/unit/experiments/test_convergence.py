@@ -4,19 +4,16 @@ import json
 import numpy as np
 import pytest
 
-from hpclcae.cli import main
 from hpclcae.config import Config, ParallelConfig
 from hpclcae.experiments import convergence
 from hpclcae.utils.errors import InputError
-from tests.support.tiny_run import write_run
+from tests.support.tiny_run import write_metrics, write_run
 
 
 @pytest.fixture
 def folder(tmp_path):
     run = write_run(tmp_path)
-    lines = [{"step": step, "seconds": 2.0 * step, "objective": 100.0 - step}
-             for step in range(1, 21)]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_metrics(run)
     return run
 
 
@@ -36,23 +33,15 @@ def test_staleness_is_the_mean_over_servers_or_workers(folder):
     assert convergence.mean_staleness(folder) == pytest.approx((2 * 1 + 5 * 2) / 8)
 
 
-def test_table_and_picture(folder, tmp_path, capsys):
-    assert main(["convergence", str(folder), str(folder), "--plot",
-                 str(tmp_path / "curves.png")]) == 0
-    said = capsys.readouterr().out
-    assert "objective at 18 minibatches" in said and said.count(
-        "no servers") == 2 and " 82.0" in said
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_names_tell_modes_apart():
     def name(**settings):
         return convergence.describe(Config(parallel=ParallelConfig(servers=1, **settings)))
-    assert [name(replicas=4), name(), name(replicas=3, consistency="synchronous", backup=1),
-            name(replicas=2, consistency="bounded", staleness=7),
-            name(replicas=2, elastic=0.1, push_every=5)] == [
-        "4 replicas, asynchronous", "1 replica, asynchronous", "3 replicas, synchronous, 1 backup",
-        "2 replicas, bounded 7", "2 replicas, elastic every 5"]
+    assert name() == "1 replica, asynchronous"
+    assert name(replicas=4) == "4 replicas, asynchronous"
+    assert (name(replicas=3, consistency="synchronous", backup=1)
+            == "3 replicas, synchronous, 1 backup")
+    assert name(replicas=2, consistency="bounded", staleness=7) == "2 replicas, bounded 7"
+    assert name(replicas=2, elastic=0.1, push_every=5) == "2 replicas, elastic every 5"
 
 
 def test_too_few_lines_are_refused(folder):

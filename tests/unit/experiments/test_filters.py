@@ -9,8 +9,8 @@ def wave(angle, size=11, frequency=0.25, width=100.0, channels=1):
     """A grating under a Gaussian, (1, row, col, channel)."""
     row, col = np.mgrid[:size, :size] - size // 2
     turned = col * np.cos(angle) + row * np.sin(angle)
-    picture = np.sin(2 * np.pi * frequency * turned) * np.exp(-(row ** 2 + col ** 2)
-                                                              / (2 * width ** 2))
+    window = np.exp(-(row ** 2 + col ** 2) / (2 * width ** 2))
+    picture = np.sin(2 * np.pi * frequency * turned) * window
     return np.repeat(picture[None, ..., None], channels, axis=3)
 
 

@@ -125,8 +125,8 @@ def test_the_interval_has_the_width_that_theory_gives_and_groups_widen_it():
     count = 2000
     concept = np.arange(count) % 2 == 0
     right = np.arange(count) // 2 % 4 > 0  # three in four; pairs of one label each
-    response = np.where(right == concept, 1.0, 0.0) + np.random.default_rng(0).uniform(0, 0.01,
-                                                                                       count)
+    noise = np.random.default_rng(0).uniform(0, 0.01, count)
+    response = np.where(right == concept, 1.0, 0.0) + noise
     names = np.array([f"{i}" for i in range(count)])
     single = sn.LabelledImages.of(concept.astype(int), names)
     best = sn.examine(in_batches([response.reshape(1, 1, 1, -1)], [count]), single, 1000)[0].best

@@ -1,5 +1,4 @@
-"""The whole network: its objective against the formulas, its gradients against derivatives, its
-three ways to learn."""
+"""The whole network: its objective, its gradients, its three ways to learn."""
 from dataclasses import replace
 
 import numpy as np
@@ -109,7 +108,8 @@ def test_parameters_are_named_stage_by_stage():
 def test_a_window_that_does_not_fit_is_refused():
     config = config_of()
     with pytest.raises(InputError, match=r"stages\.2\.receptive_field = 40"):
-        Network(Layout(replace(config, stages=(*config.stages[:2], replace(config.stages[2], receptive_field=40)))))
+        Network(Layout(replace(config, stages=(*config.stages[:2],
+                                               replace(config.stages[2], receptive_field=40)))))
 
 
 # ---- gradients -----------------------------------------------------------------------------------
@@ -119,8 +119,7 @@ def test_a_window_that_does_not_fit_is_refused():
 @rotations
 @pytest.mark.parametrize("pooling_stride", [1, 2])
 def test_joint_gradient_is_the_derivative(scale, rotation, pooling_stride):
-    """By every parameter and by the input, through filtering, pooling, normalisation and the upper
-    targets."""
+    """By every parameter and by the input, through all sublayers and the upper targets."""
     setup = Setup(config_of(scale, rotation, pooling_stride))
     gradients = setup.gradients()
     assert set(gradients) == {*setup.parameters.views, "x"}
@@ -132,9 +131,10 @@ def test_joint_gradient_is_the_derivative(scale, rotation, pooling_stride):
 
 def test_joint_gradient_is_the_sum_over_the_terms():
     whole = Setup(config_of()).gradients()
-    parts = [Setup(config_of(weights=[w if i == k else 0 for i,
-                                      w in enumerate((0.8, 0.3, 2.5))])).gradients()
-             for k in range(3)]
+    parts = []
+    for k in range(3):
+        weights = [w if i == k else 0 for i, w in enumerate((0.8, 0.3, 2.5))]
+        parts.append(Setup(config_of(weights=weights)).gradients())
     assert_same(whole, {name: sum(part[name] for part in parts) for name in whole})
     # and upper terms reach the lower stages, lower ones not the upper stages
     for k, part in enumerate(parts):
@@ -150,10 +150,9 @@ def test_stopped_gradient_is_each_stage_s_own(scale):
     stopped = Setup(config_of(scale, gradient="stopped")).gradients()
     weights = (0.8, 0.3, 2.5)
     for k in range(3):
-        alone = Setup(config_of(scale, weights=[w if i == k else 0 for i,
-                                                w in enumerate(weights)])).gradients()
-        own = {name for name in alone if name.startswith(f"stage{k + 1}")} | ({"x"} if k == 0
-                                                                              else set())
+        only = [w if i == k else 0 for i, w in enumerate(weights)]
+        alone = Setup(config_of(scale, weights=only)).gradients()
+        own = {name for name in alone if name.startswith(f"stage{k + 1}") or name == "x" and k == 0}
         assert_same({name: stopped[name] for name in own}, {name: alone[name] for name in own})
 
 
@@ -207,8 +206,7 @@ def test_updating_every_row_at_once_equals_updating_at_the_end(gradient):
 
 
 def test_nothing_is_remembered_from_the_step_before():
-    """Arrays are kept from step to step for speed only: what they hold is overwritten before it is
-    read."""
+    """Arrays are kept between steps for speed only: they are overwritten before they are read."""
     setup = Setup(config_of())
     expected, value = setup.gradients(), setup.value()
     for workspace in (setup.network._work, *(stage._keep for stage in setup.network.stages)):

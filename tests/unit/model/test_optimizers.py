@@ -1,5 +1,4 @@
-"""Every update rule against its textbook formula in plain NumPy, row by row as the network emits
-gradients."""
+"""Every update rule against its textbook formula, row by row as the network emits gradients."""
 import numpy as np
 import pytest
 
@@ -21,8 +20,8 @@ def gradients(step, dtype=np.float64):
     rng = np.random.default_rng(step)
     found = {}
     for name, shape in SHAPES.items():
-        found[name] = (rng.standard_normal(shape) * 10.0 ** rng.integers(-4, 2,
-                                                                         shape)).astype(dtype)
+        numbers = rng.standard_normal(shape) * 10.0 ** rng.integers(-4, 2, shape)
+        found[name] = numbers.astype(dtype)
         found[name][:, :, 1, 0] = 0
     return found
 
@@ -67,8 +66,8 @@ def reference(config, weights, steps):
             else:
                 a[...] = config.momentum * a + (1 - config.momentum) * g
                 b[...] = config.second_moment * b + (1 - config.second_moment) * g ** 2
-                rate_now = rate * np.sqrt(1 - config.second_moment ** count) / (1 - config.momentum
-                                                                                ** count)
+                rate_now = (rate * np.sqrt(1 - config.second_moment ** count)
+                            / (1 - config.momentum ** count))
                 w[name] = w[name] - rate_now * typical * a / (np.sqrt(b) + 1e-12)
     return w, slot
 

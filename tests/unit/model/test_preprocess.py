@@ -64,8 +64,8 @@ def test_the_kernel_is_the_centre_of_the_patches_inverse_square_root(channels, e
     loaded = covariance + (epsilon * np.trace(covariance) / len(covariance)
                            + 1e-12) * np.eye(len(covariance))
     centre = 4 * channels
-    expected = fractional_matrix_power(loaded, -0.5)[:, centre:centre + channels].reshape(
-        fitted.kernel.shape)
+    root = fractional_matrix_power(loaded, -0.5)
+    expected = root[:, centre:centre + channels].reshape(fitted.kernel.shape)
     assert np.allclose(fitted.kernel, expected, rtol=0, atol=1e-9 * abs(expected).max())
     assert np.allclose(fitted.eigenvalues, np.linalg.eigvalsh(covariance)[::-1], rtol=0, atol=1e-12)
 
@@ -84,8 +84,7 @@ def test_preparing_is_a_convolution_with_reflection(size, side, channels):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_with_a_tiny_epsilon_the_fitted_pixels_have_the_identity_as_covariance(channels):
-    """Exactly so on the patches that were fitted: channels of one pixel are uncorrelated and of
-    variance 1."""
+    """On the patches that were fitted: channels of a pixel are uncorrelated, of variance 1."""
     images = structured_images(60, 16, channels)
     fitted = preprocess.fit(replace(PLAIN, whitening_epsilon=1e-9), images)
     inner = fitted.preprocessor(16, np.float64)(images)[2:-2, 2:-2]  # no reflection there

@@ -68,5 +68,6 @@ def test_what_is_no_arithmetic_of_known_names_is_one_line(text, said):
 @pytest.mark.parametrize("text, value", [("1 / step", "inf"), ("0.5 - step / steps", "-"),
                                          ("sqrt(10 - step)", "nan")])
 def test_a_rate_that_is_none_is_refused_before_training(text, value):
-    with pytest.raises(InputError, match=rf"update.schedule = .* is {value}.* in step \d+: it must"):
+    with pytest.raises(InputError,
+                       match=rf"update.schedule = .* is {value}.* in step \d+: it must"):
         schedule(text)

@@ -1,5 +1,4 @@
-"""One stage: values against the formulas, gradients against derivatives, initial weights, and what
-holds the scale."""
+"""One stage: values, gradients, initial weights, and what holds the scale."""
 from dataclasses import replace
 
 import numpy as np
@@ -48,7 +47,8 @@ class Setup:
 
     def __init__(self, config, rows=ROWS, cols=COLS, maps_in=MAPS_IN, images=IMAGES,
                  dtype=np.float64):
-        self.stage = Stage.whole(config, stage_geometry(config, rows, cols, maps_in), "stage1", dtype)
+        self.stage = Stage.whole(config, stage_geometry(config, rows, cols, maps_in), "stage1",
+                                 dtype)
         self.plan, self.work, rng = self.stage.filter, Workspace(), np.random.default_rng(5)
         self.parameters = ParameterVector(self.stage.parameter_shapes(), dtype)
         shape = (self.plan.out_rows, self.plan.out_cols, self.plan.field, self.plan.field, maps_in,
@@ -126,8 +126,8 @@ def test_without_a_term_of_its_own_only_what_arrives_counts(scale, lcn):
 @lcn
 def test_gradients_of_the_own_term_and_of_what_arrives_add_up(lcn):
     setup = Setup(config_of(SCALES[5], lcn))
-    own, arriving, both = setup.backward(dy=False), setup.backward(
-        objective=False), setup.backward()
+    own, arriving = setup.backward(dy=False), setup.backward(objective=False)
+    both = setup.backward()
     for name, gradient in both.items():
         np.testing.assert_allclose(gradient, own[name] + arriving.get(name, 0), rtol=1e-10,
                                    atol=1e-12)
@@ -172,8 +172,7 @@ def test_gradients_are_orthogonal_to_filters_that_are_normalised(scale, lcn):
 
 
 def test_objective_and_gradient_are_means_over_the_minibatch():
-    """Twice the same images change nothing, so the step size does not depend on the size of the
-    minibatch."""
+    """Twice the same images change nothing: steps do not depend on the size of the minibatch."""
     setup = Setup(config_of(SCALES[3]))
     once, terms = setup.backward(dy=False), setup.forward().loss
     setup.x = np.concatenate([setup.x, setup.x], axis=-1)
@@ -188,8 +187,8 @@ def test_objective_and_gradient_are_means_over_the_minibatch():
 def test_any_tile_gives_the_same_gradients(tile):
     def gradients(tile):
         setup = Setup(config_of(SCALES[5], dict(tile=tile)))
-        return {name: g if name == "x" else unpack(setup.plan, g) for name,
-                g in setup.backward().items()}
+        return {name: g if name == "x" else unpack(setup.plan, g)
+                for name, g in setup.backward().items()}
     one, other = gradients(1), gradients(tile)
     for name in one:
         np.testing.assert_allclose(other[name], one[name], rtol=1e-10, atol=1e-12)
@@ -199,8 +198,7 @@ def test_any_tile_gives_the_same_gradients(tile):
 
 
 def initial(config, seed=0, index=0, dtype=np.float64, maps_in=MAPS_IN):
-    """The stage and its initial filters by parameter, raw and as they are used, indexed by
-    position."""
+    """The stage and its initial filters by parameter, raw and as used, indexed by position."""
     stage = Stage.whole(config, stage_geometry(config, ROWS, COLS, maps_in), "stage1", dtype)
     parameters = ParameterVector(stage.parameter_shapes(), dtype)
     stage.initialise(parameters, seed, index)
@@ -208,8 +206,9 @@ def initial(config, seed=0, index=0, dtype=np.float64, maps_in=MAPS_IN):
     for name in parameters.views:
         effective: Filters = stage.filters(parameters, name.rpartition("/")[2])
         raw[name] = unpack(stage.filter, parameters[name])
-        used[name] = raw[name] if effective.scale is None else unpack(
-            stage.filter, effective.weights * effective.scale[:, :, None])
+        used[name] = raw[name]
+        if effective.scale is not None:
+            used[name] = unpack(stage.filter, effective.weights * effective.scale[:, :, None])
     return stage, raw, used
 
 
@@ -252,8 +251,7 @@ def test_initial_weights_follow_seed_stage_and_position():
 
 
 def test_gain_makes_decoding_the_identity_on_average():
-    """The trace of V V' is the number of inputs, so that D V' x has the size of x for a random x.
-    """
+    """The trace of V V' is the number of inputs: D V' x has the size of x for a random x."""
     stage, _, used = initial(config_of(SCALES[1]))
     assert (used["stage1/encode"] ** 2).sum() == pytest.approx(ROWS * COLS * MAPS_IN, rel=1e-12)
     few, _, _ = initial(config_of(SCALES[1], dict(stride=3), LCN[0]))
@@ -282,7 +280,7 @@ def trained(encoder_norm, decoder_norm, steps=300):
     parameters = ParameterVector(stage.parameter_shapes())
     stage.initialise(parameters, seed=0, index=0)
     rule = Optimizer(UpdateConfig("adam", rate=0.05, schedule="constant"), parameters,
-                      dict.fromkeys(parameters.views, stage.filter.fan_in))
+                     dict.fromkeys(parameters.views, stage.filter.fan_in))
     x, work, terms = waves(100, 12), Workspace(), []
     for _ in range(steps):
         state = with_terms(stage, stage.forward(parameters, x, work, objective=True))
@@ -320,7 +318,7 @@ def test_raw_norms_only_grow_where_filters_are_normalised():
     setup = Setup(config_of(SCALES[5]))
     before = {name: norms(f) for name, f in setup.filters.items()}
     rule = Optimizer(UpdateConfig("sgd", rate=0.05, schedule="constant"), setup.parameters,
-                      dict.fromkeys(setup.parameters.views, setup.plan.fan_in))
+                     dict.fromkeys(setup.parameters.views, setup.plan.fan_in))
     for _ in range(3):
         setup.stage.backward(setup.forward(), None, None, rule.on_gradient,
                              setup.work)

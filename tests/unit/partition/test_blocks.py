@@ -1,5 +1,4 @@
-"""Who owns and needs what: against loops over single positions, and the paper's 13x13 in numbers.
-"""
+"""Who owns and needs what: against loops over positions, and the paper's 13x13 in numbers."""
 import dataclasses
 import itertools
 
@@ -83,7 +82,8 @@ def test_every_array_is_owned_once_and_needed_where_the_next_one_reads_it(config
 def test_g_is_made_from_the_own_h_and_y_from_the_own_g(config, parts):
     """The all-maps part of normalisation needs no other block."""
     assume(parts <= config.data.size)
-    for settings_, along in zip(config.stages, shares(config.stages, network_geometry(config), 0, parts)):
+    for settings_, along in zip(config.stages,
+                                shares(config.stages, network_geometry(config), 0, parts)):
         half = settings_.lcn // 2
         inset = half if settings_.lcn_border == "valid" else 0
         for i in range(parts):
@@ -121,8 +121,8 @@ def test_what_one_lends_another_borrows_and_that_is_what_it_needs_and_does_not_o
         assert sorted(lent, key=str) == sorted(borrowed, key=str)
         for rank, e in enumerate(exchanges):
             for parts in (e.send, e.recv):
-                assert [part.peer for part in parts] == sorted({part.peer for part in parts}
-                                                               - {rank})
+                peers = [part.peer for part in parts]
+                assert peers == sorted(set(peers) - {rank})
             held = positions(e.held)
             assert positions(e.owned) | positions(e.needed) <= held
             borrowed_here = [p for part in e.recv for p in positions(part.positions)]
@@ -135,9 +135,9 @@ def test_what_one_lends_another_borrows_and_that_is_what_it_needs_and_does_not_o
 
 
 def test_held_is_the_smallest_rectangle_with_what_is_owned_and_needed():
-    """A stride of 3 leaves the last pixels unread, and the last block reads from further up than it
-    owns."""
-    plan = Layout(network(11, {"receptive_field": 3, "stride": 3, "pooling": 1, "lcn": 0}), Grid(3, 2)).block(5).plan
+    """A stride of 3 leaves pixels unread; the last block reads from further up than it owns."""
+    plan = Layout(network(11, {"receptive_field": 3, "stride": 3, "pooling": 1, "lcn": 0}),
+                  Grid(3, 2)).block(5).plan
     x = plan.stages[0].x
     assert (x.owned, x.needed) == (Rectangle((8, 11), (6, 11)), Rectangle((6, 9), (6, 9)))
     assert x.held == Rectangle((6, 11), (6, 11))
@@ -198,12 +198,12 @@ def test_the_paper_s_blocks_are_narrower_than_a_filter():
 def test_some_halos_of_the_paper_skip_a_neighbour():
     def furthest(parts):
         along = shares(PAPER.stages, network_geometry(PAPER), 0, parts)
-        return max(abs(peer - i) for stage in along for i in range(parts) for peer,
-                   _ in stage.x.recv(i))
+        return max(abs(peer - i) for stage in along for i in range(parts)
+                   for peer, _ in stage.x.recv(i))
     assert [furthest(parts) for parts in (2, 5, 9, 13, 26)] == [1, 1, 1, 2, 4]
     corner = Layout(PAPER, Grid(13, 13)).block(0).plan.stages[1].x
-    assert corner.owned == Rectangle((0, 12), (0, 12)) and corner.needed == Rectangle((0, 30),
-                                                                                      (0, 30))
+    assert corner.owned == Rectangle((0, 12), (0, 12))
+    assert corner.needed == Rectangle((0, 30), (0, 30))
     assert [part.peer for part in corner.recv] == [1, 2, 13, 14, 15, 26, 27, 28]
 
 
@@ -212,9 +212,13 @@ def test_the_divisor_s_window_is_clipped_at_the_border_of_the_image_only():
     for i, ((y0, y1), (g0, g1)) in enumerate(zip(rows.y, rows.g.needed)):
         assert (g0, g1) == (y0 - 2 * (i > 0), y1 + 2 * (i < 12))
     assert rows.y[0][0] == 0 and rows.y[12][1] == 175
-    valid = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="valid"),)).stages, network_geometry(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="valid"),))), 0, 13)[0]
+    valid = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="valid"),)).stages,
+                   network_geometry(
+        dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="valid"),))), 0, 13)[0]
     assert all((g0, g1) == (y0, y1 + 4) for (y0, y1), (g0, g1) in zip(valid.y, valid.g.needed))
-    centre = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),)).stages, network_geometry(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),))), 0, 13)[0]
+    centre = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),)).stages,
+                    network_geometry(
+        dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),))), 0, 13)[0]
     assert all(start == stop for start, stop in centre.g.needed)
 
 
@@ -230,16 +234,18 @@ def test_169_plans_agree_with_the_arithmetic_of_the_paper():
 
 
 def test_a_grown_rectangle_ends_where_the_array_ends():
-    first, last = (Layout(PAPER, Grid(13, 13)).block(rank).plan.stages[0].x.held for rank in (0, 168))
-    assert first == Rectangle((0, 32), (0, 32)) and first.grown(7, 200, 200) == Rectangle((0, 39),
-                                                                                          (0, 39))
+    first, last = (Layout(PAPER, Grid(13, 13)).block(rank).plan.stages[0].x.held
+                   for rank in (0, 168))
+    assert first == Rectangle((0, 32), (0, 32))
+    assert first.grown(7, 200, 200) == Rectangle((0, 39), (0, 39))
     assert last.grown(7, 200, 200) == Rectangle((162, 200), (162, 200))
 
 
 # ---- extreme grids -------------------------------------------------------------------------------
 
 def test_one_block_owns_everything_and_exchanges_nothing():
-    for stage, shape in zip(Layout(PAPER, Grid(1, 1)).block(0).plan.stages, network_geometry(PAPER)):
+    for stage, shape in zip(Layout(PAPER, Grid(1, 1)).block(0).plan.stages,
+                            network_geometry(PAPER)):
         for e, size in zip((stage.x, stage.z, stage.h),
                            (shape.input, shape.filtered, shape.pooled)):
             assert e.owned == e.held == Rectangle((0, size[0]),

@@ -34,8 +34,8 @@ def check_exchanges(config, grid):
         filled_put = owned_folded = scale = 0.0
         for plan, result in zip(plans, results):
             part = {n: p for n, p, _ in arrays(config, plan)}[name]
-            assert np.array_equal(result[f"fill {name}"], cut(everything, part.needed)), (name,
-                                                                                          plan.rank)
+            filled = cut(everything, part.needed)
+            assert np.array_equal(result[f"fill {name}"], filled), (name, plan.rank)
             filled_put += np.vdot(result[f"fill {name}"], result[f"put {name}"])
             owned_folded += np.vdot(cut(everything, part.owned), result[f"fold {name}"])
             scale += np.abs(result[f"fill {name}"] * result[f"put {name}"]).sum()
@@ -79,8 +79,8 @@ def test_fill_and_fold_on_the_paper_s_13_x_13():
 
 def test_a_fold_adds_to_what_the_owner_has():
     """The residual: -x where it is owned, partial sums everywhere, also where no filter reads."""
-    config, grid = network(12, {"receptive_field": 4, "stride": 3, "pooling": 1, "lcn": 0}), Grid(2,
-                                                                                                  2)
+    config = network(12, {"receptive_field": 4, "stride": 3, "pooling": 1, "lcn": 0})
+    grid = Grid(2, 2)
     x = whole("x1", (12, 12, 1, 2), np.float64)
 
     def block(communicator):
@@ -158,7 +158,8 @@ def test_buffers_are_made_once_for_every_trailing_shape_and_dtype():
 
 
 def test_two_fills_of_one_exchange_at_the_same_time_are_a_mistake():
-    part = Layout(network(9, {"receptive_field": 4, "pooling": 1, "lcn": 0}), Grid(1, 1)).block(0).plan.stages[0].x
+    part = Layout(network(9, {"receptive_field": 4, "pooling": 1, "lcn": 0}),
+                  Grid(1, 1)).block(0).plan.stages[0].x
     exchange = Exchange(part, SerialCommunicator())
     exchange.start_fill(np.zeros((9, 9)))
     with pytest.raises(AssertionError, match="has not been finished"):
@@ -189,8 +190,9 @@ def test_a_training_step_sends_what_traffic_counts(gradient, border):
         """A communicator that counts what its channels send."""
 
         def __init__(self, communicator):
-            self.communicator, self.rank, self.size = communicator, communicator.rank, communicator.size
-            self.allreduce_sum, self.numbers, self.messages = communicator.allreduce_sum, 0, 0
+            self.communicator, self.allreduce_sum = communicator, communicator.allreduce_sum
+            self.rank, self.size = communicator.rank, communicator.size
+            self.numbers = self.messages = 0
 
         def channel(self, tag, sends, receives):
             channel = self.communicator.channel(tag, sends, receives)
@@ -212,8 +214,8 @@ def test_a_training_step_sends_what_traffic_counts(gradient, border):
         return counting.numbers, counting.messages
     numbers, messages = np.sum(run_blocks(grid.size, block), axis=0)
     table = traffic(config, grid)
-    assert numbers == 4 * sum(t.values for t in table) and messages == sum(t.messages
-                                                                           for t in table)
+    assert numbers == 4 * sum(t.values for t in table)
+    assert messages == sum(t.messages for t in table)
 
 
 # ---- messages ------------------------------------------------------------------------------------

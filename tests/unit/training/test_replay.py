@@ -218,9 +218,9 @@ def test_logs_that_cannot_be_of_the_run_are_refused(run):
         other["replica"][3] = 2
         ReplaySchedule([other], config)
     with pytest.raises(InputError, match="push_every = 2 with backup replicas"):
-        ReplaySchedule(events, configured("parallel.replicas=2", "parallel.consistency=synchronous",
-                                "parallel.backup=1",
-                                "parallel.push_every=2", "parallel.fetch_every=2"))
+        ReplaySchedule(events, configured(
+            "parallel.replicas=2", "parallel.consistency=synchronous", "parallel.backup=1",
+            "parallel.push_every=2", "parallel.fetch_every=2"))
 
 
 def test_every_start_has_its_own_log(tmp_path):

@@ -32,11 +32,18 @@ def test_requests_are_noted_and_handlers_put_back():
     assert (signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)) == before
 
 
+TWO_TERMS = """
+import os, signal
+from hpclcae.utils.signals import requests
+with requests() as asked:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+        print(asked.end, flush=True)
+"""
+
+
 def test_the_second_term_ends_the_process():
-    program = ("import os, signal\nfrom hpclcae.utils.signals import requests\nwith requests() as "
-               "asked:\n    for _ in range(2):\n        os.kill(os.getpid(), signal.SIGTERM)\n     "
-               "   print(asked.end, flush=True)\n")
-    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+    process = subprocess.run([sys.executable, "-c", TWO_TERMS], capture_output=True, text=True,
                              timeout=30)
     assert process.returncode == -signal.SIGTERM and process.stdout == "True\n"
 

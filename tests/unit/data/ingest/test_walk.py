@@ -1,5 +1,4 @@
-"""What is found in folders and archives, in which order, under which names, and what is passed over
-and why."""
+"""What is found in folders and archives, under which names, what is passed over and why."""
 import os
 import tarfile
 from collections import Counter
@@ -64,8 +63,8 @@ def test_single_file(tmp_path):
 def test_truncated_archives_keep_what_came_before(tmp_path, name, kept):
     files = {f"{i:03d}.jpg": os.urandom(2000) for i in range(200)}
     mode = {"tar": "w", "gz": "w:gz", "xz": "w:xz", "bz2": "w:bz2"}.get(name.rpartition(".")[2])
-    path = make_zip(tmp_path / name, files) if mode is None else make_tar(tmp_path / name, files,
-                                                                          mode)
+    path = tmp_path / name
+    path = make_zip(path, files) if mode is None else make_tar(path, files, mode)
     path.write_bytes(path.read_bytes()[:int(kept * path.stat().st_size)])
     *good, last = entries(path)
     assert isinstance(last, Skipped) and last.reason == "damaged archive" and last.name == name

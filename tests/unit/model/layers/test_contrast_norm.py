@@ -60,8 +60,7 @@ def test_backward_is_the_derivative(rows, cols, maps, size, sigma, border):
 
 @pytest.mark.parametrize("border", BORDERS)
 def test_where_the_divisor_is_the_floor_it_is_a_constant(border):
-    """One image below the floor everywhere, one whose contrast grows from row to row, one above it
-    everywhere."""
+    """One image below the floor, one above it, and one whose contrast grows from row to row."""
     rng = np.random.default_rng(2)
     rows, cols, maps, size, floor = 14, 15, 2, 3, 0.05
     contrast = np.stack([np.full(rows, 1e-4), np.linspace(1e-4, 0.3, rows), np.full(rows, 1.0)],
@@ -70,8 +69,8 @@ def test_where_the_divisor_is_the_floor_it_is_a_constant(border):
     plan, work = contrast_norm(rows, cols, maps, size, 1.0, floor, border), Workspace()
     y, (_, d) = normalised(plan, h, work)
     at_floor = d <= floor
-    assert at_floor[..., 0].all() and 0.2 < at_floor[..., 1].mean() < 0.9 and not at_floor[
-        ..., 2].any()
+    assert at_floor[..., 0].all() and not at_floor[..., 2].any()
+    assert 0.2 < at_floor[..., 1].mean() < 0.9
     assert np.any(~at_floor & (d < 1.2 * floor))
     np.testing.assert_allclose(y, naive.contrast_norm(h, size, 1.0, floor, border), rtol=1e-10,
                                atol=1e-12)

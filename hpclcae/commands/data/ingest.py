@@ -1,0 +1,51 @@
+"""The command ``hpclcae data ingest``: folders, archives and films into one dataset."""
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from hpclcae.data.ingest.build import Settings, ingest
+from hpclcae.utils.tables import table
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add = parser.add_argument
+    add("sources", nargs="+", type=Path, metavar="SOURCE",
+        help="folder, zip or tar archive, picture or film")
+    add("--out", type=Path, required=True, metavar="FILE", help="dataset to write (HDF5)")
+    add("--size", type=int, default=200, help="rows and cols of the images (default 200)")
+    add("--channels", choices=("rgb", "grey"), default="rgb", help="(rgb)")
+    add("--crop", choices=("centre", "fit"), default="centre",
+        help="cut the largest central square (default), or fit the whole picture on mid-grey")
+    add("--min-side", type=int, metavar="PIXELS",
+        help="skip pictures whose shorter side is smaller (default: the size, so that nothing is "
+        "enlarged)")
+    add("--every", type=float, metavar="SECONDS",
+        help="frames of a film (default: one, from near its middle)")
+    add("--label-from", choices=("none", "folder"), default="none",
+        help="label images by the folder they lie in")
+    add("--concept", metavar="FOLDER",
+        help="with --label-from folder: label 1 is this folder, label 0 all others")
+    add("--group", choices=("file", "folder"), default="file",
+        help="what a split never divides: a picture or film (default), or a folder (one per "
+        "person)")
+    add("--split", choices=("train", "test"), help="store only the groups on this side")
+    add("--test-share", type=float, default=0.2, metavar="SHARE",
+        help="share of the groups in the test (default 0.2)")
+    add("--dedupe", choices=("none", "exact", "near"), default="none",
+        help="drop images seen before (before the split, so that no copy crosses it)")
+    add("--licence", default="not stated", metavar="TEXT",
+        help="licence of the sources, kept in the dataset")
+    add("--seed", type=int, default=0, help="of the order in which the images are stored")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the dataset and print what came in and what did not."""
+    settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+    tally, names = ingest(args.sources, args.out, settings)
+    rows = [("stored", f"from {source}", count) for source, count in tally.stored.items()]
+    rows += [("converted", note, count) for note, count in tally.noted.most_common()]
+    rows += [("skipped", reason, count) for reason, count in tally.skipped.most_common()]
+    print(table(("", "what", "images"), rows))
+    labels = f", labels: {', '.join(names)}" if names else ""
+    print(f"\n{sum(tally.stored.values())} images in {args.out}{labels}")

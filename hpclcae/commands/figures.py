@@ -1,0 +1,45 @@
+"""The command ``hpclcae figures``: what a run has learnt, in pictures.
+
+What is missing is named, with the command that makes it; the rest is drawn.
+"""
+import argparse
+from pathlib import Path
+
+from hpclcae.experiments.figures import drawings
+from hpclcae.experiments.neurons import run_folder
+from hpclcae.utils.errors import InputError, require
+from hpclcae.utils.files import replacing
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run", metavar="RUN",
+                        help="folder of a training run, or one of its checkpoints")
+    parser.add_argument(
+        "--test", help="where the test images are now (default: where 'hpclcae neurons' read them)")
+    parser.add_argument("--out", metavar="FOLDER",
+                        help="where the figures go (default: RUN/figures)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw what can be drawn."""
+    require("matplotlib", "figures", "drawing")
+    out = Path(args.out) if args.out else run_folder(args.run) / "figures"
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: name a folder")
+    written, missing = 0, []
+    for file, draw in drawings(args.run, args.test).items():
+        try:
+            figure = draw()
+        except InputError as error:
+            print(f"{file} is left out: {error}")
+            missing.append(str(error))
+            continue
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing(out / file) as partial:
+            figure.savefig(partial, format="png", dpi=150)
+        print(out / file)
+        written += 1
+    if not written:
+        raise InputError(f"nothing could be drawn: {missing[0]}")
+    return 0

@@ -1,0 +1,43 @@
+"""The command ``hpclcae plan``: a proposal for a cluster, and the line to submit it."""
+import argparse
+
+from hpclcae import config as configuration
+from hpclcae.cluster.plan import choose, describe, sbatch_line
+from hpclcae.commands.arguments import positive
+from hpclcae.utils.errors import InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("configuration", help="TOML file, for instance run/paper.toml")
+    parser.add_argument("--nodes", type=positive, required=True, metavar="N",
+                        help="nodes of the job")
+    parser.add_argument("--cores", type=positive, required=True, metavar="C",
+                        help="cores of each node")
+    parser.add_argument("--memory", type=float, required=True, metavar="GB",
+                        help="memory of each node")
+    parser.add_argument("--replicas", type=positive, metavar="R",
+                        help="copies of the network (default: chosen)")
+    parser.add_argument("--servers", type=int, metavar="S",
+                        help="parameter servers (default: chosen; one replica: 0)")
+    parser.add_argument("--out", default="runs/NAME", metavar="RUN",
+                        help="run folder for the sbatch line")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
+                        help="change one setting, for instance --set parallel.placement=apart")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.memory <= 0 or (args.servers or 0) < 0:
+        raise InputError(f"--memory {args.memory:g} --servers {args.servers or 0}: memory must be "
+                         "above 0, servers at least 0")
+    if args.servers == 0 and (args.replicas or 1) > 1:
+        raise InputError(f"--servers 0 --replicas {args.replicas}: replicas meet at parameter "
+                         "servers; leave out --servers, or give 1 or more")
+    config = configuration.load(args.configuration, args.changes)
+    plan = choose(config, args.nodes, args.cores, args.memory * 1e9, args.replicas, args.servers)
+    print(f"{args.configuration} on {args.nodes} nodes of {args.cores} cores and {args.memory:g} "
+          "GB\n")
+    print(describe(plan))
+    print("\n" + sbatch_line(plan, args.configuration, args.out, args.changes))
+    return 0

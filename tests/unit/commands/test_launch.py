@@ -1,0 +1,51 @@
+"""``hpclcae launch``: the line that it prints, and that train gets every argument; without MPI."""
+import argparse
+import sys
+
+from hpclcae import cli
+from hpclcae.commands import launch, train
+from tests.support.processes import RUN
+
+TINY = RUN / "tiny.toml"
+
+
+def test_every_argument_of_train_is_passed_on():
+    parser = argparse.ArgumentParser()
+    train.configure(parser)
+    words = ["x.toml", "--out", "a run"]
+    for action in parser._actions:
+        if action.option_strings and action.dest not in ("help", "out"):
+            value = {int: "7", None: "some text"}[action.type]
+            words += [action.option_strings[-1], *([] if action.nargs == 0 else [value])]
+    words += ["--set", "another"]
+    given = parser.parse_args(words)
+    assert parser.parse_args(launch.train_words(given)) == given
+    assert parser.get_default("resume") is False and given.resume is True
+
+
+def test_the_line_is_printed_and_can_be_typed(capsys, monkeypatch):
+    monkeypatch.setattr(launch, "find_mpiexec", lambda: "/some/mpiexec")
+    monkeypatch.setattr(launch, "settings_of", lambda mpiexec: {"OMPI_X": "1"})
+    words = ["launch", str(TINY), "--out", "a run", "--servers", "1", "--replicas", "2", "--grid",
+             "1x1", "--dry-run"]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out == (f"OMPI_X=1 /some/mpiexec -n 3 {sys.executable} -m hpclcae "
+                                       f"train {TINY} --out 'a run' --grid 1x1 --servers 1 "
+                                       "--replicas 2\n")
+    assert cli.main(["launch", str(TINY), "--out", "x", "--ranks", "1", "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"{sys.executable} -m hpclcae train {TINY} --out x\n"
+
+
+def test_a_missing_mpiexec_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cli.main(["launch", str(TINY), "--out", "x", "--ranks", "2"]) == 1
+    said = capsys.readouterr()
+    assert "there is no mpiexec" in said.err and "hpclcae[mpich]" in said.err
+    assert said.err.count("\n") == 1 and said.out == ""
+
+
+def test_ranks_that_do_not_fit_are_refused(capsys):
+    words = ["launch", str(TINY), "--out", "x", "--grid", "2x2", "--ranks", "3"]
+    assert cli.main(words) == 1
+    assert "need 4" in capsys.readouterr().err

@@ -1,0 +1,28 @@
+"""Recipes: what they deal out, and those that cannot be."""
+import dataclasses
+
+import pytest
+
+from hpclcae.data.frames.recipe import KINDS, Recipe, plan
+from hpclcae.utils.errors import InputError
+
+RECIPE = Recipe(split="train", seed=3, size=16, channels=1, faces=0.25, heads=0.1, cutouts=0.15,
+                test_share=0.5, face_size=(0.6, 1.0), cutout_size=(0.3, 0.6), anywhere=False,
+                pixels=1.25, alike=1, head_bank=4, yaw=30)
+
+
+def test_plan_deals_exact_shares_in_turns():
+    tasks = plan(1000, RECIPE)
+    assert [index for index, _, _ in tasks] == list(range(1000))
+    for kind, count in zip(KINDS, (250, 100, 150, 500)):
+        assert sorted(turn for _, k, turn in tasks if k == kind) == list(range(count))
+    assert [kind for _, kind, _ in tasks] != sorted(kind for _, kind, _ in tasks)
+    assert plan(1000, RECIPE) == tasks
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"size": 2}, "--size 2 is not between 8 and 4096"), ({"head_bank": 0}, "--head-bank 0"),
+    ({"cutout_size": (0.6, 0.3)}, "--cutout-size 0.6 0.3"), ({"faces": 0.9}, "parts of a whole")])
+def test_recipes_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(RECIPE, **changes)
