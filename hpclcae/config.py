@@ -274,7 +274,7 @@ _RANGES: dict[str, tuple[float, bool]] = {
     "train.checkpoint_every": (1, True), "train.keep": (1, True),
     "train.keep_every": (0, True), "train.log_every": (1, True),
     "parallel.servers": (0, True), "parallel.replicas": (1, True), "parallel.staleness": (0, True),
-    "parallel.backup": (0, True), "parallel.fetch_every": (1, True), 
+    "parallel.backup": (0, True), "parallel.fetch_every": (1, True),
     "parallel.push_every": (1, True), "parallel.elastic": (0, True),
     "parallel.warm_start": (0, True)}
 

@@ -171,7 +171,8 @@ class Stage:
         """The stage's part of the objective from `sums` over all blocks."""
         reconstruction, sparsity, power = sums
         return StageLoss(float(reconstruction) / images, float(sparsity) / images,
-                         sqrt(power / (np.prod(self.geometry.filtered) * images)), self.config.weight)
+                         sqrt(power / (np.prod(self.geometry.filtered) * images)),
+                         self.config.weight)
 
     def backward(self, state: StageActivations, dy: np.ndarray | None, dx: np.ndarray | None,
                  on_gradient: RowSink | None, work: Workspace) -> None:
