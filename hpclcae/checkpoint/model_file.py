@@ -11,7 +11,7 @@ import numpy as np
 
 from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, SCHEMA, shard_name
-from hpclcae.checkpoint.shard_file import PLACES
+from hpclcae.checkpoint.shard_file import EXTENTS
 from hpclcae.checkpoint.state import RunState
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.store import owned_slots
@@ -62,7 +62,7 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
                 _show(file, prefix + name, shape, state.config.train.dtype, pieces[prefix + name])
         file["places"] = np.array([(name.encode(), piece.shard, piece.row, piece.col,
                                     *piece.shape[:2], piece.offset)
-                                   for name, parts in pieces.items() for piece in parts], PLACES)
+                                   for name, parts in pieces.items() for piece in parts], EXTENTS)
         file["chunks"] = np.concatenate(chunks)
         file["cursors"] = np.array(state.cursors, np.int64)
         file["metrics"] = state.metrics

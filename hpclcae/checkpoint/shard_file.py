@@ -28,7 +28,7 @@ CHUNKS = np.dtype([("parameter", "S64"), ("row", "i4"), ("col", "i4"), ("rows", 
                    ("cols", "i4"), ("count", "i8"), ("version", "i8")])
 #: One row for every dataset of every shard: the part of an array that it holds, and where in the
 #: file it begins.
-PLACES = np.dtype([("array", "S64"), ("shard", "i4"), ("row", "i4"), ("col", "i4"), ("rows", "i4"),
+EXTENTS = np.dtype([("array", "S64"), ("shard", "i4"), ("row", "i4"), ("col", "i4"), ("rows", "i4"),
                    ("cols", "i4"), ("offset", "i8")])
 #: Bytes that one thread hands to the other and that are written at a time: many small writes take
 #: twice as long.
@@ -71,17 +71,17 @@ def write_shard(path: Path, marks: Mapping[str, object], regions: Sequence[Regio
         The disk is full, or the folder cannot be written.
     """
     with replacing(path) as partial:
-        places = []
+        extents = []
         with new_hdf5(partial, path) as file:
             file.attrs.update(marks)
             file["chunks"] = chunks
             for prefix, buffer in buffers.items():
                 for number, region in enumerate(regions):
                     offset = _room(file, f"{prefix}{region.name}/{number}", region, buffer.dtype)
-                    places.append((offset, region, buffer))
+                    extents.append((offset, region, buffer))
         try:
             with FileIO(partial, "r+") as raw:
-                written = _fill(raw, sorted(places, key=lambda place: place[0]), go_on)
+                written = _fill(raw, sorted(extents, key=lambda extent: extent[0]), go_on)
                 os.fsync(raw.fileno())
         except OSError as error:
             error.filename = str(path)
@@ -106,22 +106,22 @@ def _room(file: h5py.File, name: str, region: Region, dtype: np.dtype) -> int:
     return data.id.get_offset()
 
 
-def _fill(raw: FileIO, places: Sequence[tuple[int, Region, np.ndarray]],
+def _fill(raw: FileIO, extents: Sequence[tuple[int, Region, np.ndarray]],
           go_on: Callable[[], None]) -> Content:
     """Write the numbers, in the order of the file.
 
     Size and checksum of the whole file as it should be.
     """
     crc, size = 0, raw.seek(0, os.SEEK_END)
-    ends = [0, *(offset + region.elements * buffer.itemsize for offset, region, buffer in places)]
-    begins = [*(offset for offset, _, _ in places), size]
+    ends = [0, *(offset + region.elements * buffer.itemsize for offset, region, buffer in extents)]
+    begins = [*(offset for offset, _, _ in extents), size]
     # what it has written in between
     of_hdf5 = [_read(raw, end, begin - end) for end, begin in zip(ends, begins)]
 
     def batches() -> Iterator[tuple[int, list[memoryview]]]:
         """Filters by position, and where in the file they belong; counted into the checksum."""
         nonlocal crc
-        for before, (offset, region, buffer) in zip(of_hdf5, places):
+        for before, (offset, region, buffer) in zip(of_hdf5, extents):
             crc = zlib.crc32(before, crc)
             for batch in _batches(region.pieces(buffer)):
                 for piece in batch:
@@ -179,7 +179,7 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
 class StoredArrays(contextlib.ExitStack):
     """The arrays of an opened checkpoint, by position; to be closed.
 
-    They are read past HDF5, out of the places in the shards that model.h5 lists (`PLACES`): that
+    They are read past HDF5, out of the extents in the shards that model.h5 lists (`EXTENTS`): that
     takes less time, and other threads can read meanwhile. A checkpoint without the list is read
     through HDF5.
 
@@ -192,7 +192,7 @@ class StoredArrays(contextlib.ExitStack):
     def __init__(self, file: h5py.File) -> None:
         super().__init__()
         self._file, self._folder = file, Path(file.filename).parent
-        self._places = file["places"][...] if "places" in file else None
+        self._extents = file["places"][...] if "places" in file else None
         self._arrays: dict[str, tuple[h5py.Dataset, np.ndarray]] = {}
         self._opened: dict[int, FileIO] = {}
 
@@ -210,16 +210,16 @@ class StoredArrays(contextlib.ExitStack):
         OSError
             A shard cannot be read.
         """
-        data, places = self._known(name)
-        if self._places is None:
+        data, extents = self._known(name)
+        if self._extents is None:
             return data[slice(*rows), slice(*cols)]
         filters = np.empty((rows[1] - rows[0], cols[1] - cols[0], *data.shape[2:]), data.dtype)
         missing = filters.shape[0] * filters.shape[1]
-        for place in places:
-            top, bottom = max(rows[0], place["row"]), min(rows[1], place["row"] + place["rows"])
-            left, right = max(cols[0], place["col"]), min(cols[1], place["col"] + place["cols"])
+        for extent in extents:
+            top, bottom = max(rows[0], extent["row"]), min(rows[1], extent["row"] + extent["rows"])
+            left, right = max(cols[0], extent["col"]), min(cols[1], extent["col"] + extent["cols"])
             if top < bottom and left < right:
-                self._read(place, top, left,
+                self._read(extent, top, left,
                            filters[top - rows[0]:bottom - rows[0], left - cols[0]:right - cols[0]])
                 missing -= (bottom - top) * (right - left)
         if missing:
@@ -230,21 +230,21 @@ class StoredArrays(contextlib.ExitStack):
     def _known(self, name: str) -> tuple[h5py.Dataset, np.ndarray]:
         """An array, and where its parts lie."""
         if name not in self._arrays:
-            places = self._places if self._places is not None else np.empty(0, PLACES)
-            self._arrays[name] = self._file[name], places[places["array"] == name.encode()]
+            extents = self._extents if self._extents is not None else np.empty(0, EXTENTS)
+            self._arrays[name] = self._file[name], extents[extents["array"] == name.encode()]
         return self._arrays[name]
 
-    def _read(self, place: np.void, top: int, left: int, filters: np.ndarray) -> None:
-        """Read the positions from (top, left) on out of one place: at once if it has no other
+    def _read(self, extent: np.void, top: int, left: int, filters: np.ndarray) -> None:
+        """Read the positions from (top, left) on out of one extent: at once if it has no other
         columns."""
-        number = int(place["shard"])
+        number = int(extent["shard"])
         if number not in self._opened:
             self._opened[number] = self.enter_context(FileIO(self._folder / shard_name(number)))
-        raw, columns, size = self._opened[number], int(place["cols"]), filters[0, 0].nbytes
+        raw, columns, size = self._opened[number], int(extent["cols"]), filters[0, 0].nbytes
         runs = [filters] if filters.flags.c_contiguous and filters.shape[1] == columns else list(
             filters)
-        for row, run in enumerate(runs, int(top - place["row"])):
-            raw.seek(int(place["offset"]) + (row * columns + int(left - place["col"])) * size)
+        for row, run in enumerate(runs, int(top - extent["row"])):
+            raw.seek(int(extent["offset"]) + (row * columns + int(left - extent["col"])) * size)
             rest = run.data.cast("B")
             while rest:
                 count = raw.readinto(rest)

@@ -4,11 +4,12 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hpclcae.checkpoint.query import (QUANTILES, Answer, Block, Query, Rows, Sources, Summary,
-                                      answer, axes, check_output, sources)
+from hpclcae.checkpoint.query import (Answer, Block, Query, Rows, Sources, answer, axes,
+                                      check_output, sources)
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing
 from hpclcae.utils.progress import progress
+from hpclcae.utils.summary import QUANTILES, Summary
 from hpclcae.utils.tables import table
 
 FEW = 8       # blocks that are over before anybody asks

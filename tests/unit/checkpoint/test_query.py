@@ -11,9 +11,10 @@ import pytest
 
 from hpclcae.checkpoint import query as queries
 from hpclcae.checkpoint.model_file import AXES
-from hpclcae.checkpoint.query import QUANTILES, Query, answer, axes, sources
+from hpclcae.checkpoint.query import Query, answer, axes, sources
 from hpclcae.cli import main
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.summary import QUANTILES
 from tests.support.output import cells
 from tests.support.saving import datasets, made, old_file, save
 
