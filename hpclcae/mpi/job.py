@@ -18,7 +18,7 @@ from hpclcae.mpi.communicator import MpiCommunicator
 from hpclcae.mpi.control import MpiControlChannel
 from hpclcae.mpi.messages import MessageConnection
 from hpclcae.mpi.one_sided import RmaConnection
-from hpclcae.mpi.server import Server, WindowView
+from hpclcae.mpi.server import Server
 from hpclcae.mpi.window import Window, open_windows, self_test
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.parameter_server.roles import Role, roles
@@ -170,7 +170,7 @@ def serve(job: Job, control: MPI.Intracomm, window: Window | None, run: Path,
     if start and window:
         window.set_versions(serving.store.versions)
     server = Server(control, job.roles, serving.store, serving.checkpoint, serving.check,
-                    window or WindowView())
+                    window)
     with requests():  # a first TERM is the leader's affair
         server.run()
     report = serving.close(server.wait_seconds)

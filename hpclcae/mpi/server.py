@@ -15,20 +15,10 @@ from mpi4py import MPI
 from hpclcae.mpi.messages import (BARRIER, CHUNKS, CLOSE, FETCH, HEADER, INITIALISE, PUSH, RELEASED,
                                   TO_SERVER, VERSIONS, Header)
 from hpclcae.mpi.waiting import Backoff, wait_stream
+from hpclcae.mpi.window import Window
 from hpclcae.parameter_server.barrier import Barrier
 from hpclcae.parameter_server.roles import Role
 from hpclcae.parameter_server.store import Store
-
-
-class WindowView:
-    """What a server without a window has to do about it: nothing (see window.Window)."""
-
-    def synchronise(self) -> None:
-        """Make the store's memory and what workers see of it the same; called before an answer."""
-
-    def being_accessed(self) -> bool:
-        """Whether workers are busy with the memory: then the server looks after MPI unceasingly."""
-        return False
 
 
 @dataclass
@@ -56,12 +46,13 @@ class Server:
         they have made.
     check : callable
         Called while there is nothing to do.
-    window : WindowView or Window
+    window : Window or None
+        The store's memory, where workers read and add to it by themselves.
     """
 
     def __init__(self, comm: MPI.Intracomm, roles: Sequence[Role], store: Store,
                  checkpoint: Callable[[np.ndarray], None], check: Callable[[], None],
-                 window: WindowView) -> None:
+                 window: Window | None) -> None:
         self._comm, self._store, self._roles = comm, store, roles
         self._checkpoint, self._check, self._window = checkpoint, check, window
         workers = [rank for rank, role in enumerate(roles) if role.server is None]
@@ -83,7 +74,8 @@ class Server:
             backoff, began = Backoff(), time.monotonic()
             while not (arrived := MPI.Request.Testsome(requests, statuses)):
                 self._check()
-                if self._window.being_accessed() or self._sends_go_on():
+                accessed = self._window is not None and self._window.being_accessed()
+                if accessed or self._sends_go_on():
                     backoff = Backoff()
                 backoff.pause()
             self.wait_seconds += time.monotonic() - began
@@ -138,8 +130,8 @@ class Server:
 
     def _answer(self) -> None:
         """Answer the fetches that may be answered now, the oldest first."""
-        if self._waiting:
-            self._window.synchronise()
+        if self._waiting and self._window:
+            self._window.synchronise()  # what workers see of the store's memory
         store = self._store
         for fetch in list(self._waiting):
             header, replica = fetch.header, self._roles[fetch.worker].replica

@@ -21,7 +21,6 @@ from mpi4py import MPI
 from mpi4py.util import dtlib
 
 from hpclcae.mpi.communicator import MpiCommunicator
-from hpclcae.mpi.server import WindowView
 from hpclcae.mpi.waiting import wait, wait_spinning
 from hpclcae.parameter_server.chunks import Chunk, Shards
 from hpclcae.parameter_server.roles import Role
@@ -32,7 +31,7 @@ _ABSENT_SECONDS = 0.3  # that a server stays away in it at most, to see whether 
 #                        without it
 
 
-class Window(WindowView):
+class Window:
     """One server's memory, as the server and its workers see it.
 
     Parameters
@@ -107,6 +106,7 @@ class Window(WindowView):
         return bool(counters[-2] != counters[-1] or (started != finished).any())
 
     def synchronise(self) -> None:
+        """Make the server's memory and what workers see of it the same."""
         self.win.Sync()
 
     def set_versions(self, versions: np.ndarray) -> None:
