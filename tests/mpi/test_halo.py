@@ -35,7 +35,7 @@ def test_mpi_gives_the_bits_of_all_blocks_in_one_process(installed, tmp_path, ra
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_a_communicator_sends_large_messages_in_any_order_and_gives_everything_back(installed, ranks):
+def test_large_messages_arrive_in_any_order_and_everything_is_given_back(installed, ranks):
     lines = installed.program(ranks, "communicator")
     expected = np.array([[[0.1, rank], [1, 2]] for rank in range(ranks)]).sum(axis=0)
     assert lines == [" ".join(["sums", *map(str, expected.ravel().tolist())])] * ranks

@@ -203,6 +203,8 @@ def values(section, name, hint):
         return st.sampled_from(typing.get_args(hint))
     if hint is bool:
         return st.booleans()
+    if (section, name) == ("update", "schedule"):
+        return st.sampled_from(["constant", "halfway", "0.5 ** epoch", "1 - step / steps"])
     if hint is str:
         return st.text(st.characters(codec="utf-8"))
     if (section, name) == ("data", "channels"):
