@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike
 
 from hpclcae import config as configuration
 from hpclcae.bench.cases import RATE
-from hpclcae.bench.common import Report, positive, refuse_more_threads, table
+from hpclcae.bench.common import Report, refuse_more_threads
 from hpclcae.cluster.launcher import launched
+from hpclcae.commands.arguments import positive
 from hpclcae.config import Config
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
@@ -32,6 +33,7 @@ from hpclcae.partition.communicator import Buffers, Channel, Communicator, Seria
 from hpclcae.partition.cost import choose_grid, traffic
 from hpclcae.partition.halo import Exchange
 from hpclcae.training.step import train_step
+from hpclcae.utils.tables import table
 from hpclcae.utils.timers import Timers
 
 RUN_DESK = "run/desk.toml"

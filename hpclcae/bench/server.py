@@ -28,11 +28,13 @@ import numpy as np
 from hpclcae import config as configuration
 from hpclcae.bench import slow_replica
 from hpclcae.bench.cases import RATE
-from hpclcae.bench.common import Report, Times, positive, ratio, refuse_more_threads, table
+from hpclcae.bench.common import Report, Times, ratio, refuse_more_threads
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.bench.raw_messages import RawMessages
-from hpclcae.bench.scaling import find_mpiexec, run_job
+from hpclcae.bench.scaling import run_job
 from hpclcae.cluster.launcher import launched
+from hpclcae.cluster.mpiexec import find_mpiexec
+from hpclcae.commands.arguments import positive
 from hpclcae.config import Config
 from hpclcae.model.network import Network
 from hpclcae.model.optimizers import Optimizer
@@ -41,6 +43,7 @@ from hpclcae.parameter_server.client import ParameterClient
 from hpclcae.training.step import train_step
 from hpclcae.training.worker import WorkerReport
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table
 
 if TYPE_CHECKING:
     from hpclcae.mpi.communicator import MpiCommunicator
