@@ -1,5 +1,6 @@
-"""The command ``hpclcae bench checkpoint``: bandwidth against a plain file, stall of training,
-size, time to verify.
+"""The command ``hpclcae bench checkpoint``: how fast checkpoints are written and read.
+
+It measures bandwidth against a plain file, stall of training, size, and time to verify.
 
 Every shard is written and read in turn with a plain file of its size, and what is the same for
 both:

@@ -1,10 +1,9 @@
-"""The command ``hpclcae bench halo``: what the exchanges of a training step send, and how long they
-take.
+"""The command ``hpclcae bench halo``: what the exchanges of a training step cost.
 
-It trains on random images, prepared like real ones. An exchange costs its copying (into buffers and
-back), the transfer, and waiting for blocks that come later. The block that waits least has waited
-for the transfer alone; what the others wait longer is imbalance, which no faster network would
-remove.
+That is what they send, and how long they take. It trains on random images, prepared like real ones.
+An exchange costs its copying (into buffers and back), the transfer, and waiting for blocks that
+come later. The block that waits least has waited for the transfer alone; what the others wait
+longer is imbalance, which no faster network would remove.
 """
 import argparse
 import time
@@ -109,8 +108,9 @@ def _run(args: argparse.Namespace, communicator: Communicator) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """One exchange, all per training step; greedy training: the mean over steps that train each of
-    the stages.
+    """One exchange, all per training step.
+
+    Greedy training: the mean over steps that train each of the stages.
 
     sent and least are bytes, summed over the blocks: what was sent, and what the geometry needs.
     The others are seconds, means over the blocks: copied into and out of buffers, transferred, and
@@ -142,10 +142,10 @@ class Costs:
 
 
 def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int) -> Costs:
-    """Train the communicator's block for `rounds` after a first one; the same result on every
-    block.
+    """Train the communicator's block for `rounds` after a first one.
 
-    A round is one training step, or one of every stage if the training is greedy.
+    The result is the same on every block. A round is one training step, or one of every stage if
+    the training is greedy.
     """
     meter = Meter(communicator)
     training = _Training(config, grid, meter)
@@ -171,8 +171,10 @@ def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int)
 
 
 def least_bytes(config: Config, grid: Grid) -> dict[Key, float]:
-    """Bytes per training step that the geometry needs: every position once to every block that
-    lacks it."""
+    """Bytes per training step that the geometry needs.
+
+    Every position goes once to every block that lacks it.
+    """
     stages, image = len(config.stages), config.train.batch * np.dtype(config.train.dtype).itemsize
 
     def share(stage: int, what: str) -> float:

@@ -1,5 +1,4 @@
-"""The command ``hpclcae bench server``: what parameter servers cost, beside what the machine could
-do.
+"""The command ``hpclcae bench server``: what parameter servers cost and machines could do.
 
 It starts ``mpiexec -n 4 hpclcae bench server`` and measures, each against the other within the same
 rounds:

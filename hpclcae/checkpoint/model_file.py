@@ -24,8 +24,10 @@ AXES = ["row", "col", "krow", "kcol", "map in", "map"]
 
 @dataclass(frozen=True)
 class _Piece:
-    """A dataset of a shard, where its first position lies in the whole, and its first number in the
-    file."""
+    """A dataset of a shard, and where it belongs.
+
+    That is where its first position lies in the whole, and its first number in the file.
+    """
     shard: int
     name: str
     shape: tuple[int, ...]

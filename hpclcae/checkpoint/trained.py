@@ -46,8 +46,9 @@ class Model:
                      self.path)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
-        """uint8 images (image, row, col, channel) to the network's input (row, col, channel,
-        image).
+        """Turn images into the network's input (row, col, channel, image).
+
+        They are uint8 (image, row, col, channel).
 
         Raises
         ------

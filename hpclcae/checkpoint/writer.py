@@ -46,8 +46,7 @@ class ShardWriter(Background):
         self._run_id = ""
 
     def start(self, step: int, chunk_states: Sequence[ChunkState]) -> None:
-        """Copy what the owner holds, and begin to write it as its shard of the checkpoint of
-        `step`.
+        """Copy what the owner holds, and begin to write it as its shard of the checkpoint.
 
         Returns as soon as the copy is made; the next update may change the arrays then. Waits first
         if the shard before is not written yet. A step that was begun or committed before is left
@@ -83,8 +82,10 @@ class ShardWriter(Background):
         self._buffers = {}
 
     def _copy(self, chunk_states: Sequence[ChunkState]) -> None:
-        """Put values and state one after the other into memory that is kept from checkpoint to
-        checkpoint."""
+        """Put values and state one after the other into memory.
+
+        The memory is kept from checkpoint to checkpoint.
+        """
         size = sum(chunk_state.chunk.size for chunk_state in chunk_states)
         slots = list(chunk_states[0].state) if chunk_states else []
         for slot in (None, *slots):
@@ -130,8 +131,9 @@ def read_done_marker(shard: Path) -> Content | None:
 
 
 def run_id(run: Path, thread: Background) -> str:
-    """The mark of the run; another rank writes it before anything else, so at most it is visible
-    late.
+    """The mark of the run.
+
+    Another rank writes it before anything else, so at most it is visible late.
 
     Raises
     ------

@@ -1,5 +1,4 @@
-"""Who owns and who needs what when one network is spread over a grid of blocks
-(../notes/partition.md).
+"""Who owns and who needs what when one network is spread over a grid of blocks.
 
 A block of a Py x Px grid owns a rectangle of every array of every stage: of the input x, of the
 filtered z, the pooled h, the centred g and the output y (names as in ../notes/equations.md). To
@@ -11,7 +10,7 @@ what others own lies an exchange:
 
 Rows and columns do not depend on each other, so everything is worked out along one axis first;
 rectangles are products. Positions are always those of the whole array. A plan is data: exchange.py
-carries it out.
+carries it out. More in ../notes/partition.md.
 """
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,10 +26,10 @@ Span = tuple[int, int]  # positions start <= p < stop
 # ---- along one axis ------------------------------------------------------------------------------
 
 def split(size: int, parts: int, index: int) -> Span:
-    """The positions of part `index` when `size` positions are cut evenly; the first parts are one
-    longer.
+    """The positions of part `index` when `size` positions are cut evenly.
 
-    Where there are more parts than positions the last ones have none.
+    The first parts are one longer; where there are more parts than positions the last ones have
+    none.
     """
     each, longer = divmod(size, parts)
     start = index * each + min(index, longer)

@@ -1,5 +1,7 @@
-"""A picture of a partition: all blocks of a grid, and what one of them needs for every sublayer of
-a stage."""
+"""A picture of a partition.
+
+It shows all blocks of a grid, and what one of them needs for every sublayer of a stage.
+"""
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
