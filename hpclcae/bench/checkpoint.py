@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> None:
             shutil.rmtree(bench.run)
         del memory
         if args.steps:
-            rows += _training(Path(name) / "training", network, parameters, args.steps,
-                              args.repeat)
+            rows += _training(Path(name) / "training", network, parameters,
+                              args.steps, args.repeat)
     for metric, value, unit in rows:
         report.add(case, metric, value, unit)
     print(f"\n{case}")

@@ -206,8 +206,8 @@ class _Training:
         self.prepare = Preprocessing(config.preprocess, kernel).preprocessor(
             size, self.network.dtype, self.network.block.plan.stages[0].x, meter)
         read = self.prepare.pixels
-        whole = np.random.default_rng(0).integers(0, 256, (config.train.batch, size, size,
-                                                           channels), np.uint8)
+        whole = np.random.default_rng(0).integers(
+            0, 256, (config.train.batch, size, size, channels), np.uint8)
         self.images = whole[:, slice(*read.rows), slice(*read.cols)].copy()
 
     def round(self) -> list[float]:
@@ -258,8 +258,9 @@ class Meter(Communicator):
                         setattr(exchange, "start_fold",
                                 self._timed(exchange, "fold", exchange.start_fold))
 
-    def _timed(self, exchange: Exchange, kind: str, start: Callable[
-            [np.ndarray], Callable[[], None]]) -> Callable[[np.ndarray], Callable[[], None]]:
+    def _timed(self, exchange: Exchange, kind: str,
+               start: Callable[[np.ndarray], Callable[[], None]]
+               ) -> Callable[[np.ndarray], Callable[[], None]]:
         stage, array = divmod(exchange.plan.tag, 4)
         name = "xzhg"[array]
 

@@ -166,8 +166,8 @@ def _scaling(args: argparse.Namespace, report: Report) -> None:
             print(f"\n{maps_in} maps in, tile {tile}: time of a stage step grows as {name} ** "
                   f"{exponent:.3f}")
             print(table([(name, "d"), ("ms", ".2f"), ("GFLOP/s", ".1f")], lines))
-            report.add(f"{maps_in} maps in, tile {tile}", f"growth with {name}", exponent,
-                       "exponent")
+            report.add(f"{maps_in} maps in, tile {tile}", f"growth with {name}",
+                       exponent, "exponent")
 
 
 def fitted_exponent(counts: Sequence[float], seconds: Sequence[float]) -> float:

@@ -173,8 +173,8 @@ def run(args: argparse.Namespace) -> int:
         for slow, positions in ((False, args.positions), (True, args.small)):
             chosen = [peer for peer in peers if peer.slow == slow]
             if chosen:
-                compare(Problem(maps_in, positions, args.batch), chosen, args.steps, args.limit,
-                        report)
+                compare(Problem(maps_in, positions, args.batch), chosen,
+                        args.steps, args.limit, report)
     report.warn_if_busy()
     return 0
 

@@ -181,5 +181,5 @@ def run_job(command: list[str], limit: float, show: bool = False) -> str | None:
             if job.poll() is None:
                 os.killpg(job.pid, signal.SIGKILL)
     ours = [line for line in said.splitlines() if "hpclcae" in line] or said.splitlines()
-    return None if job.returncode == 0 else ours[
-        0] if ours else f"mpiexec ended with exit code {job.returncode}"
+    return (None if job.returncode == 0
+            else ours[0] if ours else f"mpiexec ended with exit code {job.returncode}")

@@ -106,8 +106,8 @@ def _on_a_rank(args: argparse.Namespace, world: "MpiCommunicator") -> None:
         if args.stage:
             return configuration.loads(PAPER_STAGE.format(side=args.stage), changed, "--stage")
         return configuration.load(args.configuration, changed)
-    name = f"stage of the paper's, {args.stage}x{args.stage} positions" if args.stage else str(
-        args.configuration)
+    name = (f"stage of the paper's, {args.stage}x{args.stage} positions" if args.stage
+            else str(args.configuration))
     case = " ".join([name, *args.changes])
     load()  # what is wrong with it is said before anything is measured
     report = Report("server", args, ["mpi4py"]) if world.rank == 0 else None

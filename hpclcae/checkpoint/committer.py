@@ -89,8 +89,8 @@ class Committer(Background):
         deadline = monotonic() + self.patience
         while len(found) < self.shards:
             for name in map(shard_name, range(self.shards)):
-                if name not in found and (content := read_done_marker(folder / name)) and _there(
-                        folder / name, content):
+                if (name not in found and (content := read_done_marker(folder / name))
+                        and _there(folder / name, content)):
                     found[name] = content
             self.go_on()
             if monotonic() > deadline:

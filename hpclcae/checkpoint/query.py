@@ -505,8 +505,8 @@ class _Collector:
         """What was found; `exact`: there was one block, so that its quantiles can be computed."""
         if not self._finite:
             nothing = (math.nan,) * 4
-            return Summary(self.count, self._not_finite, *nothing, (math.nan,) * len(QUANTILES),
-                           self._bars)
+            return Summary(self.count, self._not_finite, *nothing,
+                           (math.nan,) * len(QUANTILES), self._bars)
         with np.errstate(all="ignore"):
             if exact:
                 quantiles = np.quantile(self._last, np.array(QUANTILES) / 100)

@@ -246,8 +246,8 @@ class StoredArrays(contextlib.ExitStack):
         if number not in self._opened:
             self._opened[number] = self.enter_context(FileIO(self._folder / shard_name(number)))
         raw, columns, size = self._opened[number], int(place["cols"]), filters[0, 0].nbytes
-        runs = [filters] if filters.flags.c_contiguous and filters.shape[1] == columns else list(
-            filters)
+        runs = ([filters] if filters.flags.c_contiguous and filters.shape[1] == columns
+                else list(filters))
         for row, run in enumerate(runs, int(top - place["row"])):
             raw.seek(int(place["offset"]) + (row * columns + int(left - place["col"])) * size)
             rest = run.data.cast("B")

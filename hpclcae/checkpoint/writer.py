@@ -18,9 +18,9 @@ from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing
 
 PATIENCE = 600.0  # seconds that a shard of another rank may take to appear
-LATE = 100.0      # seconds that a name may appear later on another node; network file systems ask
-#                   anew within 60
-POLL = 0.02       # seconds between looks
+#: Seconds that a name may appear later on another node; network file systems ask anew within 60.
+LATE = 100.0
+POLL = 0.02  # seconds between looks
 GONE = ("removed or moved while the job ran: bring it back and go on with --resume, or start again "
         "with another --out")
 
@@ -72,8 +72,8 @@ class ShardWriter(Background):
                 marks = {"kind": KIND, "schema": SCHEMA, "run": self._run_id, "step": step,
                          "shard": self.number}
                 path.parent.mkdir(exist_ok=True)
-                write_done_marker(path, write_shard(path, marks, covering, self._buffers, chunks,
-                                                    self.go_on))
+                write_done_marker(path, write_shard(
+                    path, marks, covering, self._buffers, chunks, self.go_on))
         self.begin(work)
 
     def close(self) -> None:

@@ -305,8 +305,8 @@ class CloseLook:
         # chosen on one half, counted on the other
         for source, (neuron, number) in enumerate(self.chosen):
             each, other = HALVES[source], half != source
-            place = bin_of(flat[neuron], tally.lowest[each, neuron], tally.highest[each, neuron],
-                           BINS)
+            place = bin_of(flat[neuron],
+                           tally.lowest[each, neuron], tally.highest[each, neuron], BINS)
             right = (place > number) == concept
             self.honest_weight += [weights[other & right].sum(axis=0), weights[other].sum(axis=0)]
         self._remember(values, images.index[part])

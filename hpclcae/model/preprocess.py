@@ -169,8 +169,8 @@ class Preprocessor:
         out = np.empty((rows, cols, channels, images), self.dtype)
         for y in range(rows):
             strip[:cols + side - 1] = padded[y:y + side].transpose(1, 0, 2, 3)
-            out[y] = np.matmul(self._weights, windows).reshape(tiles * TILE, channels,
-                                                               images)[:cols]
+            out[y] = np.matmul(self._weights, windows).reshape(
+                tiles * TILE, channels, images)[:cols]
         return out
 
 

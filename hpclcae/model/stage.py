@@ -80,8 +80,8 @@ class Stage:
         self.norm = ContrastNorm(*geometry.pooled, config.lcn, config.lcn_sigma, config.lcn_floor,
                                  config.lcn_border, plan, communicator) if config.lcn else None
         self._x, self._z = Exchange(plan.x, communicator), Exchange(plan.z, communicator)
-        # With filters of this norm in random directions D V' is near the identity on average: the
-        # inputs are (units / inputs)-fold overcomplete.
+        # With filters of this norm in random directions D V' is near the identity on average:
+        # the inputs are (units / inputs)-fold overcomplete.
         units = int(np.prod(geometry.filtered))
         self.gain = sqrt(min(1.0, int(np.prod(geometry.input)) / units))
         self._keep = Workspace()
@@ -142,8 +142,8 @@ class Stage:
         if objective:
             decoder = encoder if config.weights == "tied" else self.filters(parameters, "decode")
             residual = self._kept("residual", plan.x.held, *x.shape[2:])
-            # Every block adds its part of D z, also to positions of others; -x counts once, at its
-            # owner.
+            # Every block adds its part of D z, also to positions of others;
+            # -x counts once, at its owner.
             residual[...] = 0
             np.negative(x[plan.x.own], out=residual[plan.x.own])
             self.filter.encode_decode(encoder, decoder, x[plan.x.read], z[plan.z.own],

@@ -9,7 +9,7 @@ what others own lies an exchange:
 * **fold**: what those have computed for the owner is summed there. It is the transpose of fill.
 
 Rows and columns do not depend on each other, so everything is worked out along one axis first;
-rectangles are products. Positions are always those of the whole array. A plan is data: exchange.py
+rectangles are products. Positions are always those of the whole array. A plan is data: halo.py
 carries it out. More in ../notes/partition.md.
 """
 from collections.abc import Iterable, Sequence
@@ -98,8 +98,8 @@ def _stage_shares(stage: StageConfig, shape: StageGeometry, axis: int,
             y = _centred(g, half, shape.output[axis])
             g_needed = tuple(reach(span, stage.lcn) for span in y)
         elif stage.lcn_border == "clip":
-            g_needed = tuple((max(0, a - half), min(size, b + half)) if a < b else (a, a)
-                             for a, b in y)
+            g_needed = tuple((max(0, a - half), min(size, b + half))
+                             if a < b else (a, a) for a, b in y)
     return StageShares(
         Share(x, tuple(reach(span, stage.receptive_field, stage.stride) for span in z)),
         Share(z, tuple(reach(span, stage.pooling, stage.pooling_stride) for span in h)),

@@ -48,8 +48,8 @@ def fitting_grids(config: Config, blocks: int) -> list[Grid]:
     """
     grids = [Grid(rows, blocks // rows) for rows in range(1, blocks + 1) if blocks % rows == 0]
     grids = [grid for grid in grids if max(grid.rows, grid.cols) <= config.data.size]
-    return sorted(grids, key=lambda grid: (busiest_block(config, grid), abs(grid.rows - grid.cols),
-                                           grid.cols))
+    return sorted(grids, key=lambda grid: (busiest_block(config, grid),
+                                           abs(grid.rows - grid.cols), grid.cols))
 
 
 def busiest_block(config: Config, grid: Grid) -> float:

@@ -204,8 +204,8 @@ class ContrastNorm:
         (top, bottom), (left, right) = y.rows, y.cols
         around = Rectangle((top - self.half, bottom + self.half),
                            (left - self.half, right + self.half))
-        return work.array("lcn padded", (*shape, power.shape[-1]),
-                          power.dtype), needed.within(around)
+        return (work.array("lcn padded", (*shape, power.shape[-1]), power.dtype),
+                needed.within(around))
 
 
 def _moved(rectangle: Rectangle, by: int) -> Rectangle:

@@ -90,8 +90,8 @@ class LocalFilter:
         self.tile = tile or choose_tile(field, stride, maps_in, maps, self.out_rows, self.out_cols)
         self.window = field + (self.tile - 1) * stride          # u
         self.step = self.tile * stride                          # input rows between rows of tiles
-        self.tile_rows, self.tile_cols = ceil(self.out_rows / self.tile), ceil(self.out_cols
-                                                                               / self.tile)
+        self.tile_rows, self.tile_cols = (ceil(self.out_rows / self.tile),
+                                          ceil(self.out_cols / self.tile))
         self.strip_cols = max(0, (self.tile_cols - 1) * self.step + self.window)
         self.inputs = self.window ** 2 * maps_in
         self.units = self.tile ** 2 * maps
@@ -225,10 +225,9 @@ class LocalFilter:
             units_first[...] = code[i].T
             window = sums.window(i)
             for piece in pieces:
-                # Row-major (input, image) += (input, unit) (unit, image), seen by BLAS as its
-                # transpose.
-                self._gemm(1.0, units_first.T, weights[i, piece].T, 1.0, window[piece].T,
-                           overwrite_c=1)
+                # Row-major (input, image) += (input, unit) (unit, image); BLAS sees its transpose.
+                self._gemm(1.0, units_first.T, weights[i, piece].T,
+                           1.0, window[piece].T, overwrite_c=1)
 
     def _pieces(self, images: int) -> list[slice]:
         """Cuts of a window's inputs into products that BLAS does without packing.
