@@ -1,4 +1,4 @@
-"""The command ``hpclcae bench server``: what parameter servers cost and machines could do.
+"""The command ``hpclcae bench server``: what parameter servers cost.
 
 It starts ``mpiexec -n 4 hpclcae bench server`` and measures, each against the other within the same
 rounds:
