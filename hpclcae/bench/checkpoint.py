@@ -1,5 +1,6 @@
-"""The command ``hpclcae bench checkpoint``: bandwidth against a plain file, stall of training,
-size, time to verify.
+"""The command ``hpclcae bench checkpoint``: how fast checkpoints are written and read.
+
+It measures bandwidth against a plain file, stall of training, size, and time to verify.
 
 Every shard is written and read in turn with a plain file of its size, and what is the same for
 both:
@@ -28,11 +29,11 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import checkpoint, config as configuration
-from hpclcae.bench import common
-from hpclcae.bench.common import Report, table
+from hpclcae.bench.common import Report
 from hpclcae.checkpoint import ChunkState, Committer, RunState, ShardWriter
 from hpclcae.checkpoint.folder import content_of, shard_name
 from hpclcae.checkpoint.state import views
+from hpclcae.commands.arguments import positive
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
 from hpclcae.model.layout import Layout
@@ -44,6 +45,7 @@ from hpclcae.model.schedule import Schedule
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table
 
 RUN_DESK = "run/desk.toml"
 PIECE = 1 << 22  # bytes of a plain write or read
@@ -56,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help=f"TOML file (default {RUN_DESK})")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set update.rule=sgd")
-    parser.add_argument("--shards", type=common.positive, default=1, metavar="N",
+    parser.add_argument("--shards", type=positive, default=1, metavar="N",
                         help="shards, written one after the other (default 1); only one is copied "
                         "at a time")
     parser.add_argument("--steps", type=int, default=20, metavar="N",
@@ -66,7 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, default=Path("."), metavar="DIR",
                         help="a folder on the disk to measure; what is written there is removed "
                         "(default .)")
-    parser.add_argument("--repeat", type=common.positive, default=3, metavar="N",
+    parser.add_argument("--repeat", type=positive, default=3, metavar="N",
                         help="rounds of measurement after a warm-up; their median counts (default "
                         "3)")
     parser.add_argument("--json", type=Path, metavar="FILE",
@@ -96,8 +98,8 @@ def run(args: argparse.Namespace) -> None:
             shutil.rmtree(bench.run)
         del memory
         if args.steps:
-            rows += _training(Path(name) / "training", network, parameters, args.steps,
-                              args.repeat)
+            rows += _training(Path(name) / "training", network, parameters,
+                              args.steps, args.repeat)
     for metric, value, unit in rows:
         report.add(case, metric, value, unit)
     print(f"\n{case}")

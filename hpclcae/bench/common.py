@@ -24,7 +24,6 @@ from hpclcae.commands.arguments import positive
 from hpclcae.model.blas import blas
 from hpclcae.utils.cores import cores
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.tables import table  # noqa: F401  (until all benchmarks import it there)
 
 #: Side of the square matrices of the reference product: large enough for full speed, about 0.05 s.
 SGEMM_SIDE = 1500

@@ -1,10 +1,9 @@
-"""The command ``hpclcae bench halo``: what the exchanges of a training step send, and how long they
-take.
+"""The command ``hpclcae bench halo``: what the exchanges of a training step cost.
 
-It trains on random images, prepared like real ones. An exchange costs its copying (into buffers and
-back), the transfer, and waiting for blocks that come later. The block that waits least has waited
-for the transfer alone; what the others wait longer is imbalance, which no faster network would
-remove.
+That is what they send, and how long they take. It trains on random images, prepared like real ones.
+An exchange costs its copying (into buffers and back), the transfer, and waiting for blocks that
+come later. The block that waits least has waited for the transfer alone; what the others wait
+longer is imbalance, which no faster network would remove.
 """
 import argparse
 import time
@@ -19,8 +18,9 @@ from numpy.typing import ArrayLike
 
 from hpclcae import config as configuration
 from hpclcae.bench.cases import RATE
-from hpclcae.bench.common import Report, positive, refuse_more_threads, table
+from hpclcae.bench.common import Report, refuse_more_threads
 from hpclcae.cluster.launcher import launched
+from hpclcae.commands.arguments import positive
 from hpclcae.config import Config
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
@@ -32,6 +32,7 @@ from hpclcae.partition.communicator import Buffers, Channel, Communicator, Seria
 from hpclcae.partition.cost import choose_grid, traffic
 from hpclcae.partition.halo import Exchange
 from hpclcae.training.step import train_step
+from hpclcae.utils.tables import table
 from hpclcae.utils.timers import Timers
 
 RUN_DESK = "run/desk.toml"
@@ -107,8 +108,9 @@ def _run(args: argparse.Namespace, communicator: Communicator) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """One exchange, all per training step; greedy training: the mean over steps that train each of
-    the stages.
+    """One exchange, all per training step.
+
+    Greedy training: the mean over steps that train each of the stages.
 
     sent and least are bytes, summed over the blocks: what was sent, and what the geometry needs.
     The others are seconds, means over the blocks: copied into and out of buffers, transferred, and
@@ -140,10 +142,10 @@ class Costs:
 
 
 def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int) -> Costs:
-    """Train the communicator's block for `rounds` after a first one; the same result on every
-    block.
+    """Train the communicator's block for `rounds` after a first one.
 
-    A round is one training step, or one of every stage if the training is greedy.
+    The result is the same on every block. A round is one training step, or one of every stage if
+    the training is greedy.
     """
     meter = Meter(communicator)
     training = _Training(config, grid, meter)
@@ -169,8 +171,10 @@ def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int)
 
 
 def least_bytes(config: Config, grid: Grid) -> dict[Key, float]:
-    """Bytes per training step that the geometry needs: every position once to every block that
-    lacks it."""
+    """Bytes per training step that the geometry needs.
+
+    Every position goes once to every block that lacks it.
+    """
     stages, image = len(config.stages), config.train.batch * np.dtype(config.train.dtype).itemsize
 
     def share(stage: int, what: str) -> float:
@@ -202,8 +206,8 @@ class _Training:
         self.prepare = Preprocessing(config.preprocess, kernel).preprocessor(
             size, self.network.dtype, self.network.block.plan.stages[0].x, meter)
         read = self.prepare.pixels
-        whole = np.random.default_rng(0).integers(0, 256, (config.train.batch, size, size,
-                                                           channels), np.uint8)
+        whole = np.random.default_rng(0).integers(
+            0, 256, (config.train.batch, size, size, channels), np.uint8)
         self.images = whole[:, slice(*read.rows), slice(*read.cols)].copy()
 
     def round(self) -> list[float]:
@@ -254,8 +258,9 @@ class Meter(Communicator):
                         setattr(exchange, "start_fold",
                                 self._timed(exchange, "fold", exchange.start_fold))
 
-    def _timed(self, exchange: Exchange, kind: str, start: Callable[
-            [np.ndarray], Callable[[], None]]) -> Callable[[np.ndarray], Callable[[], None]]:
+    def _timed(self, exchange: Exchange, kind: str,
+               start: Callable[[np.ndarray], Callable[[], None]]
+               ) -> Callable[[np.ndarray], Callable[[], None]]:
         stage, array = divmod(exchange.plan.tag, 4)
         name = "xzhg"[array]
 

@@ -11,6 +11,7 @@ import numpy as np
 from hpclcae.bench import common, roofline, side_by_side
 from hpclcae.bench.cases import ALL_PASSES, STAGE_STEP, NetworkCase, StageCase, Timed
 from hpclcae.bench.common import SGEMM, Report, Sgemm
+from hpclcae.commands.arguments import positive
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import table
 
@@ -24,16 +25,16 @@ SCALED_POSITIONS, SCALED_IMAGES = (12, 16, 24, 32, 48), (25, 50, 100, 200, 400)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--maps-in", type=common.positive, nargs="+", default=[3, 8], metavar="N",
+    parser.add_argument("--maps-in", type=positive, nargs="+", default=[3, 8], metavar="N",
                         help="input maps: 3 is the paper's first stage, 8 the others (default 3 8)")
-    parser.add_argument("--batch", type=common.positive, nargs="+", default=[100], metavar="N",
+    parser.add_argument("--batch", type=positive, nargs="+", default=[100], metavar="N",
                         help="images a minibatch (default 100)")
     parser.add_argument("--tile", type=int, nargs="+", default=[0], metavar="N",
                         help="side of a kernel tile; 0: the one that training would use (default "
                         "0)")
-    parser.add_argument("--positions", type=common.positive, default=48, metavar="N",
+    parser.add_argument("--positions", type=positive, default=48, metavar="N",
                         help="side of the patch of output positions (default 48, at least 9)")
-    parser.add_argument("--size", type=common.positive, default=96, metavar="PIXELS",
+    parser.add_argument("--size", type=positive, default=96, metavar="PIXELS",
                         help="side of the images of the whole network (default 96, at least 76)")
     parser.add_argument("--quick", action="store_true",
                         help="small patches, three rounds: a look, not a measurement")
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                        "16 each")
     parts.add_argument("--plot", type=Path, metavar="PNG",
                        help="rate against batch, 1 to 256, beside the roofline (extra: figures)")
-    parts.add_argument("--side-by-side", type=common.positive, metavar="N",
+    parts.add_argument("--side-by-side", type=positive, metavar="N",
                        help="rates of N processes at once, each on a core of its own, over one "
                        "alone")
     common.configure(parser, repeat=5)
@@ -165,8 +166,8 @@ def _scaling(args: argparse.Namespace, report: Report) -> None:
             print(f"\n{maps_in} maps in, tile {tile}: time of a stage step grows as {name} ** "
                   f"{exponent:.3f}")
             print(table([(name, "d"), ("ms", ".2f"), ("GFLOP/s", ".1f")], lines))
-            report.add(f"{maps_in} maps in, tile {tile}", f"growth with {name}", exponent,
-                       "exponent")
+            report.add(f"{maps_in} maps in, tile {tile}", f"growth with {name}",
+                       exponent, "exponent")
 
 
 def fitted_exponent(counts: Sequence[float], seconds: Sequence[float]) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 
 from hpclcae.bench import common
 from hpclcae.bench.common import SGEMM, Report, Sgemm, Times, ratio
+from hpclcae.commands.arguments import positive
 from hpclcae.model.layers.local_filter import LocalFilter
 from hpclcae.model.layers.unit_norm import Filters
 from hpclcae.model.workspace import Workspace
@@ -144,13 +145,13 @@ class Ours:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--maps-in", type=common.positive, nargs="+", default=[3, 8], metavar="N",
+    parser.add_argument("--maps-in", type=positive, nargs="+", default=[3, 8], metavar="N",
                         help="input maps (default 3 8)")
-    parser.add_argument("--batch", type=common.positive, default=100, metavar="N",
+    parser.add_argument("--batch", type=positive, default=100, metavar="N",
                         help="images (default 100)")
-    parser.add_argument("--positions", type=common.positive, default=16, metavar="N",
+    parser.add_argument("--positions", type=positive, default=16, metavar="N",
                         help="side of the patch of output positions (default 16)")
-    parser.add_argument("--small", type=common.positive, default=4, metavar="N",
+    parser.add_argument("--small", type=positive, default=4, metavar="N",
                         help="the same for peers that would take minutes (default 4)")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS),
                         help="what to compute (default both)")
@@ -172,8 +173,8 @@ def run(args: argparse.Namespace) -> int:
         for slow, positions in ((False, args.positions), (True, args.small)):
             chosen = [peer for peer in peers if peer.slow == slow]
             if chosen:
-                compare(Problem(maps_in, positions, args.batch), chosen, args.steps, args.limit,
-                        report)
+                compare(Problem(maps_in, positions, args.batch), chosen,
+                        args.steps, args.limit, report)
     report.warn_if_busy()
     return 0
 

@@ -162,8 +162,8 @@ class LocalConvolution(OverPositions):
 
     def decode(self, z: Any, filters: Any) -> Any:
         """Reconstruction (image, map, row, col)."""
-        shape = jax.ShapeDtypeStruct(tuple(self.problem.x.shape[axis] for axis in (3, 2, 0, 1)),
-                                     z.dtype)
+        shape = jax.ShapeDtypeStruct(
+            tuple(self.problem.x.shape[axis] for axis in (3, 2, 0, 1)), z.dtype)
         return jax.linear_transpose(lambda x: self.encode(x, filters), shape)(z)[0]
 
     def _images(self, a: np.ndarray) -> Any:

@@ -125,8 +125,8 @@ class UnfoldBmm(Autograd):
         windows = patches.view(self.n, self.n, self.r, self.r,
                                *self.target.shape[2:]).permute(0, 1, 4, 5, 2, 3)
         rows, cols, maps, images = self.target.shape
-        part = torch.ops.aten.unfold_backward(windows, (self.n, cols, maps, images, self.r), 1,
-                                              self.r, 1)
+        part = torch.ops.aten.unfold_backward(
+            windows, (self.n, cols, maps, images, self.r), 1, self.r, 1)
         return torch.ops.aten.unfold_backward(part, (rows, cols, maps, images), 0, self.r, 1)
 
     def _images(self, a: np.ndarray) -> Any:

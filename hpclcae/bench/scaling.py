@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import Report, machine, positive, ratio, refuse_more_threads
+from hpclcae.bench.common import Report, machine, ratio, refuse_more_threads
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.cluster.mpiexec import OVERSUBSCRIBE, find_mpiexec
+from hpclcae.commands.arguments import positive
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
 from hpclcae.utils.errors import InputError, require
@@ -180,5 +181,5 @@ def run_job(command: list[str], limit: float, show: bool = False) -> str | None:
             if job.poll() is None:
                 os.killpg(job.pid, signal.SIGKILL)
     ours = [line for line in said.splitlines() if "hpclcae" in line] or said.splitlines()
-    return None if job.returncode == 0 else ours[
-        0] if ours else f"mpiexec ended with exit code {job.returncode}"
+    return (None if job.returncode == 0
+            else ours[0] if ours else f"mpiexec ended with exit code {job.returncode}")

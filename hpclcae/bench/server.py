@@ -1,5 +1,4 @@
-"""The command ``hpclcae bench server``: what parameter servers cost, beside what the machine could
-do.
+"""The command ``hpclcae bench server``: what parameter servers cost.
 
 It starts ``mpiexec -n 4 hpclcae bench server`` and measures, each against the other within the same
 rounds:
@@ -28,11 +27,13 @@ import numpy as np
 from hpclcae import config as configuration
 from hpclcae.bench import slow_replica
 from hpclcae.bench.cases import RATE
-from hpclcae.bench.common import Report, Times, positive, ratio, refuse_more_threads, table
+from hpclcae.bench.common import Report, Times, ratio, refuse_more_threads
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.bench.raw_messages import RawMessages
-from hpclcae.bench.scaling import find_mpiexec, run_job
+from hpclcae.bench.scaling import run_job
 from hpclcae.cluster.launcher import launched
+from hpclcae.cluster.mpiexec import find_mpiexec
+from hpclcae.commands.arguments import positive
 from hpclcae.config import Config
 from hpclcae.model.network import Network
 from hpclcae.model.optimizers import Optimizer
@@ -41,6 +42,7 @@ from hpclcae.parameter_server.client import ParameterClient
 from hpclcae.training.step import train_step
 from hpclcae.training.worker import WorkerReport
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.tables import table
 
 if TYPE_CHECKING:
     from hpclcae.mpi.communicator import MpiCommunicator
@@ -104,8 +106,8 @@ def _on_a_rank(args: argparse.Namespace, world: "MpiCommunicator") -> None:
         if args.stage:
             return configuration.loads(PAPER_STAGE.format(side=args.stage), changed, "--stage")
         return configuration.load(args.configuration, changed)
-    name = f"stage of the paper's, {args.stage}x{args.stage} positions" if args.stage else str(
-        args.configuration)
+    name = (f"stage of the paper's, {args.stage}x{args.stage} positions" if args.stage
+            else str(args.configuration))
     case = " ".join([name, *args.changes])
     load()  # what is wrong with it is said before anything is measured
     report = Report("server", args, ["mpi4py"]) if world.rank == 0 else None

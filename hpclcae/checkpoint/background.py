@@ -11,11 +11,11 @@ class Stopped(Exception):
 
 
 class Background:
-    """A thread for work that looks now and then whether it is still wanted; what writes checkpoints
-    inherits from it.
+    """A thread for work that looks now and then whether it is still wanted.
 
-    The end of the process waits for it (so it is no daemon): a thread that vanished inside the HDF5
-    library would leave a lock behind, at which the library hangs when it closes.
+    What writes checkpoints inherits from it. The end of the process waits for it (so it is no
+    daemon): a thread that vanished inside the HDF5 library would leave a lock behind, at which the
+    library hangs when it closes.
     """
 
     def __init__(self, name: str) -> None:

@@ -38,8 +38,9 @@ class Committer(Background):
         return found[-1] if found else None
 
     def check(self) -> None:
-        """Raise the error of the work so far; and see that nobody trains on for hours when the
-        folder is gone.
+        """Raise the error of the work so far.
+
+        It also sees that nobody trains on for hours when the folder is gone.
 
         Raises
         ------
@@ -51,8 +52,9 @@ class Committer(Background):
             raise InputError(f"{self.run / 'checkpoints'} was {GONE}")
 
     def start(self, state: RunState) -> None:
-        """Begin to wait for the shards of a step and to commit them; waits first if the step before
-        is not committed.
+        """Begin to wait for the shards of a step and to commit them.
+
+        Waits first if the step before is not committed.
 
         Raises
         ------
@@ -87,8 +89,8 @@ class Committer(Background):
         deadline = monotonic() + self.patience
         while len(found) < self.shards:
             for name in map(shard_name, range(self.shards)):
-                if name not in found and (content := read_done_marker(folder / name)) and _there(
-                        folder / name, content):
+                if (name not in found and (content := read_done_marker(folder / name))
+                        and _there(folder / name, content)):
                     found[name] = content
             self.go_on()
             if monotonic() > deadline:
@@ -108,10 +110,10 @@ def _there(shard: Path, content: Content) -> bool:
 
 
 def prune(run: Path, keep: int, keep_every: int) -> None:
-    """Remove checkpoints, except for the last `keep` (2 or more) and those of steps that
-    `keep_every` divides.
+    """Remove the old checkpoints of a run.
 
-    What is older than the newest and was never finished goes too.
+    The last `keep` (2 or more) stay, and those of steps that `keep_every` divides. What is older
+    than the newest and was never finished goes too.
     """
     folder = run / "checkpoints"
     found = saved(folder)

@@ -39,10 +39,10 @@ def logs(run: Path) -> dict[int, Path]:
 
 
 class EventLog:
-    """The log of one server while it is written: call it with events (n,), and they are on their
-    way to the disk.
+    """The log of one server while it is written.
 
-    The first server removes logs of later steps: the job goes another way now.
+    Call it with events (n,), and they are on their way to the disk. The first server removes logs
+    of later steps: the job goes another way now.
 
     Parameters
     ----------

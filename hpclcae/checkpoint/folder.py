@@ -1,5 +1,4 @@
-"""The folder of a checkpoint: names, the manifest that commits it, what is there and what is only
-half there.
+"""The folder of a checkpoint: names, the manifest that commits it, what is there, whole or half.
 
 A step's folder is a checkpoint as soon as ``manifest.json`` is in it; that file is written last.
 Names in it are relative, so the folder may be renamed or copied elsewhere.
@@ -136,8 +135,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check(folder: Path) -> Manifest:
-    """See that every file of a checkpoint is there and has its size; the content is left to
-    `verify`.
+    """See that every file of a checkpoint is there and has its size.
+
+    The content is left to `verify`.
 
     Raises
     ------
@@ -158,8 +158,9 @@ def check(folder: Path) -> Manifest:
 
 
 def verify(folder: Path, told: Callable[[str], None] = lambda name: None) -> Manifest:
-    """Read every file of a checkpoint and compare its checksum; `told` hears the name of each that
-    is well.
+    """Read every file of a checkpoint and compare its checksum.
+
+    `told` hears the name of each that is well.
 
     Raises
     ------
@@ -178,8 +179,10 @@ def verify(folder: Path, told: Callable[[str], None] = lambda name: None) -> Man
 
 
 def content_of(path: Path, from_disk: bool = False) -> Content:
-    """Size and checksum of a file; `from_disk`: not from the system's memory, where the system can
-    be told so."""
+    """Size and checksum of a file.
+
+    `from_disk`: not from the system's memory, where the system can be told so.
+    """
     block, crc = bytearray(_BLOCK), 0
     with path.open("rb", buffering=0) as file:
         if from_disk and hasattr(os, "posix_fadvise"):

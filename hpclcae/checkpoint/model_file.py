@@ -24,8 +24,10 @@ AXES = ["row", "col", "krow", "kcol", "map in", "map"]
 
 @dataclass(frozen=True)
 class _Piece:
-    """A dataset of a shard, where its first position lies in the whole, and its first number in the
-    file."""
+    """A dataset of a shard, and where it belongs.
+
+    That is where its first position lies in the whole, and its first number in the file.
+    """
     shard: int
     name: str
     shape: tuple[int, ...]
@@ -80,8 +82,8 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
 def _pieces(file: h5py.File, shard: int) -> Iterator[tuple[str, _Piece]]:
     """The rectangles of a shard, by the name of the parameter that they are a part of."""
     found: list[tuple[str, h5py.Dataset]] = []
-    file.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset)
-                    else None)
+    file.visititems(lambda name, item: found.append((name, item))
+                    if isinstance(item, h5py.Dataset) else None)
     for name, data in found:
         if name != "chunks":
             yield name.rpartition("/")[0], _Piece(shard, name, data.shape, data.attrs["row"],
@@ -100,9 +102,9 @@ def _show(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str,
     """A virtual dataset; what is missing in it later on reads as NaN."""
     layout = h5py.VirtualLayout(shape, dtype)
     for piece in pieces:
-        rows, cols = slice(piece.row, piece.row + piece.shape[0]), slice(piece.col,
-                                                                         piece.col + piece.shape[1])
-        layout[rows, cols] = h5py.VirtualSource(shard_name(piece.shard), piece.name, piece.shape,
-                                                dtype)
+        rows, cols = (slice(piece.row, piece.row + piece.shape[0]),
+                      slice(piece.col, piece.col + piece.shape[1]))
+        layout[rows, cols] = h5py.VirtualSource(
+            shard_name(piece.shard), piece.name, piece.shape, dtype)
     data = file.create_virtual_dataset(name, layout, fillvalue=np.nan)
     data.attrs["axes"] = AXES

@@ -81,8 +81,10 @@ def fill(path: Path, layout: Layout, chunk_states: Sequence[ChunkState]) -> None
 
 
 def update_counts(file: h5py.File) -> dict[str, int]:
-    """Every parameter of an opened checkpoint and its updates: the most that any chunk of it has
-    had."""
+    """Every parameter of an opened checkpoint and how often it was updated.
+
+    That is the most that any chunk of it has had.
+    """
     table = _chunks(file)
     names = dict.fromkeys(name.decode() for name in table["parameter"])
     return {name: int(table["count"][table["parameter"] == name.encode()].max()) for name in names}

@@ -74,8 +74,8 @@ def regions(layout: Layout, chunks: Sequence[Chunk]) -> list[Region]:
         begin = first.rows[0] * kernel.tile_cols + first.cols[0]
         end = begin + sum(chunk.size for chunk in run) // size
         for tiles in rectangles(begin, end, kernel.tile_cols):
-            found.append(Region(first.name, kernel, tiles, block.positions(first.name, tiles),
-                                start))
+            found.append(Region(first.name, kernel, tiles,
+                                block.positions(first.name, tiles), start))
             start += (tiles[0][1] - tiles[0][0]) * (tiles[1][1] - tiles[1][0]) * size
     return found
 
@@ -97,8 +97,8 @@ def _runs(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
     """Chunks of one parameter that lie one after the other in their block."""
     run: list[Chunk] = []
     for chunk in chunks:
-        if run and (chunk.block, chunk.name, chunk.start) != (run[-1].block, run[-1].name,
-                                                              run[-1].stop):
+        if run and ((chunk.block, chunk.name, chunk.start)
+                    != (run[-1].block, run[-1].name, run[-1].stop)):
             yield run
             run = []
         run.append(chunk)

@@ -145,8 +145,10 @@ def _read(raw: FileIO, start: int, size: int) -> bytes:
 
 
 def _batches(pieces: Iterator[np.ndarray]) -> Iterator[list[memoryview]]:
-    """The same bytes, in lists of at least BATCH (but for the last) and of no more pieces than one
-    call may write."""
+    """The same bytes, in lists that one call may write.
+
+    Each has at least BATCH bytes (but for the last), and no more pieces than a call takes.
+    """
     batch: list[memoryview] = []
     for piece in pieces:
         batch.append(piece.data.cast("B"))
@@ -200,8 +202,9 @@ class StoredArrays(contextlib.ExitStack):
         return self._known(name)[0]
 
     def read(self, name: str, rows: Span, cols: Span) -> np.ndarray:
-        """The filters (row, col, krow, kcol, map in, map) of the rows and columns first .. last - 1
-        of positions.
+        """The filters of the rows and columns first .. last - 1 of positions.
+
+        They are (row, col, krow, kcol, map in, map).
 
         Raises
         ------
@@ -235,14 +238,16 @@ class StoredArrays(contextlib.ExitStack):
         return self._arrays[name]
 
     def _read(self, extent: np.void, top: int, left: int, filters: np.ndarray) -> None:
-        """Read the positions from (top, left) on out of one extent: at once if it has no other
-        columns."""
+        """Read the positions from (top, left) on out of one extent.
+
+        At once if it has no other columns.
+        """
         number = int(extent["shard"])
         if number not in self._opened:
             self._opened[number] = self.enter_context(FileIO(self._folder / shard_name(number)))
         raw, columns, size = self._opened[number], int(extent["cols"]), filters[0, 0].nbytes
-        runs = [filters] if filters.flags.c_contiguous and filters.shape[1] == columns else list(
-            filters)
+        runs = ([filters] if filters.flags.c_contiguous and filters.shape[1] == columns
+                else list(filters))
         for row, run in enumerate(runs, int(top - extent["row"])):
             raw.seek(int(extent["offset"]) + (row * columns + int(left - extent["col"])) * size)
             rest = run.data.cast("B")

@@ -1,5 +1,7 @@
-"""What a checkpoint holds, as the programs see it: the state of a run, and what every owner holds
-of the parameters."""
+"""What a checkpoint holds, as the programs see it.
+
+That is the state of a run, and what every owner holds of the parameters.
+"""
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -42,12 +42,13 @@ class Model:
 
     def with_random_weights(self, seed: int) -> "Model":
         """The same architecture and preprocessing, untrained."""
-        return Model(self.config, self.network, self.network.parameters(seed), self.preprocessor, 0,
-                     self.path)
+        return Model(self.config, self.network, self.network.parameters(seed),
+                     self.preprocessor, 0, self.path)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
-        """uint8 images (image, row, col, channel) to the network's input (row, col, channel,
-        image).
+        """Turn images into the network's input (row, col, channel, image).
+
+        They are uint8 (image, row, col, channel).
 
         Raises
         ------
@@ -76,7 +77,7 @@ class Model:
         """
         plan = self.network.stages[stage]
         filters = plan.filters(self.parameters, "encode")
-        weights = filters.weights if filters.scale is None else filters.weights * filters.scale[
-            :, :, None, :]
+        weights = (filters.weights if filters.scale is None
+                   else filters.weights * filters.scale[:, :, None, :])
         return np.concatenate([plan.filter.unpack_row(weights, j)
                                for j in range(plan.filter.tile_rows)])

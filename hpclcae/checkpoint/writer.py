@@ -18,9 +18,9 @@ from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing
 
 PATIENCE = 600.0  # seconds that a shard of another rank may take to appear
-LATE = 100.0      # seconds that a name may appear later on another node; network file systems ask
-#                   anew within 60
-POLL = 0.02       # seconds between looks
+#: Seconds that a name may appear later on another node; network file systems ask anew within 60.
+LATE = 100.0
+POLL = 0.02  # seconds between looks
 GONE = ("removed or moved while the job ran: bring it back and go on with --resume, or start again "
         "with another --out")
 
@@ -46,8 +46,7 @@ class ShardWriter(Background):
         self._run_id = ""
 
     def start(self, step: int, chunk_states: Sequence[ChunkState]) -> None:
-        """Copy what the owner holds, and begin to write it as its shard of the checkpoint of
-        `step`.
+        """Copy what the owner holds, and begin to write it as its shard of the checkpoint.
 
         Returns as soon as the copy is made; the next update may change the arrays then. Waits first
         if the shard before is not written yet. A step that was begun or committed before is left
@@ -73,8 +72,8 @@ class ShardWriter(Background):
                 marks = {"kind": KIND, "schema": SCHEMA, "run": self._run_id, "step": step,
                          "shard": self.number}
                 path.parent.mkdir(exist_ok=True)
-                write_done_marker(path, write_shard(path, marks, covering, self._buffers, chunks,
-                                                    self.go_on))
+                write_done_marker(path, write_shard(
+                    path, marks, covering, self._buffers, chunks, self.go_on))
         self.begin(work)
 
     def close(self) -> None:
@@ -83,8 +82,10 @@ class ShardWriter(Background):
         self._buffers = {}
 
     def _copy(self, chunk_states: Sequence[ChunkState]) -> None:
-        """Put values and state one after the other into memory that is kept from checkpoint to
-        checkpoint."""
+        """Put values and state one after the other into memory.
+
+        The memory is kept from checkpoint to checkpoint.
+        """
         size = sum(chunk_state.chunk.size for chunk_state in chunk_states)
         slots = list(chunk_states[0].state) if chunk_states else []
         for slot in (None, *slots):
@@ -130,8 +131,9 @@ def read_done_marker(shard: Path) -> Content | None:
 
 
 def run_id(run: Path, thread: Background) -> str:
-    """The mark of the run; another rank writes it before anything else, so at most it is visible
-    late.
+    """The mark of the run.
+
+    Another rank writes it before anything else, so at most it is visible late.
 
     Raises
     ------

@@ -264,8 +264,8 @@ def sbatch_line(plan: ClusterPlan, file: str, out: str, changes: list[str]) -> s
             settings += [f"parallel.fetch_every={plan.every}", f"parallel.push_every={plan.every}"]
     memory = math.ceil(plan.fullest_node / USABLE / 1e6)
     words = ["sbatch", f"--nodes={plan.nodes}", f"--ntasks={plan.ranks}",
-             f"--ntasks-per-node={plan.per_node}", f"--mem={memory}M", "slurm/train.sbatch", file,
-             out]
+             f"--ntasks-per-node={plan.per_node}", f"--mem={memory}M",
+             "slurm/train.sbatch", file, out]
     for setting in settings:
         words += ["--set", setting]
     return shlex.join(words)

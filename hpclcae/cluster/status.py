@@ -104,8 +104,8 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
         else:
             h5py.File(newest).close()
     except (InputError, OSError) as error:
-        older = (f"; without {newest.name} the run goes on from {found[-2]}" if len(found) > 1
-                 else "")
+        older = (f"; without {newest.name} the run goes on from {found[-2]}"
+                 if len(found) > 1 else "")
         return True, f"{error}{older}"
     return False, ""
 

@@ -122,8 +122,8 @@ def _plain(image: "PillowImage.Image") -> tuple[np.ndarray, list[str]]:
     alpha = pixels[:, :, 3:].astype(np.uint16)
     if alpha.min() == 255:
         return pixels[:, :, :3], []
-    return ((pixels[:, :, :3] * alpha + MID_GREY * (255 - alpha) + 127) // 255).astype(np.uint8), [
-        "transparency on mid-grey"]
+    return (((pixels[:, :, :3] * alpha + MID_GREY * (255 - alpha) + 127) // 255).astype(np.uint8),
+            ["transparency on mid-grey"])
 
 
 def _sixteen_bits(image: "PillowImage.Image", file_format: str | None,

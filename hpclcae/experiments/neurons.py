@@ -15,13 +15,17 @@ from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import baselines
 from hpclcae.experiments.comparison import Row, Verdict
-from hpclcae.experiments.single_neurons import LabelledImages, Population, examine
+from hpclcae.experiments.single_neurons import BINS, LabelledImages, Population, examine
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing_hdf5
 from hpclcae.utils.progress import progress
 
 KIND = "hpclcae neurons"
 SCHEMA = 1
+ARRAYS = ("accuracy", "auc", "auc_resolution", "threshold", "minimum", "maximum")
+AUC_COMPUTED = (f"from the counts of images in {BINS} equal bins from minimum to maximum; pairs of "
+                "images in one bin count half, so the exact AUC lies within half the share of such "
+                "pairs (auc_resolution)")
 LEAST = {"batch": 1, "seed": 0, "filters": 0, "random_seeds": 0, "bootstrap": 100}
 
 #: images uint8 (image, row, col, channel) -> responses (row, col, map, image) of each population
@@ -201,18 +205,32 @@ def winner(rows: Sequence[Row]) -> Row:
 
 
 def save_neurons(file: Path, stages: Sequence[Population], attributes: dict[str, object]) -> None:
-    """Write what is known of every neuron: ``stage1/accuracy`` (row, col, map) and so on.
+    """Write what is known of every neuron.
+
+    Every stage is a group ``stage1`` and so on, with arrays (row, col, map):
+
+    ``accuracy``, ``threshold``
+        The accuracy of the best of 20 thresholds, a share, and that threshold.
+    ``auc``
+        Area under the ROC curve, a share, from the 21 bins between the thresholds: pairs of images
+        in one bin count half.
+    ``auc_resolution``
+        Half the share of such pairs: the exact AUC is no further from ``auc`` than this.
+    ``minimum``, ``maximum``
+        The smallest and the largest response.
 
     ``stage1/best`` holds the best neuron: its class histograms (label, bin) between its minimum and
     maximum, and the test images with its highest responses (``stimuli``, positions in the dataset).
+    The AUC among its attributes is from these finer bins.
     """
     with replacing_hdf5(file) as store:
         store.attrs.update(attributes)
         for number, stage in enumerate(stages, start=1):
             group = store.create_group(f"stage{number}")
-            for name in ("accuracy", "threshold", "minimum", "maximum"):
+            for name in ARRAYS:
                 group[name] = getattr(stage, name)
                 group[name].attrs["axes"] = ["row", "col", "map"]
+            group["auc"].attrs["computed"] = AUC_COMPUTED
             best = group.create_group("best")
             for name in ("histogram", "stimuli", "stimuli_response"):
                 best[name] = getattr(stage.best, name)

@@ -110,9 +110,9 @@ def _draw_bytes(axes: "Axes", workers: list[dict[str, Any]]) -> None:
 
 def _draw_processor_time(axes: "Axes", ranks: list[dict[str, Any]]) -> None:
     shares = [100 * rank["cpu_seconds"] / max(rank["seconds"], 1e-9) for rank in ranks]
-    _bars(axes,
-          ranks, [([0 if is_server(r) else s for r, s in zip(ranks, shares)], WORKER, "workers"),
-                  ([s if is_server(r) else 0 for r, s in zip(ranks, shares)], SERVER, "servers")],
+    _bars(axes, ranks,
+          [([0 if is_server(r) else s for r, s in zip(ranks, shares)], WORKER, "workers"),
+           ([s if is_server(r) else 0 for r, s in zip(ranks, shares)], SERVER, "servers")],
           beside=False)
     axes.set(title="processor time of every rank", ylabel="percent of wall time")
 
@@ -125,8 +125,8 @@ def _bars(axes: "Axes", ranks: list[dict[str, Any]],
         shift = (number - (len(series) - 1) / 2) * width if beside else 0
         axes.bar(np.arange(len(ranks)) + shift, values, width=width, color=colour, label=label)
     shown = range(0, len(ranks), -(-len(ranks) // MOST_LABELS))
-    axes.set_xticks(shown, [_short(ranks[i]["role"]) for i in shown], rotation=45 if len(shown) > 6
-                    else 0)
+    axes.set_xticks(shown, [_short(ranks[i]["role"]) for i in shown],
+                    rotation=45 if len(shown) > 6 else 0)
     axes.set_axisbelow(True)
     axes.grid(alpha=0.3, axis="y")
     if len(series) > 1:

@@ -27,7 +27,7 @@ THRESHOLDS = 20
 BINS = THRESHOLDS + 1  # bin k holds the responses above exactly k of the thresholds
 FINE_BINS = 48 * BINS  # histogram of a best neuron; the thresholds are edges of its bins
 STIMULI = 48  # so many of the images with the highest response are remembered
-BLOCK = 2048  # neurons counted at once: their bins stay in the cache
+BLOCK = 512  # neurons counted at once: their bins stay in the cache
 ALL, HALVES = 0, (1, 2)  # the three ranges of a neuron: over all images, over either half
 SMALLEST_SPAN = 1e-38  # of responses; below it, which float32 cannot tell, all are the same
 
@@ -116,6 +116,8 @@ class BestNeuron:
 class Population:
     """All neurons of a stage (or all filters of a baseline): arrays (row, col, map)."""
     accuracy: np.ndarray
+    auc: np.ndarray             # from the bins between the thresholds; pairs in one bin count half
+    auc_resolution: np.ndarray  # so the exact AUC is no further away: half the share of such pairs
     threshold: np.ndarray
     minimum: np.ndarray
     maximum: np.ndarray
@@ -137,8 +139,8 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000) -> 
     Returns
     -------
     list of Population
-        Memory: about 1 KB a neuron and 8 KB a replicate and population, beside the responses to one
-        batch.
+        Memory: about 1.3 KB a neuron and 8 KB a replicate and population, beside the responses to
+        one batch.
 
     Raises
     ------
@@ -206,37 +208,57 @@ def bin_of(response: np.ndarray, lowest: np.ndarray, highest: np.ndarray, bins: 
 class Tally:
     """Counts images that show the concept minus images that do not, per bin of each neuron.
 
-    The difference is enough: above a threshold, each of the first kind is a correct answer gained
-    and each of the second one lost, against answering "no" to everything. `balance` is int32
-    (range, half, neuron, bin).
+    The difference is enough for accuracies: above a threshold, each of the first kind is a correct
+    answer gained and each of the second one lost, against answering "no" to everything. For the AUC
+    the images that show the concept are counted by themselves too, in one of the ranges.
+
+    Attributes
+    ----------
+    balance : int32 array (range, half, neuron, bin)
+        Images with the concept minus those without it.
+    shown : int32 array (neuron, bin)
+        Images with the concept, of both halves, in the range over all images.
     """
 
     def __init__(self, lowest: np.ndarray, highest: np.ndarray, images: LabelledImages) -> None:
         self.lowest, self.highest, self.images = lowest, highest, images
         self.neurons = lowest.shape[1]
         self.balance = np.zeros((3, 2, self.neurons, BINS), np.int32)
+        self.shown = np.zeros((self.neurons, BINS), np.int32)
 
     def add(self, response: np.ndarray, part: slice) -> None:
         """Count the responses (row, col, map, image) to the labelled images `part`."""
         flat = response.reshape(self.neurons, -1)
-        half = self.images.half[part]
-        sign = np.where(self.images.concept[part], 1.0, -1.0)
+        kind = 2 * self.images.concept[part] + self.images.half[part]  # 0 to 3
         for first in range(0, self.neurons, BLOCK):
             block = slice(first, min(first + BLOCK, self.neurons))
             size = block.stop - first
-            row = (half * size + np.arange(size)[:, None]) * BINS
-            signs = np.broadcast_to(sign, row.shape).ravel()
+            row = (kind * size + np.arange(size)[:, None]) * BINS
             for each, (lowest, highest) in enumerate(zip(self.lowest[:, block, None],
                                                          self.highest[:, block, None])):
                 place = row + bin_of(flat[block], lowest, highest, BINS)
-                gained = np.bincount(place.ravel(), signs, 2 * size * BINS)
-                self.balance[each, :, block] += gained.reshape(2, size, BINS).astype(np.int32)
+                counts = np.bincount(place.ravel(), minlength=4 * size * BINS).astype(np.int32)
+                without, shown = counts.reshape(2, 2, size, BINS)  # (half, neuron, bin)
+                self.balance[each, :, block] += shown - without
+                if each == ALL:
+                    self.shown[block] += shown.sum(axis=0, dtype=np.int32)
 
     def correct(self, each: int, halves: Sequence[int]) -> np.ndarray:
         """Count correct answers, int64 (neuron, threshold): some halves, thresholds of a range."""
         balance = self.balance[each, list(halves)].sum(axis=0)
         negatives = (~self.images.concept & np.isin(self.images.half, halves)).sum()
         return negatives + balance[:, ::-1].cumsum(axis=1)[:, -2::-1]
+
+    def area_under_curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """AUC of every neuron and its resolution (`area_under_curve`), float64 (neuron,)."""
+        pieces = []
+        for first in range(0, self.neurons, BLOCK):
+            block = slice(first, first + BLOCK)
+            shown = self.shown[block]
+            without = shown - self.balance[ALL, :, block].sum(axis=0)
+            pieces.append(area_under_curve(np.stack([without.T, shown.T])))
+        auc, resolution = np.hstack(pieces)
+        return auc, resolution
 
     def threshold(self, each: int, neuron: np.ndarray, number: np.ndarray) -> np.ndarray:
         """Return threshold `number` (0 to 19) of `neuron` in range `each`."""
@@ -283,8 +305,8 @@ class CloseLook:
         # chosen on one half, counted on the other
         for source, (neuron, number) in enumerate(self.chosen):
             each, other = HALVES[source], half != source
-            place = bin_of(flat[neuron], tally.lowest[each, neuron], tally.highest[each, neuron],
-                           BINS)
+            place = bin_of(flat[neuron],
+                           tally.lowest[each, neuron], tally.highest[each, neuron], BINS)
             right = (place > number) == concept
             self.honest_weight += [weights[other & right].sum(axis=0), weights[other].sum(axis=0)]
         self._remember(values, images.index[part])
@@ -318,9 +340,13 @@ class CloseLook:
             minimum=float(tally.lowest[ALL, neuron]), maximum=float(tally.highest[ALL, neuron]),
             histogram=self.histogram, stimuli=self.stimuli, stimuli_response=self.stimuli_response,
             replicates=np.stack(replicates))
-        return Population((correct.max(axis=1) / images.concept.size).reshape(shape),
-                          threshold.reshape(shape),
-                          tally.lowest[ALL].reshape(shape), tally.highest[ALL].reshape(shape), best)
+        accuracy = correct.max(axis=1) / images.concept.size
+        areas, resolutions = tally.area_under_curve()
+        return Population(
+            accuracy=accuracy.reshape(shape), auc=areas.reshape(shape),
+            auc_resolution=resolutions.reshape(shape), threshold=threshold.reshape(shape),
+            minimum=tally.lowest[ALL].reshape(shape), maximum=tally.highest[ALL].reshape(shape),
+            best=best)
 
     def _accuracy(self, number: int) -> np.ndarray:
         """Accuracy of the best neuron at its threshold in each replicate."""

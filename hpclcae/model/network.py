@@ -61,17 +61,17 @@ class Network:
         return parameters
 
     def responses(self, parameters: ParameterVector, x: np.ndarray) -> list[np.ndarray]:
-        """Each stage's output (row, col, map, image) for x (row, col, channel, image), of the
-        block's own positions.
+        """Output of each stage (row, col, map, image), of the block's own positions.
 
-        The arrays are reused by the next call.
+        `x` is (row, col, channel, image). The arrays are reused by the next call.
         """
         return [state.y for state in self._forward(parameters, x, objective=())]
 
     def forward(self, parameters: ParameterVector, x: np.ndarray,
                 only: int | None = None) -> list[StageActivations]:
-        """Run all stages with their terms; with `only`, up to that stage and with that stage's term
-        alone.
+        """Run all stages with their terms.
+
+        With `only`: up to that stage, and with that stage's term alone.
 
         x (row, col, channel, image) is what the block holds of the prepared images:
         block.plan.stages[0].x.held.

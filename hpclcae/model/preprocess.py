@@ -1,5 +1,6 @@
-"""Contrast normalisation and local whitening of images, fitted on the training set (paper, section
-3; the paper's recipe is not known).
+"""Contrast normalisation and local whitening of images, fitted on the training set.
+
+Paper, section 3; the paper's recipe is not known.
 
 1. Each image: subtract its mean, divide by its standard deviation plus a floor.
 2. Whitening by one kernel at every position. ZCA of whole images is impossible at 200 x 200 x 3 (a
@@ -143,11 +144,11 @@ class Preprocessor:
         return x
 
     def _whitened(self, x: np.ndarray) -> np.ndarray:
-        """The kernel at every held position of x (row, col, channel, image), which is continued by
-        reflection.
+        """Apply the kernel at every held position of x (row, col, channel, image).
 
-        As in layers/local_filter.py, the rows under one row of output lie as (col, krow, channel,
-        image), so that every window is a contiguous matrix.
+        Beyond its border x is continued by reflection. As in layers/local_filter.py, the rows under
+        one row of output lie as (col, krow, channel, image), so that every window is a contiguous
+        matrix.
         """
         assert self.fitted.kernel is not None
         side, half = self.fitted.kernel.shape[0], self.fitted.kernel.shape[0] // 2
@@ -168,8 +169,8 @@ class Preprocessor:
         out = np.empty((rows, cols, channels, images), self.dtype)
         for y in range(rows):
             strip[:cols + side - 1] = padded[y:y + side].transpose(1, 0, 2, 3)
-            out[y] = np.matmul(self._weights, windows).reshape(tiles * TILE, channels,
-                                                               images)[:cols]
+            out[y] = np.matmul(self._weights, windows).reshape(
+                tiles * TILE, channels, images)[:cols]
         return out
 
 

@@ -1,7 +1,7 @@
-"""One stage of the network: filtering, L2 pooling, contrast normalisation, and its term of the
-objective.
+"""One stage of the network and its term of the objective.
 
-Per image, averaged over the minibatch (paper, section 3; the paper writes the sum)::
+A stage is filtering, L2 pooling and contrast normalisation. Its term, per image and averaged over
+the minibatch (paper, section 3; the paper writes the sum)::
 
     weight * ( ||D V' x - x||^2  +  lambda * sum h ),   h = sqrt(eps + pooled (V' x)^2)
 """
@@ -80,8 +80,8 @@ class Stage:
         self.norm = ContrastNorm(*geometry.pooled, config.lcn, config.lcn_sigma, config.lcn_floor,
                                  config.lcn_border, plan, communicator) if config.lcn else None
         self._x, self._z = Exchange(plan.x, communicator), Exchange(plan.z, communicator)
-        # With filters of this norm in random directions D V' is near the identity on average: the
-        # inputs are (units / inputs)-fold overcomplete.
+        # With filters of this norm in random directions D V' is near the identity on average:
+        # the inputs are (units / inputs)-fold overcomplete.
         units = int(np.prod(geometry.filtered))
         self.gain = sqrt(min(1.0, int(np.prod(geometry.input)) / units))
         self._keep = Workspace()
@@ -99,11 +99,11 @@ class Stage:
         return {name: self.filter.shape for name in parameter_names(self.config, self.name)}
 
     def initialise(self, parameters: ParameterVector, seed: int, index: int) -> None:
-        """Random filters, the decoder equal to the encoder: of norm 1 where the norm is "unit",
-        else of norm `gain`.
+        """Random filters, the decoder equal to the encoder.
 
-        Every row of positions of the whole stage has a generator of its own, so the same weights
-        come out whatever the tile or the partition.
+        They are of norm 1 where the norm is "unit", else of norm `gain`. Every row of positions of
+        the whole stage has a generator of its own, so the same weights come out whatever the tile
+        or the partition.
         """
         plan, t = self.filter, self.filter.tile
         (first, _), cols = self.plan.z.owned.rows, self.plan.z.owned.cols
@@ -120,8 +120,10 @@ class Stage:
                 plan.pack_row((norm * np.stack(drawn)).astype(self.dtype), parameters[name], j)
 
     def hold(self, owned: np.ndarray) -> np.ndarray:
-        """The held x from the owned one, which the stage below has made: with its halo, filled by
-        its owners."""
+        """The held x from the owned one, which the stage below has made.
+
+        That is with its halo, filled by its owners.
+        """
         if self.plan.x.held == self.plan.x.owned:
             x = owned
         else:
@@ -140,8 +142,8 @@ class Stage:
         if objective:
             decoder = encoder if config.weights == "tied" else self.filters(parameters, "decode")
             residual = self._kept("residual", plan.x.held, *x.shape[2:])
-            # Every block adds its part of D z, also to positions of others; -x counts once, at its
-            # owner.
+            # Every block adds its part of D z, also to positions of others;
+            # -x counts once, at its owner.
             residual[...] = 0
             np.negative(x[plan.x.own], out=residual[plan.x.own])
             self.filter.encode_decode(encoder, decoder, x[plan.x.read], z[plan.z.own],
@@ -160,8 +162,10 @@ class Stage:
         return StageActivations(encoder, decoder, x, z, residual, h, y, norm)
 
     def sums(self, state: StageActivations) -> tuple[float, float, float]:
-        """Of the block's own positions: squared residual, sparsity and squared responses, over all
-        images."""
+        """Squared residual, sparsity and squared responses, summed over all images.
+
+        They are of the block's own positions.
+        """
         assert state.residual is not None
         return (sum_of_squares(state.residual[self.plan.x.own]),
                 self.config.sparsity * float(state.h.sum(dtype=np.float64)),

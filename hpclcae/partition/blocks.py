@@ -1,5 +1,4 @@
-"""Who owns and who needs what when one network is spread over a grid of blocks
-(../notes/partition.md).
+"""Who owns and who needs what when one network is spread over a grid of blocks.
 
 A block of a Py x Px grid owns a rectangle of every array of every stage: of the input x, of the
 filtered z, the pooled h, the centred g and the output y (names as in ../notes/equations.md). To
@@ -10,8 +9,8 @@ what others own lies an exchange:
 * **fold**: what those have computed for the owner is summed there. It is the transpose of fill.
 
 Rows and columns do not depend on each other, so everything is worked out along one axis first;
-rectangles are products. Positions are always those of the whole array. A plan is data: exchange.py
-carries it out.
+rectangles are products. Positions are always those of the whole array. A plan is data: halo.py
+carries it out. More in ../notes/partition.md.
 """
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,10 +26,10 @@ Span = tuple[int, int]  # positions start <= p < stop
 # ---- along one axis ------------------------------------------------------------------------------
 
 def split(size: int, parts: int, index: int) -> Span:
-    """The positions of part `index` when `size` positions are cut evenly; the first parts are one
-    longer.
+    """The positions of part `index` when `size` positions are cut evenly.
 
-    Where there are more parts than positions the last ones have none.
+    The first parts are one longer; where there are more parts than positions the last ones have
+    none.
     """
     each, longer = divmod(size, parts)
     start = index * each + min(index, longer)
@@ -99,8 +98,8 @@ def _stage_shares(stage: StageConfig, shape: StageGeometry, axis: int,
             y = _centred(g, half, shape.output[axis])
             g_needed = tuple(reach(span, stage.lcn) for span in y)
         elif stage.lcn_border == "clip":
-            g_needed = tuple((max(0, a - half), min(size, b + half)) if a < b else (a, a)
-                             for a, b in y)
+            g_needed = tuple((max(0, a - half), min(size, b + half))
+                             if a < b else (a, a) for a, b in y)
     return StageShares(
         Share(x, tuple(reach(span, stage.receptive_field, stage.stride) for span in z)),
         Share(z, tuple(reach(span, stage.pooling, stage.pooling_stride) for span in h)),

@@ -1,5 +1,7 @@
-"""What a grid of blocks costs: how much it sends, what its busiest block computes, and so which
-grid is best."""
+"""What a grid of blocks costs, and so which grid is best.
+
+That is how much it sends, and what its busiest block computes.
+"""
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +17,9 @@ FLOP_PER_NUMBER = 100
 
 
 def choose_grid(config: Config, blocks: int, text: str = "auto") -> Grid:
-    """The grid that `text` names ("3x2": 3 rows of 2 blocks), or the best one for `blocks` blocks
-    ("auto").
+    """The grid that `text` names, or the best one for `blocks` blocks.
+
+    `text` is "auto" for the best one, or for instance "3x2" for 3 rows of 2 blocks.
 
     Raises
     ------
@@ -45,8 +48,8 @@ def fitting_grids(config: Config, blocks: int) -> list[Grid]:
     """
     grids = [Grid(rows, blocks // rows) for rows in range(1, blocks + 1) if blocks % rows == 0]
     grids = [grid for grid in grids if max(grid.rows, grid.cols) <= config.data.size]
-    return sorted(grids, key=lambda grid: (busiest_block(config, grid), abs(grid.rows - grid.cols),
-                                           grid.cols))
+    return sorted(grids, key=lambda grid: (busiest_block(config, grid),
+                                           abs(grid.rows - grid.cols), grid.cols))
 
 
 def busiest_block(config: Config, grid: Grid) -> float:
@@ -83,10 +86,10 @@ class Traffic:
 
 
 def traffic(config: Config, grid: Grid) -> list[Traffic]:
-    """Every exchange of one training step, in no particular order; greedy training is counted as if
-    all stages learnt.
+    """Every exchange of one training step, in no particular order.
 
-    The first x is not exchanged: every block reads its pixels with the halo.
+    Greedy training is counted as if all stages learnt. The first x is not exchanged: every block
+    reads its pixels with the halo.
     """
     table, geometry = [], network_geometry(config)
     along = (shares(config.stages, geometry, axis, parts)

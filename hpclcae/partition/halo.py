@@ -40,10 +40,9 @@ class Exchange:
         self.start_fill(array)()
 
     def fold(self, array: np.ndarray) -> None:
-        """Add what other blocks hold in their halos to the owned part of array (held row, held col,
-        ...).
+        """Add what other blocks hold in their halos to what this one owns.
 
-        The halo of the array keeps what this block put there.
+        `array` is (held row, held col, ...); its halo keeps what this block put there.
         """
         self.start_fold(array)()
 

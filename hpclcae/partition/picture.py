@@ -1,5 +1,7 @@
-"""A picture of a partition: all blocks of a grid, and what one of them needs for every sublayer of
-a stage."""
+"""A picture of a partition.
+
+It shows all blocks of a grid, and what one of them needs for every sublayer of a stage.
+"""
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OWNED, BORROWED, LINES = "#d95f02", "#7fb2e5", "#b0b0b0"  # orange and blue: told apart by
-#                                                           colour-blind people, too
+#: Orange and blue: told apart by colour-blind people, too.
+OWNED, BORROWED, LINES = "#d95f02", "#7fb2e5", "#b0b0b0"
 #: Each array, and what it is needed for.
 SUBLAYERS = {"x": ("input x", "to filter z"), "z": ("filtered z", "to pool h"),
              "h": ("pooled h", "for the mean in g"), "g": ("centred g", "for the divisor of y")}

@@ -23,8 +23,9 @@ class BlocksStuck(RuntimeError):
 
 
 def run_blocks(blocks: int, program: Callable[["ThreadCommunicator"], T]) -> list[T]:
-    """Run program(communicator) for every block at the same time; returns what they return, in
-    order of ranks.
+    """Run program(communicator) for every block at the same time.
+
+    Returns what they return, in order of ranks.
 
     Raises
     ------

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--and", dest="second", metavar="CHECKPOINT_OR_RUN",
                         help="a second file: names are a.NAME of the first, b.NAME of this one")
     parser.add_argument("--where", metavar="CONDITION",
-                        help="such as 'stage3.accuracy > 0.7', of the same shape as EXPRESSION: "
+                        help="such as 'stage3.auc > 0.7', of the same shape as EXPRESSION: "
                              "summarise and list the places where it holds")
     parser.add_argument("--sort", action="store_true", help="list the largest values first")
     parser.add_argument("--limit", type=int, metavar="N", default=50,

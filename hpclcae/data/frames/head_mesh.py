@@ -140,8 +140,8 @@ def _read_obj(path: Path) -> tuple[np.ndarray, ...]:
     if both.ndim != 3 or both.shape[1:] != (4, 2) or not {SKIN, EYE} <= set(parts):
         raise ValueError(f"{path.name} is not made of quads with texture coordinates in the groups "
                          "body, helper-l-eye")
-    return np.array(lines["v"]), np.array(lines["vt"]), both[:, :, 0], both[:, :, 1], np.array(
-        parts)
+    return (np.array(lines["v"]), np.array(lines["vt"]), both[:, :, 0], both[:, :, 1],
+            np.array(parts))
 
 
 def _sample_masks(folder: Path, places: np.ndarray) -> np.ndarray:

@@ -79,8 +79,8 @@ class HeadModel:
         grown = hair_grown(mesh.rest, mesh.masks, look, SOFT)
         shape = shape + outward * (look.thickness * skull * grown)[:, None]
         shape[curtain] *= OVER_EARS
-        return Person(shape.astype(np.float32), vertex_normals(shape, mesh.triangles[mesh.outside]),
-                      look)
+        return Person(shape.astype(np.float32),
+                      vertex_normals(shape, mesh.triangles[mesh.outside]), look)
 
     def render(self, person: Person, size: int, yaw: float = 0.0, pitch: float = 0.0,
                roll: float = 0.0, zoom: float = 1.0,

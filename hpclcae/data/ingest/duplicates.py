@@ -100,5 +100,5 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
     """Say whether two small versions correlate; two that show nothing at all count as alike."""
     if one.std() < FLAT or other.std() < FLAT:
         return bool(one.std() < FLAT and other.std() < FLAT)
-    return bool(((one - one.mean()) * (other - other.mean())).mean() >= ALIKE * one.std()
-                * other.std())
+    return bool(((one - one.mean()) * (other - other.mean())).mean()
+                >= ALIKE * one.std() * other.std())

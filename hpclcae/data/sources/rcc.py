@@ -19,8 +19,8 @@ def members(content: bytes) -> Iterator[tuple[str, bytes]]:
         magic, version, tree, data, names = struct.unpack_from(">4s4I", content)
         if magic != b"qres" or not 1 <= version <= 3:
             raise ValueError("it does not start like one of version 1 to 3")
-        yield from _walk(content, (tree, 14 if version == 1 else 22), data, names, node=0,
-                         folder="")
+        yield from _walk(content, (tree, 14 if version == 1 else 22), data, names,
+                         node=0, folder="")
     except (struct.error, zlib.error, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise ValueError(f"not a readable Qt resource archive: {error}") from error
 

@@ -151,8 +151,10 @@ class ContrastNorm:
     def _subtract_backward(self, h: np.ndarray, mean: np.ndarray, d: np.ndarray, dy: np.ndarray,
                            power: np.ndarray | None, dmean: np.ndarray, dh: np.ndarray,
                            work: Workspace) -> None:
-        """With dg = dy / d + g * power, add dg to dh around the same centres and take its sum over
-        maps from dmean."""
+        """Add dg = dy / d + g * power to dh, and take its sum over maps from dmean.
+
+        It goes to those positions of dh that the windows of g are centred on.
+        """
         centre, dcentre = h[self._h_at_g], dh[self._h_at_g]
         dg = work.array("lcn row", centre.shape[1:], h.dtype)
         g = work.array("lcn row 2", dg.shape, h.dtype)
@@ -193,15 +195,17 @@ class ContrastNorm:
 
     def _around_y(self, power: np.ndarray,
                   work: Workspace) -> tuple[np.ndarray, tuple[slice, slice]]:
-        """Scratch for the windows of the owned y, also where g does not exist, and where in it g
-        does."""
+        """Scratch for the windows of the owned y, and where in it g exists.
+
+        The windows reach beyond the border, too, where g does not exist.
+        """
         y, needed = self.plan.y, self.plan.g.needed
         shape = tuple(n + 2 * self.half if n else 0 for n in y.shape)
         (top, bottom), (left, right) = y.rows, y.cols
         around = Rectangle((top - self.half, bottom + self.half),
                            (left - self.half, right + self.half))
-        return work.array("lcn padded", (*shape, power.shape[-1]),
-                          power.dtype), needed.within(around)
+        return (work.array("lcn padded", (*shape, power.shape[-1]), power.dtype),
+                needed.within(around))
 
 
 def _moved(rectangle: Rectangle, by: int) -> Rectangle:

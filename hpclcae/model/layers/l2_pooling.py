@@ -45,8 +45,7 @@ class L2Pooling:
         margin = self.size - 1
         ring = work.array("pooling ring", (slots, *z.shape[1:]), z.dtype)
         ring[...] = 0
-        # A row of dh / h, spread to the stride and with margins of zeros, whose box sums scatter
-        # it.
+        # A row of dh / h, spread to the stride and with margins of zeros: box sums scatter it.
         spread = work.array("pooling row", (self.cols + margin, *z.shape[2:]), z.dtype)
         spread[...] = 0
         inner = spread[margin:margin + (self.out_cols - 1) * self.stride + 1:self.stride]

@@ -90,8 +90,8 @@ class LocalFilter:
         self.tile = tile or choose_tile(field, stride, maps_in, maps, self.out_rows, self.out_cols)
         self.window = field + (self.tile - 1) * stride          # u
         self.step = self.tile * stride                          # input rows between rows of tiles
-        self.tile_rows, self.tile_cols = ceil(self.out_rows / self.tile), ceil(self.out_cols
-                                                                               / self.tile)
+        self.tile_rows, self.tile_cols = (ceil(self.out_rows / self.tile),
+                                          ceil(self.out_cols / self.tile))
         self.strip_cols = max(0, (self.tile_cols - 1) * self.step + self.window)
         self.inputs = self.window ** 2 * maps_in
         self.units = self.tile ** 2 * maps
@@ -134,8 +134,9 @@ class LocalFilter:
     def backward(self, encoder: Filters, decoder: Filters | None, x: np.ndarray, z: np.ndarray,
                  residual: np.ndarray | None, factor: float, dz: np.ndarray, dx: np.ndarray | None,
                  on_gradient: RowSink | None, work: Workspace) -> None:
-        """Gradients of factor/2 ||D z - x||^2 + f(z), given dz = df/dz, in one sweep over rows of
-        tiles.
+        """Gradients of factor/2 ||D z - x||^2 + f(z), given dz = df/dz.
+
+        One sweep over rows of tiles.
 
         Parameters
         ----------
@@ -207,8 +208,10 @@ class LocalFilter:
         return code
 
     def _correlate(self, inputs: "_Strip", code: np.ndarray, d_weights: np.ndarray) -> None:
-        """The gradient (tile col, input, unit) of weights between a strip and the code (tile col,
-        image, unit)."""
+        """The gradient of weights (tile col, input, unit) between a strip and the code.
+
+        The code is (tile col, image, unit).
+        """
         for piece in self._pieces(code.shape[1]):
             np.matmul(inputs.windows()[:, piece], code, out=d_weights[:, piece])
 
@@ -222,10 +225,9 @@ class LocalFilter:
             units_first[...] = code[i].T
             window = sums.window(i)
             for piece in pieces:
-                # Row-major (input, image) += (input, unit) (unit, image), seen by BLAS as its
-                # transpose.
-                self._gemm(1.0, units_first.T, weights[i, piece].T, 1.0, window[piece].T,
-                           overwrite_c=1)
+                # Row-major (input, image) += (input, unit) (unit, image); BLAS sees its transpose.
+                self._gemm(1.0, units_first.T, weights[i, piece].T,
+                           1.0, window[piece].T, overwrite_c=1)
 
     def _pieces(self, images: int) -> list[slice]:
         """Cuts of a window's inputs into products that BLAS does without packing.
@@ -269,20 +271,21 @@ class LocalFilter:
                 grid[:, :, (k + j * self.step) % u, :, a] = 0              # rows, stored modulo u
 
     def positions(self, tiles: Tiles) -> Tiles:
-        """The positions of rows tiles[0] and columns tiles[1] of tiles: ((first, last + 1), (first,
-        last + 1))."""
+        """The positions of rows tiles[0] and columns tiles[1] of tiles.
+
+        They are ((first, last + 1), (first, last + 1)).
+        """
         (top, bottom), (left, right) = tiles
         t = self.tile
         return (top * t, min(bottom * t, self.out_rows)), (left * t, min(right * t, self.out_cols))
 
     def pack_row(self, filters: np.ndarray, weights: np.ndarray, j: int,
                  tiles: Tiles | None = None) -> None:
-        """Write filters (row, col, krow, kcol, map in, map) of tile row j's positions into
-        `weights`.
+        """Write the filters of tile row j's positions into `weights`.
 
         Parameters
         ----------
-        filters
+        filters : (row, col, krow, kcol, map in, map)
             The rows j t ... of positions (t of them, or what is left).
         weights : (tile row, tile col, input, unit)
             The whole weight array, or `tiles` of it; entries of its row that belong to no filter
@@ -312,8 +315,10 @@ class LocalFilter:
 
     def _correspondence(self, filters: np.ndarray, row: np.ndarray, j: int) \
             -> "list[tuple[np.ndarray, np.ndarray, list[int]]]":
-        """Views of the same numbers: (col, krow, kcol, map in, map), (col, kcol, row modulo u,
-        ...), rows."""
+        """Views of the same numbers in filters and in a row of weights.
+
+        Each entry is (col, krow, kcol, map in, map), (col, kcol, row modulo u, ...), rows.
+        """
         t, s, r, u = self.tile, self.stride, self.field, self.window
         grid = row.reshape(len(row), u, u, self.maps_in, t, t, self.maps)
         pairs = []
@@ -336,8 +341,10 @@ class _Strip:
         self.end = 0                 # rows before this one are loaded, or cleared
 
     def load(self, x: np.ndarray, j: int) -> None:
-        """Bring in the rows of `x` (row, col, map, image) that row of tiles j needs and that are
-        new."""
+        """Bring in the rows of `x` that row of tiles j needs and that are new.
+
+        `x` is (row, col, map, image).
+        """
         cols = min(self.plan.cols, self.plan.strip_cols)
         for y in self._new_rows(j):
             if y < self.plan.rows:

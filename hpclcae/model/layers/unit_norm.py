@@ -33,8 +33,10 @@ class Filters:
     scale: np.ndarray | None = None
 
     def scaled(self, code: np.ndarray, j: int, factor: float = 1.0) -> None:
-        """Multiply code (tile col, image, unit) of tile row j in place by factor and the filters'
-        scale."""
+        """Multiply the code of tile row j by factor and the filters' scale, in place.
+
+        The code is (tile col, image, unit).
+        """
         if self.scale is not None:
             code *= (self.scale[j] * code.dtype.type(factor))[:, None, :]
         elif factor != 1.0:

@@ -33,7 +33,7 @@ def run(tiny_config, tmp_path_factory):
     generator = np.random.default_rng(8)
     with h5py.File(folder / "neurons.h5", "w") as file:
         file.attrs.update(kind="hpclcae neurons", schema=1, step=8)
-        for name in ("stage3/accuracy", "stage3/threshold"):
+        for name in ("stage3/accuracy", "stage3/threshold", "stage3/auc"):
             file[name] = generator.uniform(0.5, 0.8, (5, 5, 2))
             file[name].attrs["axes"] = ["row", "col", "map"]
         file["stage3/best/stimuli"] = np.arange(9)
@@ -330,14 +330,14 @@ def test_the_command_prints_summary_histogram_and_places(run, arrays, tmp_path, 
 
 
 def test_neurons_are_asked_as_the_help_says(run, capsys):
-    lines = said(capsys, run / "neurons.h5", "stage3.accuracy", "--where", "stage3.accuracy > 0.7")
+    lines = said(capsys, run / "neurons.h5", "stage3.auc", "--where", "stage3.auc > 0.7")
     with h5py.File(run / "neurons.h5") as file:
-        accuracy = file["stage3/accuracy"][...]
-    places = np.argwhere(accuracy > 0.7)
+        auc = file["stage3/auc"][...]
+    places = np.argwhere(auc > 0.7)
     count = len(places)
     assert f"{count} places, {count} listed, in order:" in lines
     assert [list(map(int, line.split()[:3])) for line in lines[-count:]] == places.tolist()
-    assert said(capsys, run / "neurons.h5", "stage3.accuracy > 0.7")[2] == f"true for {count} of 50"
+    assert said(capsys, run / "neurons.h5", "stage3.auc > 0.7")[2] == f"true for {count} of 50"
 
 
 @pytest.mark.parametrize("words", [["--list"], ["any.thing", "--list", "--csv", "never.csv"]])

@@ -56,6 +56,30 @@ def test_every_accuracy_equals_the_slow_version(examined):
             assert counts == [(~concept).sum(), concept.sum()]
 
 
+def test_neurons_above_an_area_under_the_curve_are_listed(examined, capsys):
+    images, concept = labelled(examined)
+    model = Model.load(examined)
+    capsys.readouterr()
+    for number, responses in enumerate(model.responses(model.prepare(images)), start=1):
+        name = f"stage{number}.auc"
+        having, without = responses[..., concept, None], responses[..., None, ~concept]
+        exact = ((having > without) + (having == without) / 2).mean(axis=(-2, -1))
+        with h5py.File(examined / "neurons.h5") as store:
+            auc = store[name.replace(".", "/")]
+            resolution = store[f"stage{number}/auc_resolution"][:]
+            assert "21 equal bins" in auc.attrs["computed"]
+            auc = auc[:]
+        assert (abs(auc - exact) <= resolution + 1e-12).all()
+        least = float(f"{np.median(auc):.3f}")
+        assert cli.main(["checkpoint", "query", str(examined / "neurons.h5"), name,
+                         "--where", f"{name} > {least}", "--limit", str(auc.size)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        places = np.argwhere(auc > least)
+        assert f"{len(places):,} places, {len(places):,} listed, in order:" in lines
+        listed = [list(map(int, line.split()[:3])) for line in lines[-len(places):]]
+        assert listed == places.tolist() and 0 < len(places) < auc.size
+
+
 def test_rows_hold_the_baselines(examined):
     images, concept = labelled(examined)
     results = json.loads((examined / "neurons.json").read_text())

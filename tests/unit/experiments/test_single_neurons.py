@@ -34,6 +34,13 @@ def slow_best(responses, concept):
     return int(neuron), slow_thresholds(responses[neuron])[number], counts.max(axis=1)
 
 
+def slow_auc(values, concept):
+    """Share of the pairs that a neuron puts in the right order; equal responses count half."""
+    wins = [(one > other) + (one == other) / 2
+            for one in values[concept] for other in values[~concept]]
+    return sum(wins) / len(wins)
+
+
 def labelled(count, groups, seed=0, share=0.4):
     rng = np.random.default_rng(seed)
     labels = (rng.random(count) < share).astype(np.int8)
@@ -95,6 +102,32 @@ def test_area_under_the_curve_lies_within_its_resolution_of_the_exact_one():
     assert abs(best.auc - exact) <= best.auc_resolution
     assert 0 < best.auc_resolution < 0.01
     assert best.histogram.sum(axis=1).tolist() == [(~images.concept).sum(), images.concept.sum()]
+
+
+def test_every_neuron_has_an_area_under_the_curve_within_its_resolution(monkeypatch):
+    monkeypatch.setattr(sn, "BLOCK", 5)  # several blocks, the last one smaller
+    images = labelled(61, 23)
+    responses = np.random.default_rng(7).standard_normal((2, 3, 2, 61)).astype(np.float32)
+    responses[1] += images.concept
+    responses[0, 0, 0] = 0.25                                 # a dead neuron
+    responses[0, 0, 1] = images.concept                       # says everything
+    responses[0, 1, 0] = ~images.concept                      # says it the other way round
+    responses[0, 1, 1] = np.array([0, *range(2, 22)])[np.arange(61) % 21]  # a bin for each value
+    population, = sn.examine(in_batches([responses], [20, 20, 21]), images, 10)
+    alone, = sn.examine(in_batches([responses], [61]), images, 10)
+    assert np.array_equal(population.auc, alone.auc)
+    for place in np.ndindex(2, 3, 2):
+        values = responses[place]
+        exact = slow_auc(values, images.concept)
+        assert abs(population.auc[place] - exact) <= population.auc_resolution[place] + 1e-12
+    best = population.best
+    assert abs(population.auc[best.where] - best.auc) <= (population.auc_resolution[best.where]
+                                                          + best.auc_resolution + 1e-12)
+    assert (population.auc[0, 0, 0], population.auc_resolution[0, 0, 0]) == (0.5, 0.5)
+    assert (population.auc[0, 0, 1], population.auc_resolution[0, 0, 1]) == (1, 0)
+    assert (population.auc[0, 1, 0], population.auc_resolution[0, 1, 0]) == (0, 0)
+    assert population.auc[0, 1, 1] == pytest.approx(slow_auc(responses[0, 1, 1], images.concept),
+                                                    rel=1e-14)
 
 
 def test_replicates_are_those_of_a_bootstrap_of_whole_groups():
