@@ -1,5 +1,4 @@
-"""What can be typed: a module's path is the words of its command, ``configure`` and ``run`` its two
-functions.
+"""What can be typed: a module is a command, its path the words; ``configure`` and ``run`` in each.
 
 An outsider begins with `train.py`::
 

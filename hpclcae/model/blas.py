@@ -17,7 +17,7 @@ def small_product() -> int:
     for that.
 
     Packing, the copy of both operands in the order of the kernel, is what products of few units
-    suffer from most (../notes/performance.md).
+    suffer from most (notes/performance.md).
     """
     return SMALL_PRODUCT if blas()["kernels"] == "SkylakeX" else 0
 

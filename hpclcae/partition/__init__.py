@@ -1,5 +1,4 @@
-"""How one network is cut into a grid of blocks, and how the blocks exchange halos
-(notes/partition.md).
+"""How one network is cut into a grid of blocks, and how blocks exchange halos (notes/partition.md).
 
 An outsider begins with `blocks.py`::
 
