@@ -81,7 +81,7 @@ def regions(layout: Layout, chunks: Sequence[Chunk]) -> list[Region]:
 
 
 def rectangles(first: int, last: int, cols: int) -> Iterator[Tiles]:
-    """The fewest rectangles that the tiles `first` to `last` - 1 make, counted along rows of `cols`."""
+    """The fewest rectangles that tiles `first` to `last` - 1 make, counted along rows of `cols`."""
     while first < last:
         row, col = divmod(first, cols)
         rows = 1 if col else max(1, (last - first) // cols)
