@@ -10,5 +10,6 @@ An outsider begins with `errors.py`::
     timers.py       seconds in the named parts of a loop
     cores.py        how many cores this process may use
     expressions.py  arithmetic that a user writes: read, checked, computed by numexpr
+    summary.py      what many numbers are like, taken piece by piece: mean, quantiles, histogram
     provenance.py   versions, revision of the code and host, for checkpoints
 """
