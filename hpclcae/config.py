@@ -53,7 +53,7 @@ class StageConfig:
     lcn: int = 5                     # side of the window of contrast normalisation; 0: none
     lcn_sigma: float = 1.0           # of its Gaussian, positions [not stated in the paper]
     lcn_floor: float = 0.01          # smallest divisor, c in the paper
-    lcn_border: Literal["clip", "valid", "centre"] = "clip"  # see layers/contrast_norm.py
+    lcn_border: Literal["clip", "valid", "centre"] = "clip"  # see model/layers/contrast_norm.py
     weights: Literal["untied", "tied"] = "untied"       # decoder of its own, or the encoder
     #                                                     transposed
     encoder_norm: Literal["free", "unit"] = "free"      # what holds the scale: filters normalised
@@ -92,7 +92,7 @@ class TrainConfig:
     batch: int = 100                 # images a minibatch
     seed: int = 0                    # of initial weights and of the minibatch stream
     dtype: Literal["float32", "float64"] = "float32"
-    gradient: Literal["joint", "stopped", "greedy"] = "joint"  # see network.py
+    gradient: Literal["joint", "stopped", "greedy"] = "joint"  # see model/network.py
     checkpoint_every: int = 200      # steps between checkpoints; one is always written at the end
     keep: int = 2                    # newest checkpoints to keep (never fewer than 2: one may turn
     #                                  out damaged)
@@ -104,7 +104,7 @@ class TrainConfig:
 class ParallelConfig:
     """How the work is spread over ranks (mpiexec, srun); it changes who computes, not what."""
     grid: str = "auto"               # blocks that share one network, ROWSxCOLUMNS; auto: see
-    #                                  traffic.py
+    #                                  partition/cost.py
     servers: int = 0                 # ranks that hold the parameters; 0: every block updates its
     #                                  own
     replicas: int = 1                # copies of the network, each trains on its own portion of the

@@ -1,7 +1,7 @@
 """Sizes of every sublayer, parameters and FLOP: pure functions of a configuration.
 
 All windows are VALID (no padding), which with stride 1 gives the paper's 1.15 billion connections
-(../notes/decisions.md). Axes are always (row, col, map).
+(notes/decisions.md). Axes are always (row, col, map).
 """
 from dataclasses import dataclass
 

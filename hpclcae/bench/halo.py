@@ -47,7 +47,7 @@ stages = [{{receptive_field = 1, pooling = 1, lcn = 0}}, {{}},
 """
 PARTS = ("prepare", "forward", "backward and update")
 
-Key = tuple[int, str]  # stage, counted from 0, and what is exchanged, as in partition.traffic
+Key = tuple[int, str]  # stage, counted from 0, and what is exchanged, as in cost.traffic
 SUMS: Key = (-1, "sums over all blocks")
 _BYTES, _SECONDS, _WAITED, _TIMES = range(4)  # what is kept of an exchange
 
@@ -334,7 +334,7 @@ class _MeteredChannel:
 
 
 def _purpose(stage: int, array: str, kind: str, nth: int) -> str:
-    """What the nth exchange of this kind in a training step is for, as in partition.traffic."""
+    """What the nth exchange of this kind in a training step is for, as in cost.traffic."""
     if array == "x":
         order = {"fill": ["fill x", "fill residual"][stage == 0:],
                  "fold": ["fold residual", "fold dx"]}[kind]

@@ -27,6 +27,21 @@ servers or version can load them. ``encode`` are the learned weights; normalised
 Every owner has a `ShardWriter`, one rank has the `Committer`; `clean` comes first. `load`,
 `load_chunk_states` and `load_state` read. A single file of schema 1 (attribute counts instead of
 chunks) is read too.
+
+An outsider begins with what this module itself offers, and `trained.py`::
+
+    trained.py       Model: a trained network to ask: images in, responses of every stage out
+    state.py         RunState, ChunkState: what a run needs to go on, what an owner holds
+    folder.py        names, the manifest that commits, sizes and checksums, cleaning up
+    regions.py       from chunks to rectangles of positions
+    shard_file.py    one owner's file
+    model_file.py    model.h5: all shards as one model
+    background.py    work in a thread of its own
+    writer.py        ShardWriter: an owner writes while training goes on
+    committer.py     Committer: a checkpoint out of the shards of all owners
+    reading.py       each rank its own part, on any grid and any number of servers
+    event_log.py     who fetched and pushed which version, in order (hpclcae replay)
+    query.py         arithmetic over the arrays, in little memory (hpclcae checkpoint query)
 """
 from hpclcae.checkpoint.committer import Committer
 from hpclcae.checkpoint.folder import (KIND, SCHEMA, check, clean, find, read_manifest, saved,

@@ -27,7 +27,7 @@ class Region:
     positions : ((first, last + 1), (first, last + 1))
         Rows and columns of the whole stage.
     start : int
-        WorkerContext of its first number in the buffer.
+        Place of its first number in the buffer.
     """
     name: str
     filter: LocalFilter
@@ -81,10 +81,7 @@ def regions(layout: Layout, chunks: Sequence[Chunk]) -> list[Region]:
 
 
 def rectangles(first: int, last: int, cols: int) -> Iterator[Tiles]:
-    """The fewest rectangles that the tiles first ..
-
-    Last - 1 make, counted along rows of `cols` tiles.
-    """
+    """The fewest rectangles that tiles `first` to `last` - 1 make, counted along rows of `cols`."""
     while first < last:
         row, col = divmod(first, cols)
         rows = 1 if col else max(1, (last - first) // cols)

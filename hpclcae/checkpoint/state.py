@@ -41,8 +41,7 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockState(RunState):
-    """The same with one block's parameters and its update rule's memory (update_rules.Optimizer).
-    """
+    """The same with one block's parameters and its update rule's memory (optimizers.Optimizer)."""
     parameters: ParameterVector
     update_state: dict[str, ParameterVector] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)

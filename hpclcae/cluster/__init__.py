@@ -1,0 +1,11 @@
+"""From a machine or a cluster to ranks: how many, where, ready or not; without MPI.
+
+An outsider begins with `plan.py`::
+
+    launcher.py  how many processes a launcher started
+    ranks.py     how many ranks a job needs, and the grid of its replicas
+    mpiexec.py   a job on this machine, with signals passed on
+    node.py      is this machine ready, and like the others
+    plan.py      which grid, replicas and servers for given nodes
+    status.py    where runs stand, from their folders
+"""

@@ -1,0 +1,18 @@
+"""What can be typed: a module is a command, its path the words; ``configure`` and ``run`` in each.
+
+An outsider begins with `train.py`::
+
+    checkpoint/     hpclcae checkpoint ...
+    data/           hpclcae data ...
+    show.py         the layers of a configuration
+    train.py        training, in one process or as one rank of a job
+    launch.py       train under mpiexec, on this machine
+    replay.py       an asynchronous run again
+    plan.py         a layout for a cluster
+    check.py        is this node ready
+    status.py       where runs stand
+    neurons.py      the best neurons
+    figures.py      the pictures of a run
+    convergence.py  runs beside each other
+    arguments.py    arguments of several commands
+"""

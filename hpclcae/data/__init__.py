@@ -1,0 +1,13 @@
+"""Images: where they come from, the HDF5 file that holds them, which ones a step sees.
+
+An outsider begins with `dataset.py`::
+
+    sources/        real images out of ordinary packages
+    ingest/         your own folders, archives and films
+    frames/         frames composed from what was fetched
+    dataset.py      Dataset and DatasetWriter: one HDF5 file with labels, groups and checksums
+    minibatches.py  MinibatchStream: the images of a step, a function of (seed, replica, step)
+    decode.py       one picture of any common format to bytes
+    catalogue.py    what was fetched; the split by person and photograph
+    summary.py      what is in a dataset, in words and on a contact sheet
+"""

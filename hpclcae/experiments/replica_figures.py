@@ -1,6 +1,6 @@
 """How a run with parameter servers went: replicas.png of ``hpclcae figures``.
 
-Drawn from parallel.json (what every rank said of itself at the end; parallel/service.py) and the
+Drawn from parallel.json (what every rank said of itself at the end; mpi/job.py) and the
 metrics of every replica.
 """
 import json

@@ -15,8 +15,8 @@ SMALL_PRODUCT = 1_000_000
 def small_product() -> int:
     """The most multiplications of a product that BLAS does without packing.
 
-    0 if it has no kernels for that. Packing, the copy of both operands in the order of the kernel,
-    is what products of few units suffer from most (../notes/performance.md).
+    Packing, the copy of both operands in the order of the kernel, is what products of few units
+    suffer from most (notes/performance.md).
     """
     return SMALL_PRODUCT if blas()["kernels"] == "SkylakeX" else 0
 

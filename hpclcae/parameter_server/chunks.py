@@ -1,7 +1,7 @@
 """Who holds which weights: chunks of about 1 MB, dealt to parameter servers in contiguous runs.
 
 A block's parameters are one flat vector: parameter after parameter, row of tiles after row of tiles
-(layers/local_filter.py). A chunk is a contiguous piece of it: some whole rows of tiles of one
+(model/layers/local_filter.py). A chunk is a contiguous piece of it: some whole rows of tiles of one
 parameter, or, where a row is longer than a chunk should be, some tiles of one row. So a chunk is
 always a rectangle of tiles and with it a rectangle of positions, and a chunk can travel as soon as
 the gradient of its last row is there.
@@ -28,7 +28,7 @@ class Chunk:
     start, stop : int
         Where they lie in the block's flat vector.
     fan_in : int
-        Inputs of one filter (update_rules.py).
+        Inputs of one filter (model/optimizers.py).
     """
     block: int
     name: str

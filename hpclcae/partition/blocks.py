@@ -1,16 +1,17 @@
-"""Who owns and who needs what when one network is spread over a grid of blocks.
+"""Who owns and who needs what when one network is spread over a grid (notes/partition.md).
 
 A block of a Py x Px grid owns a rectangle of every array of every stage: of the input x, of the
-filtered z, the pooled h, the centred g and the output y (names as in ../notes/equations.md). To
+filtered z, the pooled h, the centred g and the output y (names as in notes/equations.md). To
 compute what it owns of the next array it needs a larger rectangle of this one. Where needed meets
 what others own lies an exchange:
 
-* **fill**: owners copy to those who need;
-* **fold**: what those have computed for the owner is summed there. It is the transpose of fill.
+* **fill** (the ghost update): owners copy to those who need;
+* **fold** (the ghost sum): what those have computed for the owner is summed there. It is the
+  adjoint of fill.
 
 Rows and columns do not depend on each other, so everything is worked out along one axis first;
 rectangles are products. Positions are always those of the whole array. A plan is data: halo.py
-carries it out. More in ../notes/partition.md.
+carries it out.
 """
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,10 +38,7 @@ def split(size: int, parts: int, index: int) -> Span:
 
 
 def reach(outputs: Span, window: int, stride: int = 1) -> Span:
-    """The inputs of `outputs` when output p reads the positions p stride ...
-
-    P stride + window - 1.
-    """
+    """The inputs of `outputs` when output p reads `window` positions from p * stride on."""
     start, stop = outputs
     return start * stride, (stop - 1) * stride + window if stop > start else start * stride
 

@@ -51,7 +51,7 @@ class SerialCommunicator(Communicator):
     rank, size = 0, 1
 
     def channel(self, tag: int, sends: Buffers, receives: Buffers) -> Channel:
-        """Never asked for: one block borrows nothing."""
+        """Never asked for: one block receives nothing."""
         raise AssertionError(f"one block has nobody to exchange with: {len(sends)} sends, "
                              f"{len(receives)} receives")
 

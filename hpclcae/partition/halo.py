@@ -1,12 +1,12 @@
-"""Halo exchanges: what partition.py planned is carried out, through any kind of communicator.
+"""Halo exchanges: what blocks.py planned is carried out, through any kind of communicator.
 
 A block's array holds what the block owns and what it needs (`ExchangePlan.held`), so `fill` writes
 into its halo and `fold` adds to its owned part; the block's own positions are never copied. Both
 take arrays of any trailing shape: (row, col, map, image), (row, col, image), ...
 
-The communicators: `SerialCommunicator` here, for one block; parallel/halo.py with MPI;
-parallel/inprocess.py for all blocks of a grid in one process. Sums are taken in the order of ranks
-by all of them, so they give the same bits.
+The communicators: `SerialCommunicator` (communicator.py) for one block, mpi/communicator.py with
+MPI, threads.py for all blocks of a grid in one process. Sums are taken in the order of ranks by all
+of them, so they give the same bits.
 """
 from collections.abc import Callable
 

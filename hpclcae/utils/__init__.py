@@ -1,0 +1,15 @@
+"""What every other chapter may use: errors, files, signals, text. It knows no network.
+
+An outsider begins with `errors.py`::
+
+    errors.py       InputError: one line for bad input; require: a library of an extra
+    files.py        a file appears whole or not at all; HDF5 on a disk that may be full
+    signals.py      USR1 and TERM as requests to a run: a checkpoint; a checkpoint and the end
+    progress.py     a bar on a terminal, plain lines in a log
+    tables.py       tables of text
+    timers.py       seconds in the named parts of a loop
+    cores.py        how many cores this process may use
+    expressions.py  arithmetic that a user writes: read, checked, computed by numexpr
+    summary.py      what many numbers are like, taken piece by piece: mean, quantiles, histogram
+    provenance.py   versions, revision of the code and host, for checkpoints
+"""

@@ -4,6 +4,8 @@ Every line with ``hpclcae`` in a code block of README.md and the notes, in the s
 in the command table's examples is read by the parser of its command; configurations and keys that
 it names exist.
 """
+import ast
+
 import pytest
 
 from hpclcae import config as configuration
@@ -47,11 +49,33 @@ def test_the_quick_start_runs_every_step():
     assert {"data fetch", "data frames", "launch", "neurons", "figures"} <= shown
 
 
-def test_the_architecture_note_names_every_module_and_the_shapes_of_the_desk():
+def test_the_architecture_note_names_every_folder():
     note = (ROOT / "notes/architecture.md").read_text()
-    modules = [path for path in (ROOT / "hpclcae").rglob("*.py")
-               if path.name[0] != "_" and path.parent.name != "bench"]
-    assert [path.name for path in modules if f"{path.name}`" not in note] == []
+    package = ROOT / "hpclcae"
+    folders = [path.parent.relative_to(package) for path in package.rglob("__init__.py")]
+    assert [folder for folder in folders if f"`{folder}/`" not in note and folder.name] == []
+    assert [path.name for path in package.glob("[!_]*.py") if f"`{path.name}`" not in note] == []
+
+
+@pytest.mark.parametrize("init", sorted((ROOT / "hpclcae").rglob("*/__init__.py")),
+                         ids=lambda path: path.parent.name)
+def test_a_folder_names_every_module_in_it_and_the_one_to_begin_with(init):
+    text = ast.get_docstring(ast.parse(init.read_text()))
+    named = {line.split()[0] for line in text.splitlines() if line.startswith("    ")}
+    there = {path.name for path in init.parent.glob("*.py")} - {"__init__.py"}
+    assert there <= named
+    assert "An outsider begins with " in text
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "slurm/README.md", ROOT / "CHANGELOG.md"],
+                         ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_line_of_a_note_is_longer_than_120_columns(page):
+    lines = page.read_text().splitlines()
+    assert [number for number, line in enumerate(lines, 1) if len(line) > 120] == []
+
+
+def test_the_architecture_note_has_the_shapes_of_the_desk():
+    note = (ROOT / "notes/architecture.md").read_text()
     shapes = {shape for plan in network_geometry(configuration.load(RUN / "desk.toml"))
               for shape in (plan.filtered, plan.pooled, plan.output)}
     assert [shape for shape in sorted(shapes) if "x".join(map(str, shape)) not in note

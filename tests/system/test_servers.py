@@ -144,7 +144,7 @@ def test_synchronous_training_goes_on_to_the_same_bits(tiny_dataset, tmp_path):
 
 
 def test_checkpoints_on_the_way_change_no_bits_of_synchronous_training(tiny_dataset, tmp_path):
-    """All replicas stand after the same step.
+    """All replicas pause after the same step.
 
     A job that was killed goes on from there to the same numbers.
     """
@@ -308,7 +308,7 @@ def test_asked_to_end_it_writes_a_checkpoint(tiny_dataset, tmp_path, transport, 
 @pytest.mark.parametrize("replicas, grid", [(3, "1x1"), (2, "2x1")])
 def test_whenever_it_is_asked_synchronous_training_keeps_its_bits(tiny_dataset, tmp_path, replicas,
                                                                   grid):
-    """The leader stands before the others hear of it: what they computed ahead counts once."""
+    """The leader pauses before the others hear of it: what they computed ahead counts once."""
     words = [*ENDLESS, *settings("train.dtype=float64", "parallel.consistency=synchronous",
                                  "update.rule=momentum", "train.keep=9")]
     run = tmp_path / "asked"

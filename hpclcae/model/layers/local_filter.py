@@ -16,7 +16,7 @@ How it is made fast, without im2col and without a gather per position (notes/arc
   of tiles overwrites only the rows that are new, since weights are stored by row *modulo u* as
   well.
 * The code of a row of tiles lies as (tile col, image, unit): with the images as rows of the product
-  BLAS is 6 % faster than with them as columns (../notes/performance.md).
+  BLAS is 6 % faster than with them as columns (notes/performance.md).
 * Scattering (decode, dX) adds inside the matrix product (GEMM with beta = 1) to such a strip.
 * **Pieces.** Where BLAS does small products without packing, gradients of weights and scattering
   are cut into such.

@@ -109,8 +109,8 @@ def reads(stage, along, i, size_of_g):
 
 @settings(max_examples=60)
 @given(networks(), st.integers(1, 9), st.integers(1, 9))
-def test_what_one_lends_another_borrows_and_that_is_what_it_needs_and_does_not_own(config, rows,
-                                                                                   cols):
+def test_what_one_sends_another_receives_and_that_is_what_it_needs_and_does_not_own(config, rows,
+                                                                                    cols):
     assume(max(rows, cols) <= config.data.size)
     plans = plans_of(config, Grid(rows, cols))
     for exchanges in by_array(plans).values():

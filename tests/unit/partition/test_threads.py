@@ -166,7 +166,7 @@ def test_two_fills_of_one_exchange_at_the_same_time_are_a_mistake():
         exchange.start_fill(np.zeros((9, 9)))
 
 
-def test_one_block_copies_nothing_and_needs_no_messenger():
+def test_one_block_copies_nothing_and_needs_no_communicator():
     for _, part, shape in arrays(PAPER, Layout(PAPER, Grid(1, 1)).block(0).plan):
         exchange = Exchange(part, SerialCommunicator())
         # one number in memory: a copy of it would be tens of megabytes
