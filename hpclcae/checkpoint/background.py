@@ -20,7 +20,7 @@ class Background:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._closed = threading.Event()
+        self.closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -48,7 +48,7 @@ class Background:
 
     def close(self) -> None:
         """Give up what is not finished."""
-        self._closed.set()
+        self.closed.set()
         if self._thread is not None:
             self._thread.join()
 
@@ -60,7 +60,7 @@ class Background:
         Stopped
             It was closed, or the process is about to end.
         """
-        if self._closed.is_set() or not threading.main_thread().is_alive():
+        if self.closed.is_set() or not threading.main_thread().is_alive():
             raise Stopped
 
     def _run(self, work: Callable[[], None]) -> None:

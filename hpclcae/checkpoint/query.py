@@ -218,7 +218,7 @@ def _per_filter(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[:2], shape[-1]) if len(shape) == len(AXES) else shape
 
 
-def _blocks(shape: tuple[int, ...], position_size: int) -> list[Block]:
+def blocks_of(shape: tuple[int, ...], position_size: int) -> list[Block]:
     """Blocks of positions in the order of the result; whole rows, or parts of a row."""
     if not math.prod(shape):
         return []
@@ -294,7 +294,7 @@ def answer(query: Query, chosen: Query | None = None, limit: int = 0, by_value: 
         _check_condition(query, chosen)
         size += chosen.position_size
     condition = query.expression.is_condition
-    blocks = _blocks(query.shape, size)
+    blocks = blocks_of(query.shape, size)
     rows = _RowCollector(query.shape, limit, by_value) if limit else None
     numbers, true, count, begun = SummaryCollector(), 0, 0, 0
     with _result_file(out, query) if out else contextlib.nullcontext() as result:

@@ -81,7 +81,7 @@ def write_shard(path: Path, marks: Mapping[str, object], regions: Sequence[Regio
                     extents.append((offset, region, buffer))
         try:
             with FileIO(partial, "r+") as raw:
-                written = _fill(raw, sorted(extents, key=lambda extent: extent[0]), go_on)
+                written = write_elements(raw, sorted(extents, key=lambda extent: extent[0]), go_on)
                 os.fsync(raw.fileno())
         except OSError as error:
             error.filename = str(path)
@@ -106,8 +106,8 @@ def _room(file: h5py.File, name: str, region: Region, dtype: np.dtype) -> int:
     return data.id.get_offset()
 
 
-def _fill(raw: FileIO, extents: Sequence[tuple[int, Region, np.ndarray]],
-          go_on: Callable[[], None]) -> Content:
+def write_elements(raw: FileIO, extents: Sequence[tuple[int, Region, np.ndarray]],
+                   go_on: Callable[[], None]) -> Content:
     """Write the numbers, in the order of the file.
 
     Size and checksum of the whole file as it should be.

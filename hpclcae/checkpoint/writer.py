@@ -41,7 +41,7 @@ class ShardWriter(Background):
     def __init__(self, run: Path, number: int, layout: Layout) -> None:
         self.run, self.number, self.layout = run, number, layout
         super().__init__(f"shard {number}")
-        self._buffers: dict[str, np.ndarray] = {}
+        self.buffers: dict[str, np.ndarray] = {}
         self._step = -1
         self._run_id = ""
 
@@ -73,13 +73,13 @@ class ShardWriter(Background):
                          "shard": self.number}
                 path.parent.mkdir(exist_ok=True)
                 write_done_marker(path, write_shard(
-                    path, marks, covering, self._buffers, chunks, self.go_on))
+                    path, marks, covering, self.buffers, chunks, self.go_on))
         self.begin(work)
 
     def close(self) -> None:
         """Give up what is not written and let go of the memory."""
         super().close()
-        self._buffers = {}
+        self.buffers = {}
 
     def _copy(self, chunk_states: Sequence[ChunkState]) -> None:
         """Put values and state one after the other into memory.
@@ -90,9 +90,9 @@ class ShardWriter(Background):
         slots = list(chunk_states[0].state) if chunk_states else []
         for slot in (None, *slots):
             prefix = f"update/{slot}/" if slot else ""
-            buffer = self._buffers.get(prefix)
+            buffer = self.buffers.get(prefix)
             if buffer is None or buffer.size != size:
-                buffer = self._buffers[prefix] = np.empty(size, self.layout.dtype)
+                buffer = self.buffers[prefix] = np.empty(size, self.layout.dtype)
             start = 0
             for chunk_state in chunk_states:
                 array = chunk_state.state[slot] if slot else chunk_state.values

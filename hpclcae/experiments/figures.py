@@ -15,7 +15,7 @@ import numpy as np
 
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
-from hpclcae.experiments import neurons as selectivity
+from hpclcae.experiments import neurons as neuron_tests
 from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.training.metrics import metrics_path
@@ -49,7 +49,7 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
     InputError
         There is no such run.
     """
-    folder = selectivity.run_folder(run)
+    folder = neuron_tests.run_folder(run)
     name = folder.resolve().name
     found: dict[str, Callable[[], Figure]] = {
         "filters.png": lambda: draw_filters(Model.load(run), name),
@@ -101,7 +101,7 @@ def read_neurons(folder: Path) -> dict[str, Any]:
     try:
         with h5py.File(file, "r") as store:
             neurons = dict(store.attrs)
-            if neurons["kind"] != selectivity.KIND or neurons["schema"] > selectivity.SCHEMA:
+            if neurons["kind"] != neuron_tests.KIND or neurons["schema"] > neuron_tests.SCHEMA:
                 raise InputError(f"{file} is of another kind or a newer version: {remedy}")
             names = sorted((name for name in store if name.startswith("stage")),
                            key=lambda name: int(name[5:]))

@@ -13,7 +13,7 @@ SMALL_PRODUCT = 1_000_000
 
 @lru_cache
 def small_product() -> int:
-    """The most multiplications of a product that BLAS does without packing.
+    """The most multiplications of a product that BLAS does without packing; 0: it always packs.
 
     Packing, the copy of both operands in the order of the kernel, is what products of few units
     suffer from most (notes/performance.md).

@@ -49,7 +49,7 @@ class Network:
                        for number, (settings, geometry, kernel, plan) in enumerate(
                            zip(layout.config.stages, layout.geometry, block.stage_filters,
                                block.plan.stages), 1)]
-        self._work = Workspace()
+        self.work = Workspace()
         self.flags = self.any_flags = Flags()
 
     def parameters(self, seed: int | None = None) -> ParameterVector:
@@ -86,7 +86,7 @@ class Network:
         for index, stage in enumerate(self.stages[:None if last is None else last + 1]):
             if index:
                 x = stage.hold(states[-1].y)
-            states.append(stage.forward(parameters, x, self._work, index in objective))
+            states.append(stage.forward(parameters, x, self.work, index in objective))
         decoded = [(stage, state) for stage, state in zip(self.stages, states) if state.decoder]
         if decoded:
             sums = self.communicator.allreduce_sum([*(stage.sums(state) for stage,
@@ -114,6 +114,6 @@ class Network:
                 return
             below: np.ndarray | None = dx
             if index:
-                below = self._work.array("dx", state.x.shape, self.dtype) if joint else None
-            self.stages[index].backward(state, dy, below, on_gradient, self._work)
+                below = self.work.array("dx", state.x.shape, self.dtype) if joint else None
+            self.stages[index].backward(state, dy, below, on_gradient, self.work)
             dy = None if below is None else below[self.stages[index].plan.x.own]

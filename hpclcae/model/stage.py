@@ -84,7 +84,7 @@ class Stage:
         # the inputs are (units / inputs)-fold overcomplete.
         units = int(np.prod(geometry.filtered))
         self.gain = sqrt(min(1.0, int(np.prod(geometry.input)) / units))
-        self._keep = Workspace()
+        self.kept = Workspace()
 
     @classmethod
     def whole(cls, config: StageConfig, geometry: StageGeometry, name: str,
@@ -127,7 +127,7 @@ class Stage:
         if self.plan.x.held == self.plan.x.owned:
             x = owned
         else:
-            x = self._kept("x", self.plan.x.held, *owned.shape[2:])
+            x = self._kept_array("x", self.plan.x.held, *owned.shape[2:])
             x[self.plan.x.own] = owned
         self._x.fill(x)
         return x
@@ -137,11 +137,11 @@ class Stage:
         """Run the stage on the held x (row, col, map, image); with `objective` also decode."""
         config, plan, images = self.config, self.plan, x.shape[-1]
         encoder = self.filters(parameters, "encode")
-        z = self._kept("z", plan.z.held, config.maps, images)
+        z = self._kept_array("z", plan.z.held, config.maps, images)
         decoder = residual = None
         if objective:
             decoder = encoder if config.weights == "tied" else self.filters(parameters, "decode")
-            residual = self._kept("residual", plan.x.held, *x.shape[2:])
+            residual = self._kept_array("residual", plan.x.held, *x.shape[2:])
             # Every block adds its part of D z, also to positions of others;
             # -x counts once, at its owner.
             residual[...] = 0
@@ -153,12 +153,12 @@ class Stage:
         else:
             self.filter.encode(encoder, x[plan.x.read], z[plan.z.own], work)
         self._z.fill(z)
-        h = y = self._kept("h", plan.h.owned, config.maps, images)
+        h = y = self._kept_array("h", plan.h.owned, config.maps, images)
         self.pooling.forward(z[plan.z.read], h, work)
         norm = None
         if self.norm:
-            y = self._kept("y", plan.y, config.maps, images)
-            norm = self.norm.forward(h, y, self._keep, work)
+            y = self._kept_array("y", plan.y, config.maps, images)
+            norm = self.norm.forward(h, y, self.kept, work)
         return StageActivations(encoder, decoder, x, z, residual, h, y, norm)
 
     def sums(self, state: StageActivations) -> tuple[float, float, float]:
@@ -230,8 +230,8 @@ class Stage:
         norm = self.config.encoder_norm if part == "encode" else self.config.decoder_norm
         return filters(parameters[f"{self.name}/{part}"], norm, self.gain)
 
-    def _kept(self, name: str, rectangle: Rectangle, *trailing: int) -> np.ndarray:
-        return self._keep.array(name, (*rectangle.shape, *trailing), self.dtype)
+    def _kept_array(self, name: str, rectangle: Rectangle, *trailing: int) -> np.ndarray:
+        return self.kept.array(name, (*rectangle.shape, *trailing), self.dtype)
 
 
 def sum_of_squares(a: np.ndarray) -> float:

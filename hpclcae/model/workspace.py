@@ -14,17 +14,17 @@ class Workspace:
     """Arrays by name; a name is allocated once and grows only if a larger shape is asked for."""
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[str, np.dtype], np.ndarray] = {}
+        self.buffers: dict[tuple[str, np.dtype], np.ndarray] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """An uninitialised C-contiguous array; what the same name held before is overwritten."""
         key = name, np.dtype(dtype)
         size = math.prod(shape)
-        if key not in self._buffers or self._buffers[key].size < size:
-            self._buffers[key] = np.empty(size, dtype)
-        return self._buffers[key][:size].reshape(shape)
+        if key not in self.buffers or self.buffers[key].size < size:
+            self.buffers[key] = np.empty(size, dtype)
+        return self.buffers[key][:size].reshape(shape)
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(b.nbytes for b in self._buffers.values())
+        return sum(b.nbytes for b in self.buffers.values())

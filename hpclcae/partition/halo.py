@@ -15,7 +15,7 @@ import numpy as np
 from hpclcae.partition.blocks import ExchangePlan, Part
 from hpclcae.partition.communicator import Buffers, Communicator
 
-Lines = list[tuple[tuple[slice, slice], np.ndarray]]  # (where in the array, buffer)
+Packed = list[tuple[tuple[slice, slice], np.ndarray]]  # (where in the array, buffer)
 
 
 class Exchange:
@@ -93,19 +93,19 @@ class _Link:
 
     def __init__(self, plan: ExchangePlan, communicator: Communicator, tag: int,
                  sent: tuple[Part, ...], received: tuple[Part, ...], array: np.ndarray) -> None:
-        def lines(parts: tuple[Part, ...]) -> Lines:
+        def packed(parts: tuple[Part, ...]) -> Packed:
             return [(part.positions.within(plan.held),
                      np.empty((*part.positions.shape, *array.shape[2:]), array.dtype))
                     for part in parts]
 
-        def letters(parts: tuple[Part, ...], lines: Lines) -> Buffers:
-            return [(part.peer, buffer) for part, (_, buffer) in zip(parts, lines)]
-        self.sends, self.receives = lines(sent), lines(received)
+        def addressed(parts: tuple[Part, ...], buffers: Packed) -> Buffers:
+            return [(part.peer, buffer) for part, (_, buffer) in zip(parts, buffers)]
+        self.sends, self.receives = packed(sent), packed(received)
         self.under_way = False
         self._channel = None
         if sent or received:
-            self._channel = communicator.channel(tag, letters(sent, self.sends),
-                                                 letters(received, self.receives))
+            self._channel = communicator.channel(tag, addressed(sent, self.sends),
+                                                 addressed(received, self.receives))
 
     def start(self, array: np.ndarray) -> None:
         """Pack and send."""
@@ -116,7 +116,7 @@ class _Link:
         if self._channel:
             self._channel.start()
 
-    def finish(self) -> Lines:
+    def finish(self) -> Packed:
         """Wait; what has been received, in order of rank, and where it belongs."""
         if self._channel:
             self._channel.wait()

@@ -71,7 +71,7 @@ def draw(config: Config, grid: Grid, stage: int, rank: int) -> "Figure":
         rows, cols = (getattr(share, name).owned for share in along)
         part: ExchangePlan = getattr(plan, name)
         array, purpose = SUBLAYERS[name]
-        borrowed = sum(lent.positions.size for lent in part.recv)
+        borrowed = sum(received.positions.size for received in part.recv)
         _draw_blocks(panels[name], rows, cols, part)
         _look_at(panels[name], part.held, span)
         panels[name].set_title(f"{array}, {rows[-1][1]} x {cols[-1][1]}, {purpose}\nowns "
@@ -93,8 +93,9 @@ def _draw_blocks(axes: "Axes", rows: tuple[Span, ...], cols: tuple[Span, ...],
     bottom, right = rows[-1][1], cols[-1][1]
     axes.hlines([*(start for start, _ in rows), bottom], 0, right, LINES, linewidth=0.8)
     axes.vlines([*(start for start, _ in cols), right], 0, bottom, LINES, linewidth=0.8)
-    for lent in part.recv:
-        _draw_rectangle(axes, lent.positions, facecolor=BORROWED, edgecolor="white", linewidth=1)
+    for received in part.recv:
+        _draw_rectangle(axes, received.positions,
+                        facecolor=BORROWED, edgecolor="white", linewidth=1)
     _draw_rectangle(axes, part.owned, facecolor=OWNED, edgecolor="white", linewidth=1)
     _draw_rectangle(axes, part.needed, facecolor="none", edgecolor="black", linewidth=1.6)
     axes.set_aspect("equal")

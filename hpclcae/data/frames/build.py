@@ -89,14 +89,14 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
     InputError
         The folder lacks what the recipe needs.
     """
-    items = _chosen(catalogue.load(folder), recipe)
+    items = chosen_items(catalogue.load(folder), recipe)
     licences = {item.source: item.licence for item in items}
     if recipe.heads:
         licences["heads"] = HEADS_LICENCE
     labels, measured = [], []
     with DatasetWriter(out, recipe.size, recipe.channels, LABELS, asdict(recipe),
                        licences=licences) as writer:
-        bank = _fill(folder, items, recipe, jobs)
+        bank = filled_bank(folder, items, recipe, jobs)
         if count is None:
             in_test = recipe.split == "test" and recipe.faces
             count = round(FACES_OF_A_PERSON * len(bank.people) / recipe.faces) if in_test else COUNT
@@ -108,7 +108,7 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
     return Composed([kind for _, kind, _ in tasks], np.array(labels), np.array(measured), bank)
 
 
-def _chosen(items: list[Item], recipe: Recipe) -> list[Item]:
+def chosen_items(items: list[Item], recipe: Recipe) -> list[Item]:
     """Keep what this split may show."""
     kinds = {"photograph": True, "people": recipe.split != "test", "cutout": recipe.cutouts > 0,
              "face": recipe.faces > 0 or recipe.alike > 1}
@@ -117,7 +117,7 @@ def _chosen(items: list[Item], recipe: Recipe) -> list[Item]:
             if kinds.get(item.kind) and recipe.split in (split, "all")]
 
 
-def _fill(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> Bank:
+def filled_bank(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> Bank:
     """Bring everything into memory that frames are made from."""
     pictures = _read(folder, items, recipe, jobs)
     people: dict[str, list[Picture]] = {}

@@ -107,7 +107,7 @@ class HeadModel:
         """
         mesh, look = self.mesh, person.look
         samples = 3 if size < FINE_BELOW else 2
-        turn = _rotation(yaw, pitch, roll)
+        turn = rotation(yaw, pitch, roll)
         view = person.vertices @ turn.T
         middle = size * samples / 2
         scale = FILLS * zoom * size * samples * DISTANCE / (DISTANCE - view[:, 2])
@@ -133,7 +133,7 @@ class HeadModel:
         return _averaged(pixels, lit, size, samples)
 
 
-def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Return the matrix that turns the head: yaw first, then pitch, then roll.
 
     x is to the right, y up, z to the viewer.

@@ -71,7 +71,7 @@ def fetch(wanted: Sequence[Source], folder: Path) -> tuple[list[Fetched], list[M
         Another fetch is working in the folder.
     """
     missing = []
-    with _locked(folder):
+    with locked(folder):
         for source in progress(wanted, "fetching", unit="packages"):
             try:
                 if _present(source, folder) is None:
@@ -124,7 +124,7 @@ def _fetch(source: Source, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Make the folder and keep other fetches out of it.
 
     What is unfinished is removed before and after.

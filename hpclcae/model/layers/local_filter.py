@@ -212,7 +212,7 @@ class LocalFilter:
 
         The code is (tile col, image, unit).
         """
-        for piece in self._pieces(code.shape[1]):
+        for piece in self.pieces(code.shape[1]):
             np.matmul(inputs.windows()[:, piece], code, out=d_weights[:, piece])
 
     def _scatter_row(self, weights: np.ndarray, code: np.ndarray, sums: "_Strip", j: int,
@@ -220,7 +220,7 @@ class LocalFilter:
         """Add weights @ code of every tile of row j to its window of `sums`."""
         sums.clear_new_rows(j)
         units_first = work.array("units first", (self.units, code.shape[1]), self.dtype)
-        pieces = self._pieces(code.shape[1])
+        pieces = self.pieces(code.shape[1])
         for i in range(self.tile_cols):
             units_first[...] = code[i].T
             window = sums.window(i)
@@ -229,7 +229,7 @@ class LocalFilter:
                 self._gemm(1.0, units_first.T, weights[i, piece].T,
                            1.0, window[piece].T, overwrite_c=1)
 
-    def _pieces(self, images: int) -> list[slice]:
+    def pieces(self, images: int) -> list[slice]:
         """Cuts of a window's inputs into products that BLAS does without packing.
 
         One where it always packs.

@@ -141,7 +141,7 @@ def test_rows_are_the_first_or_the_largest_where_a_condition_holds(both, arrays,
 def test_nan_comes_last_and_a_limit_may_be_larger_than_the_result(both, blocks):
     text = "log(a.preprocess.eigenvalues - 1) + 0 / (a.preprocess.eigenvalues != 0)"
     query = Query(text, both)
-    values = np.concatenate([query.values(block) for block in queries._blocks(query.shape, 7)])
+    values = np.concatenate([query.values(block) for block in queries.blocks_of(query.shape, 7)])
     order = np.argsort(-values, kind="stable")
     for limit in (3, 24, 99):
         rows = answer(query, None, limit, True).rows
@@ -185,7 +185,7 @@ def test_blocks_cover_the_result_in_its_order():
     for shape in [(7,), (4, 9), (3, 5, 2), (2, 3, 2, 2, 1, 4), (0, 3)]:
         for size in (1, queries.BLOCK // 4, queries.BLOCK // 2, queries.BLOCK * 2):
             numbers = np.arange(np.prod(shape)).reshape(shape)
-            pieces = [numbers[block].ravel() for block in queries._blocks(shape, size)]
+            pieces = [numbers[block].ravel() for block in queries.blocks_of(shape, size)]
             assert np.concatenate([np.empty(0), *pieces]).tolist() == numbers.ravel().tolist()
 
 

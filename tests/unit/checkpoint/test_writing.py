@@ -63,11 +63,11 @@ def gate(monkeypatch):
     class Gate:
         reached, opened = threading.Event(), threading.Event()
 
-    def waiting(*arguments, original=shard_file._fill):
+    def waiting(*arguments, original=shard_file.write_elements):
         Gate.reached.set()
         assert Gate.opened.wait(TIMEOUT)
         return original(*arguments)
-    monkeypatch.setattr(shard_file, "_fill", waiting)
+    monkeypatch.setattr(shard_file, "write_elements", waiting)
     yield Gate
     Gate.opened.set()
 
@@ -119,12 +119,12 @@ def test_the_next_checkpoint_waits_for_the_one_before_and_uses_its_memory_again(
     assert second.is_alive()
     gate.opened.set()
     second.join(TIMEOUT)
-    memory = {name: buffer.ctypes.data for name, buffer in run.writers[0]._buffers.items()}
+    memory = {name: buffer.ctypes.data for name, buffer in run.writers[0].buffers.items()}
     run.wait()
     assert [path.name for path in checkpoint.saved(run.folder / "checkpoints")] == ["step-00000020",
                                                                                     "step-00000040"]
     run.start(step=60)
-    assert {name: buffer.ctypes.data for name, buffer in run.writers[0]._buffers.items()} == memory
+    assert {name: buffer.ctypes.data for name, buffer in run.writers[0].buffers.items()} == memory
 
 
 def test_only_a_step_with_all_its_shards_is_committed(run):
@@ -226,7 +226,7 @@ def test_an_error_is_raised_where_somebody_asks_and_leaves_older_checkpoints(run
 
     def full(raw, places, go_on):
         raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(shard_file, "_fill", full)
+    monkeypatch.setattr(shard_file, "write_elements", full)
     run.writers[0].start(40, run.chunk_states[0])
     shard = run.folder / "checkpoints/step-00000040/shard-0000.h5"
     said = (f"the checkpoint of step 40 cannot be written: {shard}: No space left on device; "
@@ -317,7 +317,7 @@ def test_closing_gives_up_what_is_not_finished_and_leaves_no_part(run, gate):
     closing = [threading.Thread(target=part.close) for part in run.parts]
     for thread in closing:
         thread.start()
-    assert all(part._closed.wait(TIMEOUT) for part in run.parts)
+    assert all(part.closed.wait(TIMEOUT) for part in run.parts)
     gate.opened.set()
     for thread in closing:
         thread.join(TIMEOUT)

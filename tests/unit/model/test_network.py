@@ -209,8 +209,8 @@ def test_nothing_is_remembered_from_the_step_before():
     """Arrays are kept between steps for speed only: they are overwritten before they are read."""
     setup = Setup(config_of())
     expected, value = setup.gradients(), setup.value()
-    for workspace in (setup.network._work, *(stage._keep for stage in setup.network.stages)):
-        for buffer in workspace._buffers.values():
+    for workspace in (setup.network.work, *(stage.kept for stage in setup.network.stages)):
+        for buffer in workspace.buffers.values():
             buffer[...] = np.nan
     found = setup.gradients()
     assert setup.value() == value

@@ -249,7 +249,7 @@ def test_what_a_killed_fetch_left_is_removed_and_a_lost_file_fetched_again(tmp_p
 
 
 def test_only_one_fetch_at_a_time(tmp_path, shelf):
-    with fetch._locked(tmp_path):
+    with fetch.locked(tmp_path):
         with pytest.raises(InputError, match="another 'hpclcae data fetch' is working"):
             call(tmp_path)
         assert os.listdir(tmp_path) == [fetch.STAGING]  # what the first one works in is still there

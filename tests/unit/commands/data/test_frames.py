@@ -189,8 +189,8 @@ def test_any_number_of_jobs_makes_the_same_frames(sources, tmp_path, train):
 def test_one_frame_can_be_made_alone(sources, train):
     given = Recipe(**{name: tuple(value) if isinstance(value, list) else value
                       for name, value in train.settings.items()})
-    items = frames._chosen(catalogue.load(sources), given)
-    bank = frames._fill(sources, items, given, 1)
+    items = frames.chosen_items(catalogue.load(sources), given)
+    bank = frames.filled_bank(sources, items, given, 1)
     for index, kind, turn in recipe.plan(200, given)[57:200:29]:
         frame = recipe.make_frame(given, bank, index, kind, turn)
         np.testing.assert_array_equal(frame.image, train.read(np.array([index]))[0])

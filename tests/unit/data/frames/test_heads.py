@@ -205,10 +205,10 @@ def test_people_are_reproducible_and_different(model):
 
 def test_turning_follows_the_documented_directions():
     nose, up = np.array([0, 0, 1.0]), np.array([0, 1.0, 0])
-    np.testing.assert_allclose(heads._rotation(90, 0, 0) @ nose, [1, 0, 0], atol=1e-7)
-    np.testing.assert_allclose(heads._rotation(0, 90, 0) @ nose, [0, 1, 0], atol=1e-7)
-    np.testing.assert_allclose(heads._rotation(0, 0, 90) @ up, [-1, 0, 0], atol=1e-7)
-    turned = heads._rotation(25, -40, 70)
+    np.testing.assert_allclose(heads.rotation(90, 0, 0) @ nose, [1, 0, 0], atol=1e-7)
+    np.testing.assert_allclose(heads.rotation(0, 90, 0) @ nose, [0, 1, 0], atol=1e-7)
+    np.testing.assert_allclose(heads.rotation(0, 0, 90) @ up, [-1, 0, 0], atol=1e-7)
+    turned = heads.rotation(25, -40, 70)
     np.testing.assert_allclose(turned @ turned.T, np.eye(3), atol=1e-6)
 
 

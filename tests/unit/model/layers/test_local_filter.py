@@ -142,7 +142,7 @@ def test_products_in_pieces_give_the_same(geometry, tile):
     whole, cut = Setup(geometry, tile), Setup(geometry, tile)
     whole.plan.small = 0
     cut.plan.small = ceil(cut.plan.inputs / 3) * cut.plan.units * IMAGES
-    assert len(whole.plan._pieces(IMAGES)) == 1 < len(cut.plan._pieces(IMAGES)) <= 3
+    assert len(whole.plan.pieces(IMAGES)) == 1 < len(cut.plan.pieces(IMAGES)) <= 3
     for expected, found in zip(whole.forward(), cut.forward()):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
     expected, found = whole.backward(0.7), cut.backward(0.7)
@@ -154,12 +154,12 @@ def test_no_piece_is_larger_than_what_blas_does_without_packing():
     plan = LocalFilter(65, 65, 8, 8, 18)
     plan.small = 1_000_000
     for images in (1, 8, 100, 1000):
-        pieces = plan._pieces(images)
+        pieces = plan.pieces(images)
         sizes = [min(piece.stop, plan.inputs) - piece.start for piece in pieces]
         assert sum(sizes) == plan.inputs and max(sizes) * plan.units * images <= plan.small
         # and they are alike
         assert len(sizes) == 1 or max(sizes) * len(sizes) < plan.inputs + len(sizes)
-    assert len(plan._pieces(8)) == 1  # small enough as it is
+    assert len(plan.pieces(8)) == 1  # small enough as it is
 
 
 @pytest.mark.parametrize("kernels, small", [("SkylakeX", 1_000_000), ("Haswell", 0), ("", 0)])
@@ -271,7 +271,7 @@ def test_a_workspace_full_of_rubbish_does_not_matter(geometry, tile):
     """Every array that is asked for by name is overwritten first, also where zeros multiply it."""
     setup = Setup(geometry, tile, "unit")
     expected = setup.backward(0.7)
-    for buffer in setup.work._buffers.values():
+    for buffer in setup.work.buffers.values():
         buffer[...] = np.nan
     for name, gradient in setup.backward(0.7).items():
         assert np.array_equal(gradient, expected[name])
