@@ -77,8 +77,8 @@ class UpdateConfig:
     momentum: float = 0.9            # momentum; adam: first moment
     second_moment: float = 0.99      # adam
     schedule: str = "halfway"        # constant; halfway: falls linearly to 0 over the second half;
-    # or an expression of step, steps and epoch that rate is multiplied with, for instance "0.5 * (1
-    # + cos(pi * step / steps))"
+    # or an expression of step (from 0 to steps - 1), steps and epoch that rate is multiplied with,
+    # for instance "0.5 * (1 + cos(pi * step / steps))"
     clip: float = 0.0                # largest norm of the gradient of one filter; 0: none
     staleness_scaled: bool = False   # divide the rate by 1 + the updates that a gradient has missed
     #                                  (servers only)
@@ -160,7 +160,8 @@ def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"configuration {path} cannot be read: {error}") from error
+        raise InputError(f"configuration {path} cannot be read: "
+                         f"{getattr(error, 'strerror', None) or error}") from error
     return loads(text, changes, where=str(path))
 
 
@@ -254,8 +255,9 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
+        quotes = f', in quotes: "{value}"' if kind is str else ""
         raise InputError(f"{where}: {name} = {value!r} is of type {type(value).__name__}; it must "
-                         f"be of type {kind.__name__}")
+                         f"be of type {kind.__name__}{quotes}")
     return value
 
 

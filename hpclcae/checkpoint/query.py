@@ -172,15 +172,16 @@ class Query:
     def _reduced_shape(self, call: str, argument: Expression) -> tuple[int, ...]:
         if argument.reductions:
             self.expression.refuse(f"in {call} one reduction stands in another", "use only one")
-        argument.check(self.sources.arrays)
+        self.expression.check(self.sources.arrays, argument.names)
         shapes = {name: self.sources.arrays[name].shape for name in sorted(argument.names)}
         if not shapes:
             self.expression.refuse(f"{call} names no array", "give it an array of weights")
         first = next(iter(shapes.values()))
         for name, shape in shapes.items():
             if len(shape) != len(AXES) or shape != first:
+                other = "" if shape == first else f", and {next(iter(shapes))} has shape {first}"
                 self.expression.refuse(
-                    f"{name} in {call} has shape {shape}",
+                    f"{name} in {call} has shape {shape}{other}",
                     f"use arrays of weights ({', '.join(AXES)}) there, all of one shape")
         return _per_filter(first)
 
@@ -320,13 +321,18 @@ def answer(query: Query, chosen: Query | None = None, limit: int = 0, by_value: 
                   rows.rows() if rows is not None else None)
 
 
-def check_output(out: Path, sources: Sources) -> None:
+def check_output(out: Path, sources: Sources, replaceable: Callable[[Path], bool]) -> None:
     """See that a file can be written, before the work.
+
+    Parameters
+    ----------
+    replaceable : callable
+        Whether an existing file is an earlier result, which may go.
 
     Raises
     ------
     InputError
-        It is one of the files that are read, or its folder does not exist.
+        It is another file that exists, or in a checkpoint that is read; its folder does not exist.
     """
     resolved = out.resolve()
     for path in sources.paths:
@@ -334,6 +340,15 @@ def check_output(out: Path, sources: Sources) -> None:
             raise InputError(f"{out} belongs to {path}, which is read: choose another file")
     if out.is_dir() or not out.parent.is_dir():
         raise InputError(f"{out} cannot be written: it must be a file in a folder that exists")
+    if out.exists() and not replaceable(out):
+        raise InputError(f"{out} exists, and is no earlier result of a query: choose another name")
+
+
+def _is_result(path: Path) -> bool:
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r", locking=False) as file:
+        return file.attrs.get("kind") == KIND
 
 
 def _check_condition(query: Query, chosen: Query) -> None:
@@ -347,7 +362,7 @@ def _check_condition(query: Query, chosen: Query) -> None:
 @contextlib.contextmanager
 def _result_file(out: Path, query: Query) -> Iterator[h5py.Dataset]:
     """The dataset to write a result into; its file appears when it is whole."""
-    check_output(out, query.sources)
+    check_output(out, query.sources, _is_result)
     try:
         with replacing_hdf5(out) as file:
             file.attrs.update(kind=KIND, schema=SCHEMA)

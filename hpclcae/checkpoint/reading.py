@@ -119,8 +119,8 @@ def opened(path: Path) -> Iterator[h5py.File]:
     except KeyError as error:
         raise InputError(f"{path} is a damaged checkpoint ({error}): use an older one") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}): use an older "
-                         "checkpoint") from error
+        raise InputError(f"{path} cannot be read as HDF5 ({error}): it is no "
+                         "checkpoint, or damaged; use another one") from error
 
 
 def _refuse_others(file: h5py.File, path: Path) -> None:

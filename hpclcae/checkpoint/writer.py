@@ -142,7 +142,7 @@ def run_id(run: Path, thread: Background) -> str:
     """
     path, began = run / "checkpoints" / RUN_ID, monotonic()
     while monotonic() < began + LATE:
-        if path.exists() and (text := path.read_text().strip()):
+        if path.exists() and (text := path.read_text(errors="replace").strip()):
             return text
         thread.go_on()
         sleep(POLL)

@@ -113,14 +113,14 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
 def _read_metrics(result: RunStatus) -> None:
     """The last whole line of the metrics; a crash may have cut the last one short."""
     path = result.folder / "metrics.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    if lines:
-        try:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        if lines:
             row = json.loads(lines[-1])
             result.objective, result.seconds = float(row["objective"]), float(row["seconds"])
-        except (ValueError, KeyError, TypeError) as error:
-            result.broken = True
-            result.trouble = f"{path}: the last line is no line of metrics ({error})"
+    except (ValueError, KeyError, TypeError) as error:
+        result.broken = True
+        result.trouble = f"{path}: the last line is no line of metrics ({error})"
 
 
 def _last_words(folder: Path) -> str:

@@ -75,7 +75,7 @@ def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
     """
     file = metrics_path(folder, replica)
     steps: dict[int, dict[str, Any]] = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+    for line in file.read_bytes().splitlines() if file.is_file() else []:
         try:
             record = json.loads(line)
             steps[int(record["step"])] = record

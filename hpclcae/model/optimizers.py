@@ -57,8 +57,10 @@ class OptimizerKernel:
             self._axpy(velocity, w)
         elif rule == "adagrad":
             self._adagrad(w, gradient, slots, learning_rate / np.sqrt(fan_in))
-        else:
+        elif rule == "adam":
             self._adam(w, gradient, slots, learning_rate / np.sqrt(fan_in), count)
+        else:
+            raise NotImplementedError(f"update.rule = {rule!r}")
 
     def _adagrad(self, w: np.ndarray, gradient: np.ndarray, slots: Sequence[np.ndarray],
                  rate: float) -> None:

@@ -69,6 +69,6 @@ class Schedule:
         factor = float(self._expression.evaluate({
             "step": own_step, "steps": own_steps, "epoch": step * self._images_per_step}))
         if not math.isfinite(factor) or factor < 0:
-            raise InputError(f"update.schedule = {schedule!r} is {factor:g} in step {step + 1}: it "
-                             "must give a number of at least 0 for every step")
+            raise InputError(f"update.schedule = {schedule!r} is {factor:g} where step = "
+                             f"{own_step}: it must give a number of at least 0 for every step")
         return rate * factor

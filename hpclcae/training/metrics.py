@@ -31,7 +31,7 @@ def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
     Raises
     ------
     InputError
-        It cannot be written.
+        It cannot be written; its metrics are damaged.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -39,14 +39,23 @@ def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
             with replacing(run / "configuration.toml") as partial:
                 partial.write_text(configuration.dumps(config))
         metrics = metrics_path(run, replica)
-        lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() and step else []
-        # a crash may have cut the last one short
-        lines = [line for line in lines if line.endswith("\n")]
+        lines = _lines_until(step, metrics) if metrics.exists() and step else []
         with replacing(metrics) as partial:
-            partial.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+            partial.write_text("".join(lines))
     except OSError as error:
         raise InputError(f"run folder {run} cannot be written ({error.strerror}); choose another "
                          "--out") from error
+
+
+def _lines_until(step: int, metrics: Path) -> list[str]:
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    # a crash may have cut the last one short
+    whole = [line for line in lines if line.endswith(b"\n")]
+    try:
+        return [line.decode() for line in whole if json.loads(line)["step"] <= step]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{metrics} is damaged ({error}): move it away, and the run goes on "
+                         "without its old metrics") from error
 
 
 class Metrics:

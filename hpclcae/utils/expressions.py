@@ -72,15 +72,15 @@ class Expression:
     """
 
     def __init__(self, text: str, where: str, reductions: Collection[str] = ()) -> None:
-        self.text, self.where = text.strip(), where
+        self.text, self.where = " ".join(text.split()), where  # a text of TOML may have lines
         self.reductions: dict[str, tuple[str, str]] = {}
         self._reducing = reductions
         self._variables: dict[str | float, str] = {}  # name or number -> variable of numexpr
         self._translation, self.is_condition = self._translated(self._parsed(), 1)
         self.names = frozenset(name for name in self._variables if isinstance(name, str))
 
-    def check(self, available: Iterable[str]) -> None:
-        """See that every name is one of `available`.
+    def check(self, available: Iterable[str], names: Collection[str] | None = None) -> None:
+        """See that every name, or every one of `names`, is one of `available`.
 
         Raises
         ------
@@ -89,7 +89,7 @@ class Expression:
         """
         all_known = set(available)
         known = sorted(all_known - self.reductions.keys())
-        for name in sorted(self.names - all_known):
+        for name in sorted({*(self.names if names is None else names)} - all_known):
             close = difflib.get_close_matches(name, known, n=3) or known[:12]
             rest = ", ..." if len(close) == 12 < len(known) else ""
             self.refuse(f"'{name}' is not known here",

@@ -57,7 +57,8 @@ def test_a_value_of_the_wrong_type_is_refused_for_every_key(section, name, hint)
     if typing.get_origin(hint) is typing.Literal:
         assert all(repr(allowed) in message for allowed in typing.get_args(hint))
     else:
-        assert message.endswith(f"it must be of type {hint.__name__}")
+        quotes = ', in quotes: "3"' if hint is str else ""
+        assert message.endswith(f"it must be of type {hint.__name__}{quotes}")
 
 
 INTEGERS = [field for field in FIELDS if field[2] is int]

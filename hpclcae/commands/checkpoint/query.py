@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> None:
             lines = [_arrays(found)]
         else:
             if args.csv:
-                check_output(args.csv, found)
+                check_output(args.csv, found, _is_table)
+                if args.out and args.out.resolve() == args.csv.resolve():
+                    raise InputError(f"--out and --csv are both {args.out}: choose two names")
             query = Query(args.expression, found)
             chosen = Query(args.where, found, "--where") if args.where is not None else None
             listed = args.where is not None or args.sort or args.csv
@@ -122,6 +124,12 @@ def _summary(summary: Summary) -> list[str]:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file is a table that `_write` may have written."""
+    with path.open("rb") as file:
+        return file.readline(1000).rstrip().endswith(b",value")
 
 
 def _write(path: Path, names: Sequence[str], rows: Rows) -> None:

@@ -2,8 +2,10 @@
 import csv
 import errno
 import os
+import shutil
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -266,6 +268,33 @@ def test_what_is_read_is_never_written(run, name, capsys):
                     argument, run / name, code=1)
         assert "which is read: choose another file" in line
     assert ((run / name).read_bytes() if (run / name).exists() else None) == before
+
+
+@pytest.mark.parametrize("option", ["--out", "--csv"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "configuration.toml", "checkpoints/run-id",
+                                  "checkpoints/step-00000007/model.h5", "dataset.h5"])
+def test_a_file_that_is_no_result_of_a_query_is_never_replaced(run, tmp_path, tiny_dataset, capsys,
+                                                               option, name):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    shutil.copy(tiny_dataset, copy / "dataset.h5")
+    for text in ("metrics.jsonl", "configuration.toml"):
+        (copy / text).write_text("mine\n")
+    before = (copy / name).read_bytes()
+    line = said(capsys, run, "stage1.encode", option, copy / name, code=1)
+    assert f"{copy / name} exists, and is no earlier result of a query: choose" in line
+    assert (copy / name).read_bytes() == before
+
+
+def test_an_earlier_result_is_replaced_and_two_results_need_two_names(run, tmp_path, capsys):
+    out, table = tmp_path / "out.h5", tmp_path / "table.csv"
+    for limit in (3, 5):
+        said(capsys, run, "stage1.encode", "--out", out, "--csv", table, "--limit", limit)
+        assert len(table.read_text().splitlines()) == 1 + limit
+    for words in (("--out", table), ("--csv", out)):
+        assert "is no earlier result" in said(capsys, run, "stage1.encode", *words, code=1)
+    both = tmp_path / "both"
+    line = said(capsys, run, "stage1.encode", "--out", both, "--csv", both, code=1)
+    assert f"--out and --csv are both {both}: choose two names" in line and not both.exists()
 
 
 def test_a_result_that_cannot_be_written_is_one_line(both, tmp_path, monkeypatch):

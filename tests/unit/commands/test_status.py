@@ -73,6 +73,8 @@ def damage_a_file(run):
     (damage_a_file, "bytes instead of"),
     (lambda run: (run / "configuration.toml").write_text("steps = ="), "is not valid TOML"),
     (lambda run: (run / "metrics.jsonl").write_text("no metrics\n"),
+     "the last line is no line of metrics"),
+    (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe\n"),
      "the last line is no line of metrics")])
 def test_a_broken_run_says_what_is_broken(run, capsys, damage, word):
     damage(run)

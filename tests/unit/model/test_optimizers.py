@@ -1,4 +1,6 @@
 """Every update rule against its textbook formula, row by row as the network emits gradients."""
+from typing import get_args, get_type_hints
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,18 @@ RULES = [UpdateConfig("sgd", rate=0.3, schedule="constant"),
          UpdateConfig("momentum", rate=0.2, momentum=0.8, schedule="halfway"),
          UpdateConfig("adagrad", rate=0.1, schedule="constant"),
          UpdateConfig("adam", rate=0.05, momentum=0.7, second_moment=0.95, schedule="halfway")]
+
+
+def test_every_rule_is_tried_and_has_its_slots():
+    rules = set(get_args(get_type_hints(UpdateConfig)["rule"]))
+    assert {config.rule for config in RULES} == rules == SLOTS.keys()
+
+
+def test_a_rule_without_arithmetic_does_not_train_as_another(monkeypatch):
+    monkeypatch.setitem(SLOTS, "adabelief", SLOTS["adam"])
+    optimizer, _ = started(UpdateConfig("adabelief"))  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="adabelief"):
+        run(optimizer, [0])
 
 
 def gradients(step, dtype=np.float64):
@@ -123,7 +137,7 @@ def test_going_on_with_the_state_equals_not_stopping(config):
 
 def test_a_stage_that_starts_later_has_its_own_count():
     """Greedy training: adam's bias correction counts the updates of each parameter."""
-    config = RULES[3]
+    config = UpdateConfig("adam", rate=0.05, schedule="constant")
     (rule, parameters), (fresh, expected) = started(config), started(config)
     gradient = gradients(0)
     for _ in range(5):

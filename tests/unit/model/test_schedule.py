@@ -69,5 +69,5 @@ def test_what_is_no_arithmetic_of_known_names_is_one_line(text, said):
                                          ("sqrt(10 - step)", "nan")])
 def test_a_rate_that_is_none_is_refused_before_training(text, value):
     with pytest.raises(InputError,
-                       match=rf"update.schedule = .* is {value}.* in step \d+: it must"):
+                       match=rf"update.schedule = .* is {value}.* where step = \d+: it must"):
         schedule(text)

@@ -123,6 +123,19 @@ def test_what_was_done_after_the_last_checkpoint_is_done_again(tiny_config, tmp_
     assert_same_run(whole, tmp_path / "parts")
 
 
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"no metrics", b"[]", b'{"step": "x"}', b"{}"])
+def test_metrics_that_are_damaged_are_named_and_kept(tiny_config, tmp_path, line):
+    config = tiny_config("train.steps=2", "train.log_every=1")
+    run = trained(config, tmp_path / "run", stop_at=1)
+    damaged = (run / "metrics.jsonl").read_bytes() + line + b"\n"
+    (run / "metrics.jsonl").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"metrics.jsonl is damaged .*: move it away"):
+        trained(config, run, resume=True)
+    assert (run / "metrics.jsonl").read_bytes() == damaged
+    (run / "metrics.jsonl").unlink()
+    assert [row["step"] for row in metrics(trained(config, run, resume=True))] == [2]
+
+
 def test_resume_without_a_checkpoint_starts_from_the_beginning(tiny_config, tmp_path):
     config = tiny_config("train.steps=3", "train.log_every=1")
     (tmp_path / "parts").mkdir()

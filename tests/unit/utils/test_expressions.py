@@ -48,7 +48,7 @@ def refused(text, *words, values=None):
     ("x + y * 2 - 1", X + Y * 2 - 1), ("(x + y) * 2", (X + Y) * 2), ("-x ** 2", -X ** 2),
     ("x ** 2 ** 3", X ** 8), ("x ** -1.5", X ** -1.5), ("x ** y", X ** Y), ("x ** 0.5", X ** 0.5),
     ("+x / -y", X / -Y), ("7 / 2", 3.5), ("steps / 4", 2.5), ("-7 % 4", 1.0),
-    ("7 % (x - 1)", 7 % (X - 1)),
+    ("7 % (x - 1)", 7 % (X - 1)), ("x\n\t+ y\r\n", X + Y),
     ("stage1.encode * 2", 2 * X - 1), ("pi * x", np.pi * X), ("x - x + 2 * pi", 2 * np.pi)])
 def test_arithmetic_is_that_of_numpy(text, expected):
     assert np.allclose(evaluated(text), expected, rtol=1e-14, atol=1e-15)
@@ -147,7 +147,7 @@ def test_nothing_but_arithmetic_gets_in(text):
 
 @pytest.mark.parametrize("text, words", [
     ("", ["it is empty"]), ("  \n ", ["it is empty"]), ("x +", ["it cannot be read"]),
-    ("x y", ["it cannot be read"]), ("x\n+ y", ["it cannot be read"]),
+    ("x y", ["it cannot be read"]), ("x\n+ y)", ["'x + y)'", "it cannot be read"]),
     ("(x", ["it cannot be read"]),
     ("1if x else 2", ["it cannot be read"]), ("x\0y", ["it"]), ("x\udcff", ["that are no text"]),
     ("\x1b[31mx", ["it cannot be read"]), ("3 m", ["it cannot be read"]),
