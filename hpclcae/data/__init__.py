@@ -9,5 +9,7 @@ An outsider begins with `dataset.py`::
     minibatches.py  MinibatchStream: the images of a step, a function of (seed, replica, step)
     decode.py       one picture of any common format to bytes
     catalogue.py    what was fetched; the split by person and photograph
+    framing.py      how large faces are in composed frames and where they lie, in words
+    halves.py       which half is developed on, and which one is for the final figures
     summary.py      what is in a dataset, in words and on a contact sheet
 """

