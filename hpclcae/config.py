@@ -54,13 +54,32 @@ class StageConfig:
     lcn_sigma: float = 1.0           # of its Gaussian, positions [not stated in the paper]
     lcn_floor: float = 0.01          # smallest divisor, c in the paper
     lcn_border: Literal["clip", "valid", "centre"] = "clip"  # see model/layers/contrast_norm.py
+    # how the pooled responses are conditioned for the stage above (model/conditioner.py)
+    log: bool = False                # logarithm of every pooled response
+    standardise: bool = False        # subtract each unit's mean over training images, divide by its
+    #                                  standard deviation; then follows lcn, if any
+    contrast: bool = False           # subtract each image's own mean, divide by its standard
+    #                                  deviation: of the whole map, or of each window
+    whiten: int = 0                  # directions of the map, or of each window, that are kept, all
+    #                                  with the same variance; 0: no whitening
+    whiten_by: Literal["variance", "pairs"] = "variance"  # those of largest variance, or those that
+    #                                  are most alike in the two frames of a pair
+    window: int = 0                  # side of windows that are conditioned each by itself and give
+    #                                  `whiten` numbers each, positions; 0: the map as a whole
+    window_stride: int = 1           # between neighbouring windows, positions
     weights: Literal["untied", "tied"] = "untied"       # decoder of its own, or the encoder
     #                                                     transposed
     encoder_norm: Literal["free", "unit"] = "free"      # what holds the scale: filters normalised
     #                                                     in the
     decoder_norm: Literal["free", "unit"] = "unit"      # forward pass (layers/unit_norm.py)
     sparsity: float = 0.1            # lambda
+    sparsity_unit: Literal["absolute", "sigma"] = "absolute"  # sigma: times the standard deviation
+    #                                  of one direction of a whitened input, sqrt(inputs / rank)
     weight: float = 1.0              # of this stage's term in the objective
+    steps: int = 0                   # greedy: minibatches of this stage; 0: an equal share of what
+    #                                  the others leave of train.steps
+    batch: int = 0                   # greedy: images a minibatch of this stage; 0: train.batch
+    rate: float = 0.0                # greedy: learning rate of this stage; 0: update.rate
     tile: int = 0                    # side of a kernel tile, positions; 0: chosen by a rule
 
 
@@ -88,7 +107,7 @@ class UpdateConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run."""
-    steps: int = 1000                # minibatches (greedy: shared equally by the stages)
+    steps: int = 1000                # minibatches, of all stages together
     batch: int = 100                 # images a minibatch
     seed: int = 0                    # of initial weights and of the minibatch stream
     dtype: Literal["float32", "float64"] = "float32"
@@ -98,6 +117,11 @@ class TrainConfig:
     #                                  out damaged)
     keep_every: int = 0              # also keep checkpoints of steps that this divides; 0: none
     log_every: int = 10              # steps between lines of metrics
+    condition_images: int = 20000    # training images that conditioners are fitted on, at most
+    condition_every: int = 0         # joint, stopped: steps between two fits of the conditioners;
+    #                                  0: fitted once, at the start
+    cache: Literal["none", "memory", "disk"] = "none"  # greedy: keep what finished stages answer to
+    #                                  each training image (float16), in memory or in the run folder
 
 
 @dataclass(frozen=True)
@@ -270,11 +294,14 @@ _RANGES: dict[str, tuple[float, bool]] = {
     "stages.pooling": (1, True), "stages.pooling_stride": (1, True), "stages.epsilon": (0, False),
     "stages.lcn": (0, True), "stages.lcn_sigma": (0, False), "stages.lcn_floor": (0, False),
     "stages.sparsity": (0, True), "stages.weight": (0, True), "stages.tile": (0, True),
+    "stages.whiten": (0, True), "stages.window": (0, True), "stages.window_stride": (1, True),
+    "stages.steps": (0, True), "stages.batch": (0, True), "stages.rate": (0, True),
     "update.rate": (0, False), "update.momentum": (0, True), "update.second_moment": (0, True),
     "update.clip": (0, True), "update.delay_compensation": (0, True),
     "train.steps": (1, True), "train.batch": (1, True), "train.seed": (0, True),
     "train.checkpoint_every": (1, True), "train.keep": (1, True),
     "train.keep_every": (0, True), "train.log_every": (1, True),
+    "train.condition_images": (2, True), "train.condition_every": (0, True),
     "parallel.servers": (0, True), "parallel.replicas": (1, True), "parallel.staleness": (0, True),
     "parallel.backup": (0, True), "parallel.fetch_every": (1, True),
     "parallel.push_every": (1, True), "parallel.elastic": (0, True),
@@ -308,7 +335,46 @@ def _check(config: Config, where: str) -> None:
             raise InputError(f"{where}: update.{name} = {getattr(config.update, name)}; it must be "
                              "below 1")
     _check_schedule(config.update.schedule, where)
+    _check_stages(config, where)
     _check_parallel(config, where)
+
+
+def _check_stages(config: Config, where: str) -> None:
+    """Refuse conditioners and steps of stages that cannot work together."""
+    greedy = config.train.gradient == "greedy"
+
+    def refuse(index: int, key: str, why: str) -> InputError:
+        return InputError(f"{where}: stages.{index}.{key} = "
+                          f"{getattr(config.stages[index], key)}: {why}")
+    for index, stage in enumerate(config.stages):
+        if stage.window and not stage.whiten:
+            raise refuse(index, "window", "a window gives its whitened directions: set "
+                         f"stages.{index}.whiten to how many, or window = 0")
+        if stage.whiten_by == "pairs" and not stage.window:
+            raise refuse(index, "whiten_by", "directions by pairs need windows: set "
+                         f"stages.{index}.window (the side of the map for one window)")
+        for key in ("steps", "batch", "rate"):
+            if getattr(stage, key) and not greedy:
+                raise refuse(index, key, "stages that learn together make the same steps: set "
+                             "train.gradient = 'greedy', or leave it 0")
+    last = len(config.stages) - 1
+    for key in ("log", "standardise", "contrast", "whiten"):
+        if getattr(config.stages[last], key):
+            raise refuse(last, key, "no stage above the last one needs a conditioner: leave it off")
+    if config.train.condition_every and greedy:
+        raise InputError(f"{where}: train.condition_every = {config.train.condition_every}: in "
+                         "greedy training a conditioner is fitted once, when its stage has been "
+                         "trained; set it to 0")
+    if config.train.cache != "none" and not greedy:
+        raise InputError(f"{where}: train.cache = {config.train.cache!r}: only greedy training has "
+                         "finished stages whose responses can be kept; set it to 'none'")
+    given = sum(stage.steps for stage in config.stages)
+    is_open = any(not stage.steps for stage in config.stages)
+    if greedy and given and (given > config.train.steps
+                             or not is_open and given != config.train.steps):
+        raise InputError(f"{where}: train.steps = {config.train.steps}, but stages.*.steps add up "
+                         f"to {given}: make them the same, or set one stage's steps to 0 (the "
+                         "rest)")
 
 
 def _check_schedule(schedule: str, where: str) -> None:

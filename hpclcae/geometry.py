@@ -4,6 +4,7 @@ All windows are VALID (no padding), which with stride 1 gives the paper's 1.15 b
 (notes/decisions.md). Axes are always (row, col, map).
 """
 from dataclasses import dataclass
+from math import prod, sqrt
 
 from hpclcae.config import Config, StageConfig
 from hpclcae.utils.errors import InputError
@@ -19,13 +20,23 @@ def windows(size: int, window: int, stride: int = 1) -> int:
 
 @dataclass(frozen=True)
 class StageGeometry:
-    """Shapes (rows, cols, maps) of one stage's arrays and what they cost."""
+    """Shapes (rows, cols, maps) of one stage's arrays and what they cost.
+
+    output : Shape
+        What the stage answers: pooled, standardised and contrast-normalised.
+    passed_on : Shape
+        What the stage above gets: the output, or whitened directions of windows of it.
+    sigma : float
+        Standard deviation of one direction of the input, where that is whitened.
+    """
     input: Shape
     filtered: Shape
     pooled: Shape
     output: Shape
+    passed_on: Shape
     receptive_field: int
     tied: bool
+    sigma: float = 1.0
 
     @property
     def fan_in(self) -> int:
@@ -54,13 +65,14 @@ class StageGeometry:
 
 
 def stage_geometry(config: StageConfig, rows: int, cols: int, maps: int,
-                   name: str = "stage") -> StageGeometry:
+                   name: str = "stage", sigma: float = 1.0) -> StageGeometry:
     """Shapes of one stage for an input of (rows, cols, maps).
 
     Raises
     ------
     InputError
-        A window is larger than what it is applied to.
+        A window is larger than what it is applied to, or more directions are asked for than there
+        are units.
     """
     def step(size: tuple[int, int], window: int, stride: int, key: str) -> tuple[int, int]:
         out = windows(size[0], window, stride), windows(size[1], window, stride)
@@ -76,17 +88,37 @@ def stage_geometry(config: StageConfig, rows: int, cols: int, maps: int,
         output = step(pooled, config.lcn, 1, "lcn")
         if config.lcn_border == "valid":
             output = step(output, config.lcn, 1, "lcn")
+    passed_on = *output, config.maps
+    if config.window:
+        passed_on = *step(output, config.window, config.window_stride, "window"), config.whiten
+    units = config.maps * (config.window ** 2 or prod(output))
+    if config.whiten > units:
+        raise InputError(f"{name}.whiten = {config.whiten}: there are only {units} units "
+                         f"({'in a window' if config.window else 'in the map'}), so no more "
+                         f"directions; make it at most {units}")
     return StageGeometry((rows, cols, maps), (*filtered, config.maps), (*pooled, config.maps),
-                         (*output, config.maps), config.receptive_field, config.weights == "tied")
+                         (*output, config.maps), passed_on, config.receptive_field,
+                         config.weights == "tied", sigma)
+
+
+def sigma(config: StageConfig, geometry: StageGeometry) -> float:
+    """Standard deviation of one direction of what a stage passes on.
+
+    A map whitened as a whole has unit variance on average over its units, and all of it in
+    `whiten` directions; each direction of a window has unit variance by itself.
+    """
+    if config.whiten and not config.window:
+        return sqrt(prod(geometry.output) / config.whiten)
+    return 1.0
 
 
 def network_geometry(config: Config) -> tuple[StageGeometry, ...]:
-    """Geometry of every stage; each stage's output is the next one's input."""
+    """Geometry of every stage; what each stage passes on is the next one's input."""
     shape: Shape = (config.data.size, config.data.size, config.data.channels)
-    stages = []
+    stages, deviation = [], 1.0
     for i, stage in enumerate(config.stages):
-        stages.append(stage_geometry(stage, *shape, name=f"stages.{i}"))
-        shape = stages[-1].output
+        stages.append(stage_geometry(stage, *shape, name=f"stages.{i}", sigma=deviation))
+        shape, deviation = stages[-1].passed_on, sigma(stage, stages[-1])
     return tuple(stages)
 
 
@@ -94,7 +126,8 @@ def pixels_seen(config: Config) -> tuple[int, ...]:
     """Side of the square of pixels that one output of each stage covers (paper: 76 at the top).
 
     The divisor of contrast normalisation looks one window further where its border is "clip"; that
-    is not counted.
+    is not counted. Above a map whose contrast or whitening is that of the whole map, every unit
+    sees all pixels.
     """
     seen, jump, sides = 1, 1, []
     for stage in config.stages:
@@ -105,6 +138,11 @@ def pixels_seen(config: Config) -> tuple[int, ...]:
             seen += (window - 1) * jump
             jump *= stride
         sides.append(seen)
+        if stage.window:
+            seen += (stage.window - 1) * jump
+            jump *= stage.window_stride
+        elif stage.whiten or stage.contrast:
+            seen = config.data.size
     return tuple(sides)
 
 

@@ -20,6 +20,7 @@ from hpclcae.model.network import Network
 from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.model.schedule import Schedule
 from hpclcae.training.step import train_step
+from hpclcae.utils import memory
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import table
 
@@ -116,12 +117,8 @@ def _refuse_too_much(size: int) -> None:
     InputError
         Less memory is available than is needed.
     """
-    try:
-        told = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2]
-        available = 1024 * int(told.split()[0])
-    except (OSError, IndexError):
-        return
-    if size > available:
-        raise InputError(f"a step needs at least {size / 1e9:.1f} GB, {available / 1e9:.1f} GB are "
+    if size > memory.available():
+        raise InputError(f"a step needs at least {size / 1e9:.1f} GB, "
+                         f"{memory.available() / 1e9:.1f} GB are "
                          "available: choose a smaller train.batch or data.size, or update.rule = "
                          "'sgd'")

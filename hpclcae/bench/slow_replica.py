@@ -22,7 +22,7 @@ import numpy as np
 from hpclcae.config import Config
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
-from hpclcae.model.schedule import trained_stage
+from hpclcae.model.phases import phase_of
 from hpclcae.parameter_server.client import ParameterClient
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def measure(worker: "WorkerContext", config: Config, args: argparse.Namespace, v
 
 def _rows(config: Config, network: Network, parameters: ParameterVector, step: int) -> Rows:
     """The rows of gradients that a step pushes; zero, so nothing moves."""
-    only = trained_stage(config, min(step, config.train.steps - 1))
+    only = phase_of(config, step).stage
     stages = network.stages if only is None else [network.stages[only]]
     views = {name: parameters[name] for stage in stages for name in stage.parameter_shapes()}
     return [(name, row, np.zeros_like(view[row])) for name, view in views.items()

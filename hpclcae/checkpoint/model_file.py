@@ -13,6 +13,7 @@ from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, SCHEMA, shard_name
 from hpclcae.checkpoint.shard_file import EXTENTS
 from hpclcae.checkpoint.state import RunState
+from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.store import owned_slots
 from hpclcae.utils.errors import InputError
@@ -72,11 +73,27 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
             array = getattr(state.preprocessing, name)
             if array is not None:
                 file[f"preprocess/{name}"] = array
+        for number, conditioner in enumerate(state.conditioners, 1):
+            if conditioner:
+                _write_conditioner(file.create_group(f"conditioner/stage{number}"), conditioner)
         file.attrs.update(kind=KIND, schema=SCHEMA, run=run, step=state.step, seconds=state.seconds,
                           shards=shards, configuration=configuration.dumps(state.config),
                           versions=json.dumps(versions()),
                           revision=revision(), host=platform.node(),
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def _write_conditioner(group: h5py.Group, conditioner: Conditioner) -> None:
+    """The fitted numbers by name, with the names of their axes (model/conditioner.py)."""
+    windows = ["window row", "window col"]
+    units = ["krow", "kcol", "map"] if conditioner.is_windowed else ["row", "col", "map"]
+    places = windows if conditioner.is_windowed else []
+    axes = {"mean": ["row", "col", "map"], "deviation": ["row", "col", "map"], "floor": places,
+            "centre": places + units, "directions": [*places, *units, "direction"],
+            "spectrum": [*places, "direction"]}
+    for name, array in conditioner.arrays().items():
+        group[name] = array
+        group[name].attrs["axes"] = axes[name] if array.ndim else []
 
 
 def _pieces(file: h5py.File, shard: int) -> Iterator[tuple[str, _Piece]]:

@@ -12,6 +12,7 @@ from hpclcae.checkpoint.folder import KIND, MANIFEST, MODEL, SCHEMA, check, find
 from hpclcae.checkpoint.regions import positions
 from hpclcae.checkpoint.shard_file import CHUNKS, StoredArrays, ahead
 from hpclcae.checkpoint.state import BlockState, ChunkState, RunState, views
+from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layout import WHOLE, BlockLayout, Layout
 from hpclcae.model.network import Network
 from hpclcae.model.preprocess import Preprocessing
@@ -32,7 +33,9 @@ def load(path: Path, grid: Grid = WHOLE,
     """
     layout = Layout(load_state(path).config, grid)
     network = Network(layout, communicator)
-    return load_block(path, network.block), network
+    state = load_block(path, network.block)
+    network.condition(state.conditioners)
+    return state, network
 
 
 def load_block(path: Path, block: BlockLayout) -> BlockState:
@@ -143,9 +146,17 @@ def _run_state(file: h5py.File, path: Path) -> RunState:
     one_file = file.attrs["schema"] < SCHEMA  # written by one replica, without its metrics
     return RunState(config=config, step=step,
                     preprocessing=Preprocessing(config.preprocess, kernel, eigenvalues),
+                    conditioners=_conditioners(file, len(config.stages)),
                     seconds=float(file.attrs["seconds"]),
                     cursors=(step,) if one_file else tuple(map(int, file["cursors"][...])),
                     metrics="" if one_file else file["metrics"].asstr()[()])
+
+
+def _conditioners(file: h5py.File, stages: int) -> tuple[Conditioner | None, ...]:
+    """What stands above each stage; None: nothing that was fitted."""
+    groups = (file.get(f"conditioner/stage{number}") for number in range(1, stages + 1))
+    return tuple(Conditioner(**{name: group[name][...] for name in group}) if group else None
+                 for group in groups)
 
 
 def _chunks(file: h5py.File) -> np.ndarray:

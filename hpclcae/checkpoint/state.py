@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hpclcae.config import Config
+from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layout import BlockLayout
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.preprocess import Preprocessing
@@ -23,6 +24,8 @@ class RunState:
     ----------
     step : int
         Finished steps (with parameter servers: of the replica that is furthest behind).
+    conditioners : tuple of Conditioner or None
+        What stands above each stage, as far as fitted; none at all in older checkpoints.
     seconds : float
         Training time so far.
     cursors : tuple of int
@@ -34,6 +37,7 @@ class RunState:
     config: Config
     step: int
     preprocessing: Preprocessing
+    conditioners: tuple[Conditioner | None, ...] = ()
     seconds: float = 0.0
     cursors: tuple[int, ...] = ()
     metrics: str = ""

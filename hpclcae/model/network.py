@@ -3,19 +3,23 @@
 * ``joint``: the objective is the sum of all stages' terms and its gradient flows through
   everything, also through the targets of the upper stages (the paper).
 * ``stopped``: all stages learn at the same time, each from its own term alone.
-* ``greedy``: the stages learn one after the other, each for an equal share of the steps.
+* ``greedy``: the stages learn one after the other (phases.py).
+
+Conditioners between the stages (conditioner.py) are constants to all gradients.
 """
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layers.local_filter import RowSink
 from hpclcae.model.layout import Layout
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.stage import Stage, StageActivations
 from hpclcae.model.workspace import Workspace
 from hpclcae.partition.communicator import Communicator, SerialCommunicator
+from hpclcae.utils.errors import InputError
 
 
 class Flags(NamedTuple):
@@ -60,34 +64,69 @@ class Network:
                 stage.initialise(parameters, seed, index)
         return parameters
 
+    def condition(self, conditioners: Sequence[Conditioner | None]) -> None:
+        """Put fitted numbers between the stages; None: there are none (yet)."""
+        for stage, conditioner in zip(self.stages, conditioners):
+            stage.condition(conditioner)
+
     def responses(self, parameters: ParameterVector, x: np.ndarray) -> list[np.ndarray]:
-        """Output of each stage (row, col, map, image), of the block's own positions.
+        """Response of each stage (row, col, map, image), of the block's own positions.
 
-        `x` is (row, col, channel, image). The arrays are reused by the next call.
+        `x` is (row, col, channel, image). The arrays are reused by the next call. In the course of
+        greedy training only of the stages that have been trained, or are being trained.
         """
-        return [state.y for state in self._forward(parameters, x, objective=())]
+        last = next((index for index, stage in enumerate(self.stages) if stage.is_open),
+                    len(self.stages) - 1)
+        return [state.y for state in self._forward(parameters, x, (), last)]
 
-    def forward(self, parameters: ParameterVector, x: np.ndarray,
-                only: int | None = None) -> list[StageActivations]:
+    def activations(self, parameters: ParameterVector, x: np.ndarray,
+                    stage: int) -> StageActivations:
+        """What a stage (from 0) makes of the held x, without the objective."""
+        return self._forward(parameters, x, (), stage)[-1]
+
+    def input_of(self, parameters: ParameterVector, x: np.ndarray, stage: int) -> np.ndarray:
+        """What a stage above the first holds of its input (row, col, map, image) for the held x."""
+        below = self._forward(parameters, x, (), stage - 1)[-1]
+        return self.stages[stage].hold(below.c)
+
+    def forward(self, parameters: ParameterVector, x: np.ndarray, only: int | None = None,
+                given: bool = False) -> list[StageActivations]:
         """Run all stages with their terms.
 
-        With `only`: up to that stage, and with that stage's term alone.
+        Parameters
+        ----------
+        x : (row, col, channel, image)
+            What the block holds of the prepared images: block.plan.stages[0].x.held.
+        only : int, optional
+            Up to that stage, and with that stage's term alone.
+        given : bool
+            x is what stage `only` gets (`input_of`): those below have been run already.
 
-        x (row, col, channel, image) is what the block holds of the prepared images:
-        block.plan.stages[0].x.held.
+        Returns
+        -------
+        list of StageActivations
+            Of the stages that were run; the last is that of stage `only`.
         """
-        stages = range(len(self.stages))
-        return self._forward(parameters, x, stages if only is None else (only,),
-                             last=len(self.stages) - 1 if only is None else only)
+        if only is None:
+            return self._forward(parameters, x, range(len(self.stages)), len(self.stages) - 1)
+        return self._forward(parameters, x, (only,), only, only if given else 0)
 
     def _forward(self, parameters: ParameterVector, x: np.ndarray, objective: Sequence[int],
-                 last: int | None = None) -> list[StageActivations]:
+                 last: int, first: int = 0) -> list[StageActivations]:
         states: list[StageActivations] = []
-        for index, stage in enumerate(self.stages[:None if last is None else last + 1]):
-            if index:
-                x = stage.hold(states[-1].y)
-            states.append(stage.forward(parameters, x, self.work, index in objective))
-        decoded = [(stage, state) for stage, state in zip(self.stages, states) if state.decoder]
+        alone = objective == (last,)  # then nobody asks what the last one passes on
+        for index in range(first, last + 1):
+            stage = self.stages[index]
+            if states:
+                if self.stages[index - 1].is_open:
+                    raise InputError(f"stage {index + 1} cannot be computed: the conditioner below "
+                                     "it has not been fitted; train further, or use a later "
+                                     "checkpoint")
+                x = stage.hold(states[-1].c)
+            states.append(stage.forward(parameters, x, self.work, index in objective,
+                                        passes_on=not (alone and index == last)))
+        decoded = [(stage, state) for stage, state in zip(self.stages[first:], states)
+                   if state.decoder]
         if decoded:
             sums = self.communicator.allreduce_sum([*(stage.sums(state) for stage,
                                                       state in decoded), (*self.flags, 0)])
@@ -97,23 +136,33 @@ class Network:
         return states
 
     def backward(self, states: list[StageActivations], on_gradient: RowSink,
-                 dx: np.ndarray | None = None) -> None:
+                 dx: np.ndarray | None = None, last: int | None = None) -> None:
         """Hand every row of gradients to `on_gradient`, from the top stage down.
 
-        Gradients pass between stages if the configuration says "joint". `dx` (row, col, channel,
-        image), if given, has the shape of x; its owned part is overwritten with the gradient with
-        respect to the input.
+        Gradients pass between stages if the configuration says "joint".
+
+        Parameters
+        ----------
+        states : list of StageActivations
+            Of the latest forward pass.
+        dx : (row, col, channel, image), optional
+            It has the shape of x; its owned part is overwritten with the gradient with respect to
+            the input.
+        last : int, optional
+            The stage that the last of the states belongs to, where they do not begin with the
+            first stage.
         """
         joint = self.config.train.gradient == "joint"
-        dy: np.ndarray | None = None
+        first = 0 if last is None else last + 1 - len(states)
+        dc: np.ndarray | None = None
         for index in reversed(range(len(states))):
-            state = states[index]
-            if state.decoder is None and dy is None:  # below the only stage that is trained
+            state, stage = states[index], self.stages[first + index]
+            if state.decoder is None and dc is None:  # below the only stage that is trained
                 if dx is not None:
                     dx[...] = 0
                 return
             below: np.ndarray | None = dx
             if index:
                 below = self.work.array("dx", state.x.shape, self.dtype) if joint else None
-            self.stages[index].backward(state, dy, below, on_gradient, self.work)
-            dy = None if below is None else below[self.stages[index].plan.x.own]
+            stage.backward(state, dc, below, on_gradient, self.work)
+            dc = None if below is None else below[stage.plan.x.own]

@@ -1,34 +1,18 @@
-"""The learning rate in the course of training, and which stage is trained when."""
+"""The learning rate in the course of training."""
 import math
 
 import numpy as np
 
 from hpclcae.config import SCHEDULES, Config
+from hpclcae.model.phases import phase_of
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.expressions import Expression
 
 TRIED = 1000  # steps at which an expression is tried before training begins
 
 
-def trained_stage(config: Config, step: int) -> int | None:
-    """The stage (from 0) that is trained in `step`; None: all of them."""
-    if config.train.gradient != "greedy":
-        return None
-    stages = len(config.stages)
-    return min(step * stages // config.train.steps, stages - 1)
-
-
-def _own_steps(config: Config, step: int) -> tuple[int, int]:
-    """How many steps the stage that is trained in `step` has made before, and makes in all."""
-    stage, stages, steps = trained_stage(config, step), len(config.stages), config.train.steps
-    if stage is None:
-        return step, steps
-    first, end = -(-stage * steps // stages), -(-(stage + 1) * steps // stages)
-    return step - first, max(1, end - first)
-
-
 class Schedule:
-    """The learning rate of every step, from UpdateConfig.rate and UpdateConfig.schedule.
+    """The learning rate of every step, from the rate of its phase and UpdateConfig.schedule.
 
     In greedy training a schedule runs through once for each stage: `step` and `steps` are those of
     the stage. `epoch` counts from the beginning, in passes over the replica's images.
@@ -46,7 +30,7 @@ class Schedule:
     """
 
     def __init__(self, config: Config, images: int) -> None:
-        self.config, self._images_per_step = config, config.train.batch / images
+        self.config, self._images = config, images
         self._expression: Expression | None = None
         if config.update.schedule not in SCHEDULES:
             self._expression = Expression(config.update.schedule, "update.schedule")
@@ -61,13 +45,14 @@ class Schedule:
         InputError
             The expression gives no number, or a negative one.
         """
-        own_step, own_steps = _own_steps(self.config, step)
-        rate, schedule = self.config.update.rate, self.config.update.schedule
+        phase, schedule = phase_of(self.config, step), self.config.update.schedule
+        own_step, own_steps, rate = step - phase.first, phase.end - phase.first, phase.rate
         if self._expression is None:
             falling = min(1.0, 2 * (1 - own_step / own_steps))
             return rate * falling if schedule == "halfway" else rate
-        factor = float(self._expression.evaluate({
-            "step": own_step, "steps": own_steps, "epoch": step * self._images_per_step}))
+        epoch = phase.positions(step).start / self._images
+        factor = float(self._expression.evaluate({"step": own_step, "steps": own_steps,
+                                                  "epoch": epoch}))
         if not math.isfinite(factor) or factor < 0:
             raise InputError(f"update.schedule = {schedule!r} is {factor:g} where step = "
                              f"{own_step}: it must give a number of at least 0 for every step")

@@ -1,7 +1,8 @@
 """One stage of the network and its term of the objective.
 
-A stage is filtering, L2 pooling and contrast normalisation. Its term, per image and averaged over
-the minibatch (paper, section 3; the paper writes the sum)::
+A stage is filtering, L2 pooling, and what makes its responses fit for the stage above: they may be
+standardised, contrast-normalised and whitened (conditioner.py). Its term, per image and averaged
+over the minibatch (paper, section 3; the paper writes the sum)::
 
     weight * ( ||D V' x - x||^2  +  lambda * sum h ),   h = sqrt(eps + pooled (V' x)^2)
 """
@@ -13,10 +14,13 @@ from numpy.typing import DTypeLike
 
 from hpclcae.config import StageConfig
 from hpclcae.geometry import StageGeometry
+from hpclcae.model.conditioner import BlockConditioner, Conditioner, is_fitted
 from hpclcae.model.layers.contrast_norm import ContrastNorm
 from hpclcae.model.layers.l2_pooling import L2Pooling
 from hpclcae.model.layers.local_filter import LocalFilter, RowSink
+from hpclcae.model.layers.standardise import Standardisation
 from hpclcae.model.layers.unit_norm import Filters, filters
+from hpclcae.model.layers.whitening import MapWhitening, WindowWhitening
 from hpclcae.model.layout import filter_plan, parameter_names
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.workspace import Workspace
@@ -42,17 +46,21 @@ class StageLoss:
 class StageActivations:
     """What one forward pass leaves for the backward pass; arrays are (row, col, map, image).
 
-    In a network of many blocks, x, z and residual cover what the block holds (its own positions and
-    its halo), h and y what it owns.
+    In a network of many blocks, x, z, residual and held_y cover what the block holds (its own
+    positions and its halo), h, v, y and c what it owns.
     """
     encoder: Filters
     decoder: Filters | None        # None: encoded only, no term in the objective
     x: np.ndarray
     z: np.ndarray
     residual: np.ndarray | None    # D z - x
-    h: np.ndarray
-    y: np.ndarray
-    norm: tuple[np.ndarray, np.ndarray] | None
+    h: np.ndarray                  # pooled
+    v: np.ndarray                  # standardised; h itself where nothing is
+    y: np.ndarray                  # contrast-normalised: the stage's response; v where nothing is
+    held_y: np.ndarray
+    c: np.ndarray                  # what is passed on; y itself where nothing is whitened
+    norm: tuple[np.ndarray, np.ndarray] | None = None
+    whitened: tuple[np.ndarray, np.ndarray | None] | None = None
     loss: StageLoss | None = None
 
 
@@ -79,6 +87,15 @@ class Stage:
                                  config.epsilon)
         self.norm = ContrastNorm(*geometry.pooled, config.lcn, config.lcn_sigma, config.lcn_floor,
                                  config.lcn_border, plan, communicator) if config.lcn else None
+        self.standardisation = (Standardisation(config.log) if config.standardise or config.log
+                                else None)
+        self.map_whitening = MapWhitening(int(np.prod(geometry.output)), config.contrast,
+                                          communicator)
+        self.window_whitening = WindowWhitening(config.window, config.window_stride, config.maps,
+                                                config.contrast, plan, communicator)
+        self.fitted: BlockConditioner | None = None  # numbers of the conditioner
+        self._partly = False
+        self.sparsity = config.sparsity * (geometry.sigma if config.sparsity_unit == "sigma" else 1)
         self._x, self._z = Exchange(plan.x, communicator), Exchange(plan.z, communicator)
         # With filters of this norm in random directions D V' is near the identity on average:
         # the inputs are (units / inputs)-fold overcomplete.
@@ -119,6 +136,17 @@ class Stage:
                 norm = 1.0 if norms[name.rpartition("/")[2]] == "unit" else self.gain
                 plan.pack_row((norm * np.stack(drawn)).astype(self.dtype), parameters[name], j)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it passes on through a conditioner that has not been fitted yet."""
+        return is_fitted(self.config) and (self.fitted is None or self._partly)
+
+    def condition(self, conditioner: Conditioner | None, partly: bool = False) -> None:
+        """Use these numbers from now on; `partly`: units are standardised, not more."""
+        self._partly = partly
+        self.fitted = (None if conditioner is None
+                       else conditioner.of_block(self.plan, self.dtype))
+
     def hold(self, owned: np.ndarray) -> np.ndarray:
         """The held x from the owned one, which the stage below has made.
 
@@ -133,8 +161,11 @@ class Stage:
         return x
 
     def forward(self, parameters: ParameterVector, x: np.ndarray, work: Workspace,
-                objective: bool) -> StageActivations:
-        """Run the stage on the held x (row, col, map, image); with `objective` also decode."""
+                objective: bool, passes_on: bool = True) -> StageActivations:
+        """Run the stage on the held x (row, col, map, image); with `objective` also decode.
+
+        Without `passes_on` it ends with h, and y and c are h: nobody asks for them.
+        """
         config, plan, images = self.config, self.plan, x.shape[-1]
         encoder = self.filters(parameters, "encode")
         z = self._kept_array("z", plan.z.held, config.maps, images)
@@ -153,13 +184,40 @@ class Stage:
         else:
             self.filter.encode(encoder, x[plan.x.read], z[plan.z.own], work)
         self._z.fill(z)
-        h = y = self._kept_array("h", plan.h.owned, config.maps, images)
+        h = self._kept_array("h", plan.h.owned, config.maps, images)
         self.pooling.forward(z[plan.z.read], h, work)
-        norm = None
+        state = StageActivations(encoder, decoder, x, z, residual, h, h, h, h, h)
+        if passes_on:
+            self._pass_on(state, work)
+        return state
+
+    def _pass_on(self, state: StageActivations, work: Workspace) -> None:
+        """From h to v, y and c."""
+        config, plan, h, fitted = self.config, self.plan, state.h, self.fitted
+        standardises = self.standardisation and fitted is not None
+        if self.norm or standardises or config.window:
+            state.held_y = self._kept_array("y", plan.y.held, *h.shape[2:])
+            state.y = state.held_y[plan.y.own]
+        if self.standardisation and fitted is not None:
+            assert fitted.mean is not None and fitted.gain is not None
+            state.v = (self._kept_array("v", plan.h.owned, *h.shape[2:]) if self.norm else state.y)
+            self.standardisation.forward(h, fitted.mean, fitted.gain, state.v)
         if self.norm:
-            y = self._kept_array("y", plan.y, config.maps, images)
-            norm = self.norm.forward(h, y, self.kept, work)
-        return StageActivations(encoder, decoder, x, z, residual, h, y, norm)
+            state.norm = self.norm.forward(state.v, state.y, self.kept, work)
+        elif config.window and not standardises:
+            np.copyto(state.y, h)
+        state.c = state.y
+        if self.is_open or fitted is None or fitted.floor is None:
+            return
+        state.c = self._kept_array("c", plan.c, config.whiten if config.window else config.maps,
+                                   h.shape[-1])
+        if config.window:
+            assert fitted.centre is not None and fitted.directions is not None
+            self.window_whitening.forward(state.held_y, fitted.floor, fitted.centre,
+                                          fitted.directions, state.c)
+        else:
+            state.whitened = self.map_whitening.forward(
+                state.y, float(fitted.floor), fitted.centre, fitted.directions, state.c, self.kept)
 
     def sums(self, state: StageActivations) -> tuple[float, float, float]:
         """Squared residual, sparsity and squared responses, summed over all images.
@@ -168,7 +226,7 @@ class Stage:
         """
         assert state.residual is not None
         return (sum_of_squares(state.residual[self.plan.x.own]),
-                self.config.sparsity * float(state.h.sum(dtype=np.float64)),
+                self.sparsity * float(state.h.sum(dtype=np.float64)),
                 sum_of_squares(state.z[self.plan.z.own]))
 
     def loss(self, sums: np.ndarray, images: int) -> StageLoss:
@@ -178,16 +236,16 @@ class Stage:
                          sqrt(power / (np.prod(self.geometry.filtered) * images)),
                          self.config.weight)
 
-    def backward(self, state: StageActivations, dy: np.ndarray | None, dx: np.ndarray | None,
+    def backward(self, state: StageActivations, dc: np.ndarray | None, dx: np.ndarray | None,
                  on_gradient: RowSink | None, work: Workspace) -> None:
-        """Gradients of this stage's term plus those that arrive as dy.
+        """Gradients of this stage's term plus those that arrive as dc.
 
         Parameters
         ----------
         state : StageActivations
             Of the latest forward pass.
-        dy : (out row, out col, map, image) or None
-            On the owned y.
+        dc : (row, col, map, image) or None
+            On the owned c.
         dx : (row, col, map, image) or None
             On the held x; the owned part is overwritten with the gradient with respect to the
             stage's input.
@@ -197,12 +255,9 @@ class Stage:
         images, config, plan = state.x.shape[-1], self.config, self.plan
         factor = 2 * config.weight / images
         dh = work.array("dh", state.h.shape, self.dtype)
-        dh[...] = config.weight * config.sparsity / images if state.decoder else 0
-        if dy is not None:
-            if self.norm and state.norm:
-                self.norm.backward(state.h, state.y, state.norm, dy, dh, work)
-            else:
-                dh += dy
+        dh[...] = config.weight * self.sparsity / images if state.decoder else 0
+        if dc is not None:
+            self._backward_from(state, dc, dh, work)
         dz = work.array("dz", state.z.shape, self.dtype)
         if plan.z.held != plan.z.needed:
             dz[...] = 0  # positions that no pooling window of this block covers
@@ -224,6 +279,38 @@ class Stage:
                              named if on_gradient else None, work)
         if dx is not None:
             self._x.fold(dx)
+
+    def _backward_from(self, state: StageActivations, dc: np.ndarray, dh: np.ndarray,
+                       work: Workspace) -> None:
+        """Add to dh the gradient through c, y and v."""
+        fitted, dy = self.fitted, dc
+        if state.c is not state.y and fitted is not None and fitted.floor is not None:
+            held = work.array("dy", state.held_y.shape, self.dtype)
+            dy = held[self.plan.y.own]
+            if self.config.window:
+                assert fitted.directions is not None
+                self.window_whitening.backward(state.held_y, fitted.floor, fitted.directions, dc,
+                                               held)
+            else:
+                assert state.whitened is not None
+                dy[...] = 0
+                self.map_whitening.backward(state.whitened, float(fitted.floor), fitted.directions,
+                                            dc, dy)
+        standardises = state.v is not state.h
+        if self.norm and state.norm:
+            dv = dh
+            if standardises:
+                dv = work.array("dv", state.h.shape, self.dtype)
+                dv[...] = 0
+            self.norm.backward(state.v, state.y, state.norm, dy, dv, work)
+        elif standardises:
+            dv = dy
+        else:
+            dh += dy
+            return
+        if standardises and self.standardisation:
+            assert fitted is not None and fitted.gain is not None
+            self.standardisation.backward(state.h, fitted.gain, dv, dh, work)
 
     def filters(self, parameters: ParameterVector, part: str) -> Filters:
         """The encoder's or the decoder's filters, normalised if the configuration says so."""

@@ -182,3 +182,7 @@ class ParameterClient:
         if self._fetching:
             self._finish_fetch()
         self._first = self._first or not self.parallel.elastic
+
+    def adopt(self) -> None:
+        """Begin the next step with the servers' parameters, also in elastic averaging."""
+        self._first = True

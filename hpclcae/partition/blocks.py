@@ -1,7 +1,8 @@
 """Who owns and who needs what when one network is spread over a grid (notes/partition.md).
 
 A block of a Py x Px grid owns a rectangle of every array of every stage: of the input x, of the
-filtered z, the pooled h, the centred g and the output y (names as in notes/equations.md). To
+filtered z, the pooled h, the centred g, the output y and of what is passed on, c (names as in
+notes/equations.md). To
 compute what it owns of the next array it needs a larger rectangle of this one. Where needed meets
 what others own lies an exchange:
 
@@ -63,12 +64,13 @@ class Share(NamedTuple):
 
 
 class StageShares(NamedTuple):
-    """The arrays of one stage along one axis; what is needed of y is the next stage's x.needed."""
+    """The arrays of one stage along one axis; what is needed of c is the next stage's x.needed."""
     x: Share
     z: Share
     h: Share
     g: Share
-    y: tuple[Span, ...]
+    y: Share
+    c: tuple[Span, ...]
 
 
 def shares(settings: Sequence[StageConfig], geometry: Sequence[StageGeometry], axis: int,
@@ -78,7 +80,7 @@ def shares(settings: Sequence[StageConfig], geometry: Sequence[StageGeometry], a
     owned = _cut(geometry[0].input[axis], parts)
     for stage, shape in zip(settings, geometry):
         stages.append(_stage_shares(stage, shape, axis, owned))
-        owned = stages[-1].y
+        owned = stages[-1].c
     return stages
 
 
@@ -98,10 +100,14 @@ def _stage_shares(stage: StageConfig, shape: StageGeometry, axis: int,
         elif stage.lcn_border == "clip":
             g_needed = tuple((max(0, a - half), min(size, b + half))
                              if a < b else (a, a) for a, b in y)
+    c, y_needed = y, nothing
+    if stage.window:
+        c = _cut(shape.passed_on[axis], len(x))
+        y_needed = tuple(reach(span, stage.window, stage.window_stride) for span in c)
     return StageShares(
         Share(x, tuple(reach(span, stage.receptive_field, stage.stride) for span in z)),
         Share(z, tuple(reach(span, stage.pooling, stage.pooling_stride) for span in h)),
-        Share(h, h_needed), Share(g, g_needed), y)
+        Share(h, h_needed), Share(g, g_needed), Share(y, y_needed), c)
 
 
 def _cut(size: int, parts: int) -> tuple[Span, ...]:
@@ -268,14 +274,17 @@ class StagePlan:
     g : ExchangePlan
         Centred, where the mean is defined. Across blocks only its mean square over maps is needed,
         by the divisor of y; nothing for the border "centre" and without contrast normalisation.
-    y : Rectangle
-        Output that it owns, which is what it owns of the next stage's x.
+    y : ExchangePlan
+        Output: needed by windows that are conditioned each by itself, else by none.
+    c : Rectangle
+        What it owns of what is passed on, and so of the next stage's x.
     """
     x: ExchangePlan
     z: ExchangePlan
     h: ExchangePlan
     g: ExchangePlan
-    y: Rectangle
+    y: ExchangePlan
+    c: Rectangle
 
 
 @dataclass(frozen=True)
@@ -303,10 +312,10 @@ def whole_stage(config: StageConfig, geometry: StageGeometry) -> StagePlan:
 
 def _stage_plan(number: int, rows: StageShares, cols: StageShares, grid: Grid,
                 rank: int) -> StagePlan:
-    x, z, h, g = (_exchange(4 * number + k, along_rows, along_cols, grid, rank)
-                  for k, (along_rows, along_cols) in enumerate(zip(rows[:4], cols[:4])))
+    x, z, h, g, y = (_exchange(5 * number + k, along_rows, along_cols, grid, rank)
+                     for k, (along_rows, along_cols) in enumerate(zip(rows[:5], cols[:5])))
     row, col = grid.coords(rank)
-    return StagePlan(x, z, h, g, Rectangle(rows.y[row], cols.y[col]))
+    return StagePlan(x, z, h, g, y, Rectangle(rows.c[row], cols.c[col]))
 
 
 def _exchange(tag: int, rows: Share, cols: Share, grid: Grid, rank: int) -> ExchangePlan:

@@ -121,6 +121,8 @@ class Coordination:
         self.config, self.role, self.asked = config, role, asked
         self._communicator, self._control = communicator, control
         self._holds_replicas, self._told_end = config.parallel.warm_start > 0, False
+        self._leads = role == Role()
+        self._given = self._heard = 0  # commands
 
     # ---- the warm start --------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class Coordination:
 
     def await_command(self) -> Command:
         """What the leader asks for next, the same for all blocks of this replica."""
-        heard = self._control.receive() if self.role.block == 0 else Command.GO
+        heard = self._hear() if self.role.block == 0 else Command.GO
         return Command(int(self._communicator.allreduce_sum([heard])[0]))
 
     # ---- around every step -----------------------------------------------------------------------
@@ -159,7 +161,7 @@ class Coordination:
         if self.role.replica == 0:
             return Flags(self.asked.checkpoint, self.asked.end)
         if self._control.poll():
-            ending = self._control.receive() == Command.END
+            ending = self._hear() == Command.END
             return Flags(checkpoint=not ending, end=ending)
         return Flags()
 
@@ -183,6 +185,39 @@ class Coordination:
         """Tell the other replicas that training ends before its last step."""
         self._broadcast(Command.END)
 
+    # ---- between two phases ----------------------------------------------------------------------
+
+    def is_ended(self) -> bool:
+        """Whether training ends while this worker waits for others, the same for all blocks.
+
+        The barrier that it has just passed is what a command to pause was for.
+        """
+        if self._leads:
+            self.pass_on_signals()
+        ended = self._leads and self._told_end
+        if self._control.poll():
+            ended = self._hear() == Command.END or ended
+        return bool(self._communicator.allreduce_sum([ended])[0])
+
+    def settle(self, peers: Communicator) -> bool:
+        """All replicas have come to the same step: whether training ends there.
+
+        Every command that the leader has given is heard now; those to pause are done with, as all
+        have just paused.
+
+        Parameters
+        ----------
+        peers : Communicator
+            To all workers of the job.
+        """
+        given = int(peers.allreduce_sum([self._given if self._leads else 0])[0])
+        ended = self._leads and self._told_end
+        while self.role.replica and self.role.block == 0 and self._heard < given:
+            ended = self._hear() == Command.END or ended
+        return bool(self._communicator.allreduce_sum([ended])[0])
+
+    # ---- signals ---------------------------------------------------------------------------------
+
     def pass_on_signals(self) -> None:
         """While this worker waits for the others' last steps: tell them what it is asked."""
         if self.asked.end and not self._told_end:
@@ -191,6 +226,11 @@ class Coordination:
             self.asked.checkpoint = False
             self._broadcast(Command.CHECKPOINT)
 
+    def _hear(self) -> Command:
+        self._heard += 1
+        return self._control.receive()
+
     def _broadcast(self, command: Command) -> None:
+        self._given += 1
         self._told_end = self._told_end or command == Command.END
         self._control.broadcast(command)

@@ -21,6 +21,7 @@ from hpclcae.config import Config
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
+from hpclcae.model.phases import phases
 from hpclcae.model.schedule import Schedule
 from hpclcae.parameter_server.chunks import Chunk, Shards
 from hpclcae.parameter_server.client import ParameterClient
@@ -136,7 +137,7 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
                       else fit_preprocessing(config, dataset))
             prepare = fitted.preprocessor(config.data.size, network.dtype,
                                           network.block.plan.stages[0].x, communicator)
-            batches = [MinibatchStream(dataset, config.train.batch, config.train.seed, replica,
+            batches = [MinibatchStream(dataset, phases(config), config.train.seed, replica,
                                        config.parallel.replicas, mirror=config.data.mirror)
                        for replica in range(config.parallel.replicas)]
 

@@ -11,7 +11,9 @@ from hpclcae import checkpoint
 from hpclcae.checkpoint import Committer, RunState
 from hpclcae.checkpoint.writer import as_input_error
 from hpclcae.config import Config
+from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.network import Network
+from hpclcae.model.phases import meetings
 from hpclcae.model.stage import StageLoss
 from hpclcae.parameter_server.roles import joint_step
 from hpclcae.training.coordination import Command, Coordination
@@ -38,15 +40,19 @@ class Session:
         The step that this replica begins with, and the number of steps after which it ends.
     network : Network
         Its flags carry signals to the other blocks.
+    conditioners : sequence of Conditioner or None
+        What stands between the stages; it changes in the course of training.
     asked : Requests, optional
         In place of the signals to this process.
     """
 
     def __init__(self, config: Config, run: Path, worker: WorkerContext, state: RunState, step: int,
-                 last: int, network: Network, updates: Updates, timers: Timers,
+                 last: int, network: Network, updates: Updates,
+                 conditioners: Sequence[Conditioner | None], timers: Timers,
                  asked: Requests | None = None) -> None:
         self.config, self.run, self.worker, self.state = config, run, worker, state
         self.network, self.updates, self.timers = network, updates, timers
+        self._conditioners = conditioners
         self.first_step = self.step = step
         self.last = last
         self.seconds = state.seconds
@@ -101,6 +107,8 @@ class Session:
         self._coordination.release_replicas(self.step)
         self._over = self._coordination.await_warm_start(self._checkpoint)
         while not self._over and self.step < self.last:
+            if self.step in meetings(self.config) and self._meet():
+                return
             with self.timers("fetch"):
                 self._over = self._bring_parameters()
             if self._over or self.step >= self.last:
@@ -131,6 +139,23 @@ class Session:
         """What this worker has done in this session."""
         return dataclasses.replace(self.updates.report(), steps=self.step - self.first_step,
                                    training_seconds=self.seconds - self.state.seconds)
+
+    def _meet(self) -> bool:
+        """Wait, with a checkpoint, until all replicas have come to the end of a phase.
+
+        What they build on from here is the same for all. Returns whether training is over.
+        """
+        while True:
+            with self.timers("checkpoint"):
+                cursors, _ = self.updates.checkpoint(self.step, False, self._look_out)
+                self._commit(cursors)
+            if min(cursors) >= self.step:
+                self._over = self._coordination.settle(self.worker.peers)
+                self.updates.settle()
+                return self._over
+            if self._coordination.is_ended():
+                self._over = True
+                return True
 
     def _bring_parameters(self) -> bool:
         """Begin the next step; returns whether training is over before it.
@@ -166,7 +191,8 @@ class Session:
                 metrics = path.read_text()
             self._committer.start(RunState(
                 config=self.config, step=step, preprocessing=self.state.preprocessing,
-                seconds=self.seconds, cursors=tuple(cursors), metrics=metrics))
+                conditioners=tuple(self._conditioners), seconds=self.seconds,
+                cursors=tuple(cursors), metrics=metrics))
 
     def _look_out(self) -> None:
         """While the others make their last steps."""

@@ -1,12 +1,13 @@
 """One training step: the one copy for training, replay, benchmarks and tests."""
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
-from hpclcae.model.schedule import trained_stage
-from hpclcae.model.stage import StageLoss
+from hpclcae.model.phases import phase_of
+from hpclcae.model.stage import StageActivations, StageLoss
 from hpclcae.training.divergence import Divergence
 from hpclcae.utils.timers import Timers
 
@@ -26,8 +27,8 @@ class Gradients(Protocol):
 
 
 def train_step(network: Network, gradients: Gradients, step: int, x: np.ndarray,
-               divergence: Divergence | None = None,
-               timers: Timers | None = None) -> list[StageLoss | None]:
+               divergence: Divergence | None = None, timers: Timers | None = None,
+               given: bool = False) -> list[StageLoss | None]:
     """Forward, look at the losses, backward; gradients leave row by row while the sweep goes on.
 
     Parameters
@@ -36,6 +37,8 @@ def train_step(network: Network, gradients: Gradients, step: int, x: np.ndarray,
         From 0; it says which stage is trained.
     x : (row, col, channel, image)
         Prepared images, what the block holds of them.
+    given : bool
+        x is what the trained stage gets of them instead (Network.input_of).
 
     Returns
     -------
@@ -47,14 +50,23 @@ def train_step(network: Network, gradients: Gradients, step: int, x: np.ndarray,
     InputError
         `divergence` says so.
     """
-    timers = timers or Timers()
+    timers, only = timers or Timers(), phase_of(network.config, step).stage
     with np.errstate(over="ignore", invalid="ignore"):  # the losses tell
         with timers("forward"):
-            states = network.forward(gradients.parameters, x, trained_stage(network.config, step))
-        losses = [state.loss for state in states]
+            states = network.forward(gradients.parameters, x, only, given)
+        losses = all_losses(network, states, only)
         if divergence:
             divergence.check(losses, step)
         with timers("backward and update"):
-            network.backward(states, gradients.on_gradient)
+            network.backward(states, gradients.on_gradient, last=only)
             gradients.end()
-    return losses + [None] * (len(network.stages) - len(losses))
+    return losses
+
+
+def all_losses(network: Network, states: Sequence[StageActivations],
+               only: int | None) -> list[StageLoss | None]:
+    """The losses of all stages, from the activations of those that were run, up to `only`."""
+    first = 0 if only is None else only + 1 - len(states)
+    losses: list[StageLoss | None] = [None] * len(network.stages)
+    losses[first:first + len(states)] = [state.loss for state in states]
+    return losses

@@ -8,11 +8,13 @@ from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.network import Network
-from hpclcae.model.schedule import Schedule, trained_stage
+from hpclcae.model.phases import phase_of, phases
+from hpclcae.model.schedule import Schedule
 from hpclcae.training.divergence import Divergence
+from hpclcae.training.inputs import Inputs
 from hpclcae.training.resume import check_agreement, fit_preprocessing, open_dataset
 from hpclcae.training.session import Session
-from hpclcae.training.step import train_step
+from hpclcae.training.step import all_losses, train_step
 from hpclcae.training.updates import open_updates
 from hpclcae.training.worker import WorkerContext, WorkerReport
 from hpclcae.utils.signals import Requests
@@ -47,13 +49,16 @@ class Trainer:
         self.dataset = open_dataset(config)
         images = f"{self.dataset.created} {self.dataset.count}"
         check_agreement(self.worker.peers, {"training images": images})
-        self.batches = MinibatchStream(self.dataset, config.train.batch, config.train.seed,
+        self.batches = MinibatchStream(self.dataset, phases(config), config.train.seed,
                                        role.replica, config.parallel.replicas,
                                        mirror=config.data.mirror)
         self.timers, self.divergence = Timers(), Divergence(config.update)
         self.state = self._load(start) if start else self._new()
         self.prepare = self.state.preprocessing.preprocessor(
             config.data.size, self.network.dtype, self.network.block.plan.stages[0].x, communicator)
+        self.inputs = Inputs(self.network, self.batches, self.prepare, self.state.conditioners,
+                             run / "cache", print if self.worker.is_leader else lambda text: None,
+                             self.timers)
         schedule = Schedule(config, self.batches.count)
         self.updates = open_updates(self.worker, run, self.state, schedule, is_new=start is None,
                                     verify=self._verify)
@@ -70,28 +75,28 @@ class Trainer:
         last = min(self.config.train.steps, stop_at or self.config.train.steps)
         with self._session(last) as session:       # the run folder, signals, the last checkpoint
             for step in session.steps():           # brings parameters; ends when the leader says so
-                with self.timers("read"):
-                    images = self.batches.images(step, self.prepare.pixels)
-                with self.timers("prepare"):
-                    x = self.prepare(images)
+                self.inputs.begin(step, self.updates.parameters)  # conditioners, where due
+                x = self.inputs.read(step, self.updates.parameters)
                 self._last = step, x
                 losses = train_step(self.network, self.updates, step, x, self.divergence,
-                                    self.timers)
+                                    self.timers, self.inputs.is_given(step))
                 session.finished(step, losses)     # metrics, a checkpoint if due
+        self.inputs.close()
         return session.report()
 
     def _session(self, last: int) -> Session:
         return Session(self.config, self._run, self.worker, self.state, self._cursor(), last,
-                       self.network, self.updates, self.timers, self._asked)
+                       self.network, self.updates, self.inputs.conditioners, self.timers,
+                       self._asked)
 
     def _verify(self) -> None:
         """What is saved is known to give a finite objective on the last images."""
         if self._last:
-            step, x = self._last
+            (step, x), only = self._last, phase_of(self.config, self._last[0]).stage
             with np.errstate(over="ignore", invalid="ignore"):
-                states = self.network.forward(self.updates.parameters, x,
-                                              trained_stage(self.config, step))
-            self.divergence.check([state.loss for state in states], step)
+                states = self.network.forward(self.updates.parameters, x, only,
+                                              self.inputs.is_given(step))
+            self.divergence.check(all_losses(self.network, states, only), step)
 
     # ---- where a run begins ----------------------------------------------------------------------
 

@@ -42,6 +42,9 @@ class Updates(Gradients, Protocol):
         Returns the next step of every replica, and whether no replica makes another one.
         """
 
+    def settle(self) -> None:
+        """All replicas are at the same step: go on from the same parameters."""
+
     def check(self) -> None:
         """Raise what went wrong in the background."""
 
@@ -122,6 +125,9 @@ class LocalUpdates(Updates):
                 self._block, self.parameters, self._optimizer.state, self._optimizer.counts))
         return [step], final
 
+    def settle(self) -> None:
+        """There is one replica."""
+
     def check(self) -> None:
         self._writer.check()
 
@@ -175,6 +181,9 @@ class ServedUpdates(Updates):
         if self._parallel.lockstep:  # what some have computed ahead is in no round yet: once again
             clocks = np.full_like(clocks, clocks.min())
         return clocks.tolist(), over
+
+    def settle(self) -> None:
+        self._client.adopt()
 
     def check(self) -> None:
         """The servers write."""

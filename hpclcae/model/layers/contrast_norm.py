@@ -51,12 +51,12 @@ class ContrastNorm:
         # Position p of g is p + half of h; position p of y is p + shift of g.
         shift = half if border == "valid" else 0
         self._h_at_g = _moved(plan.g.owned, half).within(plan.h.owned)
-        self._h_at_y = _moved(plan.y, half + shift).within(plan.h.owned)
-        self._g_at_y = _moved(plan.y, shift).within(plan.g.owned)
+        self._h_at_y = _moved(plan.y.owned, half + shift).within(plan.h.owned)
+        self._g_at_y = _moved(plan.y.owned, shift).within(plan.g.owned)
         # "clip" divides each sum over g by the weight that fell on existing positions.
         inside = [_weight_inside(n - size + 1, self.taps) for n in (rows, cols)]
-        self._inside = np.outer(inside[0][slice(*plan.y.rows)],
-                                inside[1][slice(*plan.y.cols)])[..., None]
+        self._inside = np.outer(inside[0][slice(*plan.y.owned.rows)],
+                                inside[1][slice(*plan.y.owned.cols)])[..., None]
 
     def forward(self, h: np.ndarray, y: np.ndarray, keep: Workspace,
                 work: Workspace) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +71,7 @@ class ContrastNorm:
         np.mean(h, axis=2, out=field[plan.h.own])
         self._h.fill(field)
         window_sum(field[plan.h.read], self.taps, mean, work)
-        d = keep.array("lcn d", (*plan.y.shape, images), h.dtype)
+        d = keep.array("lcn d", (*plan.y.owned.shape, images), h.dtype)
         self._variance(h, mean, d, field, work)
         np.sqrt(np.maximum(d, h.dtype.type(self.floor ** 2), out=d), out=d)
         centre, m = h[self._h_at_y], mean[self._g_at_y]
@@ -199,7 +199,7 @@ class ContrastNorm:
 
         The windows reach beyond the border, too, where g does not exist.
         """
-        y, needed = self.plan.y, self.plan.g.needed
+        y, needed = self.plan.y.owned, self.plan.g.needed
         shape = tuple(n + 2 * self.half if n else 0 for n in y.shape)
         (top, bottom), (left, right) = y.rows, y.cols
         around = Rectangle((top - self.half, bottom + self.half),

@@ -1,4 +1,5 @@
 """The minibatch stream: every image once an epoch, in any order of asking, replicas apart."""
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,13 +8,19 @@ from hypothesis import given, strategies as st
 
 from hpclcae.data.dataset import CHUNK_IMAGES, Dataset
 from hpclcae.data.minibatches import MinibatchStream
+from hpclcae.model.phases import Phase
 from hpclcae.utils.errors import InputError
 
 
 def stream_of(count, batch, seed=0, replica=0, replicas=1):
     """A stream whose images are not looked at."""
-    return MinibatchStream(SimpleNamespace(count=count, path="train.h5"), batch, seed, replica,
-                           replicas)
+    return MinibatchStream(SimpleNamespace(count=count, path="train.h5"), phases(batch), seed,
+                           replica, replicas)
+
+
+def phases(batch):
+    """Minibatches of one size, without end."""
+    return [Phase(None, 0, sys.maxsize, batch, 0.1)]
 
 
 PORTIONS = st.tuples(st.integers(1, 70), st.integers(1, 5), st.integers(1, 12)).filter(
@@ -81,7 +88,7 @@ def test_images_are_drawn_in_runs_of_a_chunk_of_the_file():
 
 def test_images_are_those_of_the_indices(tiny_dataset):
     with Dataset(tiny_dataset) as dataset:
-        stream = MinibatchStream(dataset, 20, seed=3)
+        stream = MinibatchStream(dataset, phases(20), seed=3)
         for step in (4, 0, 2):  # step 2 ends the first epoch, 4 is in the second
             images = stream.images(step)
             assert images.dtype == np.uint8 and images.shape == (20, 24, 24, 1)
@@ -90,8 +97,8 @@ def test_images_are_those_of_the_indices(tiny_dataset):
 
 def test_half_of_the_images_are_mirrored_left_to_right(tiny_dataset):
     with Dataset(tiny_dataset) as dataset:
-        plain = MinibatchStream(dataset, 30, seed=3)
-        mirrored = MinibatchStream(dataset, 30, seed=3, mirror=True)
+        plain = MinibatchStream(dataset, phases(30), seed=3)
+        mirrored = MinibatchStream(dataset, phases(30), seed=3, mirror=True)
         flips = []
         for step in range(40):
             expected, shown = plain.images(step), mirrored.images(step)
@@ -101,7 +108,7 @@ def test_half_of_the_images_are_mirrored_left_to_right(tiny_dataset):
             flips.append(flipped)
         assert abs(np.mean(flips) - 0.5) < 4 * 0.5 / np.sqrt(40 * 30)
         assert len({tuple(f) for f in flips}) == 40  # another half in every step
-        again = MinibatchStream(dataset, 30, seed=3, mirror=True)
+        again = MinibatchStream(dataset, phases(30), seed=3, mirror=True)
         assert np.array_equal(again.images(17), mirrored.images(17))
 
 
@@ -111,11 +118,11 @@ def test_half_of_the_images_are_mirrored_left_to_right(tiny_dataset):
 def test_a_portion_smaller_than_a_minibatch_is_refused():
     with pytest.raises(
             InputError,
-            match=r"^train\.batch = 61 is more than the 60 images that train\.h5 has; make"):
+            match=r"^a minibatch of 61 is more than the 60 images that train\.h5 has; make"):
         stream_of(60, 61)
     assert stream_of(60, 60).count == 60
     with pytest.raises(
             InputError,
-            match=r"^train\.batch = 31 is more than the 30 images that train\.h5 has for each "
+            match=r"^a minibatch of 31 is more than the 30 images that train\.h5 has for each "
             "of 2 replicas"):
         stream_of(60, 31, replica=1, replicas=2)

@@ -48,8 +48,8 @@ def computed(config, grid):
         parts = [("dx", images.shape, pixels.owned, dx[pixels.own].copy())]
         for stage, state in zip(network.stages, states):
             plan, owned = stage.filter, stage.plan.z.owned
-            parts.append((f"y of {stage.name}", (*stage.geometry.output, IMAGES), stage.plan.y,
-                          state.y.copy()))
+            parts.append((f"y of {stage.name}", (*stage.geometry.output, IMAGES),
+                          stage.plan.y.owned, state.y.copy()))
             for name in stage.parameter_shapes():
                 rows = [plan.unpack_row(gradient[name], j) for j in range(plan.tile_rows)]
                 whole = (*stage.geometry.filtered[:2], plan.field, plan.field, plan.maps_in,

@@ -8,7 +8,8 @@ from hpclcae.config import Config, DataConfig, StageConfig, TrainConfig, UpdateC
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.model.optimizers import Optimizer
-from hpclcae.model.schedule import Schedule, trained_stage
+from hpclcae.model.phases import phase_of
+from hpclcae.model.schedule import Schedule
 from hpclcae.utils.errors import InputError
 from tests.support import naive
 from tests.support.gradient_check import directional_error
@@ -243,7 +244,7 @@ def test_a_step_against_the_gradient_lowers_the_objective_and_leaves_dead_entrie
 @pytest.mark.parametrize("steps", [3, 4, 5, 10, 100, 101])
 def test_greedy_steps_are_shared_equally_and_in_order(steps):
     config = config_of(gradient="greedy", steps=steps)
-    stages = [trained_stage(config, step) for step in range(steps)]
+    stages = [phase_of(config, step).stage for step in range(steps)]
     assert stages == sorted(stages) and set(stages) == {0, 1, 2}
     assert max(map(stages.count, range(3))) - min(map(stages.count, range(3))) <= 1
     schedule = Schedule(replace(config, update=UpdateConfig(rate=1.0, schedule="step / steps")), 1)
@@ -256,4 +257,4 @@ def test_greedy_steps_are_shared_equally_and_in_order(steps):
 @pytest.mark.parametrize("gradient", ["joint", "stopped"])
 def test_otherwise_all_stages_are_trained_all_the_time(gradient):
     config = config_of(gradient=gradient, steps=8)
-    assert [trained_stage(config, step) for step in range(8)] == [None] * 8
+    assert [phase_of(config, step).stage for step in range(8)] == [None] * 8

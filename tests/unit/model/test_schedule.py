@@ -4,7 +4,8 @@ import math
 import pytest
 
 from hpclcae import config as configuration
-from hpclcae.model.schedule import Schedule, trained_stage
+from hpclcae.model.phases import phase_of
+from hpclcae.model.schedule import Schedule
 from hpclcae.utils.errors import InputError
 from tests.support.processes import RUN
 
@@ -39,7 +40,7 @@ def test_an_expression_is_what_the_rate_is_multiplied_with(text, value, step):
 
 def test_a_greedy_stage_has_a_schedule_of_its_own():
     greedy = schedule("step / steps", "train.gradient=greedy")  # stages begin at 0, 34 and 67
-    assert [trained_stage(greedy.config, step) for step in (0, 33, 34, 66, 67, 99)] \
+    assert [phase_of(greedy.config, step).stage for step in (0, 33, 34, 66, 67, 99)] \
         == [0, 0, 1, 1, 2, 2]
     assert [greedy.learning_rate(step) for step in (0, 17, 34, 67)] == [0, 0.4 * 17 / 34, 0, 0]
     assert greedy.learning_rate(99) == pytest.approx(0.4 * 32 / 33, rel=1e-12)
@@ -51,7 +52,7 @@ def test_a_greedy_stage_has_a_schedule_of_its_own():
 
 def test_all_stages_are_trained_at_once_otherwise():
     config = schedule("constant", "train.gradient=joint").config
-    assert {trained_stage(config, step) for step in range(100)} == {None}
+    assert {phase_of(config, step).stage for step in range(100)} == {None}
 
 
 @pytest.mark.parametrize("text, said", [

@@ -35,7 +35,7 @@ def plans_of(config, grid):
 def by_array(plans):
     """(stage, array) -> the exchange plan of every block."""
     return {(number, name): [getattr(plan.stages[number], name) for plan in plans]
-            for number in range(len(plans[0].stages)) for name in "xzhg"}
+            for number in range(len(plans[0].stages)) for name in "xzhgy"}
 
 
 def positions(rectangle):
@@ -67,9 +67,9 @@ def test_every_array_is_owned_once_and_needed_where_the_next_one_reads_it(config
     assume(parts <= config.data.size)
     stages = shares(config.stages, network_geometry(config), 0, parts)
     for below, stage in zip(stages, stages[1:]):
-        assert stage.x.owned == below.y
+        assert stage.x.owned == below.c
     for settings_, along, (x, z, h, g, y) in zip(config.stages, stages, sizes(config)):
-        owned_of_each = *(share.owned for share in along[:4]), along.y
+        owned_of_each = [share.owned for share in along[:5]]
         for owned, size in zip(owned_of_each, (x, z, h, g, y)):
             assert [p for start, stop in owned for p in range(start, stop)] == list(range(size))
         for i in range(parts):
@@ -88,7 +88,7 @@ def test_g_is_made_from_the_own_h_and_y_from_the_own_g(config, parts):
         inset = half if settings_.lcn_border == "valid" else 0
         for i in range(parts):
             assert {p + half for p in range(*along.g.owned[i])} <= set(range(*along.h.owned[i]))
-            assert {p + inset for p in range(*along.y[i])} <= set(range(*along.g.owned[i]))
+            assert {p + inset for p in range(*along.y.owned[i])} <= set(range(*along.g.owned[i]))
 
 
 def reads(stage, along, i, size_of_g):
@@ -100,7 +100,8 @@ def reads(stage, along, i, size_of_g):
                   for k in range(stage.pooling)},
             "h": {p + k for p in range(*along.g.owned[i]) for k in range(stage.lcn)}, "g": set()}
     if stage.lcn and stage.lcn_border != "centre":  # y lies over g, or half a window further inside
-        centres = [p + (half if stage.lcn_border == "valid" else 0) for p in range(*along.y[i])]
+        inset = half if stage.lcn_border == "valid" else 0
+        centres = [p + inset for p in range(*along.y.owned[i])]
         read["g"] = {p + k for p in centres for k in range(-half, half + 1)} & set(range(size_of_g))
     return read
 
@@ -209,13 +210,14 @@ def test_some_halos_of_the_paper_skip_a_neighbour():
 
 def test_the_divisor_s_window_is_clipped_at_the_border_of_the_image_only():
     rows = shares(PAPER.stages, network_geometry(PAPER), 0, 13)[0]
-    for i, ((y0, y1), (g0, g1)) in enumerate(zip(rows.y, rows.g.needed)):
+    for i, ((y0, y1), (g0, g1)) in enumerate(zip(rows.y.owned, rows.g.needed)):
         assert (g0, g1) == (y0 - 2 * (i > 0), y1 + 2 * (i < 12))
-    assert rows.y[0][0] == 0 and rows.y[12][1] == 175
+    assert rows.y.owned[0][0] == 0 and rows.y.owned[12][1] == 175
     valid = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="valid"),)).stages,
                    network_geometry(
         dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="valid"),))), 0, 13)[0]
-    assert all((g0, g1) == (y0, y1 + 4) for (y0, y1), (g0, g1) in zip(valid.y, valid.g.needed))
+    assert all((g0, g1) == (y0, y1 + 4)
+               for (y0, y1), (g0, g1) in zip(valid.y.owned, valid.g.needed))
     centre = shares(dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),)).stages,
                     network_geometry(
         dataclasses.replace(PAPER, stages=(StageConfig(lcn_border="centre"),))), 0, 13)[0]
@@ -250,16 +252,16 @@ def test_one_block_owns_everything_and_exchanges_nothing():
                            (shape.input, shape.filtered, shape.pooled)):
             assert e.owned == e.held == Rectangle((0, size[0]),
                                                   (0, size[1])) and not e.send and not e.recv
-        assert stage.y.shape == shape.output[:2]
+        assert stage.y.owned.shape == shape.output[:2]
 
 
 def test_blocks_may_own_nothing_further_up():
     config = network(9, {"receptive_field": 4, "pooling": 2, "lcn": 3})  # z 6, h 5, y 3
     plans = plans_of(config, Grid(9, 9))
     assert all(plan.stages[0].x.owned.size == 1 for plan in plans)
-    assert sum(plan.stages[0].y.size for plan in plans) == 9
+    assert sum(plan.stages[0].y.owned.size for plan in plans) == 9
     last = plans[-1].stages[0]
-    assert last.z.owned == last.h.owned == last.y == Rectangle((0, 0), (0, 0))
+    assert last.z.owned == last.h.owned == last.y.owned == Rectangle((0, 0), (0, 0))
     assert last.z.held.shape == (0, 0) and not last.x.recv and last.x.send
 
 

@@ -15,7 +15,7 @@ GEOMETRIES = [  # rows, cols, maps, size, sigma
 
 def normalised(plan, h, work, keep=None):
     """y and what backward needs, in a workspace of their own unless `keep` is given."""
-    y = np.full((*plan.plan.y.shape, *h.shape[2:]), np.nan, h.dtype)
+    y = np.full((*plan.plan.y.owned.shape, *h.shape[2:]), np.nan, h.dtype)
     return y, plan.forward(h, y, keep or Workspace(), work)
 
 
@@ -110,4 +110,4 @@ def test_brightness_and_contrast_of_the_input_are_divided_out(border):
 @pytest.mark.parametrize("border, lost", [("clip", 4), ("centre", 4), ("valid", 8)])
 def test_output_size(border, lost):
     plan = contrast_norm(20, 17, 2, 5, 1.0, border=border)
-    assert plan.plan.y.shape == (20 - lost, 17 - lost)
+    assert plan.plan.y.owned.shape == (20 - lost, 17 - lost)

@@ -1,0 +1,55 @@
+"""The training images that conditioners are fitted on (model/conditioner_fit.py).
+
+The seed chooses them: the same in every run, on every rank and for every replica.
+"""
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from hpclcae.config import Config
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.minibatches import read_mirrored
+from hpclcae.model.conditioner_fit import Pass
+from hpclcae.model.preprocess import Preprocessor
+from hpclcae.utils.errors import InputError
+
+PORTION = 200  # images that are prepared and run at a time; even, so that no pair is divided
+
+
+def fitting_pass(config: Config, dataset: Dataset, index: int, prepare: Preprocessor,
+                 check: Callable[[], object] = lambda: None) -> Pass:
+    """Passes over the images that the conditioner of stage `index` (from 0) is fitted on.
+
+    Parameters
+    ----------
+    check : callable
+        Called before every portion; raises if the work is in vain.
+
+    Raises
+    ------
+    InputError
+        Pairs are asked for, and the dataset has none.
+    """
+    generator = np.random.default_rng([config.train.seed, 2, index])
+    most = config.train.condition_images
+    if config.stages[index].whiten_by == "pairs":
+        partner = np.full(dataset.count, -1) if dataset.pair is None else dataset.pair
+        firsts = np.flatnonzero(partner > np.arange(dataset.count))
+        if not firsts.size:
+            raise InputError(f"stages.{index}.whiten_by = 'pairs': {dataset.path} has no pairs of "
+                             "frames; make it with hpclcae data frames --pairs (or data ingest "
+                             "--pairs, for films), or set it to 'variance'")
+        firsts = generator.permutation(firsts)[:max(1, most // 2)]
+        chosen = np.stack([firsts, partner[firsts]], axis=1).ravel()
+        mirrored = np.repeat(generator.random(len(firsts)) < 0.5, 2)
+    else:
+        chosen = np.sort(generator.permutation(dataset.count)[:most])
+        mirrored = generator.random(len(chosen)) < 0.5
+    mirrored &= config.data.mirror
+
+    def start() -> Iterator[np.ndarray]:
+        for first in range(0, len(chosen), PORTION):
+            check()
+            part = slice(first, first + PORTION)
+            yield prepare(read_mirrored(dataset, chosen[part], mirrored[part], prepare.pixels))
+    return start

@@ -1,0 +1,135 @@
+"""What a replica computes a step with: prepared images, or kept responses of finished stages.
+
+Here the conditioners between the stages come into being: in greedy training that of a finished
+stage when the stage above begins, else at the first step and every train.condition_every.
+"""
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hpclcae.config import Config
+from hpclcae.data.fitting import fitting_pass
+from hpclcae.data.minibatches import MinibatchStream, read_mirrored
+from hpclcae.model.conditioner import Conditioner, is_fitted
+from hpclcae.model.conditioner_fit import fit_conditioner
+from hpclcae.model.layout import stage_index
+from hpclcae.model.network import Network
+from hpclcae.model.parameters import ParameterVector
+from hpclcae.model.phases import phase_of
+from hpclcae.model.preprocess import Preprocessor
+from hpclcae.training.cache import ResponseCache, fingerprint
+from hpclcae.utils.timers import Timers
+
+
+class Inputs:
+    """The inputs of one block of one replica.
+
+    Parameters
+    ----------
+    batches : MinibatchStream
+    prepare : Preprocessor
+    conditioners : sequence of Conditioner or None
+        Of a checkpoint.
+    folder : Path or None
+        Where a cache on disk lies; None: there is no cache.
+    tell : callable
+        Is told what was fitted, on one rank of a job.
+
+    Attributes
+    ----------
+    conditioners : list of Conditioner or None
+        Of every stage, as far as fitted.
+    """
+
+    def __init__(self, network: Network, batches: MinibatchStream, prepare: Preprocessor,
+                 conditioners: Sequence[Conditioner | None], folder: Path | None = None,
+                 tell: Callable[[str], object] = lambda text: None,
+                 timers: Timers | None = None) -> None:
+        self.config: Config = network.config
+        self.network, self.batches, self.prepare = network, batches, prepare
+        self.conditioners = list(conditioners) or [None] * len(network.stages)
+        self._folder, self._tell, self._timers = folder, tell, timers or Timers()
+        self._cache: ResponseCache | None = None
+        self._cached_stage = -1
+        network.condition(self.conditioners)
+
+    def begin(self, step: int, parameters: ParameterVector) -> None:
+        """Fit what this step needs and what has not been fitted, or is due again.
+
+        Raises
+        ------
+        InputError
+            It cannot be fitted (model/conditioner_fit.py).
+        """
+        every, stage = self.config.train.condition_every, phase_of(self.config, step).stage
+        wanted = range(len(self.network.stages) - 1 if stage is None else stage)
+        due = [index for index in wanted if is_fitted(self.config.stages[index])
+               and (self.conditioners[index] is None
+                    or stage is None and every and step % every == 0
+                    or stage == index + 1 and step == phase_of(self.config, step).first)]
+        for index in due:
+            with self._timers("condition"):
+                self._fit(index, parameters)
+
+    def read(self, step: int, parameters: ParameterVector) -> np.ndarray:
+        """What `train_step` takes: prepared images, or what the trained stage gets of them."""
+        stage = phase_of(self.config, step).stage
+        if not self.is_given(step):
+            return self._prepared(self.batches.indices(step), self.batches.mirrored(step))
+        assert stage is not None
+        if self._cached_stage != stage:
+            self.close()
+            self._cache, self._cached_stage = self._open(stage, parameters), stage
+        assert self._cache is not None
+        indices, mirrored = self.batches.indices(step), self.batches.mirrored(step)
+        entries = indices - self.batches.first
+        if self.config.data.mirror:
+            entries = 2 * entries + mirrored
+
+        def compute(missing: np.ndarray) -> np.ndarray:
+            x = self._prepared(indices[missing], mirrored[missing])
+            return self.network.input_of(parameters, x, stage)
+        return self._cache.get(entries, self.network.dtype, compute)
+
+    def is_given(self, step: int) -> bool:
+        """Whether `read` gives what the trained stage gets, and not images."""
+        return bool(self.config.train.cache != "none" and phase_of(self.config, step).stage)
+
+    def close(self) -> None:
+        """Let go of the cache."""
+        if self._cache:
+            self._cache.close()
+        self._cache, self._cached_stage = None, -1
+
+    def _prepared(self, indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        with self._timers("read"):
+            images = read_mirrored(self.batches.dataset, indices, mirrored, self.prepare.pixels)
+        with self._timers("prepare"):
+            return self.prepare(images)
+
+    def _fit(self, index: int, parameters: ParameterVector) -> None:
+        began = time.monotonic()
+        images = fitting_pass(self.config, self.batches.dataset, index, self.prepare)
+        fitted = self.conditioners[index] = fit_conditioner(self.network, index, parameters, images)
+        count = min(self.config.train.condition_images, self.batches.dataset.count)
+        self._tell(f"stage {index + 1} conditioned on {count:,} images in "
+                   f"{time.monotonic() - began:.1f} s: {fitted.summary()}")
+
+    def _open(self, stage: int, parameters: ParameterVector) -> ResponseCache:
+        network, batches = self.network, self.batches
+        shape = (*network.stages[stage].plan.x.held.shape, network.layout.geometry[stage].input[2])
+        entries = batches.count * (2 if self.config.data.mirror else 1)
+        file = None
+        if self.config.train.cache == "disk" and self._folder:
+            name = f"stage{stage + 1}-replica{batches.replica}-block{network.block.rank}.h5"
+            file = self._folder / name
+        below = [name for name in network.block.filters if stage_index(name) < stage]
+        numbers = [array for conditioner in self.conditioners[:stage] if conditioner
+                   for array in conditioner.arrays().values()]
+        kernel = [] if self.prepare.fitted.kernel is None else [self.prepare.fitted.kernel]
+        mark = fingerprint(
+            str((self.config.preprocess, self.config.stages[:stage], batches.first, batches.count)),
+            batches.dataset.fingerprint, *kernel, *(parameters[name] for name in below), *numbers)
+        return ResponseCache(entries, shape, file, mark, network.communicator)
