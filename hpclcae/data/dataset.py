@@ -139,12 +139,12 @@ class DatasetWriter:
         kind : str
             What it shows; without it the dataset has no kinds.
         pair : int
-            Its partner, counted as they are appended (it may come later); -1: it has none.
+            Its partner, one that was appended before (counted from 0); -1: it has none so far.
 
         Raises
         ------
         ValueError
-            Wrong shape, dtype, label or half.
+            Wrong shape, dtype, label or half; the partner is not there or has another one.
         """
         if image.shape != self.shape or image.dtype != np.uint8:
             raise ValueError(f"image is {image.dtype} {image.shape}, the dataset holds uint8 "
@@ -153,6 +153,8 @@ class DatasetWriter:
             raise ValueError(f"label {label} is neither -1 nor an index of {self.label_names}")
         if half not in (-1, *HALVES):
             raise ValueError(f"half {half} is neither -1 nor one of {HALVES}")
+        if not -1 <= pair < self.count or pair >= 0 and self._pairs[pair] >= 0:
+            raise ValueError(f"image {pair} cannot be the partner of image {self.count}")
         content = np.ascontiguousarray(image).tobytes()
         self._spool.write(content)
         self._labels.append(label)
@@ -160,6 +162,8 @@ class DatasetWriter:
         self._sources.append(source)
         self._originals.append(original)
         self._crops.append(crop)
+        if pair >= 0:
+            self._pairs[pair] = self.count
         self._halves.append(half)
         self._kinds.append(kind)
         self._pairs.append(pair)
@@ -422,10 +426,6 @@ def _side_by_side(order: np.ndarray, pair: np.ndarray) -> tuple[np.ndarray, np.n
     pair : int64 array (image,)
         Partner of each image in this order.
     """
-    paired = np.flatnonzero(pair >= 0)
-    if not ((pair < pair.size).all() and (pair[pair[paired]] == paired).all()
-            and (pair[paired] != paired).all()):
-        raise ValueError("an image is not the partner of its partner")
     first = order[(pair[order] < 0) | (order < pair[order])]
     both = np.stack([first, pair[first]], axis=1).ravel()
     order = both[both >= 0]

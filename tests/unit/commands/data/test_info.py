@@ -49,7 +49,7 @@ def test_kinds_framing_halves_and_pairs(tmp_path, capsys):
     with DatasetWriter(tmp_path / "a.h5", 8, 1, ["no", "yes"], settings) as writer:
         for i in range(10):
             writer.append(np.zeros((8, 8, 1), np.uint8), source="s", group=f"s/{i // 2}", label=0,
-                          original=(9, 9), crop=(0, 0, 9, 9), half=i // 6, pair=i ^ 1 if i < 4
+                          original=(9, 9), crop=(0, 0, 9, 9), half=i // 6, pair=i - 1 if i in (1, 3)
                           else -1, kind="face" if i < 2 else "photograph")
     assert info(tmp_path / "a.h5") == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
