@@ -272,12 +272,12 @@ class Dataset:
         InputError
             There are no groups, or one has images in both.
         """
-        if "half" not in self._file:
+        half = self._optional("half")
+        if half is None:
             return None
         if "group" not in self._file:
             raise InputError(f"{self.path} has halves but no groups, so nobody can tell whether "
                              "they share a person: write the dataset again")
-        half = self._file["half"][:]
         _, member = np.unique(self.groups, return_inverse=True)
         final = np.bincount(member, half)[member] > 0
         if not np.array_equal(half, final):
@@ -289,9 +289,13 @@ class Dataset:
     @functools.cached_property
     def kind(self) -> np.ndarray | None:
         """What each image shows, str (image,), for instance "face"; None where it is not stored."""
-        if "kind" not in self._file:
+        kind = self._optional("kind")
+        if kind is None:
             return None
-        return np.array(self._file["kind"].attrs["kind_names"], str)[self._file["kind"][:]]
+        names = np.array(self._file["kind"].attrs["kind_names"], str)
+        if kind.max() >= names.size:
+            raise self._damaged(f"kind {kind.max()} has no name")
+        return names[kind]
 
     @functools.cached_property
     def pair(self) -> np.ndarray | None:
@@ -299,7 +303,24 @@ class Dataset:
 
         Partners show the same at two places or times, and stand next to each other.
         """
-        return self._file["pair"][:] if "pair" in self._file else None
+        pair = self._optional("pair")
+        if pair is not None:
+            paired = np.flatnonzero(pair >= 0)
+            if pair.max() >= self.count or (pair[pair[paired]] != paired).any():
+                raise self._damaged("an image is not the partner of its partner")
+        return pair
+
+    def _optional(self, name: str) -> np.ndarray | None:
+        """Read an array that has one number for each image; None if it is not there."""
+        if name not in self._file:
+            return None
+        values = self._file[name][:]
+        if values.shape != (self.count,):
+            raise self._damaged(f"{name} has shape {values.shape} for {self.count} images")
+        return values
+
+    def _damaged(self, why: str) -> InputError:
+        return InputError(f"{self.path} is a damaged dataset ({why}): write it again")
 
     @property
     def recipe(self) -> dict[str, Any] | None:

@@ -169,6 +169,24 @@ def test_a_group_in_both_halves_is_one_line(tmp_path, images):
         dataset.half
 
 
+@pytest.mark.parametrize("name, values, said", [
+    ("half", np.zeros(3, np.uint8), r"half has shape \(3,\) for 37 images"),
+    ("kind", np.full(COUNT, 9, np.uint8), "kind 9 has no name"),
+    ("pair", np.full(COUNT, 2), "not the partner of its partner"),
+    ("pair", np.full(COUNT, COUNT), "not the partner of its partner")])
+def test_damaged_columns_are_one_line(tmp_path, images, name, values, said):
+    columns = {"half": [0] * COUNT, "kind": ["x"] * COUNT, "pair": [-1, 0] + [-1] * (COUNT - 2)}
+    write_one_by_one(tmp_path / "a.h5", images, **columns).close()
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        attributes = dict(file[name].attrs)
+        del file[name]
+        file[name] = values
+        file[name].attrs.update(attributes)
+    with (Dataset(tmp_path / "a.h5") as dataset,
+          pytest.raises(InputError, match=f"a.h5 is a damaged dataset .*{said}.*write it again")):
+        getattr(dataset, name)
+
+
 def test_half_needs_groups(tmp_path, images):
     write_one_by_one(tmp_path / "a.h5", images, half=[0] * COUNT).close()
     with h5py.File(tmp_path / "a.h5", "r+") as file:
