@@ -139,12 +139,12 @@ class DatasetWriter:
         kind : str
             What it shows; without it the dataset has no kinds.
         pair : int
-            Its partner, counted as they are appended (it may come later); -1: it has none.
+            Its partner, one that was appended before (counted from 0); -1: it has none so far.
 
         Raises
         ------
         ValueError
-            Wrong shape, dtype, label or half.
+            Wrong shape, dtype, label or half; the partner is not there or has another one.
         """
         if image.shape != self.shape or image.dtype != np.uint8:
             raise ValueError(f"image is {image.dtype} {image.shape}, the dataset holds uint8 "
@@ -153,6 +153,8 @@ class DatasetWriter:
             raise ValueError(f"label {label} is neither -1 nor an index of {self.label_names}")
         if half not in (-1, *HALVES):
             raise ValueError(f"half {half} is neither -1 nor one of {HALVES}")
+        if not -1 <= pair < self.count or pair >= 0 and self._pairs[pair] >= 0:
+            raise ValueError(f"image {pair} cannot be the partner of image {self.count}")
         content = np.ascontiguousarray(image).tobytes()
         self._spool.write(content)
         self._labels.append(label)
@@ -160,6 +162,8 @@ class DatasetWriter:
         self._sources.append(source)
         self._originals.append(original)
         self._crops.append(crop)
+        if pair >= 0:
+            self._pairs[pair] = self.count
         self._halves.append(half)
         self._kinds.append(kind)
         self._pairs.append(pair)
@@ -268,12 +272,12 @@ class Dataset:
         InputError
             There are no groups, or one has images in both.
         """
-        if "half" not in self._file:
+        half = self._optional("half")
+        if half is None:
             return None
         if "group" not in self._file:
             raise InputError(f"{self.path} has halves but no groups, so nobody can tell whether "
                              "they share a person: write the dataset again")
-        half = self._file["half"][:]
         _, member = np.unique(self.groups, return_inverse=True)
         final = np.bincount(member, half)[member] > 0
         if not np.array_equal(half, final):
@@ -285,9 +289,13 @@ class Dataset:
     @functools.cached_property
     def kind(self) -> np.ndarray | None:
         """What each image shows, str (image,), for instance "face"; None where it is not stored."""
-        if "kind" not in self._file:
+        kind = self._optional("kind")
+        if kind is None:
             return None
-        return np.array(self._file["kind"].attrs["kind_names"], str)[self._file["kind"][:]]
+        names = np.array(self._file["kind"].attrs["kind_names"], str)
+        if kind.max() >= names.size:
+            raise self._damaged(f"kind {kind.max()} has no name")
+        return names[kind]
 
     @functools.cached_property
     def pair(self) -> np.ndarray | None:
@@ -295,7 +303,24 @@ class Dataset:
 
         Partners show the same at two places or times, and stand next to each other.
         """
-        return self._file["pair"][:] if "pair" in self._file else None
+        pair = self._optional("pair")
+        if pair is not None:
+            paired = np.flatnonzero(pair >= 0)
+            if pair.max() >= self.count or (pair[pair[paired]] != paired).any():
+                raise self._damaged("an image is not the partner of its partner")
+        return pair
+
+    def _optional(self, name: str) -> np.ndarray | None:
+        """Read an array that has one number for each image; None if it is not there."""
+        if name not in self._file:
+            return None
+        values = self._file[name][:]
+        if values.shape != (self.count,):
+            raise self._damaged(f"{name} has shape {values.shape} for {self.count} images")
+        return values
+
+    def _damaged(self, why: str) -> InputError:
+        return InputError(f"{self.path} is a damaged dataset ({why}): write it again")
 
     @property
     def recipe(self) -> dict[str, Any] | None:
@@ -422,10 +447,6 @@ def _side_by_side(order: np.ndarray, pair: np.ndarray) -> tuple[np.ndarray, np.n
     pair : int64 array (image,)
         Partner of each image in this order.
     """
-    paired = np.flatnonzero(pair >= 0)
-    if not ((pair < pair.size).all() and (pair[pair[paired]] == paired).all()
-            and (pair[paired] != paired).all()):
-        raise ValueError("an image is not the partner of its partner")
     first = order[(pair[order] < 0) | (order < pair[order])]
     both = np.stack([first, pair[first]], axis=1).ravel()
     order = both[both >= 0]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.halves import HALF_NAMES, HALVES
 from hpclcae.utils.errors import require
 from hpclcae.utils.files import replacing
 from hpclcae.utils.tables import table
@@ -16,7 +17,7 @@ CAPTION = 14                   # pixels below it
 
 
 def describe(dataset: Dataset, seed: int) -> str:
-    """Size, sources, groups, labels, mean and standard deviation, settings.
+    """Everything about a dataset, from its size and sources to its settings.
 
     Parameters
     ----------
@@ -28,7 +29,8 @@ def describe(dataset: Dataset, seed: int) -> str:
     lines = [f"{dataset.path}: {dataset.count} images, {dataset.rows} x {dataset.cols} pixels, "
              f"{'colour' if dataset.channels == 3 else 'grey'}, {megabytes:.1f} MB",
              f"written {dataset.created} by hpclcae {dataset.versions.get('hpclcae')}, "
-             f"chunks of {' x '.join(map(str, dataset.chunks))} (image, row, col, channel)", ""]
+             f"chunks of {' x '.join(map(str, dataset.chunks))} (image, row, col, channel)",
+             f"fingerprint {dataset.fingerprint}", ""]
     sources = [group.partition("/")[0] for group in dataset.groups]
     groups = Counter(dataset.groups)
     lines += [table(("source", "images", "groups", "licence"),
@@ -45,8 +47,29 @@ def describe(dataset: Dataset, seed: int) -> str:
                 for label, name in counts.items()
                 if (count := int((dataset.labels == label).sum())) or label >= 0]
         lines += ["", table(("label", "name", "images", "share"), rows)]
+    lines += _more(dataset)
     return "\n".join([*lines, "", _statistics(dataset, seed), "", "settings:",
                       *(f"  {name}: {value}" for name, value in dataset.settings.items())])
+
+
+def _more(dataset: Dataset) -> list[str]:
+    """Lines about what not every dataset has: kinds, framing, halves, pairs."""
+    lines = []
+    if dataset.kind is not None:
+        lines += ["", table(("shows a", "images", "share"),
+                            [(kind, count, f"{count / dataset.count:.1%}")
+                             for kind, count in Counter(dataset.kind.tolist()).most_common()])]
+    if dataset.recipe is not None:
+        lines += ["", f"framing: {dataset.framing}"]
+    if dataset.half is not None:
+        own = [dataset.groups[dataset.half == half] for half in HALVES]
+        lines += ["", table(("half", "images", "groups"),
+                            [(name, groups.size, len(set(groups)))
+                             for name, groups in zip(HALF_NAMES, own)])]
+    if dataset.pair is not None:
+        paired = int((dataset.pair >= 0).sum())
+        lines += ["", f"pairs: {paired // 2}, of {paired} images"]
+    return lines
 
 
 def _statistics(dataset: Dataset, seed: int) -> str:

@@ -22,6 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "enlarged)")
     add("--every", type=float, metavar="SECONDS",
         help="frames of a film (default: one, from near its middle)")
+    add("--pairs", type=float, metavar="SECONDS",
+        help="with --every: store each frame of a film with its partner, the frame so many seconds "
+        "later")
     add("--label-from", choices=("none", "folder"), default="none",
         help="label images by the folder they lie in")
     add("--concept", metavar="FOLDER",

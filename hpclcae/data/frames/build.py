@@ -110,7 +110,7 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
         made = _spread(_measured_frame, tasks, jobs, "frames", (recipe, bank))
         for index, (frame, values) in enumerate(made):
             writer.append(**vars(frame), half=half[frame.group],
-                          pair=index ^ 1 if recipe.pairs else -1)
+                          pair=index - 1 if recipe.pairs and index % 2 else -1)
             labels.append(frame.label)
             measured.append(values)
     return Composed([kind for _, kind, _ in tasks], np.array(labels), np.array(measured), bank)

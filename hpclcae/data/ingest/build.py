@@ -56,6 +56,7 @@ class Settings:
     crop: str = "centre"          # the largest central square, or "fit": all on mid-grey
     min_side: int | None = None   # pixels of the shorter side of a picture; None: the size
     every: float | None = None    # seconds between frames of a film; None: one, near its middle
+    pairs: float | None = None    # seconds from a frame of a film to its partner; None: it has none
     label_from: str = "none"      # or "folder": that an image lies in
     concept: str | None = None    # with folders: label 1 is this one, label 0 all others
     group: str = "file"           # what a split never divides, or "folder"
@@ -72,6 +73,9 @@ class Settings:
         if self.every is not None and not self.every > 0:
             raise InputError(f"--every {self.every} is not a time between frames: give seconds "
                              "above 0")
+        if self.pairs is not None and not 0 < self.pairs < (self.every or 0):
+            raise InputError(f"--pairs {self.pairs} needs --every SECONDS with a longer time: the "
+                             "partner of a frame comes before the next one")
         if self.concept and self.label_from == "none":
             raise InputError(f"--concept {self.concept} needs --label-from folder")
         split_of("", self.test_share)
@@ -114,16 +118,20 @@ def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tall
     with DatasetWriter(out, settings.size, 3 if settings.channels == "rgb" else 1, names, record,
                        licences=licences, shuffle_seed=settings.seed) as writer:
         seen, with_concept = Seen(near=settings.dedupe == "near"), False
+        before = -1  # place of the image before, if it was stored
         for image in _images(sources, settings, tally):
-            if settings.dedupe != "none" and (copy := seen.add(image.pixels)):
+            partner, before = before if image.has_partner_before else -1, -1
+            if settings.dedupe != "none" and partner < 0 and (copy := seen.add(image.pixels)):
                 tally.skipped["exact duplicate" if copy[1] else "near duplicate"] += 1
             elif settings.split and split_of(image.group, settings.test_share) != settings.split:
                 tally.skipped[f"not in the {settings.split} split"] += 1
             else:
                 label = _label(image.folder, names, settings.concept)
                 with_concept |= label == 1
+                before = writer.count
                 writer.append(image.pixels, source=image.source, group=image.group,
-                              original=image.original, crop=image.crop, label=label)
+                              original=image.original, crop=image.crop, label=label,
+                              pair=partner)
                 tally.stored[image.group.partition("/")[0]] += 1
                 tally.noted.update(image.notes)
         if not writer.count:
@@ -158,6 +166,7 @@ class Square:
     original: tuple[int, int]  # rows and cols, pixels
     crop: Box                  # what it shows of the original
     notes: tuple[str, ...]     # conversions
+    has_partner_before: bool   # it is the second of two frames of a film
 
 
 def _images(sources: Sequence[Path], settings: Settings, tally: Tally) -> Iterator[Square]:
@@ -169,7 +178,7 @@ def _images(sources: Sequence[Path], settings: Settings, tally: Tally) -> Iterat
             tally.skip(entry.name, entry.reason, entry.detail)
             continue
         try:
-            for source, picture in _pictures(entry, settings):
+            for source, picture, second in _pictures(entry, settings):
                 tally.largest = max(tally.largest, min(picture.original))
                 if min(picture.original) < smallest:
                     tally.skip(source, "too small",
@@ -182,17 +191,20 @@ def _images(sources: Sequence[Path], settings: Settings, tally: Tally) -> Iterat
                 above = entry.name.rpartition("/")[0] if settings.group == "folder" else ""
                 group = above or entry.name
                 yield Square(pixels, source, group, entry.folder, picture.original, crop,
-                             picture.notes)
+                             picture.notes, second)
         except Undecodable as error:
             tally.skip(entry.name, error.reason, error.detail)
 
 
-def _pictures(entry: walk.Entry, settings: Settings) -> Iterator[tuple[str, Picture]]:
+def _pictures(entry: walk.Entry, settings: Settings) -> Iterator[tuple[str, Picture, bool]]:
+    """Yield name, picture, and whether it is the second of a pair."""
     if entry.is_film:
-        for seconds, picture in film.frames(entry.content, settings.every):
-            yield f"{entry.name}@{seconds:.2f}s", picture
+        taken = film.frames(entry.content, settings.every, settings.pairs)
+        for number, (seconds, picture) in enumerate(taken):
+            second = settings.pairs is not None and number % 2 == 1
+            yield f"{entry.name}@{seconds:.2f}s", picture, second
     else:
-        yield entry.name, decode(entry.content, at_least=settings.size)
+        yield entry.name, decode(entry.content, at_least=settings.size), False
 
 
 def to_square(picture: Picture, size: int, how: str) -> tuple[np.ndarray, Box]:

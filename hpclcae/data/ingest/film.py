@@ -20,7 +20,8 @@ CONTRAST = 12.0  # standard deviation, of 256 levels, of a frame that shows some
 SCANNED = 600    # frames looked at when a film does not say how long it is
 
 
-def frames(content: bytes | Path, every: float | None = None) -> Iterator[tuple[float, Picture]]:
+def frames(content: bytes | Path, every: float | None = None,
+           later: float | None = None) -> Iterator[tuple[float, Picture]]:
     """Yield (seconds, picture) of a film.
 
     Upright by its display matrix, with square pixels. Frames without contrast (fades, black, test
@@ -33,6 +34,9 @@ def frames(content: bytes | Path, every: float | None = None) -> Iterator[tuple[
     every : float, optional
         One frame every so many seconds; without it, or from a shorter film, one frame near the
         middle.
+    later : float, optional
+        Less than `every`: frames come in twos, the second so many seconds after the first. A film
+        too short for any gives the one frame near its middle.
 
     Raises
     ------
@@ -52,7 +56,7 @@ def frames(content: bytes | Path, every: float | None = None) -> Iterator[tuple[
                                   f"{stream.codec_context.width} x {stream.codec_context.height}")
             stream.thread_type = "AUTO"
             if every is not None:
-                for picture in _regular(container, stream, every):
+                for picture in _regular(container, stream, every, later):
                     found = True
                     yield picture
             if not found:
@@ -62,16 +66,27 @@ def frames(content: bytes | Path, every: float | None = None) -> Iterator[tuple[
 
 
 def _regular(container: "InputContainer", stream: "VideoStream",
-             every: float) -> Iterator[tuple[float, Picture]]:
-    """Yield one frame every `every` seconds, the first after half of that time."""
+             every: float, later: float | None) -> Iterator[tuple[float, Picture]]:
+    """Yield one frame every `every` seconds, the first after half of that time; or two."""
     due = every / 2
+    first: tuple[float, Picture] | None = None  # of two, until the second is found
     for index, frame in enumerate(container.decode(stream)):
         seconds = _seconds(frame, stream, index)
-        if seconds >= due and not frame.is_corrupt:
+        wanted = due if first is None or later is None else first[0] + later
+        if seconds < wanted or frame.is_corrupt:
+            continue
+        picture = _picture(frame, stream)
+        shows = _contrast(picture) >= CONTRAST
+        if first is None:
             due += every * (1 + (seconds - due) // every)
-            picture = _picture(frame, stream)
-            if _contrast(picture) >= CONTRAST:
+            if later is None and shows:
                 yield seconds, picture
+            elif shows:
+                first = seconds, picture
+        else:
+            if shows:
+                yield from (first, (seconds, picture))
+            first = None
 
 
 def _telling(container: "InputContainer", stream: "VideoStream") -> tuple[float, Picture]:

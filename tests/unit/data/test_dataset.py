@@ -141,9 +141,10 @@ def test_halves_kinds_and_pairs_are_read_back_and_are_none_without(tmp_path, ima
 @pytest.mark.parametrize("seed", [None, 3])
 def test_partners_stand_side_by_side(tmp_path, images, seed):
     pair = np.full(COUNT, -1)
-    for i, j in ((0, 9), (1, 2), (20, 5), (36, 35)):
+    for i, j in ((0, 9), (1, 2), (5, 20), (35, 36)):
         pair[[i, j]] = j, i
-    with write_one_by_one(tmp_path / "a.h5", images, pair=pair.tolist(),
+    earlier = np.where(pair < np.arange(COUNT), pair, -1)
+    with write_one_by_one(tmp_path / "a.h5", images, pair=earlier.tolist(),
                           shuffle_seed=seed) as dataset:
         stored, partner = dataset.read(np.arange(COUNT)), dataset.pair
     assert partner.dtype == np.int64 and (partner >= 0).sum() == 8
@@ -155,9 +156,9 @@ def test_partners_stand_side_by_side(tmp_path, images, seed):
         assert now[[0, 9, 1, 2, 3]].tolist() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("pair", [[1, -1, -1], [0, -1, -1], [1, 2, 0], [3, -1, -1]])
-def test_partners_of_no_partner_are_refused(tmp_path, images, pair):
-    with pytest.raises(ValueError, match="not the partner of its partner"):
+@pytest.mark.parametrize("pair", [[1, -1, -1], [0, -1, -1], [-1, 0, 0], [-1, -1, -2]])
+def test_partners_that_are_not_there_or_taken_are_refused(tmp_path, images, pair):
+    with pytest.raises(ValueError, match="cannot be the partner of image"):
         write_one_by_one(tmp_path / "a.h5", images[:3], pair=pair)
     assert os.listdir(tmp_path) == []
 
@@ -166,6 +167,24 @@ def test_a_group_in_both_halves_is_one_line(tmp_path, images):
     with (write_one_by_one(tmp_path / "a.h5", images, half=[0, 1] + [0] * 35) as dataset,
           pytest.raises(InputError, match="image 0 has half 0, others of its group 's/0' do not")):
         dataset.half
+
+
+@pytest.mark.parametrize("name, values, said", [
+    ("half", np.zeros(3, np.uint8), r"half has shape \(3,\) for 37 images"),
+    ("kind", np.full(COUNT, 9, np.uint8), "kind 9 has no name"),
+    ("pair", np.full(COUNT, 2), "not the partner of its partner"),
+    ("pair", np.full(COUNT, COUNT), "not the partner of its partner")])
+def test_damaged_columns_are_one_line(tmp_path, images, name, values, said):
+    columns = {"half": [0] * COUNT, "kind": ["x"] * COUNT, "pair": [-1, 0] + [-1] * (COUNT - 2)}
+    write_one_by_one(tmp_path / "a.h5", images, **columns).close()
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        attributes = dict(file[name].attrs)
+        del file[name]
+        file[name] = values
+        file[name].attrs.update(attributes)
+    with (Dataset(tmp_path / "a.h5") as dataset,
+          pytest.raises(InputError, match=f"a.h5 is a damaged dataset .*{said}.*write it again")):
+        getattr(dataset, name)
 
 
 def test_half_needs_groups(tmp_path, images):
@@ -180,7 +199,7 @@ def test_half_needs_groups(tmp_path, images):
 def test_fingerprints_tell_datasets_apart_and_not_their_names(tmp_path, images):
     other = images.copy()
     other[7, 3, 3, 1] ^= 1
-    pair, label = [1, 0] + [-1] * 35, [0, 1] * 18 + [-1]
+    pair, label = [-1, 0] + [-1] * 35, [0, 1] * 18 + [-1]
 
     def of(name, *arguments, **columns):
         with write_one_by_one(tmp_path / name, *arguments, **columns) as dataset:

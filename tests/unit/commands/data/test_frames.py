@@ -383,7 +383,8 @@ def without(sources, folder, *left_out):
     for entry in sources.iterdir():
         if entry.name != "catalogue.json":
             (folder / entry.name).symlink_to(entry)
-    catalogue.save(folder, [item for item in catalogue.load(sources) if item.source not in left_out])
+    items = catalogue.load(sources)
+    catalogue.save(folder, [item for item in items if item.source not in left_out])
     return folder
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from hpclcae import cli
-from hpclcae.data.dataset import DatasetWriter
+from hpclcae.data.dataset import Dataset, DatasetWriter
 
 SIZE = 20
 
@@ -42,6 +42,23 @@ def test_overview(dataset, capsys):
                  f"blue 225.5 {np.arange(60).std():.1f}"):
         assert line in lines
     assert "chunks of 8 x 20 x 20 x 3" in lines[1]
+
+
+def test_kinds_framing_halves_and_pairs(tmp_path, capsys):
+    settings = {"faces": 0.2, "heads": 0, "face_size": [0.4, 0.6], "reach": None}
+    with DatasetWriter(tmp_path / "a.h5", 8, 1, ["no", "yes"], settings) as writer:
+        for i in range(10):
+            writer.append(np.zeros((8, 8, 1), np.uint8), source="s", group=f"s/{i // 2}", label=0,
+                          original=(9, 9), crop=(0, 0, 9, 9), half=i // 6, pair=i - 1 if i in (1, 3)
+                          else -1, kind="face" if i < 2 else "photograph")
+    assert info(tmp_path / "a.h5") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in ("photograph 8 80.0%", "face 2 20.0%", "development 6 3", "final 4 2",
+                 "framing: faces 0.40 to 0.60 of the frame, anywhere (whole)",
+                 "pairs: 2, of 4 images"):
+        assert line in lines
+    with Dataset(tmp_path / "a.h5") as dataset:
+        assert f"fingerprint {dataset.fingerprint}" in lines
 
 
 def test_verify(dataset, capsys):
@@ -84,6 +101,7 @@ def test_grey_without_labels(tmp_path, capsys):
     assert info(tmp_path / "a.h5", "--sheet", tmp_path / "a.png") == 0
     out = capsys.readouterr().out
     assert "labels: none" in out and "grey" in out and "40.0" in out
+    assert not {"half", "framing:", "pairs:"} & set(out.split())
     assert np.asarray(Image.open(tmp_path / "a.png"))[30, 30].tolist() == [40, 40, 40]
 
 

@@ -195,6 +195,30 @@ def test_films_every_second(tmp_path, out):
         assert set(dataset.groups) == {"clip.mp4"}
 
 
+@pytest.mark.parametrize("dedupe", ["none", "near"])
+def test_films_in_pairs(tmp_path, out, dedupe):
+    scenes = [np.roll(films.SCENE, 10 * (i // 10), axis=1) for i in range(40)]  # one a second
+    films.write(tmp_path / "clip.mp4", scenes)
+    (tmp_path / "a.png").write_bytes(encode(scene(0), "PNG"))
+    assert ingest(tmp_path / "clip.mp4", tmp_path / "a.png", "--out", out, "--size", SIZE,
+                  "--every", 1, "--pairs", 0.2, "--dedupe", dedupe) == 0
+    with Dataset(out) as dataset:
+        assert dataset.count in {"none": [9], "near": [3, 5, 7, 9]}[dedupe]
+        for i, partner in enumerate(dataset.pair):
+            if dataset.groups[i] == "a.png":
+                assert partner == -1
+            else:
+                assert abs(partner - i) == 1 and dataset.pair[partner] == i
+        seconds = {float(source.split("@")[1][:-1]): source for source in dataset.sources
+                   if "@" in source}
+        firsts = sorted(seconds)[::2]
+        assert sorted(seconds)[1::2] == pytest.approx([first + 0.2 for first in firsts])
+        place = {source: i for i, source in enumerate(dataset.sources)}
+        for first in firsts:
+            i = place[seconds[first]]
+            assert dataset.sources[dataset.pair[i]] == f"clip.mp4@{first + 0.2:.2f}s"
+
+
 def test_one_clear_line(tmp_path, out, capsys):
     photos = folder_of(tmp_path / "photos", range(2))
     (tmp_path / "empty").mkdir()

@@ -38,6 +38,8 @@ def test_fit_shows_everything_on_mid_grey():
 
 @pytest.mark.parametrize("changes, message", [
     ({"size": 0}, "--size 0"), ({"min_side": 0}, "--min-side 0"), ({"every": 0.0}, "--every 0.0"),
+    ({"pairs": 0.5}, "--pairs 0.5 needs --every"), ({"every": 1.0, "pairs": 1.0}, "--pairs 1.0"),
+    ({"every": 1.0, "pairs": 0.0}, "--pairs 0.0"),
     ({"test_share": 1.5}, "test share 1.5"), ({"concept": "a"}, "needs --label-from folder")])
 def test_settings_that_cannot_be_are_refused(changes, message):
     with pytest.raises(InputError, match=message):

@@ -51,6 +51,16 @@ def test_every_so_many_seconds(tmp_path):
     assert len(list(frames(path, every=100.0))) == 1  # shorter than that: the one frame
 
 
+def test_twos_are_so_many_seconds_apart(tmp_path):
+    path = write(tmp_path / "a.mp4", [SCENE] * 40 + [BLACK] * 20 + [SCENE] * 20)
+    found = [round(seconds, 1) for seconds, _ in frames(path, every=1.0, later=0.3)]
+    assert found == [0.5, 0.8, 1.5, 1.8, 2.5, 2.8, 3.5, 3.8, 6.5, 6.8, 7.5, 7.8]
+    # the partner of 3.5 is black, that of 7.5 would come after the end
+    found = [round(seconds, 1) for seconds, _ in frames(path, every=1.0, later=0.6)]
+    assert found == [0.5, 1.1, 1.5, 2.1, 2.5, 3.1, 6.5, 7.1]
+    assert len(list(frames(path, every=100.0, later=0.3))) == 1  # shorter: the one frame
+
+
 @pytest.mark.parametrize("every", [None, 2.0])
 def test_a_stream_without_a_clock(tmp_path, every):
     path = write(tmp_path / "a.m4v", [BLACK] * 30 + [SCENE] * 60, file_format="m4v")
