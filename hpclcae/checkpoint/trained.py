@@ -1,4 +1,5 @@
 """A trained network as something to ask: prepared images in, responses of every stage out."""
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -6,6 +7,10 @@ import numpy as np
 
 from hpclcae import checkpoint
 from hpclcae.config import Config
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.fitting import fitting_pass
+from hpclcae.model.conditioner import is_fitted
+from hpclcae.model.conditioner_fit import fit_conditioner
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.preprocess import Preprocessor
@@ -40,10 +45,33 @@ class Model:
         preprocessor = state.preprocessing.preprocessor(state.config.data.size, network.dtype)
         return cls(state.config, network, state.parameters, preprocessor, state.step, file)
 
-    def with_random_weights(self, seed: int) -> "Model":
-        """The same architecture and preprocessing, untrained."""
-        return Model(self.config, self.network, self.network.parameters(seed),
-                     self.preprocessor, 0, self.path)
+    def with_random_weights(self, seed: int, train: Dataset | None = None) -> "Model":
+        """The same architecture and preprocessing, untrained.
+
+        Conditioners are fitted to the random stages, as they are in training.
+
+        Parameters
+        ----------
+        train : Dataset, optional
+            What they are fitted on; without it the training images of the configuration.
+
+        Raises
+        ------
+        InputError
+            The training images are needed and cannot be opened.
+        """
+        network = Network(self.network.layout)
+        parameters = network.parameters(seed)
+        model = Model(self.config, network, parameters, self.preprocessor, 0, self.path)
+        stages = [index for index, stage in enumerate(self.config.stages) if is_fitted(stage)]
+        with ExitStack() as opened:
+            if stages and train is None:
+                train = opened.enter_context(Dataset(self.config.data.train))
+            for index in stages:
+                assert train is not None
+                fit_conditioner(network, index, parameters,
+                                fitting_pass(self.config, train, index, self.preprocessor))
+        return model
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
         """Turn images into the network's input (row, col, channel, image).
@@ -62,9 +90,10 @@ class Model:
         return self.preprocessor(images)
 
     def responses(self, x: np.ndarray) -> list[np.ndarray]:
-        """Each stage's output (row, col, map, image) for prepared images.
+        """Each stage's response (row, col, map, image) for prepared images.
 
-        Overwritten by the next call.
+        Overwritten by the next call. In the course of greedy training only of the stages that have
+        been trained, or are being trained.
         """
         return self.network.responses(self.parameters, x)
 

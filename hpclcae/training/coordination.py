@@ -181,6 +181,12 @@ class Coordination:
             self._broadcast(Command.CHECKPOINT)
         return now + (due and lockstep)
 
+    def meeting_follows(self, said: Flags) -> None:
+        """All replicas come to a checkpoint anyway, and hear there what was asked for."""
+        self.asked.checkpoint = False
+        if said.end:
+            self.end()
+
     def end(self) -> None:
         """Tell the other replicas that training ends before its last step."""
         self._broadcast(Command.END)
@@ -194,10 +200,9 @@ class Coordination:
         """
         if self._leads:
             self.pass_on_signals()
-        ended = self._leads and self._told_end
         if self._control.poll():
-            ended = self._hear() == Command.END or ended
-        return bool(self._communicator.allreduce_sum([ended])[0])
+            self._hear()
+        return bool(self._communicator.allreduce_sum([self._told_end])[0])
 
     def settle(self, peers: Communicator) -> bool:
         """All replicas have come to the same step: whether training ends there.
@@ -211,10 +216,9 @@ class Coordination:
             To all workers of the job.
         """
         given = int(peers.allreduce_sum([self._given if self._leads else 0])[0])
-        ended = self._leads and self._told_end
         while self.role.replica and self.role.block == 0 and self._heard < given:
-            ended = self._hear() == Command.END or ended
-        return bool(self._communicator.allreduce_sum([ended])[0])
+            self._hear()
+        return bool(self._communicator.allreduce_sum([self._told_end])[0])
 
     # ---- signals ---------------------------------------------------------------------------------
 
@@ -228,9 +232,12 @@ class Coordination:
 
     def _hear(self) -> Command:
         self._heard += 1
-        return self._control.receive()
+        command = self._control.receive()
+        self._told_end = self._told_end or command == Command.END
+        return command
 
     def _broadcast(self, command: Command) -> None:
-        self._given += 1
-        self._told_end = self._told_end or command == Command.END
-        self._control.broadcast(command)
+        if self._leads:
+            self._given += 1
+            self._told_end = self._told_end or command == Command.END
+            self._control.broadcast(command)

@@ -9,7 +9,7 @@ numbers stop being finite or the objective explodes, replica, step and chunk are
 The bits are those of the run on the same kind of processor with the same libraries.
 """
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from hpclcae.config import Config
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
-from hpclcae.model.phases import phases
+from hpclcae.model.phases import meetings, phases
 from hpclcae.model.schedule import Schedule
 from hpclcae.parameter_server.chunks import Chunk, Shards
 from hpclcae.parameter_server.client import ParameterClient
@@ -30,6 +30,7 @@ from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import Communicator
 from hpclcae.partition.threads import run_blocks
 from hpclcae.training.divergence import Divergence
+from hpclcae.training.inputs import Inputs
 from hpclcae.training.replay_server import (ReplayConnection, ReplayServer, describe,
                                             events_of_chunks)
 from hpclcae.training.resume import fit_preprocessing, open_dataset
@@ -137,13 +138,15 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
                       else fit_preprocessing(config, dataset))
             prepare = fitted.preprocessor(config.data.size, network.dtype,
                                           network.block.plan.stages[0].x, communicator)
-            batches = [MinibatchStream(dataset, phases(config), config.train.seed, replica,
-                                       config.parallel.replicas, mirror=config.data.mirror)
-                       for replica in range(config.parallel.replicas)]
-
-            def images(replica: int, step: int) -> np.ndarray:
-                return prepare(batches[replica].images(step, prepare.pixels))
-            replay_block(network, server, schedule, images, [b.count for b in batches])
+            conditioners = checkpoint.load_state(start).conditioners if start else ()
+            inputs = [Inputs(network, batches, prepare, conditioners)
+                      for batches in (MinibatchStream(dataset, phases(config), config.train.seed,
+                                                      replica, config.parallel.replicas,
+                                                      mirror=config.data.mirror)
+                                      for replica in range(config.parallel.replicas))]
+            replay_block(network, server, schedule, inputs)
+            for each in inputs:
+                each.close()
         return server
     return run_blocks(layout.grid.size, block)
 
@@ -155,24 +158,25 @@ def initial_states(network: Network, chunks: Sequence[Chunk]) -> list[ChunkState
 
 
 def replay_block(network: Network, server: ReplayServer, schedule: ReplaySchedule,
-                 images: Callable[[int, int], np.ndarray], epochs: Sequence[int]) -> None:
+                 inputs: Sequence[Inputs]) -> None:
     """Let all replicas make their steps of one block, as far as the log goes.
 
     Parameters
     ----------
-    images : callable
-        images(replica, step): the block's part of the prepared images (row, col, channel, image).
-    epochs : sequence of int
-        Images of each replica.
+    inputs : sequence of Inputs
+        Of every replica. They share the network's conditioners: no replica begins a phase before
+        all have met, and then all fit the same numbers.
     """
-    replicas = [_Replica(network, server, number, Schedule(network.config, count))
-                for number, count in enumerate(epochs)]
+    replicas = [_Replica(network, server, number, Schedule(network.config, each.batches.count))
+                for number, each in enumerate(inputs)]
     turns = _turns(replicas, server, schedule, network.communicator)
     if network.communicator.rank == 0:
         turns = progress(turns, "replaying", schedule.count, "steps")
     for number, step in turns:
-        replica = replicas[number]
-        train_step(network, replica.client, step, images(number, step), replica.divergence)
+        replica, mine = replicas[number], inputs[number]
+        mine.begin(step, replica.client.parameters)
+        x = mine.read(step, replica.client.parameters)
+        train_step(network, replica.client, step, x, replica.divergence, given=mine.is_given(step))
 
 
 class _Replica:
@@ -199,6 +203,8 @@ class _Replica:
             if (self.number, step) in pauses:
                 self.client.pause()
                 pauses.remove((self.number, step))
+                if step in meetings(self.client.config):
+                    self.client.adopt()
             self.client.request(step)
         if self._connection.missing:
             return False

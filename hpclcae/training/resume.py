@@ -8,6 +8,7 @@ from hpclcae import checkpoint, config as configuration
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
 from hpclcae.model import preprocess
+from hpclcae.model.phases import meetings
 from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
 
@@ -62,6 +63,21 @@ def check_agreement(communicator: Communicator, facts: dict[str, str]) -> None:
         if others.size:
             raise InputError(f"the {name} of rank {', '.join(map(str, others))} is not that of "
                              "rank 0: start all ranks with the same files and arguments")
+
+
+def check_warm_start(config: Config) -> None:
+    """Refuse a warm start in which the first replica would wait for those that wait for it.
+
+    Raises
+    ------
+    InputError
+        Names the step at which replicas meet.
+    """
+    first = min(meetings(config), default=config.parallel.warm_start)
+    if config.parallel.warm_start > first:
+        raise InputError(f"parallel.warm_start = {config.parallel.warm_start}: all replicas meet "
+                         f"after step {first}, where the first stage is finished; make it at most "
+                         f"{first}")
 
 
 def open_dataset(config: Config) -> Dataset:

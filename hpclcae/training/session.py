@@ -106,13 +106,18 @@ class Session:
         """
         self._coordination.release_replicas(self.step)
         self._over = self._coordination.await_warm_start(self._checkpoint)
+        met = -1
         while not self._over and self.step < self.last:
-            if self.step in meetings(self.config) and self._meet():
-                return
+            if self.step in meetings(self.config) and met != self.step:
+                met = self.step
+                if self._meet():
+                    return
             with self.timers("fetch"):
                 self._over = self._bring_parameters()
             if self._over or self.step >= self.last:
                 return
+            if self.step in meetings(self.config) and met != self.step:
+                continue  # a backup replica has left out steps, up to where the others wait for it
             self.updates.check()
             if self._committer:
                 self._committer.check()
@@ -127,6 +132,9 @@ class Session:
         coordination, said = self._coordination, self.network.any_flags
         coordination.release_replicas(self.step)
         if self.step == self.last:
+            return
+        if self.step in meetings(self.config):
+            coordination.meeting_follows(said)
             return
         if said.end:
             coordination.end()

@@ -12,7 +12,8 @@ from hpclcae.model.phases import phase_of, phases
 from hpclcae.model.schedule import Schedule
 from hpclcae.training.divergence import Divergence
 from hpclcae.training.inputs import Inputs
-from hpclcae.training.resume import check_agreement, fit_preprocessing, open_dataset
+from hpclcae.training.resume import (check_agreement, check_warm_start, fit_preprocessing,
+                                     open_dataset)
 from hpclcae.training.session import Session
 from hpclcae.training.step import all_losses, train_step
 from hpclcae.training.updates import open_updates
@@ -44,6 +45,7 @@ class Trainer:
     def __init__(self, config: Config, run: Path, start: Path | None = None,
                  worker: WorkerContext | None = None, asked: Requests | None = None) -> None:
         self.config, self.worker = config, worker or WorkerContext.unserved(config)
+        check_warm_start(config)
         role, communicator = self.worker.role, self.worker.communicator
         self.network = Network(self.worker.layout, communicator)
         self.dataset = open_dataset(config)

@@ -1,5 +1,6 @@
 """A run again from its event log: the same bits; a log that was changed is noticed."""
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,6 +47,24 @@ def held(servers, block):
     return [found[chunk] for chunk in servers.shards.chunks[block]]
 
 
+class Prepared:
+    """In place of training.inputs.Inputs: images that are ready, and no conditioner."""
+    batches = SimpleNamespace(count=1)
+
+    def __init__(self, config, replica, held):
+        self.config, self.replica = config, replica
+        self.part = slice(*held.rows), slice(*held.cols)
+
+    def begin(self, step, parameters):
+        pass
+
+    def read(self, step, parameters):
+        return inputs(self.config, step, self.replica, self.config.parallel.replicas)[self.part]
+
+    def is_given(self, step):
+        return False
+
+
 def replayed(config, events, servers, grid=Grid(1, 1)):
     """The server of every block after a replay."""
     schedule, replicas = ReplaySchedule(events, config), config.parallel.replicas
@@ -57,9 +76,8 @@ def replayed(config, events, servers, grid=Grid(1, 1)):
         server = ReplayServer(chunks, config,
                               events_of_chunks(events, servers.shards, communicator.rank),
                               initial_states(network, chunks), held(servers, communicator.rank))
-        replay_block(network, server, schedule, lambda replica, step: inputs(
-            config, step, replica, replicas)[slice(*held_x.rows), slice(*held_x.cols)],
-            [1] * replicas)
+        replay_block(network, server, schedule,
+                     [Prepared(config, replica, held_x) for replica in range(replicas)])
         return server
     return run_blocks(grid.size, block)
 
