@@ -210,5 +210,6 @@ def _report_several(args: argparse.Namespace, tables: Sequence[Sequence[Row]],
 
 def _print_notes(images: LabelledImages, candidates: int) -> None:
     """Say what the columns are."""
-    lines = [] if images.why_not_honest else [HONEST_NOTE.format(candidates=candidates, draws=DRAWS)]
-    print("\n" + "\n".join([*lines, PAPER_NOTE.format(resampled=images.resampled)]) + "\n")
+    if not images.why_not_honest:
+        print("\n" + HONEST_NOTE.format(candidates=candidates, draws=DRAWS), end="")
+    print("\n" + PAPER_NOTE.format(resampled=images.resampled) + "\n")

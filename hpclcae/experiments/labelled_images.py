@@ -15,6 +15,7 @@ from hpclcae.utils.errors import InputError
 DEVELOPMENT, FINAL = 0, 1
 HALF_NAMES = "development half", "final half"
 LEAST_GROUPS = 5  # with the concept, and without it: below, nothing is said about others
+SOURCES = 12      # the most frequent of the concept; the rest are one: "others"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LabelledImages:
     half: np.ndarray     # int64 (image,): DEVELOPMENT or FINAL, the same for all images of a group
     key: np.ndarray      # uint64 (image,): hash of the group, seed of its bootstrap weights
     source: np.ndarray   # int64 (image,): number of its source in `sources`
-    sources: tuple[str, ...]  # what stands before the first "/" of a group
+    sources: tuple[str, ...]  # what stands before the first "/" of a group; "others": see SOURCES
     groups: int          # how many persons and photographs there are
     resampled: str       # what half and key belong to: these, or "images"
 
@@ -61,9 +62,7 @@ class LabelledImages:
             raise InputError(f"{concept.sum()} of {index.size} labelled images show the concept: a "
                              "test needs images that show it and images that do not")
         names, member = np.unique(groups[index], return_inverse=True)
-        sources, source = np.unique([str(name).partition("/")[0] for name in names],
-                                    return_inverse=True)
-        source = source[member]
+        source, sources = _sources(groups[index], concept)
         resampled = "persons and photographs"
         if names.size == 1:
             names, member, resampled = index, np.arange(index.size), "images"
@@ -79,8 +78,7 @@ class LabelledImages:
             if not np.isin(half, (DEVELOPMENT, FINAL)).all() or (finals % members).any():
                 raise InputError("the halves of the dataset divide a person or photograph, or are "
                                  "not 0 and 1: write it again")
-        return cls(index, concept, half, keys[member], source, tuple(map(str, sources)), names.size,
-                   resampled)
+        return cls(index, concept, half, keys[member], source, sources, names.size, resampled)
 
     def count_groups(self, chosen: np.ndarray) -> int:
         """How many persons and photographs some images (bool array) belong to."""
@@ -127,6 +125,17 @@ def interval(replicates: np.ndarray) -> tuple[float, float]:
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Divide; NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+
+
+def _sources(groups: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Number of the source of each image, and the names of the sources in alphabetical order."""
+    named = [before if slash else "others"
+             for before, slash, _ in (str(group).partition("/") for group in groups)]
+    found, number = np.unique(named, return_inverse=True)
+    often = np.argsort(-np.bincount(number, concept), kind="stable")[:SOURCES]
+    kept = np.where(np.isin(np.arange(found.size), often), found, "others")
+    sources, source = np.unique(kept[number], return_inverse=True)
+    return source, tuple(map(str, sources))
 
 
 def _hash(text: str) -> int:
