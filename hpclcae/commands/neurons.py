@@ -17,6 +17,8 @@ from hpclcae.experiments.comparison import Row, as_text, judge, sources_as_text,
 from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.labelled_images import LabelledImages
 from hpclcae.experiments.neurons import Examination, Settings
+from hpclcae.experiments.scan_results import (SCALES, STEP, Scanner, choose_neuron,
+                                              scan_pictures, scan_set)
 from hpclcae.experiments.single_neurons import DRAWS, Population
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.provenance import versions
@@ -60,13 +62,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE",
                         help="write the results here, too (of several runs: their table)")
     parser.add_argument("--out", metavar="FOLDER",
-                        help="where neurons.json and neurons.h5 go (default: into each run)")
+                        help="where neurons.json and neurons.h5 go (default: into each run), or "
+                        "what a scan leaves (default: RUN/scan)")
+    scan = parser.add_argument_group("scan", "instead of the table: one neuron at every place of "
+                                     "larger pictures, as a heat map and as HDF5")
+    scan.add_argument("--scan", metavar="PICTURE", nargs="+", help="pictures of any size")
+    scan.add_argument("--scan-test", metavar="DATASET",
+                      help="a labelled set of larger frames: the maximum over places and scales "
+                      "tells the concept, its threshold chosen on the development half")
+    scan.add_argument("--neuron", metavar="STAGE/ROW,COL,MAP",
+                      help="which (default: the best of the top stage, as neurons.h5 in the run "
+                      "folder has it)")
+    scan.add_argument("--scales", type=float, nargs="+", default=list(SCALES),
+                      help="sizes to which a picture is brought, 1 its own "
+                      f"({' '.join(map(str, SCALES))})")
+    scan.add_argument("--step", type=int, default=STEP,
+                      help="pixels of the scaled picture from window to window (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Examine the networks and their baselines; print the table; write neurons.json and .h5."""
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     models = [Model.load(model) for model in args.models]
+    if args.scan or args.scan_test:
+        return _scan(args, models[0], settings)
     seeds.require_one_network(models)
     folders = _folders(args)
     for folder in folders:
@@ -95,6 +114,20 @@ def run(args: argparse.Namespace) -> None:
             _report(args, model, images, stages, tables[-1], header, folder)
     if len(models) > 1:
         _report_several(args, tables, images, common)
+
+
+def _scan(args: argparse.Namespace, model: Model, settings: Settings) -> None:
+    """Scan pictures, or a labelled set."""
+    if len(args.models) > 1:
+        raise InputError(f"a scan is of one network: {len(args.models)} are named")
+    out = Path(args.out) if args.out else results.run_folder(args.models[0]) / "scan"
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: name a folder")
+    scanner = Scanner(model, *choose_neuron(args.models[0], model, args.neuron),
+                      tuple(args.scales), args.step, args.batch)
+    written = scan_pictures(scanner, args.scan, out) if args.scan else []
+    written += scan_set(scanner, args.scan_test, settings, out) if args.scan_test else []
+    print("wrote " + ", ".join(map(str, written)))
 
 
 def _folders(args: argparse.Namespace) -> list[Path]:

@@ -12,6 +12,8 @@ An outsider begins with `neurons.py`::
     seeds.py            several runs in one table
     results.py          results in a run folder
     made_from.py        fingerprints of what results were made from
+    scan.py             a neuron at every place and several scales of a picture
+    scan_results.py     the heat maps and tables of a scan
     filters.py          is a filter oriented, is it localised
     convergence.py      how runs learn, at equal work and at equal time
     figures.py          the pictures of a run

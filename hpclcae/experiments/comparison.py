@@ -202,11 +202,12 @@ def as_text(rows: Sequence[Row], candidates: int | None = None) -> str:
     ----------
     rows : sequence of Row
     candidates : int, optional
-        How many candidates were drawn for the column of equal numbers of them.
+        How many candidates were drawn for the column of equal numbers of them; None: no column.
     """
     verdicts = {verdict.other: str(verdict) for verdict in judge(rows)}
     honest = any(not math.isnan(row.values[HONEST]) for row in rows)
-    columns = ["final", "95 % interval", "AUC", f"of {candidates or 0:,}"] if honest else []
+    columns = ["final", "95 % interval", "AUC"] if honest else []
+    columns += [f"of {candidates:,}"] if honest and candidates else []
     columns += ["among", *(["top minus it"] if honest else []), "best of 20",
                 *([] if honest else ["95 % interval"]), "paper"]
     lines = []
