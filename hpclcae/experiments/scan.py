@@ -180,24 +180,30 @@ def batches(count: int, shape: Sequence[int], size: int, scales: Sequence[float]
 
 
 def heat_map(maps: Sequence[ScaleMap], shape: Sequence[int], image: int = 0) -> np.ndarray:
-    """The strongest response at each pixel of a picture, over scales; float32 (row, col).
+    """The strongest response at each pixel of a picture, over scales; float64 (row, col).
 
-    A response stands at the centre of its window; between centres it is interpolated, beyond the
-    outermost ones it stays.
+    A response stands at the centre of its window; between centres it is interpolated. NaN where no
+    window has its centre near.
     """
-    strongest = np.full(tuple(shape), -np.inf, np.float32)
+    strongest = np.full(tuple(shape), np.nan)
     for found in maps:
-        along_cols = np.array([np.interp(np.arange(shape[1]), found.cols + found.side / 2 - 0.5,
-                                         line) for line in found.response[image]])
-        centres = found.rows + found.side / 2 - 0.5
-        at = np.clip(np.interp(np.arange(shape[0]), centres, np.arange(centres.size)), 0,
-                     centres.size - 1)
-        below = np.minimum(at.astype(int), max(0, centres.size - 2))
-        above = np.minimum(below + 1, centres.size - 1)
-        part = (at - below)[:, None]
-        np.maximum(strongest, along_cols[below] * (1 - part) + along_cols[above] * part,
-                   out=strongest, casting="unsafe")
+        down, across = (_between(edges + found.side / 2 - 0.5, length)
+                        for edges, length in zip((found.rows, found.cols), shape))
+        strongest = np.fmax(strongest, down @ found.response[image].astype(np.float64) @ across.T)
     return strongest
+
+
+def _between(centres: np.ndarray, length: int) -> np.ndarray:
+    """Weights (pixel, centre) of linear interpolation; NaN further out than half a distance.
+
+    The one centre of a window as long as the picture stands for all of it.
+    """
+    pixels = np.arange(length)
+    weights = np.array([np.interp(pixels, centres, line) for line in np.eye(centres.size)]).T
+    if centres.size > 1:
+        near = np.diff(centres).max() / 2
+        weights[(pixels < centres[0] - near) | (pixels > centres[-1] + near)] = np.nan
+    return weights
 
 
 def read_picture(path: str | Path, channels: int) -> np.ndarray:

@@ -173,7 +173,8 @@ def draw_scan(pixels: np.ndarray, maps: Sequence[ScaleMap], scanner: Scanner,
     right.imshow(grey, cmap="gray", vmin=0, vmax=255)
     heat = scan.heat_map(maps, (rows, cols))
     drawn = right.imshow(heat, cmap="inferno", alpha=0.6)
-    if scanner.threshold is not None and heat.min() < scanner.threshold < heat.max():
+    if scanner.threshold is not None and (
+            np.nanmin(heat) < scanner.threshold < np.nanmax(heat)):
         right.contour(heat, [scanner.threshold], colors="white", linewidths=1)
     figure.colorbar(drawn, ax=right, label="strongest response over scales", fraction=0.046)
     for axes in (left, right):

@@ -1,5 +1,6 @@
 """``hpclcae neurons`` from checkpoint and datasets to table and files."""
 import json
+import sys
 
 import h5py
 import numpy as np
@@ -311,3 +312,93 @@ def test_bad_input_is_one_line(folder, capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not list(folder.rglob("neurons.*"))
+
+
+# ---- scan ----------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A picture, in a folder with large frames and what is no picture."""
+    images = pytest.importorskip("PIL.Image")
+    place = tmp_path_factory.mktemp("pictures")
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 44, 3), np.uint8)
+    images.fromarray(pixels).save(place / "street.png")
+    images.fromarray(pixels[:8]).save(place / "flat.png")
+    (place / "text.png").write_text("no picture")
+    (place / "again").mkdir()
+    images.fromarray(pixels).save(place / "again/street.jpg")
+    write_images(place / "large.h5", 120, labels=True, size=SIZE + 4)
+    write_images(place / "colour.h5", 20, labels=True, size=SIZE + 4, channels=3)
+    return place
+
+
+def test_a_scan_leaves_a_heat_map_and_every_response(examined, pictures, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert cli.main(["neurons", str(examined), "--scan", str(pictures / "street.png"), "--scales",
+                     "0.5", "1", "--step", "6", "--out", str(tmp_path / "out")]) == 0
+    assert f"wrote {tmp_path}/out/street.png, {tmp_path}/out/street.h5" in capsys.readouterr().out
+    assert (tmp_path / "out/street.png").read_bytes().startswith(b"\x89PNG")
+    with h5py.File(examined / "neurons.h5") as store:
+        chosen = dict(store["stage2/chosen"].attrs)
+    with h5py.File(tmp_path / "out/street.h5") as store:
+        assert store.attrs["neuron"] == "2/" + ",".join(map(str, chosen["where"]))
+        assert store.attrs["threshold"] == chosen["threshold"]
+        assert store["scale1"].attrs["scale"] == 1 and store["scale0"].attrs["side"] == 24
+        assert store["scale1/response"].shape == (4, 7)
+        assert store["scale1/top"][:].tolist() == [0, 6, 12, 18]
+        assert store["scale0/left"][:].tolist() == [0, 12, 20]
+
+
+def test_a_labelled_set_is_scanned_and_judged(examined, pictures, tmp_path, capsys):
+    assert cli.main(["neurons", str(examined), "--scan-test", str(pictures / "large.h5"),
+                     "--scales", "1", "--neuron", "1/3,3,0", "--bootstrap", "100", "--out",
+                     str(tmp_path)]) == 0
+    assert "neuron 1/3,3,0, scanned" in capsys.readouterr().out
+    results = json.loads((tmp_path / "scan-large.json").read_text())
+    scanned = results["rows"][1]
+    with h5py.File(tmp_path / "scan-large.h5") as store, Dataset(pictures / "large.h5") as large:
+        images = LabelledImages.of(large.labels, large.groups)
+        assert np.array_equal(store["index"], images.index)
+        _, threshold, accuracy = slow_choice(store["response"][:][None], images)
+    assert scanned["honest"] == accuracy and scanned["candidates"] == 1
+    assert scanned["chosen"][0]["threshold"] == pytest.approx(threshold, rel=1e-12)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--scan", "PICTURES/gone.png"], "gone.png is not a file"),
+    (["--scan", "PICTURES/street.png", "PICTURES/text.png", "--scales", "1"],
+     "text.png cannot be read as a picture: not a picture"),
+    (["--scan", "PICTURES/flat.png"], "flat.png at --scales 0.6 has 5x26 pixels"),
+    (["--scan", "PICTURES/street.png", "PICTURES/again/street.jpg"], "two pictures are named"),
+    (["--scan", "PICTURES/street.png", "--scales", "nan"], "--scales nan: between"),
+    (["--scan", "PICTURES/street.png", "--step", "0"], "--step 0: at least 1"),
+    (["--scan", "PICTURES/street.png", "--neuron", "2/9,9,9"], "stage 2 has 3 rows"),
+    (["--scan", "PICTURES/street.png", "--out", "PICTURES/text.png"], "is a file: name a folder"),
+    (["--scan-test", "PICTURES/colour.h5"], "holds images of 3 channels, the network takes 1"),
+    (["--scan-test", "PICTURES/text.png"], "cannot be read as HDF5"),
+])
+def test_what_cannot_be_scanned_is_one_line(examined, pictures, tmp_path, capsys, arguments,
+                                            message):
+    words = [word.replace("PICTURES", str(pictures)) for word in arguments]
+    out = ["--out", str(tmp_path / "out")]
+    assert cli.main(["neurons", str(examined), *out, *words]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scan_without_results_or_of_two_networks_says_what_to_do(tmp_path, capsys, pictures):
+    run = write_run(tmp_path)
+    assert cli.main(["neurons", str(run), "--scan-test", str(pictures / "large.h5")]) == 1
+    assert f"hpclcae neurons {run} writes it" in capsys.readouterr().err
+    other = write_run(tmp_path, name="other", weights=6)
+    assert cli.main(["neurons", str(run), str(other), "--scan", "x.png"]) == 1
+    assert "a scan is of one network: 2 are named" in capsys.readouterr().err
+
+
+def test_a_scan_without_its_libraries_names_the_extras(examined, pictures, capsys, monkeypatch):
+    words = ["neurons", str(examined), "--scan", str(pictures / "street.png"), "--scales", "1"]
+    for module, extra in (("PIL.Image", "images"), ("matplotlib", "figures")):
+        monkeypatch.setitem(sys.modules, module, None)
+        assert cli.main(words) == 1
+        assert f"pip install 'hpclcae[{extra}]'" in capsys.readouterr().err
