@@ -5,6 +5,7 @@ larger pictures a neuron responds.
 """
 import argparse
 import contextlib
+import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
@@ -23,18 +24,19 @@ from hpclcae.experiments.single_neurons import DRAWS, Population
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.provenance import versions
 
-HONEST_NOTE = """\
-Percent. 'final', its interval, AUC and 'top minus it' (the top stage's neuron minus this one):
-neuron and threshold chosen on the development half, judged on the final half. 'among': number of
-candidates; 'of {candidates:,}': 'final' with as many candidates as the top stage has neurons, mean
-over {draws} draws."""
-PAPER_NOTE = """\
-'best of 20': neuron and threshold chosen on the images they are judged by, all of them: the paper's
-measure. Intervals resample the {resampled} of the test; another training seed
-changes a best neuron by some points more. Linear filters see pixels of normalised contrast;
-templates are training frames, those with the concept among them; ridge with labels is about the
-best that is linear. 'paper': faces among its own 37,000 test images, so context and no comparison;
+HONEST_NOTE = """Percent. 'final', its interval and 'top minus it' (the top stage's neuron minus
+this one): neuron and threshold chosen on the development half, judged on the final half."""
+CANDIDATES_NOTE = """AUC: of that neuron, on the final half. 'among': number of candidates; 'of
+{candidates:,}': 'final' with as many candidates as the top stage has neurons, mean over {draws}
+draws."""
+SEVERAL_NOTE = """Mean and standard deviation (sd) over the runs; the interval is the test set's, of
+the mean. 'least': the smallest difference of a run."""
+PAPER_NOTE = """'best of 20': neuron and threshold chosen on the images they are judged by, all of
+them: the paper's measure. 'paper': faces among its own 37,000 test images, so context and no comparison;
 in brackets: recalled, not confirmed."""
+NOTE = """Intervals resample the {resampled} of the test; another training seed changes a best
+neuron by some points more. Linear filters see pixels of normalised contrast; templates are training
+frames, those with the concept among them; ridge with labels is about the best that is linear."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -86,16 +88,16 @@ def run(args: argparse.Namespace) -> None:
     models = [Model.load(model) for model in args.models]
     if args.scan or args.scan_test:
         return _scan(args, models[0], settings)
-    seeds.require_one_network(models)
     folders = _folders(args)
+    seeds.require_one_network(models)
     for folder in folders:
         results.require_writable(folder / "neurons.json")
     if args.json:
         results.require_writable(Path(args.json))
     with contextlib.ExitStack() as stack:
         test = stack.enter_context(_test_images(args, models))
-        train = _training_images(args, models[0], stack)
         images = neurons.labelled_images(test, settings.seed)
+        train = _training_images(args, models[0], stack)
         print(neurons.describe(test, images), flush=True)
         examination = Examination(test, images, train, settings)
         common = {"kind": results.KIND, "schema": results.SCHEMA,
@@ -133,6 +135,9 @@ def _scan(args: argparse.Namespace, model: Model, settings: Settings) -> None:
 def _folders(args: argparse.Namespace) -> list[Path]:
     """Where the results of each run go."""
     runs = [results.run_folder(model) for model in args.models]
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError(f"{', '.join(args.models)}: two of these are of one run; a table of "
+                         "several wants runs of different seeds")
     if not args.out:
         return runs
     out = Path(args.out)
@@ -220,7 +225,7 @@ def _report(args: argparse.Namespace, model: Model, images: LabelledImages,
         results.save_json(file, figures)
     results.save_neurons(folder / "neurons.h5", stages, header)
     if len(args.models) == 1:
-        _print_notes(images, candidates)
+        _print_notes(images, CANDIDATES_NOTE.format(candidates=candidates, draws=DRAWS), PAPER_NOTE)
     print("wrote " + ", ".join(map(str, [*files, folder / "neurons.h5"])))
 
 
@@ -230,9 +235,7 @@ def _report_several(args: argparse.Namespace, tables: Sequence[Sequence[Row]],
     names = [results.run_folder(model).resolve().name for model in args.models]
     rows = seeds.beside(tables)
     print(f"\n{len(names)} runs, {common['test']}\n\n{seeds.as_text(rows, names)}\n")
-    print("Mean and standard deviation (sd) over the runs; the interval is the test set's, of the "
-          "mean.\n'least': the smallest difference of a run.")
-    _print_notes(images, top_row(tables[0]).candidates or 0)
+    _print_notes(images, SEVERAL_NOTE)
     if args.json:
         results.save_json(Path(args.json), common | {
             "unit": "share", "runs": [str(results.run_folder(model)) for model in args.models],
@@ -241,8 +244,9 @@ def _report_several(args: argparse.Namespace, tables: Sequence[Sequence[Row]],
         print(f"wrote {args.json}")
 
 
-def _print_notes(images: LabelledImages, candidates: int) -> None:
+def _print_notes(images: LabelledImages, *notes: str) -> None:
     """Say what the columns are."""
-    if not images.why_not_honest:
-        print("\n" + HONEST_NOTE.format(candidates=candidates, draws=DRAWS), end="")
-    print("\n" + PAPER_NOTE.format(resampled=images.resampled) + "\n")
+    said = [HONEST_NOTE, *notes, NOTE.format(resampled=images.resampled)]
+    if images.why_not_honest:
+        said = ["Percent.", *(note for note in said[1:] if not note.startswith("AUC"))]
+    print("\n" + textwrap.fill(" ".join(" ".join(said).split()), 100) + "\n")

@@ -276,6 +276,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("bad")
     write_run(place)
     write_run(place, STAGES[:1], name="other")
+    write_run(place, name="twin")
     write_run(place, name="seed", weights=6, test="test2.h5")
     write_images(place / "test2.h5", 120, labels=True, seed=8)
     write_images(place / "colour.h5", 20, labels=True, channels=3)
@@ -301,7 +302,8 @@ def folder(tmp_path_factory):
     (["RUN", "--json", "FOLDER/gone/a.json"], "is not a folder that can be written to"),
     (["RUN", "--out", "FOLDER/test.h5"], "test.h5 is a file: name a folder"),
     (["RUN", "--training-images", "-1"], "--training-images -1: it must be at least 0"),
-    (["RUN", "RUN"], "hold the same weights: a spread needs runs of different seeds"),
+    (["RUN", "RUN"], "two of these are of one run; a table of several wants runs of different"),
+    (["RUN", "FOLDER/twin"], "hold the same weights: a spread needs runs of different seeds"),
     (["RUN", "FOLDER/other"], "have different stages: only runs of one network make one table"),
     (["RUN", "FOLDER/seed"], "another: --test names one for all"),
 ])
