@@ -32,8 +32,8 @@ draws."""
 SEVERAL_NOTE = """Mean and standard deviation (sd) over the runs; the interval is the test set's, of
 the mean. 'least': the smallest difference of a run."""
 PAPER_NOTE = """'best of 20': neuron and threshold chosen on the images they are judged by, all of
-them: the paper's measure. 'paper': faces among its own 37,000 test images, so context and no comparison;
-in brackets: recalled, not confirmed."""
+them: the paper's measure. 'paper': faces among its own 37,000 test images, so context and no
+comparison; in brackets: recalled, not confirmed."""
 NOTE = """Intervals resample the {resampled} of the test; another training seed changes a best
 neuron by some points more. Linear filters see pixels of normalised contrast; templates are training
 frames, those with the concept among them; ridge with labels is about the best that is linear."""
