@@ -46,16 +46,28 @@ def run_folder(model: str | Path) -> Path:
 
 
 def require_writable(file: Path) -> None:
-    """Check before the work, not after it, that a file can be written.
+    """Check before the work, not after it, that a file can be written and replaces only results.
 
     Raises
     ------
     InputError
-        Its folder is missing or cannot be written to.
+        Its folder is missing or cannot be written to; there is a file that is neither empty nor
+        results of this command.
     """
     if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
         raise InputError(f"cannot write {file}: {file.parent} is not a folder that can be written "
                          "to")
+    if file.is_dir():
+        raise InputError(f"cannot write {file}: it is a folder; name a file in it")
+    if not file.exists() or not file.stat().st_size:
+        return
+    try:
+        ours = json.loads(file.read_bytes())["kind"] == KIND
+    except (ValueError, KeyError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        raise InputError(f"{file} holds no results of hpclcae neurons and is not replaced: name "
+                         "another file")
 
 
 def save_json(file: Path, results: Mapping[str, object]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 
 from hpclcae.checkpoint.trained import Model
@@ -95,7 +96,7 @@ def choose_neuron(run: str, model: Model, named: str | None) -> tuple[Neuron, fl
 
 
 def scan_pictures(scanner: Scanner, pictures: Sequence[str], out: Path) -> list[Path]:
-    """Scan pictures; write a heat map (PNG) and the responses (HDF5) of each.
+    """Scan pictures; write a heat map, scan-NAME.png, and the responses, scan-NAME.h5, of each.
 
     The HDF5 file has a group for every scale, ``scale0``, ``scale1``, ..., with ``response`` (row,
     col), the top left corners of the windows ``top`` (row,) and ``left`` (col,), and the attributes
@@ -121,8 +122,9 @@ def scan_pictures(scanner: Scanner, pictures: Sequence[str], out: Path) -> list[
     for picture in pictures:  # all before the work on the first
         scan.require_windows(picture, scan.read_picture(picture, channels).shape[:2],
                              scanner.scales, scanner.size)
+    files = [[_result(out, stem, suffix) for suffix in (".png", ".h5")] for stem in stems]
     detector = scanner.neuron.detector(scanner.model)
-    for picture, stem in zip(pictures, stems):
+    for picture, stem, (drawing, numbers) in zip(pictures, stems, files):
         pixels = scan.read_picture(picture, channels)
         total = scan.batches(1, pixels.shape[:2], scanner.size, scanner.scales, scanner.step,
                              scanner.batch)
@@ -131,7 +133,7 @@ def scan_pictures(scanner: Scanner, pictures: Sequence[str], out: Path) -> list[
                          scanner.batch, lambda: next(ticks, None))
         next(ticks, None)
         out.mkdir(parents=True, exist_ok=True)
-        with replacing_hdf5(out / f"{stem}.h5") as store:
+        with replacing_hdf5(numbers) as store:
             store.attrs.update(scanner.attributes | {"picture": str(picture)})
             for number, found in enumerate(maps):
                 group = store.create_group(f"scale{number}")
@@ -139,10 +141,25 @@ def scan_pictures(scanner: Scanner, pictures: Sequence[str], out: Path) -> list[
                 group["response"], group["top"] = found.response[0], found.rows
                 group["left"] = found.cols
         figure = draw_scan(pixels, maps, scanner, stem)
-        with replacing(out / f"{stem}.png") as partial:
+        with replacing(drawing) as partial:
             figure.savefig(partial, format="png", dpi=150)
-        written += [out / f"{stem}.png", out / f"{stem}.h5"]
+        written += [drawing, numbers]
     return written
+
+
+def _result(out: Path, name: str, suffix: str) -> Path:
+    """Where a result goes; what is there already must be from an earlier scan."""
+    file, numbers = out / f"scan-{name}{suffix}", out / f"scan-{name}.h5"
+    if file.exists():
+        try:
+            with h5py.File(numbers, "r") as store:
+                ours = store.attrs.get("kind") == KIND
+        except (OSError, KeyError, ValueError, RuntimeError):
+            ours = False
+        if not ours:
+            raise InputError(f"{file} was not written by a scan and is not replaced: name another "
+                             "--out folder")
+    return file
 
 
 def strongest_window(maps: Sequence[ScaleMap]) -> tuple[float, float, float, float]:
@@ -206,6 +223,7 @@ def scan_set(scanner: Scanner, path: str, settings: Settings, out: Path) -> list
                              f"{channels}")
         scan.require_windows(path, (test.rows, test.cols), scanner.scales, scanner.size)
         images = labelled_images(test, settings.seed)
+        written = [_result(out, Path(path).stem, suffix) for suffix in (".json", ".h5")]
         print(describe(test, images), flush=True)
         found = scan.maxima(test, images.index, scanner.neuron.detector(scanner.model),
                             scanner.size, scanner.scales, scanner.step, scanner.batch)
@@ -218,17 +236,16 @@ def scan_set(scanner: Scanner, path: str, settings: Settings, out: Path) -> list
                    trained=True)]
     print(f"\n{as_text(rows)}\n")
     out.mkdir(parents=True, exist_ok=True)
-    stem = out / f"scan-{Path(path).stem}"
     attributes = scanner.attributes | source
-    with replacing_hdf5(stem.with_suffix(".h5")) as store:
+    with replacing_hdf5(written[1]) as store:
         store.attrs.update(attributes)
         store["index"] = images.index
         for name, values in found.items():
             store[name] = values
-    save_json(stem.with_suffix(".json"), attributes | {
+    save_json(written[0], attributes | {
         "unit": "share (verdicts: points of percent)",
         "rows": [row.as_json(images) for row in rows],
         "verdicts": [verdict.as_json() for verdict in judge(rows)],
         "why_not_honest": images.why_not_honest, "why_no_interval": images.why_no_interval,
         "resampled": images.resampled, "versions": versions()})
-    return [stem.with_suffix(".json"), stem.with_suffix(".h5")]
+    return written

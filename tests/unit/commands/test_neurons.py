@@ -300,6 +300,8 @@ def folder(tmp_path_factory):
     (["RUN", "--batch", "0"], "--batch 0: it must be at least 1"),
     (["RUN", "--random-seeds", "-1"], "--random-seeds -1: it must be at least 0"),
     (["RUN", "--json", "FOLDER/gone/a.json"], "is not a folder that can be written to"),
+    (["RUN", "--json", "FOLDER/test.h5"], "test.h5 holds no results of hpclcae neurons and is"),
+    (["RUN", "--json", "FOLDER"], "it is a folder"),
     (["RUN", "--out", "FOLDER/test.h5"], "test.h5 is a file: name a folder"),
     (["RUN", "--training-images", "-1"], "--training-images -1: it must be at least 0"),
     (["RUN", "RUN"], "two of these are of one run; a table of several wants runs of different"),
@@ -338,11 +340,12 @@ def test_a_scan_leaves_a_heat_map_and_every_response(examined, pictures, tmp_pat
     pytest.importorskip("matplotlib")
     assert cli.main(["neurons", str(examined), "--scan", str(pictures / "street.png"), "--scales",
                      "0.5", "1", "--step", "6", "--out", str(tmp_path / "out")]) == 0
-    assert f"wrote {tmp_path}/out/street.png, {tmp_path}/out/street.h5" in capsys.readouterr().out
-    assert (tmp_path / "out/street.png").read_bytes().startswith(b"\x89PNG")
+    out = tmp_path / "out"
+    assert f"wrote {out}/scan-street.png, {out}/scan-street.h5" in capsys.readouterr().out
+    assert (tmp_path / "out/scan-street.png").read_bytes().startswith(b"\x89PNG")
     with h5py.File(examined / "neurons.h5") as store:
         chosen = dict(store["stage2/chosen"].attrs)
-    with h5py.File(tmp_path / "out/street.h5") as store:
+    with h5py.File(tmp_path / "out/scan-street.h5") as store:
         assert store.attrs["neuron"] == "2/" + ",".join(map(str, chosen["where"]))
         assert store.attrs["threshold"] == chosen["threshold"]
         assert store["scale1"].attrs["scale"] == 1 and store["scale0"].attrs["side"] == 24
@@ -387,6 +390,18 @@ def test_what_cannot_be_scanned_is_one_line(examined, pictures, tmp_path, capsys
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scan_replaces_only_what_a_scan_wrote(examined, pictures, tmp_path, capsys):
+    words = ["neurons", str(examined), "--scan-test", str(pictures / "large.h5"), "--scales", "1",
+             "--step", "4", "--bootstrap", "100", "--out", str(tmp_path)]
+    for kept in ("scan-large.json", "scan-large.h5"):
+        (tmp_path / kept).write_text("mine")
+        assert cli.main(words) == 1
+        assert f"{kept} was not written by a scan and is not replaced" in capsys.readouterr().err
+        assert (tmp_path / kept).read_text() == "mine"
+        (tmp_path / kept).unlink()
+    assert cli.main(words) == cli.main(words) == 0
 
 
 def test_a_scan_without_results_or_of_two_networks_says_what_to_do(tmp_path, capsys, pictures):
