@@ -24,7 +24,7 @@ from hpclcae.experiments.single_neurons import DRAWS, Population
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.provenance import versions
 
-HONEST_NOTE = """Percent. 'final', its interval and 'top minus it' (the top stage's neuron minus
+HONEST_NOTE = """'final', its interval and 'top minus it' (the top stage's neuron minus
 this one): neuron and threshold chosen on the development half, judged on the final half."""
 CANDIDATES_NOTE = """AUC: of that neuron, on the final half. 'among': number of candidates; 'of
 {candidates:,}': 'final' with as many candidates as the top stage has neurons, mean over {draws}
@@ -34,8 +34,9 @@ the mean. 'least': the smallest difference of a run."""
 PAPER_NOTE = """'best of 20': neuron and threshold chosen on the images they are judged by, all of
 them: the paper's measure. 'paper': faces among its own 37,000 test images, so context and no
 comparison; in brackets: recalled, not confirmed."""
-NOTE = """Intervals resample the {resampled} of the test; another training seed changes a best
-neuron by some points more. Linear filters see pixels of normalised contrast; templates are training
+INTERVAL_NOTE = """Intervals resample the {resampled} of the test; another training seed changes a
+best neuron by some points more."""
+LINEAR_NOTE = """Linear filters see pixels of normalised contrast; templates are training
 frames, those with the concept among them; ridge with labels is about the best that is linear."""
 
 
@@ -225,7 +226,9 @@ def _report(args: argparse.Namespace, model: Model, images: LabelledImages,
         results.save_json(file, figures)
     results.save_neurons(folder / "neurons.h5", stages, header)
     if len(args.models) == 1:
-        _print_notes(images, CANDIDATES_NOTE.format(candidates=candidates, draws=DRAWS), PAPER_NOTE)
+        honest = [] if images.why_not_honest else [
+            CANDIDATES_NOTE.format(candidates=candidates, draws=DRAWS)]
+        _print_notes(images, *honest, PAPER_NOTE)
     print("wrote " + ", ".join(map(str, [*files, folder / "neurons.h5"])))
 
 
@@ -246,7 +249,7 @@ def _report_several(args: argparse.Namespace, tables: Sequence[Sequence[Row]],
 
 def _print_notes(images: LabelledImages, *notes: str) -> None:
     """Say what the columns are."""
-    said = [HONEST_NOTE, *notes, NOTE.format(resampled=images.resampled)]
-    if images.why_not_honest:
-        said = ["Percent.", *(note for note in said[1:] if not note.startswith("AUC"))]
+    said = ["Percent.", *([] if images.why_not_honest else [HONEST_NOTE]), *notes,
+            *([] if images.why_no_interval else [INTERVAL_NOTE.format(resampled=images.resampled)]),
+            LINEAR_NOTE]
     print("\n" + textwrap.fill(" ".join(" ".join(said).split()), 100) + "\n")

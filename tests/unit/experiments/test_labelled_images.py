@@ -77,7 +77,7 @@ def test_enough_groups_have_halves_and_intervals():
 @pytest.mark.parametrize("counts, half, interval", [
     ((1, 1), "half has 0 persons and photographs that show the concept",
      "the test set has 1 persons and photographs that show the concept"),
-    ((9, 30), "final half has 4 persons and photographs that show the concept", ""),
+    ((9, 30), "half has 4 persons and photographs that show the concept", ""),
     ((30, 9), "has 4 persons and photographs without it", ""),
     ((30, 4), "has 2 persons and photographs without it",
      "the test set has 4 persons and photographs without it")])
