@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpclcae.experiments.figures import drawings
-from hpclcae.experiments.results import run_folder
+from hpclcae.experiments.neurons import run_folder
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import replacing
 

@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
             linear = [row for row in tables[0] if row.name.startswith("linear")] if tables else None
             stages, rows = examination.compare(model, linear)
             tables.append([tables[0][0], *rows[1:]] if tables else rows)
-            header = common | {"run": str(results.run_folder(name)), "step": model.step,
+            header = common | {"run": str(neurons.run_folder(name)), "step": model.step,
                                "weights_fingerprint": made_from.weights_fingerprint(model)}
             _report(args, model, images, stages, tables[-1], header, folder)
     if len(models) > 1:
@@ -123,7 +123,7 @@ def _scan(args: argparse.Namespace, model: Model, settings: Settings) -> None:
     """Scan pictures, or a labelled set."""
     if len(args.models) > 1:
         raise InputError(f"a scan is of one network: {len(args.models)} are named")
-    out = Path(args.out) if args.out else results.run_folder(args.models[0]) / "scan"
+    out = Path(args.out) if args.out else neurons.run_folder(args.models[0]) / "scan"
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: name a folder")
     scanner = Scanner(model, *choose_neuron(args.models[0], model, args.neuron),
@@ -135,7 +135,7 @@ def _scan(args: argparse.Namespace, model: Model, settings: Settings) -> None:
 
 def _folders(args: argparse.Namespace) -> list[Path]:
     """Where the results of each run go."""
-    runs = [results.run_folder(model) for model in args.models]
+    runs = [neurons.run_folder(model) for model in args.models]
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError(f"{', '.join(args.models)}: two of these are of one run; a table of "
                          "several wants runs of different seeds")
@@ -235,13 +235,13 @@ def _report(args: argparse.Namespace, model: Model, images: LabelledImages,
 def _report_several(args: argparse.Namespace, tables: Sequence[Sequence[Row]],
                     images: LabelledImages, common: dict[str, object]) -> None:
     """Print the table of all runs and write it."""
-    names = [results.run_folder(model).resolve().name for model in args.models]
+    names = [neurons.run_folder(model).resolve().name for model in args.models]
     rows = seeds.beside(tables)
     print(f"\n{len(names)} runs, {common['test']}\n\n{seeds.as_text(rows, names)}\n")
     _print_notes(images, SEVERAL_NOTE)
     if args.json:
         results.save_json(Path(args.json), common | {
-            "unit": "share", "runs": [str(results.run_folder(model)) for model in args.models],
+            "unit": "share", "runs": [str(neurons.run_folder(model)) for model in args.models],
             "rows": [row.as_json() for row in rows], "settings": vars(args),
             "versions": versions()})
         print(f"wrote {args.json}")

@@ -18,6 +18,7 @@ from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import results
 from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.made_from import dataset_fingerprint, require_same
+from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.training.metrics import metrics_path
 from hpclcae.utils.errors import InputError
@@ -50,7 +51,7 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
     InputError
         There is no such run.
     """
-    folder = results.run_folder(run)
+    folder = run_folder(run)
     name = folder.resolve().name
     neurons = functools.cache(lambda: results.read_neurons(run))
     found: dict[str, Callable[[], Figure]] = {

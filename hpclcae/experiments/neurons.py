@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpclcae.checkpoint.folder import MANIFEST, step_of
 from hpclcae.checkpoint.trained import Model
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
@@ -50,6 +51,30 @@ class Settings:
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: it must be "
                                  f"at least {least}")
+
+
+def run_folder(model: str) -> Path:
+    """Folder of the run that a checkpoint belongs to; a run folder is its own.
+
+    Never a checkpoint itself, whose files belong together: of one that was copied out of its run,
+    the folder that it is in.
+
+    Raises
+    ------
+    InputError
+        There is no such file or folder.
+    """
+    path = Path(model)
+    if not path.exists():
+        raise InputError(f"{model} does not exist: give the folder that 'hpclcae train' wrote, or "
+                         "a checkpoint in it")
+    if path.is_file() and (path.parent / MANIFEST).exists():
+        path = path.parent  # a file of a checkpoint
+    if path.is_dir() and not (path / MANIFEST).exists() and step_of(path) < 0:
+        return path
+    if path.parent.name != "checkpoints":
+        path = path.resolve()  # called in a folder below the run, or by another name
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
 def open_fitting(path: str | Path, config: Config) -> Dataset:

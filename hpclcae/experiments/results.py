@@ -2,16 +2,17 @@
 import json
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from hpclcae.checkpoint.folder import MANIFEST, MODEL
 from hpclcae.checkpoint.trained import Model
 from hpclcae.experiments.close_look import BINS, JudgedNeuron
 from hpclcae.experiments.made_from import require_same, weights_fingerprint
+from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.single_neurons import Population
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing, replacing_hdf5
@@ -23,26 +24,6 @@ ARRAYS = ("accuracy", "auc", "auc_resolution", "threshold", "minimum", "maximum"
 AUC_COMPUTED = (f"from the counts of images in {BINS} equal bins from minimum to maximum; pairs of "
                 "images in one bin count half, so the exact AUC lies within half the share of such "
                 "pairs (auc_resolution)")
-
-
-def run_folder(model: str | Path) -> Path:
-    """Folder of the run that a checkpoint belongs to; a run folder is its own.
-
-    Raises
-    ------
-    InputError
-        There is no such file or folder.
-    """
-    path = Path(model)
-    if not path.exists():
-        raise InputError(f"{model} does not exist: give the folder that 'hpclcae train' wrote, or "
-                         "a checkpoint in it")
-    place = path.parent if path.name in (MODEL, MANIFEST) else path
-    if place.is_dir() and not (place / MANIFEST).exists():
-        return path
-    above = place.absolute().parent  # `place` may be a name in the current folder
-    folder = above.parent if above.name == "checkpoints" else above
-    return folder if path.is_absolute() else Path(os.path.relpath(folder))
 
 
 def require_writable(file: Path) -> None:
@@ -123,7 +104,7 @@ def _save_neuron(group: h5py.Group, neuron: JudgedNeuron) -> None:
         group.attrs[name] = getattr(neuron, name)
 
 
-def read_neurons(run: str | Path, model: Model | None = None) -> dict[str, Any]:
+def read_neurons(run: str, model: Model | None = None) -> dict[str, Any]:
     """Read neurons.h5 of a run: its attributes, and a list ``stages`` of dicts.
 
     Each stage has ``accuracy`` (row, col, map), and of the neuron that the development half chose
@@ -132,7 +113,7 @@ def read_neurons(run: str | Path, model: Model | None = None) -> dict[str, Any]:
 
     Parameters
     ----------
-    run : str or Path
+    run : str
         The folder of the run, or one of its checkpoints.
     model : Model, optional
         What the results are about, if it is already loaded.
@@ -144,7 +125,8 @@ def read_neurons(run: str | Path, model: Model | None = None) -> dict[str, Any]:
         checkpoint, or of the run's newest one.
     """
     folder = run_folder(run)
-    file, remedy = folder / "neurons.h5", f"hpclcae neurons {run} writes it"
+    file, command = folder / "neurons.h5", shlex.join(["hpclcae", "neurons", run])
+    remedy = f"{command} writes it"
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
     try:
@@ -161,7 +143,7 @@ def read_neurons(run: str | Path, model: Model | None = None) -> dict[str, Any]:
             raise
         raise InputError(f"{file} is damaged ({error}): {remedy}") from error
     model = model or Model.load(run)
-    again = f"hpclcae neurons {run} writes it again"
+    again = f"{command} writes it again"
     if step != model.step:
         raise InputError(f"{file} is about step {step:,}, {model.path} is step {model.step:,}: "
                          f"{again}")

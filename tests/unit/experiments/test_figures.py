@@ -24,7 +24,7 @@ def examined(request, tmp_path_factory):
 
 
 def test_every_figure_carries_run_step_and_subject(examined):
-    neurons = read_neurons(examined)
+    neurons = read_neurons(str(examined))
     for figure in (figures.draw_filters(Model.load(examined), "name"),
                    figures.draw_objective(figures.read_metrics(examined), "name"),
                    figures.draw_histograms(neurons, "name"),
@@ -36,14 +36,14 @@ def test_every_figure_carries_run_step_and_subject(examined):
 def test_another_test_set_than_the_neurons_saw_is_refused(examined, tmp_path):
     write_images(tmp_path / "other.h5", 30, labels=True)
     with pytest.raises(InputError, match="holds 30 images, the neurons were tested with 120"):
-        figures.draw_stimuli(read_neurons(examined), str(tmp_path / "other.h5"), "name")
+        figures.draw_stimuli(read_neurons(str(examined)), str(tmp_path / "other.h5"), "name")
 
 
 def test_another_test_set_of_the_same_size_is_refused(examined, tmp_path):
     write_images(tmp_path / "other.h5", 120, labels=True, seed=9,
                  channels=Model.load(examined).config.data.channels)
     with pytest.raises(InputError, match="neurons.h5 was made from another test set than .*other"):
-        figures.draw_stimuli(read_neurons(examined), str(tmp_path / "other.h5"), "name")
+        figures.draw_stimuli(read_neurons(str(examined)), str(tmp_path / "other.h5"), "name")
 
 
 def test_metrics_survive_a_crash_and_a_resume(tmp_path):
@@ -114,7 +114,7 @@ def test_stimuli_stand_in_rows_and_their_frames_say_what_they_show():
 
 
 def test_histograms_hold_every_image_and_the_threshold_is_an_edge(examined):
-    neurons = read_neurons(examined)
+    neurons = read_neurons(str(examined))
     figure = figures.draw_histograms(neurons, "name")
     for axes, stage in zip(figure.axes, neurons["stages"]):
         best = stage["best"]
@@ -132,7 +132,7 @@ def test_histograms_hold_every_image_and_the_threshold_is_an_edge(examined):
 
 
 def test_positions_show_the_best_map(examined):
-    neurons = read_neurons(examined)
+    neurons = read_neurons(str(examined))
     figure = figures.draw_positions(neurons, "name")
     for axes, stage in zip(figure.axes, neurons["stages"]):
         assert np.allclose(axes.images[0].get_array(), 100 * stage["accuracy"].max(axis=2))

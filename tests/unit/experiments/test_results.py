@@ -9,7 +9,7 @@ from hpclcae import cli
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import made_from
-from hpclcae.experiments.results import read_neurons, run_folder
+from hpclcae.experiments.results import read_neurons
 from hpclcae.utils.errors import InputError
 from tests.support.tiny_run import write_images, write_run
 
@@ -43,18 +43,18 @@ def test_damaged_results_are_one_line(copied, damage):
             else:
                 del store["stage1/best"], store["stage1/chosen"]
     with pytest.raises(InputError, match="hpclcae neurons .* writes it"):
-        read_neurons(copied)
+        read_neurons(str(copied))
 
 
 def test_results_about_other_weights_are_refused(copied):
     with h5py.File(copied / "neurons.h5", "r+") as store:
         store.attrs["weights_fingerprint"] = "0"
     with pytest.raises(InputError, match="neurons.h5 was made from another network than .*step-"):
-        read_neurons(copied)
+        read_neurons(str(copied))
     with h5py.File(copied / "neurons.h5", "r+") as store:
         store.attrs["step"] = 8
     with pytest.raises(InputError, match="is about step 8, .* is step 20: hpclcae neurons"):
-        read_neurons(copied)
+        read_neurons(str(copied))
 
 
 def test_results_of_an_older_version_are_read(copied):
@@ -64,19 +64,8 @@ def test_results_of_an_older_version_are_read(copied):
         del store.attrs["weights_fingerprint"], store.attrs["test_fingerprint"]
         for stage in ("stage1", "stage2"):
             del store[stage]["chosen"]
-    stages = read_neurons(copied)["stages"]
+    stages = read_neurons(str(copied))["stages"]
     assert not stages[0]["honest"] and stages[0]["histogram"].sum() == 107
-
-
-@pytest.mark.parametrize("named, folder", [
-    ("RUN", "RUN"), ("RUN/checkpoints/step-00000020", "RUN"),
-    ("RUN/checkpoints/step-00000020/model.h5", "RUN"), ("moved", ".")])
-def test_results_of_a_checkpoint_go_to_its_run(copied, monkeypatch, named, folder):
-    shutil.copytree(copied / "checkpoints/step-00000020", copied.parent / "moved")
-    assert run_folder(copied.parent / named.replace("RUN", "run")).resolve() == (
-        copied.parent / folder.replace("RUN", "run")).resolve()
-    monkeypatch.chdir(copied.parent / "run" / "checkpoints")
-    assert str(run_folder("step-00000020")) == ".."
 
 
 def test_fingerprints_tell_weights_images_and_labels_apart(examined, tmp_path):
