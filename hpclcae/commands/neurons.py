@@ -99,8 +99,11 @@ def run(args: argparse.Namespace) -> None:
         test = stack.enter_context(_test_images(args, models))
         images = neurons.labelled_images(test, settings.seed)
         train = _training_images(args, models[0], stack)
-        print(neurons.describe(test, images), flush=True)
         examination = Examination(test, images, train, settings)
+        print(neurons.describe(test, images), flush=True)
+        if examination.why_no_labels:
+            print(f"{examination.why_no_labels}: no filters without the concept, no ridge, no "
+                  "neuron chosen by training labels", flush=True)
         common = {"kind": results.KIND, "schema": results.SCHEMA,
                   "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                   "concept": neurons.concept_of(test), "test": str(test.path),
@@ -186,9 +189,6 @@ def _training_images(args: argparse.Namespace, model: Model,
             raise
         print(f"no linear filters: {error} (--train names the training images)")
         return None
-    if train.labels is None:
-        print(f"{train.path} has no labels: no filters without the concept, no linear ceiling, no "
-              "neuron chosen by training labels")
     return train
 
 

@@ -45,8 +45,8 @@ def normalised_pixels(size: int) -> Prepare:
     return Preprocessing(config).preprocessor(size, np.float32)
 
 
-def linear_kinds(train: Dataset, prepare: Prepare, count: int, labelled: int, seed: int,
-                 batch: int) -> list[LinearKind]:
+def linear_kinds(train: Dataset, labels: np.ndarray | None, prepare: Prepare, count: int,
+                 labelled: int, seed: int, batch: int) -> list[LinearKind]:
     """The kinds of linear filters that can be made from some training images.
 
     Without labels there are no frames without the concept and no ceiling.
@@ -54,6 +54,8 @@ def linear_kinds(train: Dataset, prepare: Prepare, count: int, labelled: int, se
     Parameters
     ----------
     train : Dataset
+    labels : int array (image,) or None
+        Of its images: 1 the concept, 0 not, -1 unknown.
     prepare : Prepare
         Turns its images into the pixels that the filters will be applied to.
     count : int
@@ -67,17 +69,17 @@ def linear_kinds(train: Dataset, prepare: Prepare, count: int, labelled: int, se
     kinds = [LinearKind("linear: Gaussian noise", lambda: gaussian_filters(pixels, count, seed)),
              LinearKind("linear: windows of frames",
                         lambda: window_filters(train, count, seed, prepare, batch), "linear")]
-    if train.labels is not None and (train.labels == 0).any():
-        others = np.flatnonzero(train.labels == 0)
+    if labels is not None and (labels == 0).any():
+        others = np.flatnonzero(labels == 0)
         kinds.append(LinearKind(
             "linear: frames, no concept", lambda: linear_filters(
                 train, others[sample(others.size, count, seed)], prepare, batch)))
     kinds.append(LinearKind("linear: templates by label", lambda: linear_filters(
         train, sample(train.count, count, seed), prepare, batch)))
-    if labelled and train.labels is not None and {0, 1} <= set(train.labels.tolist()):
-        known = np.flatnonzero(train.labels >= 0)
+    if labelled and labels is not None and {0, 1} <= set(labels.tolist()):
+        known = np.flatnonzero(labels >= 0)
         places = known[sample(known.size, min(labelled, RIDGE_BYTES // (4 * pixels)), seed)]
-        shown = train.labels[places] == 1
+        shown = labels[places] == 1
         kinds.append(LinearKind("linear: ridge with labels",
                                 lambda: ridge_filter(train, places, shown, prepare, batch)))
     return kinds

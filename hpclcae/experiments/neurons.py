@@ -117,6 +117,18 @@ def concept_of(test: Dataset) -> str:
     return (test.label_names or ["other", "concept"])[1]
 
 
+def training_labels(train: Dataset | None, test: Dataset) -> tuple[np.ndarray | None, str]:
+    """Labels of training images, if they are about the concept of the test; else why not."""
+    if train is None:
+        return None, ""
+    if train.labels is None:
+        return None, f"{train.path} has no labels"
+    if concept_of(train) != concept_of(test):
+        return None, (f"the labels of {train.path} are about '{concept_of(train)}', those of "
+                      f"{test.path} about '{concept_of(test)}'")
+    return train.labels, ""
+
+
 def describe(test: Dataset, images: LabelledImages) -> str:
     """Say what the test set is, what its halves are, and what cannot be said with it."""
     concept, framing = concept_of(test), made_from.framing(test)
@@ -149,11 +161,19 @@ class Examination:
     train : Dataset or None
         What linear filters are cut from, and whose labels may choose; None: neither.
     settings : Settings
+
+    Attributes
+    ----------
+    labels : int array (image,) or None
+        Of the training images, if they are about the same concept.
+    why_no_labels : str
+        Why they are not used; "" if they are, or if there are no training images.
     """
 
     def __init__(self, test: Dataset, images: LabelledImages, train: Dataset | None,
                  settings: Settings) -> None:
         self.test, self.images, self.train, self.settings = test, images, train, settings
+        self.labels, self.why_no_labels = training_labels(train, test)
 
     def compare(self, model: Model,
                 linear: Sequence[Row] | None = None) -> tuple[list[Population], list[Row]]:
@@ -205,7 +225,7 @@ class Examination:
             return []
         prepare = baselines.normalised_pixels(self.train.size)
         rows = []
-        for kind in baselines.linear_kinds(self.train, prepare, self.settings.filters,
+        for kind in baselines.linear_kinds(self.train, self.labels, prepare, self.settings.filters,
                                            self.settings.training_images, self.settings.seed,
                                            self.settings.batch):
             filters = kind.make()
@@ -227,14 +247,14 @@ class Examination:
 
     def _training(self, name: str, respond: Respond) -> TrainingImages | None:
         """Labelled training images that show the concept as often as the test images do."""
-        if self.train is None or self.train.labels is None:
+        if self.train is None or self.labels is None:
             return None
-        places = sample_alike(self.train.labels, self.images.concept.mean(),
+        places = sample_alike(self.labels, self.images.concept.mean(),
                               self.settings.training_images, self.settings.seed)
         if not places.size:
             return None
         return TrainingImages(self._passes(f"{name}, training images", self.train, places, respond,
-                                           1), self.train.labels[places] == 1)
+                                           1), self.labels[places] == 1)
 
     def _passes(self, name: str, dataset: Dataset, places: np.ndarray, respond: Respond,
                 count: int) -> Pass:

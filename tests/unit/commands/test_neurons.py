@@ -207,6 +207,17 @@ def test_labels_of_the_training_images_choose_and_make_the_ceiling(tmp_path):
         assert "by_training" not in store["stage1"]
 
 
+def test_training_labels_about_something_else_are_not_used(tmp_path, capsys):
+    run = write_run(tmp_path)
+    write_images(tmp_path / "train.h5", 60, labels=True, seed=1)
+    with h5py.File(tmp_path / "train.h5", "r+") as file:
+        file["labels"].attrs["label_names"] = ["other", "cat"]
+    assert cli.main(["neurons", str(run), "--bootstrap", "100", "--filters", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "train.h5 are about 'cat', those of" in out and "about 'face': no filters" in out
+    assert "ridge with labels  " not in out and "by training labels  " not in out
+
+
 def one_of_each(path, groups):
     """Images of so many groups with the concept and so many without it."""
     rng = np.random.default_rng(0)

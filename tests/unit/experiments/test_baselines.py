@@ -83,7 +83,7 @@ def test_kinds_that_need_labels_are_left_out_without_them(tmp_path, labels):
     write_images(tmp_path / "train.h5", 40, labels=labels)
     prepare = baselines.normalised_pixels(SIZE)
     with Dataset(tmp_path / "train.h5") as train:
-        kinds = baselines.linear_kinds(train, prepare, 30, 40, 0, 10)
+        kinds = baselines.linear_kinds(train, train.labels, prepare, 30, 40, 0, 10)
         made = {kind.name.removeprefix("linear: "): kind.make() for kind in kinds}
         shapes = {name: filters.shape[0] for name, filters in made.items()}
         assert shapes == {"Gaussian noise": 30, "windows of frames": 30} | (
