@@ -9,7 +9,7 @@ from hpclcae import checkpoint
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.fitting import fitting_pass
-from hpclcae.model.conditioner import is_fitted
+from hpclcae.model.conditioner import Conditioner, is_fitted
 from hpclcae.model.conditioner_fit import fit_conditioner
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
@@ -30,6 +30,7 @@ class Model:
     preprocessor: Preprocessor
     step: int
     path: Path
+    conditioners: tuple[Conditioner | None, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path) -> "Model":
@@ -43,7 +44,8 @@ class Model:
         file = checkpoint.find(path)
         state, network = checkpoint.load(file)
         preprocessor = state.preprocessing.preprocessor(state.config.data.size, network.dtype)
-        return cls(state.config, network, state.parameters, preprocessor, state.step, file)
+        return cls(state.config, network, state.parameters, preprocessor, state.step, file,
+                   state.conditioners)
 
     def with_random_weights(self, seed: int, train: Dataset | None = None) -> "Model":
         """The same architecture and preprocessing, untrained.
@@ -62,16 +64,17 @@ class Model:
         """
         network = Network(self.network.layout)
         parameters = network.parameters(seed)
-        model = Model(self.config, network, parameters, self.preprocessor, 0, self.path)
+        fitted: list[Conditioner] = []
         stages = [index for index, stage in enumerate(self.config.stages) if is_fitted(stage)]
         with ExitStack() as opened:
             if stages and train is None:
                 train = opened.enter_context(Dataset(self.config.data.train))
             for index in stages:
                 assert train is not None
-                fit_conditioner(network, index, parameters,
-                                fitting_pass(self.config, train, index, self.preprocessor))
-        return model
+                images = fitting_pass(self.config, train, index, self.preprocessor)
+                fitted.append(fit_conditioner(network, index, parameters, images))
+        return Model(self.config, network, parameters, self.preprocessor, 0, self.path,
+                     tuple(fitted))
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
         """Turn images into the network's input (row, col, channel, image).

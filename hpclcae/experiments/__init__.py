@@ -3,9 +3,17 @@
 An outsider begins with `neurons.py`::
 
     neurons.py          the best neuron of every stage, and what it has to beat
+    labelled_images.py  the test images: halves, groups, what numbers rest on
     single_neurons.py   the paper's test of single neurons
-    baselines.py        linear filters cut from training images
+    close_look.py       one neuron with one threshold: AUC, sources, bootstrap
+    baselines.py        linear filters, and the best that is linear
+    training_images.py  training images drawn and read
     comparison.py       the table of neurons and baselines, and its verdicts
+    seeds.py            several runs in one table
+    results.py          results in a run folder
+    made_from.py        fingerprints of what results were made from
+    scan.py             a neuron at every place and several scales of a picture
+    scan_results.py     the heat maps and tables of a scan
     filters.py          is a filter oriented, is it localised
     convergence.py      how runs learn, at equal work and at equal time
     figures.py          the pictures of a run

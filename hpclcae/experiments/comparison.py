@@ -1,69 +1,105 @@
 """The table of best neurons against baselines, and what may be concluded from it."""
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hpclcae.experiments.single_neurons import (BestNeuron, LabelledImages, chance_replicates,
-                                                interval)
+from hpclcae.experiments.close_look import JudgedNeuron
+from hpclcae.experiments.labelled_images import (DEVELOPMENT, FINAL, LabelledImages, group_weights,
+                                                 interval, ratio)
+from hpclcae.experiments.single_neurons import DRAWS, Population
 from hpclcae.utils.tables import table
 
 #: Le et al. 2012, faces: percent, and whether it was confirmed; if not, it is quoted from memory.
 PAPER: dict[str, tuple[float, bool]] = {
     "chance": (64.8, False), "random": (67.0, False), "linear": (74.0, False),
     "first": (71.0, False), "top": (81.7, True)}
-MEASURES = ("accuracy", "honest", "auc")
+#: honest: chosen on the development half, right on the final half; auc: of that neuron, on the
+#: final half; accuracy: the paper's, best of 20 thresholds, chosen and judged on all images.
+MEASURES = ("honest", "auc", "accuracy")
+HONEST, AUC, ACCURACY = range(3)
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One line: a population's best neuron, or the mean over several random populations."""
+    """One line: a population's best neuron, or the mean over several random populations.
+
+    What cannot be said is NaN.
+    """
     name: str
-    values: np.ndarray                  # (measure,): shares
-    replicates: np.ndarray              # (measure, replicate)
-    runs: tuple[BestNeuron, ...] = ()   # one for each seed
-    paper: str = ""                     # key of PAPER
-    trained: bool = False               # else a baseline
+    values: np.ndarray                      # (measure,): shares
+    replicates: np.ndarray                  # (measure, replicate)
+    chosen: tuple[JudgedNeuron, ...] = ()   # on the development half; one for each random seed
+    best: tuple[JudgedNeuron, ...] = ()     # of all images; one for each random seed
+    equal: tuple[float, float] | None = None  # honest, with as many candidates as the top: mean, sd
+    paper: str = ""                         # key of PAPER
+    trained: bool = False                   # else a baseline
 
     @classmethod
-    def of(cls, name: str, runs: Sequence[BestNeuron], paper: str = "",
-           trained: bool = False) -> "Row":
+    def of(cls, name: str, populations: Sequence[Population], candidates: int, seed: int,
+           paper: str = "", trained: bool = False) -> "Row":
         """Average the best neurons of one or several populations of the same kind."""
-        values = np.array([[run.accuracy, run.honest, run.auc] for run in runs])
-        return cls(name, values.mean(axis=0), np.mean([run.replicates for run in runs], axis=0),
-                   tuple(runs), paper, trained)
+        best = tuple(population.best for population in populations)
+        chosen = tuple(population.chosen for population in populations if population.chosen)
+        drawn = [population.with_candidates(candidates, seed) for population in populations]
+        known = [pair for pair in drawn if pair]
+        equal = (float(np.mean([mean for mean, _ in known])),
+                 float(np.mean([deviation for _, deviation in known]))) if known else None
+        return cls(name, *_measured(chosen, best), chosen, best, equal, paper, trained)
+
+    @classmethod
+    def by_training(cls, name: str, neuron: JudgedNeuron) -> "Row":
+        """The line of a neuron that training labels chose; its threshold is from development."""
+        return cls(name, *_measured((neuron,), ()), chosen=(neuron,))
 
     @classmethod
     def chance(cls, images: LabelledImages, replicates: int, batch: int) -> "Row":
-        """The line of a neuron that tells nothing."""
-        shares = chance_replicates(images, replicates, batch)
-        return cls("chance", np.array([images.chance, images.chance, 0.5]),
-                   np.stack([shares, shares, np.full(replicates, 0.5)]), paper="chance")
+        """The line of a neuron that tells nothing: always the more frequent answer."""
+        mostly = images.concept.mean() > 0.5
+        right = images.concept == mostly
+        final = images.half == FINAL
+        honestly = np.zeros(right.size, bool)
+        if not images.why_not_honest:
+            honestly = images.concept == (images.concept[images.half == DEVELOPMENT].mean() > 0.5)
+        weighted = np.zeros((4, 0 if images.why_no_interval else replicates), np.int64)
+        for first in range(0, right.size, batch):
+            part = slice(first, first + batch)
+            weights = group_weights(images.key[part], weighted.shape[1])
+            for row, counted in zip(weighted, (final & honestly, final, right,
+                                               np.ones(right.size, bool))):
+                row += weights[counted[part]].sum(axis=0)
+        honest, accuracy = ratio(*weighted[:2]), ratio(*weighted[2:])
+        share = np.nan if images.why_not_honest else honestly[final].mean()
+        half = np.nan if images.why_not_honest else 0.5
+        return cls("chance", np.array([share, half, right.mean()]),
+                   np.stack([honest * (share / share), np.full(honest.size, half), accuracy]),
+                   paper="chance")
+
+    @property
+    def candidates(self) -> int | None:
+        """Among so many it was chosen."""
+        return next((neuron.neurons for neuron in (*self.chosen, *self.best)), None)
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation of the accuracy over the seeds; None for a single one."""
-        accuracies = [run.accuracy for run in self.runs]
-        return float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+        """Standard deviation of the headline over random seeds; None for a single one."""
+        shares = [neuron.accuracy for neuron in self.chosen or self.best]
+        return float(np.std(shares, ddof=1)) if len(shares) > 1 else None
 
-    @property
-    def best(self) -> BestNeuron | None:
-        """The best neuron of the best run."""
-        return max(self.runs, key=lambda run: run.accuracy, default=None)
-
-    def as_json(self) -> dict[str, object]:
-        """Everything in the line; accuracies and AUC are shares."""
+    def as_json(self, images: LabelledImages) -> dict[str, object]:
+        """Everything in the line; accuracies and AUC are shares, what cannot be said is None."""
         figures: dict[str, object] = {"name": self.name}
         for measure, value, replicates in zip(MEASURES, self.values, self.replicates):
-            figures[measure], figures[f"{measure}_interval"] = float(value), interval(replicates)
-        if self.best:
-            figures |= {"neurons": self.best.neurons, "where": self.best.where,
-                        "threshold": self.best.threshold, "minimum": self.best.minimum,
-                        "maximum": self.best.maximum,
-                        "auc_resolution": self.best.auc_resolution,
-                        "honest_halves": self.best.honest_halves,
-                        "accuracy_of_seeds": [run.accuracy for run in self.runs],
-                        "accuracy_spread": self.spread}
+            figures[measure] = None if math.isnan(value) else float(value)
+            low, high = interval(replicates)
+            figures[f"{measure}_interval"] = None if math.isnan(low) else (low, high)
+        figures |= {"candidates": self.candidates, "spread": self.spread}
+        if self.equal:
+            figures["equal_candidates"] = {"honest": self.equal[0], "spread": self.equal[1],
+                                           "draws": DRAWS}
+        for key, neurons in (("chosen", self.chosen), ("best", self.best)):
+            figures[key] = [_neuron_as_json(neuron, images) for neuron in neurons]
         if self.paper:
             percent, confirmed = PAPER[self.paper]
             figures["paper_faces"] = {"percent": percent,
@@ -71,29 +107,33 @@ class Row:
         return figures
 
 
-def as_text(rows: Sequence[Row]) -> str:
-    """Lay out the rows for a terminal, in percent."""
-    right = ("best of 20", "95 % interval", "honest", "95 % interval", "AUC", "neurons",
-             "row, col, map")
-    return table([("", ""), *((header, ">") for header in right), ("paper", "")],
-                 [_cells(row) for row in rows], rule=False)
+def _measured(chosen: Sequence[JudgedNeuron], best: Sequence[JudgedNeuron]
+              ) -> tuple[np.ndarray, np.ndarray]:
+    """Values (measure,) and replicates (measure, replicate), means over the neurons."""
+    replicates = (*chosen, *best)[0].replicates.shape[1]
+    values, rows = np.full(3, np.nan), np.full((3, replicates), np.nan)
+    if chosen:
+        values[:2] = np.mean([(neuron.accuracy, neuron.auc) for neuron in chosen], axis=0)
+        rows[:2] = np.mean([neuron.replicates for neuron in chosen], axis=0)
+    if best:
+        values[ACCURACY] = np.mean([neuron.accuracy for neuron in best])
+        rows[ACCURACY] = np.mean([neuron.replicates[0] for neuron in best], axis=0)
+    return values, rows
 
 
-def _cells(row: Row) -> list[str]:
-    accuracy, honest, auc = (f"{100 * value:.1f}" for value in row.values)
-    spread = "" if row.spread is None else f" (sd {100 * row.spread:.1f})"
-    near = ["{:.1f} .. {:.1f}".format(*(100 * edge for edge in interval(r)))
-            for r in row.replicates]
-    best = row.best
-    neuron = [f"{best.neurons:,}", ", ".join(map(str, best.where))] if best else ["", ""]
-    return [row.name, accuracy + spread, near[0], honest, near[1], auc, *neuron, _paper(row.paper)]
-
-
-def _paper(key: str) -> str:
-    if key not in PAPER:
-        return ""
-    percent, confirmed = PAPER[key]
-    return f"{percent}" if confirmed else f"{percent} recalled"
+def _neuron_as_json(neuron: JudgedNeuron, images: LabelledImages) -> dict[str, object]:
+    keys = ("where", "accuracy", "auc", "auc_resolution", "threshold", "minimum", "maximum",
+            "false_alarms")
+    shown: dict[str, dict[str, object]] = {
+        source: {"images": int(answers.sum()), "hits": int(answers[1])}
+        for source, answers in zip(images.sources, neuron.answers[1]) if answers.any()}
+    for number, source in enumerate(images.sources):
+        if source in shown and len(shown) > 1:
+            accuracy, replicates = neuron.without_source(number)
+            low, high = interval(replicates)
+            shown[source] |= {"accuracy_without_it": accuracy,
+                              "interval_without_it": None if math.isnan(low) else (low, high)}
+    return {key: getattr(neuron, key) for key in keys} | {"concept_by_source": shown}
 
 
 @dataclass(frozen=True)
@@ -106,34 +146,127 @@ class Verdict:
     other: Row
 
     def difference(self, measure: int) -> tuple[float, float, float]:
-        """Difference in points of percent, and its 95 % interval."""
+        """Difference in points of percent, and its 95 % interval; NaN where nothing can be said."""
         low, high = interval(self.row.replicates[measure] - self.other.replicates[measure])
         difference = float(self.row.values[measure] - self.other.values[measure])
         return 100 * difference, 100 * low, 100 * high
 
     @property
     def word(self) -> str:
-        """Decide: both intervals, the paper's and the honest one, must lie on one side of zero.
+        """Decide: the interval of the honest difference must lie on one side of zero.
 
         Against several random networks it must, besides, be better (or worse) than every one of
-        them.
+        them. "" if nothing can be said.
         """
-        (_, low, high), (_, honest_low, honest_high) = self.difference(0), self.difference(1)
-        others = [run.accuracy for run in self.other.runs] or [self.other.values[0]]
-        if min(low, honest_low) > 0 and self.row.values[0] > max(others):
+        difference, low, high = self.difference(HONEST)
+        others = [neuron.accuracy for neuron in self.other.chosen] or [self.other.values[HONEST]]
+        if math.isnan(difference) or math.isnan(low):
+            return ""
+        if low > 0 and self.row.values[HONEST] > max(others):
             return "beats"
-        if max(high, honest_high) < 0 and self.row.values[0] < min(others):
+        if high < 0 and self.row.values[HONEST] < min(others):
             return "falls short of"
         return "is within noise of"
 
     def __str__(self) -> str:
-        best, honest = (f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
-                        for difference, low, high in map(self.difference, (0, 1)))
-        return f"{self.row.name} {self.word} {self.other.name}: {best} points, honest {honest}"
+        """The honest difference with its interval, for a cell."""
+        difference, low, high = self.difference(HONEST)
+        if math.isnan(difference):
+            return ""
+        return f"{difference:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
 
     def as_json(self) -> dict[str, object]:
-        """The same for a program."""
-        keys = ("points", "low", "high")
+        """The same for a program; points of percent."""
+        def numbers(measure: int) -> dict[str, float | None]:
+            return {key: None if math.isnan(value) else value for key, value in
+                    zip(("points", "low", "high"), self.difference(measure))}
         return {"row": self.row.name, "verdict": self.word, "other": self.other.name,
-                "accuracy": dict(zip(keys, self.difference(0))),
-                "honest": dict(zip(keys, self.difference(1)))}
+                "honest": numbers(HONEST), "accuracy": numbers(ACCURACY)}
+
+
+def top_row(rows: Sequence[Row]) -> Row:
+    """The row of the highest trained stage."""
+    return [row for row in rows if row.trained][-1]
+
+
+def judge(rows: Sequence[Row]) -> list[Verdict]:
+    """Hold the top stage against every other row."""
+    top = top_row(rows)
+    return [Verdict(top, other) for other in rows if other is not top]
+
+
+def as_text(rows: Sequence[Row], candidates: int | None = None) -> str:
+    """Lay out the rows for a terminal, in percent.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    candidates : int, optional
+        How many candidates were drawn for the column of equal numbers of them; None: no column.
+    """
+    verdicts = {verdict.other: str(verdict) for verdict in judge(rows)}
+    honest = any(not math.isnan(row.values[HONEST]) for row in rows)
+    columns = ["final", "95 % interval", "AUC"] if honest else []
+    columns += [f"of {candidates:,}"] if honest and candidates else []
+    columns += ["among", *(["top minus it"] if honest else []), "best of 20",
+                *([] if honest else ["95 % interval"]), "paper"]
+    lines = []
+    for row in rows:
+        cells = {"final": _percent(row.values[HONEST]) + _deviation(row.spread),
+                 "95 % interval": _range(row.replicates[HONEST if honest else ACCURACY]),
+                 "AUC": _percent(row.values[AUC]),
+                 "of": _percent(row.equal[0] if row.equal else np.nan),
+                 "among": f"{row.candidates:,}" if row.candidates else "",
+                 "top minus it": verdicts.get(row, ""), "paper": _paper(row.paper),
+                 "best of 20": _percent(row.values[ACCURACY])}
+        lines.append([row.name, *(cells["of" if column.startswith("of ") else column]
+                                  for column in columns)])
+    return table([("", ""), *((column, ">") for column in columns)], lines, rule=False)
+
+
+def sources_as_text(rows: Sequence[Row], images: LabelledImages) -> str:
+    """Answers "yes" by source of the images of the final half, in percent, for some rows.
+
+    Below them, where the concept comes from several sources, the accuracy without each of them.
+    """
+    final = images.half == FINAL
+    neurons = [row.chosen[0] for row in rows]
+    shown = final & images.concept
+    found = [number for number in range(len(images.sources))
+             if (shown & (images.source == number)).any()]
+
+    def line(name: str, mine: np.ndarray, shares: Sequence[float]) -> list[str]:
+        return [name, f"{mine.sum():,}", f"{images.count_groups(mine):,}", *map(_percent, shares)]
+
+    lines = [line(f"found: {images.sources[number]}", shown & (images.source == number),
+                  [neuron.hits[number] for neuron in neurons]) for number in found]
+    lines.append(line("false alarms", final & ~images.concept,
+                      [neuron.false_alarms for neuron in neurons]))
+    if len(found) > 1:
+        lines += [line(f"right without {images.sources[number]}",
+                       final & ~(shown & (images.source == number)),
+                       [neuron.without_source(number)[0] for neuron in neurons])
+                  for number in found]
+    names = [row.name.removeprefix("trained, ").removeprefix("linear: ") for row in rows]
+    return table([("final half, percent", ""), ("images", ">"), ("groups", ">"),
+                  *((name, ">") for name in names)], lines, rule=False)
+
+
+def _percent(share: float) -> str:
+    return "" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _deviation(spread: float | None) -> str:
+    return "" if spread is None else f" (sd {100 * spread:.1f})"
+
+
+def _range(replicates: np.ndarray) -> str:
+    low, high = interval(replicates)
+    return "" if math.isnan(low) else f"{100 * low:.1f} .. {100 * high:.1f}"
+
+
+def _paper(key: str) -> str:
+    if key not in PAPER:
+        return ""
+    percent, confirmed = PAPER[key]
+    return f"{percent}" if confirmed else f"({percent})"

@@ -4,19 +4,21 @@ Each figure is drawn from what the run left: a checkpoint, ``metrics.jsonl`` (tr
 ``neurons.h5`` (``hpclcae neurons`` writes it). What is missing is named, with the command that
 makes it.
 """
+import functools
 import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
-from hpclcae.experiments import neurons as neuron_tests
+from hpclcae.experiments import results
 from hpclcae.experiments.filters import filter_shape
+from hpclcae.experiments.made_from import require_same
+from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.training.metrics import metrics_path
 from hpclcae.utils.errors import InputError
@@ -49,14 +51,15 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
     InputError
         There is no such run.
     """
-    folder = neuron_tests.run_folder(run)
+    folder = run_folder(run)
     name = folder.resolve().name
+    neurons = functools.cache(lambda: results.read_neurons(run))
     found: dict[str, Callable[[], Figure]] = {
         "filters.png": lambda: draw_filters(Model.load(run), name),
         "objective.png": lambda: draw_objective(read_metrics(folder), name),
-        "histogram.png": lambda: draw_histograms(read_neurons(folder), name),
-        "stimuli.png": lambda: draw_stimuli(read_neurons(folder), test, name),
-        "positions.png": lambda: draw_positions(read_neurons(folder), name)}
+        "histogram.png": lambda: draw_histograms(neurons(), name),
+        "stimuli.png": lambda: draw_stimuli(neurons(), test, name),
+        "positions.png": lambda: draw_positions(neurons(), name)}
     if (folder / "parallel.json").exists():  # a run with parameter servers
         found["replicas.png"] = lambda: draw_parallel_run(folder, name)
     return found
@@ -85,34 +88,6 @@ def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
         raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out {folder} "
                          "writes them")
     return [steps[step] for step in sorted(steps)]
-
-
-def read_neurons(folder: Path) -> dict[str, Any]:
-    """Read neurons.h5: its attributes, and a list ``stages`` of dicts (accuracy, best).
-
-    Raises
-    ------
-    InputError
-        It is missing, or not what this version writes.
-    """
-    file, remedy = folder / "neurons.h5", f"hpclcae neurons {folder} writes it"
-    if not file.is_file():
-        raise InputError(f"there is no {file}: {remedy}")
-    try:
-        with h5py.File(file, "r") as store:
-            neurons = dict(store.attrs)
-            if neurons["kind"] != neuron_tests.KIND or neurons["schema"] > neuron_tests.SCHEMA:
-                raise InputError(f"{file} is of another kind or a newer version: {remedy}")
-            names = sorted((name for name in store if name.startswith("stage")),
-                           key=lambda name: int(name[5:]))
-            neurons["stages"] = [
-                {"accuracy": store[name]["accuracy"][:], "best": dict(store[name]["best"].attrs),
-                 **{key: value[:] for key, value in store[name]["best"].items()}} for name in names]
-    except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is damaged ({error}): {remedy}") from error
-    return neurons
 
 
 def filter_mosaic(
@@ -219,9 +194,10 @@ def draw_parallel_run(folder: Path, name: str) -> "Figure":
 def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":
     """How the responses of the best neuron of each stage spread, with and without the concept."""
     stages = neurons["stages"]
+    chosen = ("chosen on the development half, to the images of the final half"
+              if stages[0]["honest"] else f"to the {neurons['test_images']:,} test images")
     figure = _figure(5 * len(stages), 4.8, name, neurons["step"],
-                     "responses of the best neuron of each stage to the "
-                     f"{neurons['test_images']:,} test images")
+                     f"responses of the best neuron of each stage, {chosen}")
     panels = figure.subplots(1, len(stages), squeeze=False)[0]
     for number, (axes, stage) in enumerate(zip(panels, stages), start=1):
         best = stage["best"]
@@ -232,8 +208,8 @@ def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":
                         label=f"{label} ({count.sum():,})")
         axes.axvline(best["threshold"], color="black", linestyle="--",
                      label=f"threshold {best['threshold']:.3g}")
-        axes.set(title=f"{_neuron(number, best)}\n{100 * best['accuracy']:.1f} % right, honest "
-                 f"{100 * best['honest']:.1f} %, AUC {100 * best['auc']:.1f}", xlabel="response",
+        axes.set(title=f"{_neuron(number, best)}\n{100 * best['accuracy']:.1f} % right, AUC "
+                 f"{100 * best['auc']:.1f}", xlabel="response",
                  ylabel="percent of the kind" if number == 1 else "")
         axes.legend()
     return figure
@@ -242,7 +218,13 @@ def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":
 def draw_stimuli(neurons: dict[str, Any], test_path: str | None, name: str) -> "Figure":
     """Test images with the highest response of best neurons.
 
-    They are those of the first stage, of the top stage, and of the stage with the best of all.
+    They are those of the first stage, of the top stage, and of the stage with the best of all. Of a
+    neuron that the development half chose, they are the images of the final half.
+
+    Raises
+    ------
+    InputError
+        The test set is not the one that the neurons were tested with.
     """
     accuracies = [stage["best"]["accuracy"] for stage in neurons["stages"]]
     numbers = sorted({1, int(np.argmax(accuracies)) + 1, len(accuracies)})
@@ -252,11 +234,15 @@ def draw_stimuli(neurons: dict[str, Any], test_path: str | None, name: str) -> "
             raise InputError(f"{path} holds {test.count} images, the neurons were tested with "
                              f"{neurons['test_images']}: --test names the file they were tested "
                              "with")
+        require_same(neurons.get("test_fingerprint"), test.fingerprint, "neurons.h5",
+                     f"test set than {path}", "--test names the file the neurons were tested with")
         shown = {number: neurons["stages"][number - 1]["stimuli"] for number in numbers}
         mosaics = {number: stimulus_mosaic(test.read(chosen), np.asarray(test.labels)[chosen] == 1)
                    for number, chosen in shown.items()}
     figure = _figure(6.4 * len(numbers), 5.8, name, neurons["step"],
-                     "test images with the highest response, in rows from the highest; frames: "
+                     "images of the "
+                     f"{'final half' if neurons['stages'][0]['honest'] else 'test set'} with the "
+                     "highest response, in rows from the highest; frames: "
                      f"green '{neurons['concept']}', orange the rest")
     for axes, number in zip(figure.subplots(1, len(numbers), squeeze=False)[0], numbers):
         share = mosaics[number][1]

@@ -4,29 +4,27 @@ An image is said to show the concept if the neuron's response lies above one of 
 equally spaced between its smallest and its largest response; single_neurons.py says more and does
 the counting, for the trained stages and for all baselines alike.
 """
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from hpclcae.checkpoint.folder import MANIFEST, step_of
 from hpclcae.checkpoint.trained import Model
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import baselines
-from hpclcae.experiments.comparison import Row, Verdict
-from hpclcae.experiments.single_neurons import BINS, LabelledImages, Population, examine
+from hpclcae.experiments.comparison import Row
+from hpclcae.experiments.labelled_images import HALF_NAMES, LabelledImages
+from hpclcae.experiments.single_neurons import Pass, Population, TrainingImages, examine
+from hpclcae.experiments.training_images import read, sample_alike
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing_hdf5
 from hpclcae.utils.progress import progress
 
-KIND = "hpclcae neurons"
-SCHEMA = 1
-ARRAYS = ("accuracy", "auc", "auc_resolution", "threshold", "minimum", "maximum")
-AUC_COMPUTED = (f"from the counts of images in {BINS} equal bins from minimum to maximum; pairs of "
-                "images in one bin count half, so the exact AUC lies within half the share of such "
-                "pairs (auc_resolution)")
-LEAST = {"batch": 1, "seed": 0, "filters": 0, "random_seeds": 0, "bootstrap": 100}
+LEAST = {"batch": 1, "seed": 0, "filters": 0, "random_seeds": 0, "bootstrap": 100,
+         "training_images": 0}
 
 #: images uint8 (image, row, col, channel) -> responses (row, col, map, image) of each population
 Respond = Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -42,10 +40,11 @@ class Settings:
         A number is too small: names the option of hpclcae neurons.
     """
     batch: int = 100        # images at a time
-    seed: int = 0           # of halves, bootstrap, patches, weights
-    filters: int = 5000     # linear filters to try; 0: none
+    seed: int = 0           # of halves, bootstrap, filters, weights, choice of training images
+    filters: int = 5000     # linear filters of each kind; 0: none
     random_seeds: int = 1   # untrained networks; 0: none
     bootstrap: int = 1000   # replicates
+    training_images: int = 16_000  # labelled ones, to choose neurons by and for the ceiling
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
@@ -57,6 +56,9 @@ class Settings:
 def run_folder(model: str) -> Path:
     """Folder of the run that a checkpoint belongs to; a run folder is its own.
 
+    Never a checkpoint itself, whose files belong together: of one that was copied out of its run,
+    the folder that it is in.
+
     Raises
     ------
     InputError
@@ -66,9 +68,13 @@ def run_folder(model: str) -> Path:
     if not path.exists():
         raise InputError(f"{model} does not exist: give the folder that 'hpclcae train' wrote, or "
                          "a checkpoint in it")
-    if path.parent.name == "checkpoints":
-        return path.parent.parent
-    return path if path.is_dir() else path.parent
+    if path.is_file() and (path.parent / MANIFEST).exists():
+        path = path.parent  # a file of a checkpoint
+    if path.is_dir() and not (path / MANIFEST).exists() and step_of(path) < 0:
+        return path
+    if path.parent.name != "checkpoints":
+        path = path.resolve()  # called in a folder below the run, or by another name
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
 def open_fitting(path: str | Path, config: Config) -> Dataset:
@@ -90,7 +96,7 @@ def open_fitting(path: str | Path, config: Config) -> Dataset:
 
 
 def labelled_images(test: Dataset, seed: int) -> LabelledImages:
-    """Sort out the labels of a test set.
+    """Sort out the labels of a test set, in the halves that it has or that the seed decides.
 
     Raises
     ------
@@ -101,138 +107,167 @@ def labelled_images(test: Dataset, seed: int) -> LabelledImages:
         raise InputError(f"{test.path} has no labels, so there is no concept to test for: give a "
                          "labelled dataset (hpclcae data frames --split test makes one)")
     try:
-        return LabelledImages.of(test.labels, test.groups, seed)
+        return LabelledImages.of(test.labels, test.groups, seed, test.half)
     except InputError as error:
         raise InputError(f"{test.path}: {error}") from error
 
 
-def describe(test: Dataset, images: LabelledImages, concept: str) -> str:
-    """Say what the test set is."""
+def concept_of(test: Dataset) -> str:
+    """The name of label 1."""
+    return (test.label_names or ["other", "concept"])[1]
+
+
+def training_labels(train: Dataset | None, test: Dataset) -> tuple[np.ndarray | None, str]:
+    """Labels of training images, if they are about the concept of the test; else why not."""
+    if train is None:
+        return None, ""
+    if train.labels is None:
+        return None, f"{train.path} has no labels"
+    if concept_of(train) != concept_of(test):
+        return None, (f"the labels of {train.path} are about '{concept_of(train)}', those of "
+                      f"{test.path} about '{concept_of(test)}'")
+    return train.labels, ""
+
+
+def describe(test: Dataset, images: LabelledImages) -> str:
+    """Say what the test set is, what its halves are, and what cannot be said with it."""
+    concept, framing = concept_of(test), test.framing
     without = test.count - images.index.size
-    shown = int(images.concept.sum())
-    return (f"{test.path}: {images.index.size:,} labelled images, {shown:,} show '{concept}'; "
-            + (f"{without:,} without a label are left out; " if without else "")
-            + f"{images.groups:,} independent {images.resampled}, none in both halves")
+    lines = [f"{test.path}: {images.index.size:,} labelled images, {images.concept.sum():,} show "
+             f"'{concept}'" + (f"; {without:,} without a label are left out" if without else "")]
+    if framing:
+        lines.append(f"framing: {framing}")
+    by = "the dataset" if test.half is not None else "the seed"
+    lines.append(f"halves made by {by}; no {images.resampled} in both:")
+    for half, (name, deed) in enumerate(zip(HALF_NAMES, ("to choose", "to judge"))):
+        mine = images.half == half
+        lines.append(f"  {name}, {deed}: {mine.sum():,} images of {images.count_groups(mine):,} "
+                     f"{images.resampled}; {(mine & images.concept).sum():,} show it")
+    if images.why_not_honest:
+        lines.append(f"no choice on one half to judge on the other: {images.why_not_honest}")
+    if images.why_no_interval:
+        lines.append(f"no intervals: {images.why_no_interval}")
+    return "\n".join(lines)
 
 
-def compare(model: Model, test: Dataset, train: Dataset | None, images: LabelledImages,
-            settings: Settings) -> tuple[list[Population], list[Row]]:
-    """Examine the trained stages and every baseline.
+class Examination:
+    """Examines networks and filters on one test set.
 
     Parameters
     ----------
-    model : Model
     test : Dataset
-        It is read three times for each network and each kind of filter.
-    train : Dataset or None
-        What linear filters are cut from; None: there are none.
     images : LabelledImages
         Of the test.
+    train : Dataset or None
+        What linear filters are cut from, and whose labels may choose; None: neither.
     settings : Settings
 
-    Returns
-    -------
-    list of Population
-        The trained stages.
-    list of Row
-        Chance, random weights (top stage, first stage), linear filters, trained stages.
+    Attributes
+    ----------
+    labels : int array (image,) or None
+        Of the training images, if they are about the same concept.
+    why_no_labels : str
+        Why they are not used; "" if they are, or if there are no training images.
     """
-    def study(name: str, respond: Respond) -> list[Population]:
-        parts = [slice(first, first + settings.batch)
-                 for first in range(0, images.index.size, settings.batch)]
-        # one bar for the three passes
-        ticks = iter(progress(range(3 * len(parts)), name, unit="batches"))
+
+    def __init__(self, test: Dataset, images: LabelledImages, train: Dataset | None,
+                 settings: Settings) -> None:
+        self.test, self.images, self.train, self.settings = test, images, train, settings
+        self.labels, self.why_no_labels = training_labels(train, test)
+
+    def compare(self, model: Model,
+                linear: Sequence[Row] | None = None) -> tuple[list[Population], list[Row]]:
+        """Examine the trained stages and every baseline.
+
+        Parameters
+        ----------
+        model : Model
+        linear : sequence of Row, optional
+            The linear rows, if another run of the same network has them.
+
+        Returns
+        -------
+        list of Population
+            The trained stages.
+        list of Row
+            Chance, random weights (first stage, top stage), linear filters and their ceiling,
+            trained stages, the neuron of the top stage that training labels choose.
+        """
+        settings = self.settings
+        stages = self._study("trained stages",
+                             lambda pixels: model.responses(model.prepare(pixels)),
+                             by_training=True)
+        candidates = stages[-1].accuracy.size
+
+        def row(name: str, populations: Sequence[Population], paper: str = "",
+                trained: bool = False) -> Row:
+            return Row.of(name, populations, candidates, settings.seed, paper, trained)
+
+        rows = [Row.chance(self.images, settings.bootstrap, settings.batch)]
+        untrained = [self._random(model, seed) for seed in
+                     range(settings.seed, settings.seed + settings.random_seeds)]
+        for number in sorted({1, len(stages)}) if untrained else []:
+            rows.append(row(f"random weights, stage {number}",
+                            [populations[number - 1] for populations in untrained],
+                            "random" if number == len(stages) else ""))
+        rows += self.linear_rows(candidates) if linear is None else linear
+        for number, population in enumerate(stages, start=1):
+            paper = {len(stages): "top", 1: "first"}.get(number, "")
+            rows.append(row(f"trained, stage {number}", [population], paper, trained=True))
+        if stages[-1].by_training:
+            rows.append(Row.by_training(f"stage {len(stages)}, by training labels",
+                                        stages[-1].by_training))
+        return stages, rows
+
+    def linear_rows(self, candidates: int) -> list[Row]:
+        """The linear filters and their ceiling, on contrast-normalised pixels."""
+        if self.train is None or not self.settings.filters:
+            return []
+        prepare = baselines.normalised_pixels(self.train.size)
+        rows = []
+        for kind in baselines.linear_kinds(self.train, self.labels, prepare, self.settings.filters,
+                                           self.settings.training_images, self.settings.seed,
+                                           self.settings.batch):
+            filters = kind.make()
+            found = self._study(kind.name, lambda pixels: [
+                baselines.filter_responses(filters, prepare(pixels))])
+            rows.append(Row.of(kind.name, found, candidates, self.settings.seed, kind.paper))
+        return rows
+
+    def _random(self, model: Model, seed: int) -> list[Population]:
+        random = model.with_random_weights(seed)
+        return self._study(f"random weights, seed {seed}",
+                           lambda pixels: random.responses(random.prepare(pixels)))
+
+    def _study(self, name: str, respond: Respond, by_training: bool = False) -> list[Population]:
+        """Examine what responds to the test images."""
+        training = self._training(name, respond) if by_training else None
+        return examine(self._passes(name, self.test, self.images.index, respond, 3), self.images,
+                       self.settings.bootstrap, training)
+
+    def _training(self, name: str, respond: Respond) -> TrainingImages | None:
+        """Labelled training images that show the concept as often as the test images do."""
+        if self.train is None or self.labels is None:
+            return None
+        places = sample_alike(self.labels, self.images.concept.mean(),
+                              self.settings.training_images, self.settings.seed)
+        if not places.size:
+            return None
+        return TrainingImages(self._passes(f"{name}, training images", self.train, places, respond,
+                                           1), self.labels[places] == 1)
+
+    def _passes(self, name: str, dataset: Dataset, places: np.ndarray, respond: Respond,
+                count: int) -> Pass:
+        """Passes over some images, of which `count` will be made: one bar for all of them."""
+        parts = [slice(first, first + self.settings.batch)
+                 for first in range(0, places.size, self.settings.batch)]
+        ticks = iter(progress(range(count * len(parts)), name, unit="batches"))
+        started = itertools.count(1)
 
         def start() -> Iterator[tuple[Sequence[np.ndarray], slice]]:
+            last = next(started) == count
             for part, _ in zip(parts, ticks):
-                yield respond(test.read(images.index[part])), part
-        populations = examine(start, images, settings.bootstrap)
-        next(ticks, None)  # the bar learns that it is full
-        return populations
-
-    stages = study("trained stages", lambda pixels: model.responses(model.prepare(pixels)))
-    rows = [Row.chance(images, settings.bootstrap, settings.batch)]
-    untrained = []
-    for seed in range(settings.seed, settings.seed + settings.random_seeds):
-        random = model.with_random_weights(seed)
-        untrained.append(study(f"random weights, seed {seed}",
-                               lambda pixels: random.responses(model.prepare(pixels))))
-    for number in sorted({len(stages), 1}, reverse=True) if untrained else []:
-        bests = [populations[number - 1].best for populations in untrained]
-        rows.append(Row.of(f"random weights, stage {number}", bests,
-                           "random" if number == len(stages) else ""))
-    if train:
-        rows += linear_rows(model, train, settings, study)
-    for number, population in enumerate(stages, start=1):
-        paper = {len(stages): "top", 1: "first"}.get(number, "")
-        rows.append(Row.of(f"trained, stage {number}", [population.best], paper, trained=True))
-    return stages, rows
-
-
-def linear_rows(model: Model, train: Dataset, settings: Settings,
-                study: Callable[[str, Respond], list[Population]]) -> list[Row]:
-    """Try training images as linear filters, on two kinds of pixels."""
-    patches = baselines.sample_patches(train, settings.filters, settings.seed)
-    rows = []
-    for name, prepare, paper in (("prepared pixels", model.prepare, "linear"),
-                                 ("contrast only", baselines.normalised_pixels(train.size), "")):
-        filters = baselines.linear_filters(train, patches, prepare, settings.batch)
-        population, = study(f"linear filters, {name}",
-                            lambda pixels: [baselines.filter_responses(filters, prepare(pixels))])
-        rows.append(Row.of(f"linear filter, {name}", [population.best], paper))
-    return rows
-
-
-def judge(rows: Sequence[Row]) -> list[Verdict]:
-    """Hold trained stages against the other rows.
-
-    That is the top stage against every row, the winner against every baseline, and stage 1 against
-    the random one.
-    """
-    trained = [row for row in rows if row.trained]
-    baselines = [row for row in rows if not row.trained]
-    top, first = trained[-1], trained[0]
-    pairs = [(top, other) for other in [*baselines, *trained[:-1]]]
-    pairs += [(winner(rows), baseline) for baseline in baselines]
-    pairs += [(first, baseline) for baseline in baselines
-              if baseline.name == "random weights, stage 1"]
-    return [Verdict(*pair) for pair in dict.fromkeys(pairs)]
-
-
-def winner(rows: Sequence[Row]) -> Row:
-    """Choose the trained stage that has the best neuron."""
-    return max((row for row in rows if row.trained), key=lambda row: row.values[0])
-
-
-def save_neurons(file: Path, stages: Sequence[Population], attributes: dict[str, object]) -> None:
-    """Write what is known of every neuron.
-
-    Every stage is a group ``stage1`` and so on, with arrays (row, col, map):
-
-    ``accuracy``, ``threshold``
-        The accuracy of the best of 20 thresholds, a share, and that threshold.
-    ``auc``
-        Area under the ROC curve, a share, from the 21 bins between the thresholds: pairs of images
-        in one bin count half.
-    ``auc_resolution``
-        Half the share of such pairs: the exact AUC is no further from ``auc`` than this.
-    ``minimum``, ``maximum``
-        The smallest and the largest response.
-
-    ``stage1/best`` holds the best neuron: its class histograms (label, bin) between its minimum and
-    maximum, and the test images with its highest responses (``stimuli``, positions in the dataset).
-    The AUC among its attributes is from these finer bins.
-    """
-    with replacing_hdf5(file) as store:
-        store.attrs.update(attributes)
-        for number, stage in enumerate(stages, start=1):
-            group = store.create_group(f"stage{number}")
-            for name in ARRAYS:
-                group[name] = getattr(stage, name)
-                group[name].attrs["axes"] = ["row", "col", "map"]
-            group["auc"].attrs["computed"] = AUC_COMPUTED
-            best = group.create_group("best")
-            for name in ("histogram", "stimuli", "stimuli_response"):
-                best[name] = getattr(stage.best, name)
-            for name in ("where", "accuracy", "honest", "auc", "threshold", "minimum", "maximum"):
-                best.attrs[name] = getattr(stage.best, name)
+                yield respond(read(dataset, places[part])), part
+            if last:
+                next(ticks, None)  # the bar learns that it is full
+        return start

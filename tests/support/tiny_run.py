@@ -36,23 +36,24 @@ def write_images(path: Path, count: int, *, labels: bool, channels: int = 1, siz
                           label=(-1 if number % 9 == 8 else int(shows)) if labels else -1)
 
 
-def write_run(folder: Path, stages: tuple[StageConfig, ...] = STAGES, channels: int = 1) -> Path:
-    """Make train.h5, test.h5 and a run of 20 steps whose weights are random.
+def write_run(folder: Path, stages: tuple[StageConfig, ...] = STAGES, channels: int = 1,
+              name: str = "run", weights: int = 5, test: str = "test.h5") -> Path:
+    """Make train.h5, test.h5 and a run of 20 steps whose weights are random, drawn from `weights`.
 
     Returns the folder of the run.
     """
     write_images(folder / "train.h5", 60, labels=False, channels=channels, seed=1)
     write_images(folder / "test.h5", 120, labels=True, channels=channels, seed=2)
-    config = Config(data=DataConfig(str(folder / "train.h5"), str(folder / "test.h5"), SIZE,
+    config = Config(data=DataConfig(str(folder / "train.h5"), str(folder / test), SIZE,
                                     channels), preprocess=PreprocessConfig(whitening=3),
                     stages=stages, train=TrainConfig(dtype="float64"))
     network = Network(Layout(config))
     with Dataset(folder / "train.h5") as train:
         preprocessing = preprocess.fit(config.preprocess, train.read(np.arange(60)))
-    run = folder / "run"
+    run = folder / name
     memory = {slot: network.parameters() for slot in SLOTS[config.update.rule]}
     save(run, BlockState(config=config, step=20, preprocessing=preprocessing, cursors=(20,),
-                         parameters=network.parameters(5), update_state=memory), 2)
+                         parameters=network.parameters(weights), update_state=memory), 2)
     terms = {"reconstruction": 30.0, "sparsity": 2.0, "response": 0.5}
     lines = [{"step": step, "seconds": step * 0.1, "objective": 90.0 / step, "stages": [terms]
               * len(stages), "images_per_second": 100.0, "gflop_per_second": 3.0, "rate": 0.02}

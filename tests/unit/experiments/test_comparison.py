@@ -1,23 +1,34 @@
 """Rows and verdicts of the table."""
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
-from hpclcae.experiments.comparison import Row, Verdict, as_text
-from hpclcae.experiments.single_neurons import BestNeuron, LabelledImages
+from hpclcae.experiments import seeds
+from hpclcae.experiments.close_look import JudgedNeuron
+from hpclcae.experiments.comparison import (Row, Verdict, as_text, judge, sources_as_text)
+from hpclcae.experiments.labelled_images import LabelledImages
 
 RNG = np.random.default_rng(0)
+IMAGES = LabelledImages.of(np.repeat([1, 0], 20),
+                           np.array([f"{'ab'[i % 2]}/{i}" for i in range(40)]),
+                           half=np.arange(40) // 2 % 2)
 
 
-def neuron(accuracy, replicates, honest=None, where=(1, 2, 3)):
+def neuron(accuracy, noise, where=(1, 2, 3)):
     empty = np.zeros(0)
-    honest = accuracy if honest is None else honest
-    return BestNeuron(where, 10, accuracy, honest, (honest, honest), 0.6, 0.001, 0.0, -1.0, 1.0,
-                      empty, empty, empty, np.stack([replicates, replicates - accuracy + honest,
-                                                     np.full(replicates.size, 0.6)]))
+    answers = np.array([[[4, 1], [5, 0]], [[1, 4], [3, 2]]])  # (label, source, answer)
+    return JudgedNeuron(where, 10, accuracy, 0.6, 0.001, 0.0, -1.0, 1.0, empty, empty, empty,
+                        answers, np.stack([accuracy + noise, 0.6 + noise]),
+                        np.repeat(answers[..., None], noise.size, axis=3))
 
 
-def row(name, accuracy, noise, **keys):
-    return Row.of(name, [neuron(accuracy, accuracy + noise, **keys)])
+def row(name, honest, noise, accuracy=None, **keys):
+    paper = honest if accuracy is None else accuracy
+    values, replicates = np.array([honest, 0.6, paper]), np.stack([honest + noise, 0.6 + noise,
+                                                                   paper + noise])
+    return Row(name, values, replicates, (neuron(honest, noise),), (neuron(paper, noise),), **keys)
 
 
 def test_paired_replicates_find_a_difference_smaller_than_the_intervals():
@@ -37,38 +48,97 @@ def test_differences_that_may_be_luck_are_noise():
 
 def test_a_lead_that_is_not_honest_is_noise():
     noise = RNG.normal(0, 0.01, 1000)
-    a, b = row("a", 0.75, noise, honest=0.66), row("b", 0.70, noise, honest=0.66)
-    assert Verdict(a, b).difference(0)[1] > 0
+    a, b = row("a", 0.66, noise, accuracy=0.75), row("b", 0.66, noise, accuracy=0.70)
+    assert Verdict(a, b).difference(2)[1] > 0
     assert Verdict(a, b).word == "is within noise of"
 
 
 def test_random_networks_are_beaten_only_if_the_best_of_them_is():
     noise = RNG.normal(0, 0.001, 1000)
     a = row("a", 0.70, noise)
-    weak = Row.of("random", [neuron(0.65, 0.65 + noise), neuron(0.66, 0.66 + noise)])
-    mixed = Row.of("random",
-                   [neuron(0.60, 0.60 + noise), neuron(0.71, 0.71 + noise, where=(9, 8, 7))])
-    assert Verdict(a, weak).word == "beats"
-    assert Verdict(a, mixed).word == "is within noise of"
-    assert mixed.values[0] == pytest.approx(0.655)
-    assert mixed.spread == pytest.approx(np.std([0.6, 0.71], ddof=1))
-    assert mixed.best.where == (9, 8, 7)
+
+    def random(*shares):
+        chosen = tuple(neuron(share, noise) for share in shares)
+        values = np.array([np.mean(shares), 0.6, np.mean(shares)])
+        return Row("random", values, values[:, None] + noise, chosen, chosen)
+    assert Verdict(a, random(0.65, 0.66)).word == "beats"
+    assert Verdict(a, random(0.60, 0.71)).word == "is within noise of"
+    assert random(0.60, 0.71).spread == pytest.approx(np.std([0.6, 0.71], ddof=1))
+    assert row("one", 0.7, noise).spread is None
 
 
-def test_chance_is_the_majority():
-    images = LabelledImages.of(np.array([1, 0, 0, 0, -1]), np.arange(5).astype(str))
+def test_what_cannot_be_said_has_no_verdict_and_no_number():
+    noise = np.zeros(0)
+    nothing = dataclasses.replace(row("a", 0.7, noise), chosen=(), trained=True,
+                                  values=np.array([np.nan, np.nan, 0.7]))
+    verdict = Verdict(nothing, nothing)
+    assert verdict.word == str(verdict) == ""
+    assert verdict.as_json()["honest"] == {"points": None, "low": None, "high": None}
+    figures = nothing.as_json(IMAGES)
+    assert figures["honest"] is figures["honest_interval"] is figures["auc"] is None
+    assert figures["accuracy"] == 0.7 and figures["accuracy_interval"] is None
+    json.dumps(figures, allow_nan=False)
+    text = as_text([nothing])
+    assert "nan" not in text and "final" not in text and "70.0" in text
+
+
+def test_chance_is_the_answer_that_is_right_more_often_in_the_development_half():
+    concept = np.repeat([1, 1, 0, 0], [10, 6, 5, 14])
+    half = np.repeat([0, 1, 0, 1], [10, 6, 5, 14])  # two in three here, three in ten there
+    images = LabelledImages.of(concept, np.arange(35).astype(str), half=half)
     chance = Row.chance(images, 2000, 3)
-    assert chance.values.tolist() == [0.75, 0.75, 0.5]
-    assert np.nanmean(chance.replicates[0]) == pytest.approx(0.75, abs=0.02)
+    assert chance.values.tolist() == [6 / 20, 0.5, 19 / 35]
+    assert np.nanmean(chance.replicates[0]) == pytest.approx(6 / 20, abs=0.02)
+    assert np.nanmean(chance.replicates[2]) == pytest.approx(19 / 35, abs=0.02)
+    few = Row.chance(LabelledImages.of(np.array([1, 0, 0, 0, -1]), np.arange(5).astype(str)),
+                     2000, 3)
+    assert np.isnan(few.values[:2]).all() and few.values[2] == 0.75
+    assert few.replicates.shape == (3, 0)
 
 
 def test_the_table_lines_up_and_marks_what_is_recalled():
     noise = RNG.normal(0, 0.01, 100)
-    rows = [Row.of("first row", [neuron(0.7, 0.7 + noise), neuron(0.6, 0.6 + noise)], "linear"),
-            Row.of("second", [neuron(0.812, 0.812 + noise)], "top"), row("third", 0.5, noise)]
-    head, first, second, third = as_text(rows).splitlines()
-    assert first.endswith("74.0 recalled") and second.endswith("81.7") and "recalled" not in second
-    assert "65.0 (sd 7.1)" in first and "81.2" in second
-    end = first.index("(sd 7.1)") + len("(sd 7.1)")
-    assert head[:end].endswith("best of 20")
-    assert second[:end].endswith("81.2") and third[:end].endswith("50.0")
+    rows = [row("first row", 0.7, noise, paper="linear", equal=(0.655, 0.01)),
+            row("third", 0.5, noise), row("second", 0.812, noise, paper="top", trained=True)]
+    head, first, third, second = as_text(rows, 512).splitlines()
+    assert first.endswith("(74.0)") and second.endswith(" 81.7")
+    for word, cells in (("final", "70.0"), ("of 512", "65.5"), ("best of 20", "70.0"),
+                        ("top minus it", "+11.2 [+11.2, +11.2]")):
+        end = head.index(word) + len(word)
+        assert first[:end].endswith(cells)
+    assert "]" not in second
+    assert [str(verdict.other.name) for verdict in judge(rows)] == ["first row", "third"]
+
+
+def test_answers_by_source_and_what_is_right_without_one():
+    text = sources_as_text([row("trained, stage 3", 0.7, np.zeros(5), trained=True)], IMAGES)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0][-2:] == ["stage", "3"]
+    assert lines[1] == ["found:", "a", "5", "5", "80.0"]
+    assert lines[2] == ["found:", "b", "5", "5", "40.0"]
+    assert lines[3] == ["false", "alarms", "10", "10", "10.0"]
+    assert lines[4] == ["right", "without", "a", "15", "15", f"{100 * (9 + 2) / 15:.1f}"]
+    assert lines[5] == ["right", "without", "b", "15", "15", f"{100 * (9 + 4) / 15:.1f}"]
+
+
+def test_several_runs_have_a_mean_a_spread_and_the_interval_of_the_mean():
+    noise = RNG.normal(0, 0.01, 1000)
+    chance = row("chance", 0.6, noise)
+    runs = [[chance, row("random", low, noise), row("top", high, noise, trained=True)]
+            for low, high in ((0.62, 0.80), (0.66, 0.84), (0.64, 0.85))]
+    rows = seeds.beside(runs)
+    assert [line.shared for line in rows] == [True, False, False]
+    figures = rows[1].as_json()
+    assert figures["honest"]["mean"] == pytest.approx(0.64)
+    assert figures["honest"]["spread"] == pytest.approx(0.02)
+    assert figures["honest"]["interval"] == pytest.approx(
+        tuple(np.percentile(0.64 + noise, [2.5, 97.5])))
+    assert figures["top_minus_it_honest"]["runs"] == pytest.approx([0.18, 0.18, 0.21])
+    assert figures["top_minus_it_honest"]["interval"] == pytest.approx((0.19, 0.19))
+    assert rows[0].as_json()["honest"]["spread"] is None
+    head, first, second, top = seeds.as_text(rows, ["one", "two", "three"]).splitlines()
+    assert head.split()[:6] == ["final", "sd", "95", "%", "interval", "one"]
+    assert second.split()[1:3] == ["64.0", "2.0"] and second.split()[6:9] == ["62.0", "66.0",
+                                                                              "64.0"]
+    assert second.endswith("+18.0") and "+19.0 [+19.0, +19.0]" in second
+    assert first.split()[1:3] == ["60.0", first.split()[2]] and top.endswith("85.0")

@@ -1,7 +1,6 @@
 """Figures: what is drawn is what is in the files of a run."""
 import json
 
-import h5py
 import numpy as np
 import pytest
 
@@ -10,6 +9,7 @@ pytest.importorskip("matplotlib")
 from hpclcae import cli  # noqa: E402
 from hpclcae.checkpoint.trained import Model  # noqa: E402
 from hpclcae.experiments import figures  # noqa: E402
+from hpclcae.experiments.results import read_neurons  # noqa: E402
 from hpclcae.utils.errors import InputError  # noqa: E402
 from tests.support.tiny_run import write_images, write_parallel, write_run  # noqa: E402
 
@@ -24,7 +24,7 @@ def examined(request, tmp_path_factory):
 
 
 def test_every_figure_carries_run_step_and_subject(examined):
-    neurons = figures.read_neurons(examined)
+    neurons = read_neurons(str(examined))
     for figure in (figures.draw_filters(Model.load(examined), "name"),
                    figures.draw_objective(figures.read_metrics(examined), "name"),
                    figures.draw_histograms(neurons, "name"),
@@ -36,21 +36,14 @@ def test_every_figure_carries_run_step_and_subject(examined):
 def test_another_test_set_than_the_neurons_saw_is_refused(examined, tmp_path):
     write_images(tmp_path / "other.h5", 30, labels=True)
     with pytest.raises(InputError, match="holds 30 images, the neurons were tested with 120"):
-        figures.draw_stimuli(figures.read_neurons(examined), str(tmp_path / "other.h5"), "name")
+        figures.draw_stimuli(read_neurons(str(examined)), str(tmp_path / "other.h5"), "name")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "other kind", "incomplete"])
-def test_damaged_results_are_one_line(examined, tmp_path, damage):
-    content = (examined / "neurons.h5").read_bytes()
-    (tmp_path / "neurons.h5").write_bytes(content[:2000] if damage == "truncated" else content)
-    if damage != "truncated":
-        with h5py.File(tmp_path / "neurons.h5", "r+") as store:
-            if damage == "other kind":
-                store.attrs["kind"] = "something"
-            else:
-                del store["stage1/best"]
-    with pytest.raises(InputError, match="hpclcae neurons .* writes it"):
-        figures.read_neurons(tmp_path)
+def test_another_test_set_of_the_same_size_is_refused(examined, tmp_path):
+    write_images(tmp_path / "other.h5", 120, labels=True, seed=9,
+                 channels=Model.load(examined).config.data.channels)
+    with pytest.raises(InputError, match="neurons.h5 was made from another test set than .*other"):
+        figures.draw_stimuli(read_neurons(str(examined)), str(tmp_path / "other.h5"), "name")
 
 
 def test_metrics_survive_a_crash_and_a_resume(tmp_path):
@@ -121,7 +114,7 @@ def test_stimuli_stand_in_rows_and_their_frames_say_what_they_show():
 
 
 def test_histograms_hold_every_image_and_the_threshold_is_an_edge(examined):
-    neurons = figures.read_neurons(examined)
+    neurons = read_neurons(str(examined))
     figure = figures.draw_histograms(neurons, "name")
     for axes, stage in zip(figure.axes, neurons["stages"]):
         best = stage["best"]
@@ -132,11 +125,14 @@ def test_histograms_hold_every_image_and_the_threshold_is_an_edge(examined):
         assert sums == pytest.approx([100, 100])
         assert f"{100 * best['accuracy']:.1f} % right" in axes.get_title()
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels[:2] == ["the rest (64)", "face (43)"]
+    assert "final half" in figure.get_suptitle()
+    best = neurons["stages"][0]["histogram"].sum(axis=1)
+    assert labels[:2] == [f"the rest ({best[0]})", f"face ({best[1]})"]
+    assert sum(best) < 107  # those with a label
 
 
 def test_positions_show_the_best_map(examined):
-    neurons = figures.read_neurons(examined)
+    neurons = read_neurons(str(examined))
     figure = figures.draw_positions(neurons, "name")
     for axes, stage in zip(figure.axes, neurons["stages"]):
         assert np.allclose(axes.images[0].get_array(), 100 * stage["accuracy"].max(axis=2))

@@ -71,8 +71,7 @@ def test_every_stage_has_its_own_steps_batch_and_rate(config_of):
     assert meetings(plain) == set()
 
 
-def test_a_checkpoint_holds_what_was_fitted_and_stands_between_the_stages(config_of, tmp_path,
-                                                                         capsys):
+def test_a_checkpoint_holds_what_stands_between_the_stages(config_of, tmp_path, capsys):
     train(config_of(), tmp_path)
     assert "stage 1 conditioned on 40 images" in capsys.readouterr().out
     assert steps_saved(tmp_path) == [4, 7, 11]
@@ -99,8 +98,7 @@ def test_resume_equals_no_interruption_also_between_stages(config_of, tmp_path, 
     assert_same(end(tmp_path / "whole"), end(tmp_path / "parts"))
 
 
-def test_a_run_that_is_killed_while_a_conditioner_is_fitted_goes_on(config_of, tmp_path,
-                                                                   monkeypatch):
+def test_a_run_killed_while_a_conditioner_is_fitted_goes_on(config_of, tmp_path, monkeypatch):
     config = config_of("train.checkpoint_every=2")
     train(config, tmp_path / "whole")
 

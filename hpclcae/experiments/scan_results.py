@@ -1,0 +1,251 @@
+"""What a scan leaves: a heat map and the responses of each picture, the table of a labelled set.
+
+scan.py computes; here files are read, written and drawn.
+"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from hpclcae.checkpoint.trained import Model
+from hpclcae.data.dataset import Dataset
+from hpclcae.experiments import made_from, scan
+from hpclcae.experiments.comparison import Row, as_text, judge
+from hpclcae.experiments.neurons import Settings, describe, labelled_images
+from hpclcae.experiments.results import read_neurons, save_json
+from hpclcae.experiments.scan import Neuron, ScaleMap
+from hpclcae.utils.errors import InputError, require
+from hpclcae.utils.files import replacing, replacing_hdf5
+from hpclcae.utils.progress import progress
+from hpclcae.utils.provenance import versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KIND = "hpclcae scan"
+SCHEMA = 1
+SCALES = (0.6, 0.85, 1.2)
+STEP = 4
+LONGEST = 9.0  # inches, of a figure's picture
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """A neuron, and how it visits pictures.
+
+    Raises
+    ------
+    InputError
+        A scale or the step is not positive.
+    """
+    model: Model
+    neuron: Neuron
+    threshold: float | None  # above it the concept is meant; None: not known of this neuron
+    scales: tuple[float, ...] = SCALES
+    step: int = STEP
+    batch: int = 100
+
+    def __post_init__(self) -> None:
+        for scale in self.scales:
+            if not 0.001 <= scale <= 100:
+                raise InputError(f"--scales {scale:g}: between 0.001 and 100")
+        if self.step < 1:
+            raise InputError(f"--step {self.step}: at least 1")
+        if self.batch < 1:
+            raise InputError(f"--batch {self.batch}: at least 1")
+
+    @property
+    def size(self) -> int:
+        """Side of a window in the scaled picture, pixels."""
+        return self.model.config.data.size
+
+    @property
+    def attributes(self) -> dict[str, object]:
+        """What the results were made from."""
+        known = {} if self.threshold is None else {"threshold": self.threshold}
+        return {"kind": KIND, "schema": SCHEMA, "network": str(self.model.path),
+                "step": self.model.step, "neuron": str(self.neuron), "window": self.size,
+                "weights_fingerprint": made_from.weights_fingerprint(self.model),
+                "scales": list(self.scales), "places_apart": self.step, **known}
+
+
+def choose_neuron(run: str, model: Model, named: str | None) -> tuple[Neuron, float | None]:
+    """The neuron that is named, or the best of the top stage by the results in the run folder.
+
+    Returns
+    -------
+    Neuron
+    float or None
+        Its threshold, if the results are about it.
+
+    Raises
+    ------
+    InputError
+        There is no such neuron; none is named and there are no results, or they are about other
+        weights.
+    """
+    if named:
+        return Neuron.parse(named, model), None
+    stages = read_neurons(run, model)["stages"]
+    best = stages[-1]["best"]
+    row, col, map_ = map(int, best["where"])
+    return Neuron(len(stages), (row, col, map_)), float(best["threshold"])
+
+
+def scan_pictures(scanner: Scanner, pictures: Sequence[str], out: Path) -> list[Path]:
+    """Scan pictures; write a heat map, scan-NAME.png, and the responses, scan-NAME.h5, of each.
+
+    The HDF5 file has a group for every scale, ``scale0``, ``scale1``, ..., with ``response`` (row,
+    col), the top left corners of the windows ``top`` (row,) and ``left`` (col,), and the attributes
+    ``scale`` and ``side``: all lengths in pixels of the picture.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    InputError
+        A picture cannot be read or is too small, or two have one name.
+    """
+    require("matplotlib", "figures", "drawing")
+    stems = [Path(picture).stem for picture in pictures]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise InputError(f"two pictures are named {stem}: scan them into different --out "
+                             "folders")
+    channels, written = scanner.model.config.data.channels, []
+    for picture in pictures:  # all before the work on the first
+        scan.require_windows(picture, scan.read_picture(picture, channels).shape[:2],
+                             scanner.scales, scanner.size)
+    files = [[_result(out, stem, suffix) for suffix in (".png", ".h5")] for stem in stems]
+    detector = scanner.neuron.detector(scanner.model)
+    for picture, stem, (drawing, numbers) in zip(pictures, stems, files):
+        pixels = scan.read_picture(picture, channels)
+        total = scan.batches(1, pixels.shape[:2], scanner.size, scanner.scales, scanner.step,
+                             scanner.batch)
+        ticks = iter(progress(range(total), stem, unit="batches"))
+        maps = scan.scan(pixels[None], detector, scanner.size, scanner.scales, scanner.step,
+                         scanner.batch, lambda: next(ticks, None))
+        next(ticks, None)
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing_hdf5(numbers) as store:
+            store.attrs.update(scanner.attributes | {"picture": str(picture)})
+            for number, found in enumerate(maps):
+                group = store.create_group(f"scale{number}")
+                group.attrs.update(scale=found.scale, side=found.side)
+                group["response"], group["top"] = found.response[0], found.rows
+                group["left"] = found.cols
+        figure = draw_scan(pixels, maps, scanner, stem)
+        with replacing(drawing) as partial:
+            figure.savefig(partial, format="png", dpi=150)
+        written += [drawing, numbers]
+    return written
+
+
+def _result(out: Path, name: str, suffix: str) -> Path:
+    """Where a result goes; what is there already must be from an earlier scan."""
+    file, numbers = out / f"scan-{name}{suffix}", out / f"scan-{name}.h5"
+    if file.exists():
+        try:
+            with h5py.File(numbers, "r") as store:
+                ours = store.attrs.get("kind") == KIND
+        except (OSError, KeyError, ValueError, RuntimeError):
+            ours = False
+        if not ours:
+            raise InputError(f"{file} was not written by a scan and is not replaced: name another "
+                             "--out folder")
+    return file
+
+
+def strongest_window(maps: Sequence[ScaleMap]) -> tuple[float, float, float, float]:
+    """The strongest response to a picture, and its window: top, left and side."""
+    return max((*found.strongest(0), found.side) for found in maps)
+
+
+def draw_scan(pixels: np.ndarray, maps: Sequence[ScaleMap], scanner: Scanner,
+              name: str) -> "Figure":
+    """The picture with the window of the strongest response, and the heat map over it."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    rows, cols = pixels.shape[:2]
+    wide, high = (LONGEST * side / max(rows, cols) for side in (cols, rows))
+    figure = Figure(figsize=(max(6.0, 2 * wide + 1), high + 1), layout="constrained")
+    known = "" if scanner.threshold is None else f", threshold {scanner.threshold:.3g}"
+    figure.suptitle(f"{name}: neuron {scanner.neuron} at step {scanner.model.step:,}{known}; "
+                    f"windows of {', '.join(f'{found.side:.0f}' for found in maps)} pixels",
+                    fontsize=11)
+    shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    left, right = figure.subplots(1, 2)
+    response, top, at, side = strongest_window(maps)
+    left.imshow(shown, cmap="gray", vmin=0, vmax=255)
+    left.add_patch(Rectangle((at - 0.5, top - 0.5), side, side, fill=False, color="#d95f02",
+                             linewidth=2))
+    left.set_title(f"strongest: {response:.3g}")
+    grey = pixels.mean(axis=2)
+    right.imshow(grey, cmap="gray", vmin=0, vmax=255)
+    heat = scan.heat_map(maps, (rows, cols))
+    drawn = right.imshow(heat, cmap="inferno", alpha=0.6)
+    if scanner.threshold is not None and (
+            np.nanmin(heat) < scanner.threshold < np.nanmax(heat)):
+        right.contour(heat, [scanner.threshold], colors="white", linewidths=1)
+    figure.colorbar(drawn, ax=right, label="strongest response over scales", fraction=0.046)
+    for axes in (left, right):
+        axes.set_axis_off()
+    return figure
+
+
+def scan_set(scanner: Scanner, path: str, settings: Settings, out: Path) -> list[Path]:
+    """Judge the maximum over all places and scales on a labelled set of larger frames.
+
+    The threshold is chosen on the development half and judged on the final half. Prints the table;
+    writes it as JSON, and the maxima (image,) with their windows as HDF5: ``index`` is the position
+    in the dataset, lengths are pixels of the frame.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    InputError
+        The set has no labels or other channels, or its frames are too small.
+    """
+    with Dataset(path) as test:
+        channels = scanner.model.config.data.channels
+        if test.channels != channels:
+            raise InputError(f"{path} holds images of {test.channels} channels, the network takes "
+                             f"{channels}")
+        scan.require_windows(path, (test.rows, test.cols), scanner.scales, scanner.size)
+        images = labelled_images(test, settings.seed)
+        written = [_result(out, Path(path).stem, suffix) for suffix in (".json", ".h5")]
+        print(describe(test, images), flush=True)
+        found = scan.maxima(test, images.index, scanner.neuron.detector(scanner.model),
+                            scanner.size, scanner.scales, scanner.step, scanner.batch)
+        source = {"test": str(test.path), "test_images": test.count,
+                  "test_fingerprint": test.fingerprint,
+                  "framing": test.framing}
+    population = scan.judge_maxima(found["response"], images, settings.bootstrap, settings.batch)
+    rows = [Row.chance(images, settings.bootstrap, settings.batch),
+            Row.of(f"neuron {scanner.neuron}, scanned", [population], 1, settings.seed,
+                   trained=True)]
+    print(f"\n{as_text(rows)}\n")
+    out.mkdir(parents=True, exist_ok=True)
+    attributes = scanner.attributes | source
+    with replacing_hdf5(written[1]) as store:
+        store.attrs.update(attributes)
+        store["index"] = images.index
+        for name, values in found.items():
+            store[name] = values
+    save_json(written[0], attributes | {
+        "unit": "share (verdicts: points of percent)",
+        "rows": [row.as_json(images) for row in rows],
+        "verdicts": [verdict.as_json() for verdict in judge(rows)],
+        "why_not_honest": images.why_not_honest, "why_no_interval": images.why_no_interval,
+        "resampled": images.resampled, "versions": versions()})
+    return written

@@ -1,0 +1,50 @@
+"""Training images as material for filters and choices: drawn by a seed, read in few goes."""
+import numpy as np
+
+from hpclcae.data.dataset import Dataset
+
+GAP = 8  # images that are read for nothing rather than with another call: a chunk of the file
+
+
+def sample(total: int, count: int, seed: int) -> np.ndarray:
+    """Choose `count` different numbers below `total` (all, if there are fewer); sorted."""
+    return np.sort(np.random.default_rng(seed).permutation(total)[:count])
+
+
+def sample_alike(labels: np.ndarray, share: float, count: int, seed: int) -> np.ndarray:
+    """Choose labelled images of which a given share shows the concept.
+
+    Parameters
+    ----------
+    labels : int array (image,)
+        1 the concept, 0 not the concept; others are not chosen.
+    share : float
+        Between 0 and 1.
+    count : int
+        At most so many.
+    seed : int
+
+    Returns
+    -------
+    int64 array: positions, sorted; none if an image of a kind is missing.
+    """
+    shown, others = (np.flatnonzero(labels == label) for label in (1, 0))
+    total = int(min(count, shown.size / share, others.size / (1 - share)))
+    wanted = round(total * share)
+    if not 0 < wanted < total:
+        return np.zeros(0, np.int64)
+    return np.sort(np.concatenate([shown[sample(shown.size, wanted, seed)],
+                                   others[sample(others.size, total - wanted, seed)]]))
+
+
+def read(dataset: Dataset, places: np.ndarray) -> np.ndarray:
+    """Read images at sorted positions (repeats allowed); those that lie close in one go.
+
+    Returns
+    -------
+    uint8 array (image, row, col, channel)
+    """
+    cuts = np.flatnonzero(np.diff(places) > GAP) + 1
+    runs = np.split(places, cuts)
+    wanted = np.concatenate([np.arange(run[0], run[-1] + 1) for run in runs])
+    return dataset.read(wanted)[np.searchsorted(wanted, places)]
