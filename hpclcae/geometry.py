@@ -146,16 +146,20 @@ def pixels_seen(config: Config) -> tuple[int, ...]:
     return tuple(sides)
 
 
-def training_flop(config: Config) -> int:
-    """FLOP per image of one training step of the whole network, local filters only.
+def training_flop(config: Config, only: int | None = None, given: bool = False) -> int:
+    """FLOP per image of one training step, local filters only.
 
-    Greedy training is counted at its mean over the stages: each stage is trained alone, below it
-    the stages only encode.
+    Parameters
+    ----------
+    only : int, optional
+        The stage (from 0) that the step trains alone; those below only encode, or, if `given`, do
+        not run. Without it, greedy training is counted at its mean over the stages.
     """
     stages = network_geometry(config)
+    if only is not None:
+        below = 0 if given else sum(2 * stage.encoder_weights for stage in stages[:only])
+        return stages[only].training_flop(False) + below
     if config.train.gradient == "greedy":
-        each = [s.training_flop(False) + sum(2 * b.encoder_weights for b in stages[:i]) for i,
-                s in enumerate(stages)]
-        return sum(each) // len(each)
+        return sum(training_flop(config, index) for index in range(len(stages))) // len(stages)
     joint = config.train.gradient == "joint"
     return sum(s.training_flop(joint and i > 0) for i, s in enumerate(stages))

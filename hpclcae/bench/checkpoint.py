@@ -38,6 +38,7 @@ from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
+from hpclcae.model.phases import phases
 from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.preprocess import Preprocessing
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
     case = " ".join([str(args.configuration), *args.changes, f"{args.shards} shards"])
     layout = Layout(config)
     network = Network(layout)
+    network.condition_unfitted()
     parameters = network.parameters(config.train.seed)
     memory = {slot: parameters.like() for slot in SLOTS[config.update.rule]}
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-checkpoint-") as name:
@@ -226,23 +228,22 @@ def _training(folder: Path, network: Network, parameters: ParameterVector, steps
     optimizer = Optimizer(config.update, parameters, network.block.fan_in)
     shape = *network.layout.geometry[0].input, config.train.batch
     x = np.random.default_rng(0).standard_normal(shape, dtype=network.dtype)
-    stages = len(network.stages) if config.train.gradient == "greedy" else 1
+    firsts = [phase.first for phase in phases(config)]
     checkpoint.clean(folder)
     writer = ShardWriter(folder, 0, network.layout)
 
     def cycle() -> float:
         """Seconds of a step; greedy training does one for every stage."""
         began = time.perf_counter()
-        for stage in range(stages):
-            step = -(-stage * config.train.steps // stages)
+        for step in firsts:
             optimizer.begin(schedule.learning_rate(step))
             train_step(network, optimizer, step, x)
-        return (time.perf_counter() - began) / stages
+        return (time.perf_counter() - began) / len(firsts)
 
     cycle()
     seconds: Seconds = {name: [] for name in ("step", "copy", "write", "slower step", "lost")}
     for number in range(repeat + 1):
-        alone = statistics.median(cycle() for _ in range(-(-steps // stages)))
+        alone = statistics.median(cycle() for _ in range(-(-steps // len(firsts))))
         began = time.perf_counter()
         writer.start(number, checkpoint.block_chunk_states(network.block, parameters,
                                                            optimizer.state, optimizer.counts))
@@ -253,7 +254,7 @@ def _training(folder: Path, network: Network, parameters: ParameterVector, steps
         over = time.perf_counter()
         for name, value in (("step", alone), ("copy", copied - began), ("write", over - copied),
                             ("slower step", statistics.fmean(meanwhile or [alone])),
-                            ("lost", over - began - len(meanwhile) * stages * alone)):
+                            ("lost", over - began - len(meanwhile) * len(firsts) * alone)):
             seconds[name].append(value)
         shutil.rmtree(checkpoint.step_folder(folder, number))
     writer.close()

@@ -24,6 +24,7 @@ from hpclcae.commands.arguments import positive
 from hpclcae.config import Config
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
+from hpclcae.model.phases import phases
 from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.preprocess import Preprocessing
 from hpclcae.model.schedule import Schedule
@@ -152,10 +153,10 @@ def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int)
     training.round()
     meter.rounds.clear()
     communicator.allreduce_sum(0)  # all start together
-    parts = np.array([training.round() for _ in range(rounds)]) / training.steps
+    parts = np.array([training.round() for _ in range(rounds)]) / len(training.firsts)
     keys = [*((t.stage, t.what) for t in traffic(config, grid)), SUMS]
     # (round, key, _TIMES)
-    mine = np.array([[found[key] for key in keys] for found in meter.rounds]) / training.steps
+    mine = np.array([[found[key] for key in keys] for found in meter.rounds]) / len(training.firsts)
     mean = communicator.allreduce_sum(mine) / communicator.size
     waits = np.zeros((communicator.size, *mine.shape[:2]))
     waits[communicator.rank] = mine[..., _WAITED]
@@ -194,11 +195,12 @@ class _Training:
         config = replace(config, update=replace(config.update, rate=RATE))
         self.config, self.meter = config, meter
         self.network = Network(Layout(config, grid), meter)
+        self.network.condition_unfitted()
         meter.watch(self.network)
         self.parameters = self.network.parameters(config.train.seed)
         self.optimizer = Optimizer(config.update, self.parameters, self.network.block.fan_in)
         self.schedule = Schedule(config, 1)
-        self.steps = len(config.stages) if config.train.gradient == "greedy" else 1
+        self.firsts = [phase.first for phase in phases(config)]
         size, channels, side = config.data.size, config.data.channels, config.preprocess.whitening
         kernel = np.zeros((side, side, channels, channels)) if side else None
         if kernel is not None:
@@ -214,9 +216,8 @@ class _Training:
         """Seconds of each of PARTS."""
         self.meter.begin_round()
         seconds = np.zeros(len(PARTS))
-        for stage in range(self.steps):
+        for step in self.firsts:
             self.meter.begin_step()
-            step = -(-stage * self.config.train.steps // self.steps)
             self.optimizer.begin(self.schedule.learning_rate(step))
             timers = Timers()
             with timers("prepare"):

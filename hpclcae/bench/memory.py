@@ -18,6 +18,7 @@ from hpclcae.geometry import network_geometry
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.model.optimizers import SLOTS, Optimizer
+from hpclcae.model.phases import phases
 from hpclcae.model.schedule import Schedule
 from hpclcae.training.step import train_step
 from hpclcae.utils import memory
@@ -85,16 +86,16 @@ def peaks(config: Config, steps: int) -> dict[str, int]:
     """Peak resident bytes of this process at milestones of some training steps on random images."""
     found = {"measured peak: libraries": peak_resident()}
     network, schedule = Network(Layout(config)), Schedule(config, 1)
+    network.condition_unfitted()
     parameters = network.parameters(config.train.seed)
     optimizer = Optimizer(config.update, parameters, network.block.fan_in)
     shape = *network.layout.geometry[0].input, config.train.batch
     x = np.random.default_rng(0).standard_normal(shape, dtype=network.dtype)
     found["measured peak: and parameters"] = peak_resident()
     for count in range(1, steps + 1):
-        for stage in range(len(network.stages) if config.train.gradient == "greedy" else 1):
-            step = -(-stage * config.train.steps // len(network.stages))
-            optimizer.begin(schedule.learning_rate(step))
-            train_step(network, optimizer, step, x)
+        for phase in phases(config):
+            optimizer.begin(schedule.learning_rate(phase.first))
+            train_step(network, optimizer, phase.first, x)
         found[f"measured peak: and {count} step" + "s" * (count > 1)] = peak_resident()
     return found
 

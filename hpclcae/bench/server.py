@@ -36,6 +36,7 @@ from hpclcae.cluster.mpiexec import find_mpiexec
 from hpclcae.commands.arguments import positive
 from hpclcae.config import Config
 from hpclcae.model.network import Network
+from hpclcae.model.phases import phases
 from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.schedule import Schedule
 from hpclcae.parameter_server.client import ParameterClient
@@ -289,6 +290,7 @@ def _measure_step(worker: "WorkerContext", config: Config, args: argparse.Namesp
     served = worker.served
     assert served
     network, schedule = Network(worker.layout, worker.communicator), Schedule(config, 1)
+    network.condition_unfitted()
     parameters = network.parameters(config.train.seed)
     served.connection.initialise(parameters.vector)
     client = ParameterClient(config, served.chunks, network.parameters(), served.connection)
@@ -297,15 +299,14 @@ def _measure_step(worker: "WorkerContext", config: Config, args: argparse.Namesp
     held, size = network.block.plan.stages[0].x.held, config.train.batch
     shape = *held.shape, config.data.channels, size
     x = np.random.default_rng(0).standard_normal(shape).astype(config.train.dtype)
-    stages = len(config.stages) if config.train.gradient == "greedy" else 1
     wall: dict[str, list[float]] = {name: [] for name in ways}
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     used = seconds = 0.0
     for _ in range(1 + args.repeat):
         for name, updates in ways.items():
             spent = np.zeros(2)
-            for stage in range(stages):
-                first = -(-stage * config.train.steps // stages)
+            for phase in phases(config):
+                first = phase.first
                 busy = _processor_seconds(server), time.perf_counter()
                 for step in range(first, first + 1 + args.steps):
                     # from the second on, what is fetched has been under way for a step
@@ -321,7 +322,7 @@ def _measure_step(worker: "WorkerContext", config: Config, args: argparse.Namesp
                     used += _processor_seconds(server) - busy[0]
                     seconds += time.perf_counter() - busy[1]
                     updates.pause()
-            for kept, value in zip((wall, cpu), spent / stages / args.steps):
+            for kept, value in zip((wall, cpu), spent / len(phases(config)) / args.steps):
                 kept[name].append(value)
     before = _processor_seconds(server)
     time.sleep(3)

@@ -55,6 +55,7 @@ def measure(worker: "WorkerContext", config: Config, args: argparse.Namespace, v
         Folder that all replicas see, empty.
     """
     network = Network(worker.layout, worker.communicator)
+    network.condition_unfitted()
     parameters, replica = network.parameters(config.train.seed), worker.role.replica
     assert worker.served
     connection = worker.served.connection

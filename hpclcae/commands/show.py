@@ -7,6 +7,7 @@ from hpclcae.config import Config
 from hpclcae.geometry import StageGeometry, network_geometry, pixels_seen, training_flop
 from hpclcae.model.layers.local_filter import LocalFilter
 from hpclcae.model.optimizers import SLOTS
+from hpclcae.model.phases import phases
 from hpclcae.partition import picture as partition_picture
 from hpclcae.partition.cost import choose_grid
 from hpclcae.utils.errors import InputError
@@ -50,16 +51,25 @@ def describe(config: Config) -> str:
                ("GFLOP/image", ">"), ("sees pixels", ">")]
     rows = [("", "image", "", size, "", "", "1")]
     joint = config.train.gradient == "joint"
-    for i, (stage, plan, seen) in enumerate(zip(config.stages, stages, pixels_seen(config))):
+    for i, (stage, plan, seen) in enumerate(zip(
+            config.stages, stages, (min(n, config.data.size) for n in pixels_seen(config)))):
         flop = plan.training_flop(joint and i > 0) / 1e9
         rows.append((str(i + 1), f"filter, {stage.weights}",
                      f"{stage.receptive_field}x{stage.receptive_field}",
                      _shape(plan.filtered), f"{plan.parameters:,}", f"{flop:.4g}", ""))
         rows.append(("", "L2 pooling", f"{stage.pooling}x{stage.pooling}", _shape(plan.pooled), "",
                      "", "" if stage.lcn else str(seen)))
+        if stage.log or stage.standardise:
+            parts = ["logarithm"] * stage.log + ["standardised"] * stage.standardise
+            rows.append(("", ", ".join(parts), "", _shape(plan.pooled), "", "", ""))
         if stage.lcn:
             rows.append(("", f"contrast norm., {stage.lcn_border}", f"{stage.lcn}x{stage.lcn}",
                          _shape(plan.output), "", "", str(seen)))
+        if stage.contrast or stage.whiten:
+            parts = (["image contrast"] * stage.contrast
+                     + [f"{stage.whiten} directions"] * (stage.whiten > 0))
+            side = f"{stage.window}x{stage.window}" if stage.window else "map"
+            rows.append(("", ", ".join(parts), side, _shape(plan.passed_on), "", "", ""))
     return "\n".join([table(columns, rows, rule=False), "", *_costs(config, stages)])
 
 
@@ -73,7 +83,11 @@ def _costs(config: Config, stages: tuple[StageGeometry, ...]) -> list[str]:
     kept = [2 * _size(s.input) + _size(s.filtered) + _size(s.pooled) + 2 * _size(s.output)
             for s in stages]
     activations = (sum(kept) + max(kept)) * batch * item
-    flop = training_flop(config)
+    whole = sum((phase.end - phase.first) * phase.batch
+                * training_flop(config, phase.stage, config.train.cache != "none")
+                for phase in phases(config))
+    images = sum((phase.end - phase.first) * phase.batch for phase in phases(config))
+    flop = whole / images
     return [f"encoder weights    {encoder:,} (the paper's 1.15 billion connections count these)",
             f"learned parameters {parameters:,} = {_bytes(parameters * item)} in "
             f"{config.train.dtype}",
@@ -82,7 +96,7 @@ def _costs(config: Config, stages: tuple[StageGeometry, ...]) -> list[str]:
             f"{_bytes(activations)} activations of {batch} images",
             f"work               {flop / 1e9:.4g} GFLOP per image and training step, "
             f"{flop * batch / 1e9:.4g} per minibatch, "
-            f"{flop * batch * config.train.steps / 1e12:.4g} TFLOP for {config.train.steps} steps",
+            f"{whole / 1e12:.4g} TFLOP for {config.train.steps} steps",
             f"training           {config.train.gradient}, {config.update.rule}, rate "
             f"{config.update.rate:g}"]
 

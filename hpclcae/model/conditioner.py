@@ -8,13 +8,14 @@ stages were fed; notes/decisions.md has what was measured with and without each 
 A `Conditioner` holds the numbers of the whole network's stage; `Conditioner.of_block` cuts out what
 one block applies. conditioner_fit.py finds the numbers.
 """
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from hpclcae.config import StageConfig
+from hpclcae.geometry import StageGeometry
 from hpclcae.partition.blocks import StagePlan
 
 
@@ -40,6 +41,22 @@ class Conditioner:
     centre: np.ndarray | None = None
     directions: np.ndarray | None = None
     spectrum: np.ndarray | None = None
+
+    @classmethod
+    def drawn(cls, config: StageConfig, geometry: StageGeometry, seed: int = 0) -> "Conditioner":
+        """Numbers of the right shapes that were not fitted, for benchmarks and tests."""
+        generator, rank = np.random.default_rng(seed), config.whiten
+        fitted = cls(np.zeros(geometry.pooled), np.ones(geometry.pooled), np.full((), 0.1))
+        if not rank:
+            return fitted
+        shape: tuple[int, ...] = geometry.output
+        if config.window:
+            shape = *geometry.passed_on[:2], config.window, config.window, config.maps
+            fitted = replace(fitted, floor=np.full(shape[:2], 0.1))
+        scale = (geometry.output[0] * geometry.output[1] * config.maps * rank) ** -0.25
+        return replace(fitted, centre=np.zeros(shape),
+                       directions=scale * generator.standard_normal((*shape, rank)),
+                       spectrum=np.full((*shape[:-3], rank), 1 / rank))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What was fitted, by name."""

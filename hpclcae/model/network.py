@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpclcae.model.conditioner import Conditioner
+from hpclcae.model.conditioner import Conditioner, is_fitted
 from hpclcae.model.layers.local_filter import RowSink
 from hpclcae.model.layout import Layout
 from hpclcae.model.parameters import ParameterVector
@@ -68,6 +68,11 @@ class Network:
         """Put fitted numbers between the stages; None: there are none (yet)."""
         for stage, conditioner in zip(self.stages, conditioners):
             stage.condition(conditioner)
+
+    def condition_unfitted(self) -> None:
+        """Put numbers between the stages that were not fitted, for benchmarks and tests."""
+        self.condition([Conditioner.drawn(stage, geometry) if is_fitted(stage) else None
+                        for stage, geometry in zip(self.config.stages, self.layout.geometry)])
 
     def responses(self, parameters: ParameterVector, x: np.ndarray) -> list[np.ndarray]:
         """Response of each stage (row, col, map, image), of the block's own positions.

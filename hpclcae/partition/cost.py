@@ -98,7 +98,7 @@ def traffic(config: Config, grid: Grid) -> list[Traffic]:
         stage, shape = config.stages[index], geometry[index]
         # of h: its mean over maps, and that of its square
         fields = 2 if stage.lcn_border == "centre" else 1
-        maps = {"x": shape.input[2], "z": stage.maps, "h": fields, "g": 1}
+        maps = {"x": shape.input[2], "z": stage.maps, "h": fields, "g": 1, "y": stage.maps}
         counts = {array: _count(getattr(rows, array), getattr(cols, array)) for array in maps}
         for array, what in _exchanges(config, index):
             if counts[array].any():
@@ -118,6 +118,8 @@ def _exchanges(config: Config, index: int) -> list[tuple[str, str]]:
         found += [("h", "fill mean of h"), ("g", "fill mean of g^2")]
         if joint and index < len(config.stages) - 1:
             found += [("h", "fold mean of h"), ("g", "fold mean of g^2")]
+    if config.stages[index].window:
+        found += [("y", "fill y")] + [("y", "fold dy")] * joint
     return found
 
 

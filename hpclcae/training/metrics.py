@@ -13,6 +13,7 @@ from tqdm import tqdm
 from hpclcae import config as configuration
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
+from hpclcae.model.phases import phase_of
 from hpclcae.model.stage import StageLoss
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing
@@ -73,7 +74,7 @@ class Metrics:
 
     def __init__(self, config: Config, first: int, last: int, path: Path | None,
                  terminal: bool) -> None:
-        self.config, self.flop, self.last = config, training_flop(config), last
+        self.config, self.last = config, last
         self._file = path.open("a") if path else None
         self._clock, self._clock_step = time.monotonic(), first
         self._printed = self._clock
@@ -91,13 +92,15 @@ class Metrics:
         if step % self.config.train.log_every and step != self.last:
             return
         now = time.monotonic()
-        images = (step - self._clock_step) * self.config.train.batch / max(now - self._clock, 1e-9)
+        phase = phase_of(self.config, step - 1)
+        images = (step - self._clock_step) * phase.batch / max(now - self._clock, 1e-9)
+        flop = training_flop(self.config, phase.stage, self.config.train.cache != "none")
         self._clock, self._clock_step = now, step
         row = {"step": step, "seconds": round(seconds, 3),
                "objective": sum(t.objective for t in losses if t),
                "stages": [t and {"reconstruction": t.reconstruction, "sparsity": t.sparsity,
                                  "response": t.response} for t in losses],
-               "images_per_second": images, "gflop_per_second": images * self.flop / 1e9,
+               "images_per_second": images, "gflop_per_second": images * flop / 1e9,
                "rate": learning_rate}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
