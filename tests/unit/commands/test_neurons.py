@@ -175,7 +175,7 @@ def test_the_same_call_gives_the_same_numbers(examined, capsys):
     after = json.loads((examined / "neurons.json").read_text())
     assert after["rows"] == before["rows"] and after["verdicts"] == before["verdicts"]
     out = capsys.readouterr().out
-    assert "107 labelled images, 43 show 'face'; 13 without a label are left out" in out
+    assert "107 labelled images, 43 show 'face'; 13 others are left out" in out
     assert "81.7\n" in out and "(74.0)" in out and "no comparison" in out
     assert "development half, to choose" in out and "halves made by the seed" in out
     table = out[out.index("chance"):out.index("neuron of the top stage")]
