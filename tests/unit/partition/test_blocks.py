@@ -174,7 +174,9 @@ def test_traffic_of_joint_training_also_carries_gradients_between_stages():
            for exchange in ("fill mean of g^2", "fill mean of h", "fill residual", "fill x",
                             "fill z", "fold dz", "fold residual")]
     own.remove((0, "fill x"))  # every block reads its pixels with their halo
-    assert what("stopped") == what("greedy") == own
+    assert what("stopped") == own
+    # what the last stage makes of h is in no term, and greedy training leaves it out
+    assert what("greedy") == [key for key in own if key[0] == 0 or "mean" not in key[1]]
     assert what("joint") == sorted([*own, (1, "fold dx"), (0, "fold mean of h"),
                                     (0, "fold mean of g^2")])
 
