@@ -4,7 +4,6 @@ Each is a module with ``configure(parser)`` and ``run(args)``; its path is the w
 A command's module is imported only when that command is called, so that ``hpclcae --help`` is quick
 and no command starts what it does not need.
 """
-import argparse
 import importlib
 import os
 import sys
@@ -12,6 +11,7 @@ import sys
 from hpclcae import __version__
 from hpclcae.cluster.launcher import launched
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.signals import listen
 
 #: command -> (module, one line of help, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -135,6 +135,7 @@ PARALLEL = {"train", "check", "bench halo", "bench server"}
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for bad input, 2 for bad usage, 130 after Ctrl-C."""
+    listen()
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((n for n in COMMANDS if words[:len(n.split())] == n.split()), None)
     prefix = f"hpclcae {name}" if name else "hpclcae"
@@ -166,6 +167,7 @@ def _run(name: str, words: list[str]) -> int:
             print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec "
                   "-n 1", file=sys.stderr)
         return 1
+    import argparse  # here, not at the top: signals are heeded before it is loaded
     module_name, summary, example = COMMANDS[name]
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(
