@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(name: str, words: list[str]) -> int:
     """Run command `name` with its arguments."""
-    size, rank = launched()
+    size, rank, _ = launched()
     if size > 1 and name not in PARALLEL:
         if rank == 0:
             print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec "

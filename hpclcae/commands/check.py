@@ -11,7 +11,7 @@ from hpclcae import config as configuration
 from hpclcae.cluster import node
 from hpclcae.cluster.ranks import grid_for
 from hpclcae.data.dataset import Dataset
-from hpclcae.utils.errors import InputError
+from hpclcae.mpi.library import library
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    found = node.facts(mpi_library())
+    found = node.facts(library())
     if args.like is not None:
         node.compare(found, args.like)
     config = configuration.load(args.configuration, args.changes)
@@ -43,19 +43,3 @@ def run(args: argparse.Namespace) -> int:
     if args.facts:
         print("; ".join(found))
     return 0
-
-
-def mpi_library() -> str:
-    """Name and version of the MPI library, on one line.
-
-    Raises
-    ------
-    InputError
-        No MPI library can be loaded.
-    """
-    try:
-        from hpclcae.mpi.library import library
-        return library()
-    except (ImportError, RuntimeError) as error:
-        raise InputError(f"no MPI library can be loaded ({error}): load the cluster's MPI, or "
-                         "pip install 'hpclcae[mpich]'") from error

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hpclcae import config as configuration
 from hpclcae.cluster.launcher import launched
+from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.stop_at is not None and args.stop_at < 1:
         raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
-    size, _ = launched()
+    size = launched().size
     if size == 1:
         config = configuration.load(args.configuration, changes(args))
         if config.parallel.servers:
@@ -63,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
         start = starting_point(config, args.out, args.resume, SerialCommunicator())
         Trainer(config, args.out, start).train(args.stop_at)
         return 0
-    from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae train", lambda world: _train(args, world))
 
 

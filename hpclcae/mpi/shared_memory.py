@@ -1,0 +1,106 @@
+"""/dev/shm, through which ranks of a node talk: is there enough of it, and nothing is left in it.
+
+A container often has 64 MB of it. Taking too much is no error of a call: the process dies of a bus
+error when it touches a page that is not there. So what is needed is compared with what is free
+before it is used.
+"""
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hpclcae.cluster.launcher import on_this_node
+from hpclcae.utils.errors import InputError
+
+FOLDER = Path("/dev/shm")
+MORE = "give the container more (docker run --shm-size=1g)"
+#: Bytes that a library takes for every rank of a node when it starts: measured with the wheels of
+#: MPICH 5.0, with UCX between the ranks and without, and of Open MPI 5.0.
+_MPICH, _UCX, _OPEN_MPI = 1_100_000, 4_300_000, 16_800_000
+#: What one window takes beside the memory that was asked for, and every rank meanwhile.
+_WINDOW, _RANK = 1_000_000, 500_000
+
+
+def check_start(vendor: str) -> None:
+    """Refuse to start an MPI library that would die.
+
+    Parameters
+    ----------
+    vendor : str
+        Name of the library.
+
+    Raises
+    ------
+    InputError
+        /dev/shm is too small for the ranks of this node.
+    """
+    ranks, rank = on_this_node()
+    each = {"MPICH": _MPICH + (_UCX if os.environ.get("MPIR_CVAR_CH4_NETMOD", "ucx") == "ucx"
+                               else 0), "Open MPI": _OPEN_MPI}.get(vendor, 0)
+    # While the first rank looks, the others may have taken their part: they look at the whole.
+    there = _space(free=rank == 0)
+    if ranks > 1 and there < ranks * each:
+        raise InputError(f"{FOLDER} has {_megabytes(there)} free, and {ranks} ranks on this node "
+                         f"need {_megabytes(ranks * each)} with {vendor}: {MORE}, or start fewer "
+                         "ranks")
+
+
+def shortage(windows: Sequence[tuple[str, int]], nodes: Sequence[str],
+             free: Sequence[float]) -> str:
+    """What windows lack on the node where it is worst; "" if they fit.
+
+    Parameters
+    ----------
+    windows : sequence of (str, int)
+        Node and bytes of each window whose memory is shared.
+    nodes : sequence of str
+        Of every rank.
+    free : sequence of float
+        Bytes that every rank sees on its node.
+    """
+    for node in dict.fromkeys(nodes):
+        sizes = [size for where, size in windows if where == node]
+        there = min(space for where, space in zip(nodes, free) if where == node)
+        needed = sum(sizes) + _WINDOW * len(sizes) + _RANK * nodes.count(node)
+        if sizes and needed > there:
+            return (f"the servers' windows need {_megabytes(needed)} of {FOLDER} on {node}, "
+                    f"{_megabytes(there)} are free")
+    return ""
+
+
+def free_space() -> float:
+    """Bytes that are free in /dev/shm; infinite where there is none, as the library finds a way."""
+    return _space(free=True)
+
+
+def forget_names() -> None:
+    """Remove the names of what MPICH shares, when all ranks of the job have it.
+
+    MPICH removes them at its end. A job that is killed does not come to that, and every one would
+    leave some MB behind until the machine is restarted.
+    """
+    for path in _mapped():
+        if path.parent == FOLDER and path.name.startswith("mpich_shm_"):
+            with contextlib.suppress(OSError):  # another rank was faster
+                path.unlink()
+
+
+def _mapped() -> Iterator[Path]:
+    """Files in this process's memory (Linux; elsewhere none)."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            fields = line.split(maxsplit=5)
+            if len(fields) == 6 and not fields[5].endswith("(deleted)"):
+                yield Path(fields[5])
+
+
+def _space(free: bool) -> float:
+    try:
+        found = os.statvfs(FOLDER)
+    except OSError:
+        return float("inf")
+    return (found.f_bavail if free else found.f_blocks) * found.f_frsize
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.0f} MB"
