@@ -7,10 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from hpclcae import checkpoint, config as configuration
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import read_hdf5
 
 COMPLETE, BROKEN, INCOMPLETE = 0, 1, 3  # exit codes of hpclcae status
 #: What the jobs in slurm/ leave in a run folder: the log of a sweep's run.
@@ -102,7 +101,7 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
         if newest.is_dir():
             checkpoint.check(newest)
         else:
-            h5py.File(newest).close()
+            read_hdf5(newest).close()
     except (InputError, OSError) as error:
         older = (f"; without {newest.name} the run goes on from {found[-2]}"
                  if len(found) > 1 else "")

@@ -1,5 +1,7 @@
 """The command ``hpclcae train``: minibatches in, checkpoints and metrics out."""
 import argparse
+import contextlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
 from hpclcae.training.worker import WorkerContext
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.ownership import owned
 
 if TYPE_CHECKING:
     from hpclcae.mpi.communicator import MpiCommunicator
@@ -59,10 +62,12 @@ def run(args: argparse.Namespace) -> int:
         if config.parallel.servers:
             raise InputError(f"the configuration asks for {config.parallel.servers} parameter "
                              f"servers and {config.parallel.replicas} replicas, and this is one "
-                             f"process: start it with hpclcae launch {args.configuration} ..., or "
-                             "train in one process with --servers 0 --replicas 1")
-        start = starting_point(config, args.out, args.resume, SerialCommunicator())
-        Trainer(config, args.out, start).train(args.stop_at)
+                             "process: start it with hpclcae launch "
+                             f"{shlex.quote(args.configuration)} ..., or train in one process "
+                             "with --servers 0 --replicas 1")
+        with owned(args.out):
+            start = starting_point(config, args.out, args.resume, SerialCommunicator())
+            Trainer(config, args.out, start).train(args.stop_at)
         return 0
     return run_on_all_ranks("hpclcae train", lambda world: _train(args, world))
 
@@ -70,11 +75,13 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     """The part of one rank of a job."""
     config = configuration.load(args.configuration, changes(args))
-    start = starting_point(config, args.out, args.resume, world)
-    if not config.parallel.servers:
-        worker = WorkerContext.unserved(config, world)
-        Trainer(config, args.out, start, worker).train(args.stop_at)
-        return
-    from hpclcae.mpi.job import run_job
-    run_job(world, config, args.out, start, lambda worker: Trainer(
-        config, args.out, start, worker).train(args.stop_at))
+    # The first rank owns the folder; the others wait for it in `starting_point`.
+    with owned(args.out) if world.rank == 0 else contextlib.nullcontext():
+        start = starting_point(config, args.out, args.resume, world)
+        if not config.parallel.servers:
+            worker = WorkerContext.unserved(config, world)
+            Trainer(config, args.out, start, worker).train(args.stop_at)
+            return
+        from hpclcae.mpi.job import run_job
+        run_job(world, config, args.out, start, lambda worker: Trainer(
+            config, args.out, start, worker).train(args.stop_at))

@@ -22,7 +22,7 @@ import numpy as np
 
 from hpclcae import __version__
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.files import read_hdf5, replacing_hdf5
 
 KIND = "hpclcae dataset"
 SCHEMA = 1
@@ -295,7 +295,7 @@ def _open(path: Path) -> h5py.File:
         raise InputError(f"{path} is not a file: give a dataset, as written by 'hpclcae data "
                          "ingest' or 'data frames'")
     try:
-        file = h5py.File(path, "r")
+        file = read_hdf5(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read as HDF5 ({error}): if it is damaged, write it "
                          "again") from error

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from hpclcae.checkpoint.trained import Model
@@ -20,6 +19,7 @@ from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.training.metrics import metrics_path
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import read_hdf5
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def read_neurons(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
     try:
-        with h5py.File(file, "r") as store:
+        with read_hdf5(file) as store:
             neurons = dict(store.attrs)
             if neurons["kind"] != neuron_tests.KIND or neurons["schema"] > neuron_tests.SCHEMA:
                 raise InputError(f"{file} is of another kind or a newer version: {remedy}")

@@ -2,6 +2,8 @@
 
 Nothing here imports MPI before it is asked to, so a machine without a library gets one line.
 """
+import os
+import warnings
 from typing import TYPE_CHECKING
 
 from hpclcae.cluster.launcher import launched
@@ -50,25 +52,43 @@ def start() -> "MPI.Intracomm":
     Raises
     ------
     InputError
-        No library can be loaded; it would die of a small /dev/shm; or it sees fewer processes than
-        the launcher started, so each of them would take itself for the whole job.
+        No library can be loaded; it would die of its launcher or of a small /dev/shm; or it sees
+        fewer processes than the launcher started, so each would take itself for the whole job.
     """
     load()
     from mpi4py import MPI
+    vendor, version = MPI.get_vendor()
+    name = f"{vendor} {'.'.join(map(str, version))}"
     if not MPI.Is_initialized():
-        shared_memory.check_start(MPI.get_vendor()[0])
-        MPI.Init_thread()
-    world, said = MPI.COMM_WORLD, launched()
-    if world.size < said.size:
-        raise StrangersError(
-            f"{said.by} started {said.size} processes, and MPI ({library()}) sees {world.size}: "
-            "each would do the whole work alone. Start them with the mpiexec of this library "
-            "('hpclcae launch' finds it), or with the srun --mpi=... that it understands ('srun "
-            "--mpi=list'; pmi2 for MPICH, pmix for Open MPI)")
+        _check_launcher(vendor, name)
+        shared_memory.check_start(vendor)
+        with warnings.catch_warnings():  # mpi4py suspects what is found out below
+            warnings.simplefilter("ignore", RuntimeWarning)
+            MPI.Init_thread()
+    world = MPI.COMM_WORLD
+    if world.size < launched().size:
+        raise _strangers(f"MPI ({name}) sees {world.size}")
     world.Barrier()
     shared_memory.forget_names()
     return world
 
 
-class StrangersError(InputError):
-    """Processes of one job do not know of each other; each of them sees it."""
+def _check_launcher(vendor: str, name: str) -> None:
+    """Refuse what MPICH ends the process for, with a page of text."""
+    if vendor != "MPICH":
+        return
+    pmi = os.environ.get("PMI_FD", "")
+    if pmi.isdecimal() and not os.path.exists(f"/dev/fd/{pmi}"):
+        raise InputError(f"PMI_FD={pmi} is no open file: it is left over from a launcher that has "
+                         "ended; unset PMI_FD PMI_RANK PMI_SIZE")
+    if (not pmi and "PMI_PORT" not in os.environ and "PMIX_NAMESPACE" in os.environ
+            and not shared_memory.maps("pmix")):
+        raise _strangers(f"MPI ({name}) does not understand it (it speaks PMIx)")
+
+
+def _strangers(seen: str) -> InputError:
+    said = launched()
+    return InputError(
+        f"{said.by} started {said.size} processes, and {seen}: each would do the whole work alone. "
+        "Start them with the mpiexec of this library ('hpclcae launch' finds it), or with the srun "
+        "--mpi=... that it understands ('srun --mpi=list'; pmi2 for MPICH, pmix for Open MPI)")

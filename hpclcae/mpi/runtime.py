@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from hpclcae.cluster.launcher import launched
+from hpclcae.cluster.launcher import launched, on_this_node
 from hpclcae.mpi import library
 from hpclcae.utils.errors import InputError
 
@@ -47,14 +47,13 @@ def run_on_all_ranks(name: str, program: Callable[["MpiCommunicator"], None]) ->
 
 
 def _refuse(name: str, error: InputError) -> int:
-    """Say why there is no job. What all processes see, the first one says."""
+    """Say why there is no job: the first process of each node does, as nodes may differ."""
     size, rank, _ = launched()
-    if rank and isinstance(error, library.StrangersError):
-        return 1
     if rank:
-        time.sleep(PATIENCE_SECONDS)
-    of = f"rank {rank} of {size}: " if rank else ""
-    print(f"{of}{name}: {error}", file=sys.stderr, flush=True)
+        time.sleep(PATIENCE_SECONDS)  # a launcher kills the first one, too, when another one ends
+    if on_this_node()[1] == 0:
+        of = f"rank {rank} of {size}: " if rank else ""
+        print(f"{of}{name}: {error}", file=sys.stderr, flush=True)
     return 1
 
 

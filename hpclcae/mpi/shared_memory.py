@@ -14,15 +14,19 @@ from hpclcae.utils.errors import InputError
 
 FOLDER = Path("/dev/shm")
 MORE = "give the container more (docker run --shm-size=1g)"
-#: Bytes that a library takes for every rank of a node when it starts: measured with the wheels of
-#: MPICH 5.0, with UCX between the ranks and without, and of Open MPI 5.0.
-_MPICH, _UCX, _OPEN_MPI = 1_100_000, 4_300_000, 16_800_000
+#: Bytes of a node that a library cannot start without: for all ranks together and for each.
+#: Measured with the wheels of MPICH 5.0 and Open MPI 5.0.
+_LEAST = {"MPICH": (500_000, 1_100_000), "Open MPI": (16_800_000, 300_000)}
+#: The same for UCX in MPICH's wheel: with less it ends in a segmentation fault, unless it is told
+#: to do without.
+_UCX = (10_000_000, 5_400_000)
+_WITHOUT = ("UCX_TLS", "^posix")
 #: What one window takes beside the memory that was asked for, and every rank meanwhile.
 _WINDOW, _RANK = 1_000_000, 500_000
 
 
 def check_start(vendor: str) -> None:
-    """Refuse to start an MPI library that would die.
+    """See that an MPI library can start; called before it does.
 
     Parameters
     ----------
@@ -35,14 +39,19 @@ def check_start(vendor: str) -> None:
         /dev/shm is too small for the ranks of this node.
     """
     ranks, rank = on_this_node()
-    each = {"MPICH": _MPICH + (_UCX if os.environ.get("MPIR_CVAR_CH4_NETMOD", "ucx") == "ucx"
-                               else 0), "Open MPI": _OPEN_MPI}.get(vendor, 0)
+    least = _needed(_LEAST.get(vendor, (0, 0)), ranks)
     # While the first rank looks, the others may have taken their part: they look at the whole.
     there = _space(free=rank == 0)
-    if ranks > 1 and there < ranks * each:
+    if ranks > 1 and there < least:
         raise InputError(f"{FOLDER} has {_megabytes(there)} free, and {ranks} ranks on this node "
-                         f"need {_megabytes(ranks * each)} with {vendor}: {MORE}, or start fewer "
-                         "ranks")
+                         f"need {_megabytes(least)} with {vendor}: {MORE}, or start fewer ranks")
+    if vendor == "MPICH" and ranks > 1 and free_space() < _needed(_UCX, ranks):
+        os.environ.setdefault(*_WITHOUT)
+
+
+def _needed(bytes_: tuple[int, int], ranks: int) -> int:
+    together, each = bytes_
+    return together + each * ranks
 
 
 def shortage(windows: Sequence[tuple[str, int]], nodes: Sequence[str],
@@ -83,6 +92,11 @@ def forget_names() -> None:
         if path.parent == FOLDER and path.name.startswith("mpich_shm_"):
             with contextlib.suppress(OSError):  # another rank was faster
                 path.unlink()
+
+
+def maps(word: str) -> bool:
+    """Whether a file with `word` in its name is in this process's memory, such as a library."""
+    return any(word in path.name for path in _mapped())
 
 
 def _mapped() -> Iterator[Path]:
