@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(command[0]) if ranks > 1 else {}
     print(shlex.join([*(f"{name}={value}" for name, value in settings.items()), *command]),
           flush=True)
-    return 0 if args.dry_run else run_job(command, program, settings)
+    return 0 if args.dry_run else run_job(command, program, settings, ranks)
 
 
 def train_words(args: argparse.Namespace) -> list[str]:

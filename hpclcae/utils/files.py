@@ -54,9 +54,9 @@ def read_hdf5(path: Path) -> h5py.File:
     except OSError as error:
         if "unable to lock file" not in str(error):
             raise
-        told = os.environ.get(_LOCKING)
-        raise InputError(f"{path} is well as far as one can tell, but HDF5 cannot lock it "
-                         f"({_LOCKING}={told}): export {_LOCKING}=FALSE") from error
+        raise InputError(f"{path} cannot be opened: HDF5 is to lock it ({_LOCKING}="
+                         f"{os.environ.get(_LOCKING)}) and cannot: export {_LOCKING}=FALSE"
+                         ) from error
 
 
 @contextlib.contextmanager

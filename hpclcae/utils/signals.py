@@ -47,6 +47,12 @@ def listen() -> None:
         signal.signal(signal.SIGUSR1, _early.note)
 
 
+def take_early() -> bool:
+    """Whether USR1 came since `listen` and nobody has asked before."""
+    came, _early.checkpoint = _early.checkpoint, False
+    return came
+
+
 @contextmanager
 def requests() -> Iterator[Requests]:
     """Listen to USR1 and TERM; afterwards they do what they did before.
@@ -60,7 +66,7 @@ def requests() -> Iterator[Requests]:
         return
     before = {number: signal.signal(number, asked.note)
               for number in (signal.SIGUSR1, signal.SIGTERM)}
-    asked.checkpoint, _early.checkpoint = asked.checkpoint or _early.checkpoint, False
+    asked.checkpoint |= take_early()
     try:
         yield asked
     finally:
