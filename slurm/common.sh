@@ -58,7 +58,7 @@ count_start() {
     case $starts in '' | *[!0-9]*) starts=0 ;; esac  # not what we wrote
     [ "$step" = "$counted" ] || starts=0
     [ "$starts" -lt "$max_starts" ] \
-        || fail "given up at step $step: $starts starts without a new checkpoint; when it is repaired: rm $run/starts"
+        || fail "given up at step $step: $starts starts without a new checkpoint; when it is repaired: rm $(printf %q "$run/starts")"
     starts=$((starts + 1))
     echo "$step $starts" > "$run/starts.partial" && mv "$run/starts.partial" "$run/starts"
     say "job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, $ranks ranks, from step $step (start $starts of $max_starts there)"

@@ -1,6 +1,7 @@
 """Where runs stand, and how to go on, from their folders alone."""
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpclcae import checkpoint, config as configuration
+from hpclcae.cluster.ranks import ranks_for
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import read_hdf5
 
@@ -22,6 +24,8 @@ class RunStatus:
 
     step, steps : int
         Of the newest checkpoint, and of the whole training.
+    ranks : int
+        Processes that it needs at least.
     trouble : str
         Why the run cannot simply go on, or the last words of one that failed; "" if nothing is
         known.
@@ -29,6 +33,7 @@ class RunStatus:
     folder: Path
     step: int = 0
     steps: int = 0
+    ranks: int = 1
     newest: Path | None = None
     objective: float | None = None
     seconds: float = 0.0
@@ -75,7 +80,8 @@ def run_status(folder: Path) -> RunStatus:
         result.trouble = _last_words(folder)
         if not result.trouble:
             raise InputError(f"{folder} is not the folder of a run (it has no configuration.toml): "
-                             f"start one with hpclcae train CONFIGURATION --out {folder}")
+                             "start one with hpclcae train CONFIGURATION --out "
+                             f"{shlex.quote(str(folder))}")
         result.broken = True
         return result
     try:
@@ -84,6 +90,7 @@ def run_status(folder: Path) -> RunStatus:
         result.broken, result.trouble = True, str(error)
         return result
     result.settings, result.steps = dict(configuration.flatten(config)), config.train.steps
+    result.ranks = ranks_for(config, cores=1)
     found = checkpoint.saved(folder / "checkpoints")
     if found:
         result.newest, result.step = found[-1], checkpoint.step_of(found[-1])
@@ -149,12 +156,15 @@ def describe(s: RunStatus) -> str:
         lines.append(f"{s.folder}: {s.word}")
     if s.trouble:
         lines.append(f"trouble            {s.trouble}")
-    resolved = s.folder / "configuration.toml"
+    run, resolved = str(s.folder), str(s.folder / "configuration.toml")
+    several = s.ranks > 1
     if s.code == COMPLETE:
-        lines.append(f"look at it         hpclcae neurons {s.folder}")
+        lines.append(f"look at it         {shlex.join(['hpclcae', 'neurons', run])}")
     elif s.code == INCOMPLETE:
-        lines.append(f"go on              hpclcae train {resolved} --out {s.folder} --resume")
-        lines.append(f"or in a cluster    sbatch ... slurm/train.sbatch {resolved} {s.folder}")
+        train = ["hpclcae", "launch" if several else "train", resolved, "--out", run, "--resume"]
+        submit = ["sbatch", *[f"--ntasks={s.ranks}"] * several, "slurm/train.sbatch", resolved, run]
+        lines.append(f"go on              {shlex.join(train)}")
+        lines.append(f"or in a cluster    {shlex.join(submit)}")
     return "\n".join(lines)
 
 

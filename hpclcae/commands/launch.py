@@ -30,21 +30,9 @@ def run(args: argparse.Namespace) -> int:
     config = configuration.load(args.configuration, train.changes(args))
     ranks = ranks_for(config, cores()) if args.ranks is None else args.ranks
     grid_for(config, ranks)  # refuses what would not start
-    program = [sys.executable, "-m", "hpclcae", "train", *train_words(args)]
+    program = [sys.executable, "-m", "hpclcae", "train", *train.train_words(args)]
     command = [find_mpiexec(), "-n", str(ranks), *program] if ranks > 1 else program
     settings = settings_of(command[0]) if ranks > 1 else {}
     print(shlex.join([*(f"{name}={value}" for name, value in settings.items()), *command]),
           flush=True)
     return 0 if args.dry_run else run_job(command, program, settings, ranks)
-
-
-def train_words(args: argparse.Namespace) -> list[str]:
-    """The arguments of hpclcae train again, as words."""
-    words = [args.configuration, "--out", str(args.out)]
-    for change in args.changes:
-        words += ["--set", change]
-    words += ["--resume"] if args.resume else []
-    for name in ("stop_at", "grid", "servers", "replicas"):
-        value = getattr(args, name)
-        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
-    return words

@@ -52,6 +52,18 @@ def changes(args: argparse.Namespace) -> list[str]:
                            if value is not None]
 
 
+def train_words(args: argparse.Namespace) -> list[str]:
+    """The arguments of hpclcae train again, as words."""
+    words = [args.configuration, "--out", str(args.out)]
+    for change in args.changes:
+        words += ["--set", change]
+    words += ["--resume"] if args.resume else []
+    for name in ("stop_at", "grid", "servers", "replicas"):
+        value = getattr(args, name)
+        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    return words
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.stop_at is not None and args.stop_at < 1:
@@ -62,9 +74,9 @@ def run(args: argparse.Namespace) -> int:
         if config.parallel.servers:
             raise InputError(f"the configuration asks for {config.parallel.servers} parameter "
                              f"servers and {config.parallel.replicas} replicas, and this is one "
-                             "process: start it with hpclcae launch "
-                             f"{shlex.quote(args.configuration)} ..., or train in one process "
-                             "with --servers 0 --replicas 1")
+                             "process: start several with "
+                             f"{shlex.join(['hpclcae', 'launch', *train_words(args)])}, or train "
+                             "in one with --servers 0 --replicas 1")
         with owned(args.out):
             start = starting_point(config, args.out, args.resume, SerialCommunicator())
             Trainer(config, args.out, start).train(args.stop_at)

@@ -19,7 +19,7 @@ def test_every_argument_of_train_is_passed_on():
             words += [action.option_strings[-1], *([] if action.nargs == 0 else [value])]
     words += ["--set", "another"]
     given = parser.parse_args(words)
-    assert parser.parse_args(launch.train_words(given)) == given
+    assert parser.parse_args(train.train_words(given)) == given
     assert parser.get_default("resume") is False and given.resume is True
 
 
