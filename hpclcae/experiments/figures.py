@@ -5,6 +5,7 @@ Each figure is drawn from what the run left: a checkpoint, ``metrics.jsonl`` (tr
 makes it.
 """
 import json
+import shlex
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -82,8 +83,8 @@ def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError):
             continue
     if not steps:
-        raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out {folder} "
-                         "writes them")
+        raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out "
+                         f"{shlex.quote(str(folder))} writes them")
     return [steps[step] for step in sorted(steps)]
 
 
@@ -95,7 +96,8 @@ def read_neurons(folder: Path) -> dict[str, Any]:
     InputError
         It is missing, or not what this version writes.
     """
-    file, remedy = folder / "neurons.h5", f"hpclcae neurons {folder} writes it"
+    file = folder / "neurons.h5"
+    remedy = f"{shlex.join(['hpclcae', 'neurons', str(folder)])} writes it"
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
     try:
