@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpclcae import checkpoint, config as configuration
-from hpclcae.cluster.ranks import ranks_for
+from hpclcae.cluster.ranks import least_ranks
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import read_hdf5
 
@@ -86,11 +86,11 @@ def run_status(folder: Path) -> RunStatus:
         return result
     try:
         config = configuration.load(folder / "configuration.toml")
+        result.ranks = least_ranks(config)
     except InputError as error:
         result.broken, result.trouble = True, str(error)
         return result
     result.settings, result.steps = dict(configuration.flatten(config)), config.train.steps
-    result.ranks = ranks_for(config, cores=1)
     found = checkpoint.saved(folder / "checkpoints")
     if found:
         result.newest, result.step = found[-1], checkpoint.step_of(found[-1])

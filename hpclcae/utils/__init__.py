@@ -9,7 +9,7 @@ An outsider begins with `errors.py`::
     progress.py     a bar on a terminal, plain lines in a log
     tables.py       tables of text
     timers.py       seconds in the named parts of a loop
-    cores.py        how many cores this process may use
+    cores.py        how many cores and how much memory this process may use
     expressions.py  arithmetic that a user writes: read, checked, computed by numexpr
     summary.py      what many numbers are like, taken piece by piece: mean, quantiles, histogram
     provenance.py   versions, revision of the code and host, for checkpoints
