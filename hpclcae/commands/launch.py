@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
     ranks = _fitting_ranks(config) if args.ranks is None else args.ranks
     grid_for(config, ranks)  # refuses what would not start
     if (needed := job_bytes(config, ranks)) > USABLE * memory():
-        print(f"hpclcae launch: {ranks} processes need about {needed / 1e9:.3g} GB, and there are "
-              f"{memory() / 1e9:.3g} GB: the system may end them (a smaller train.batch needs "
-              "less)", file=sys.stderr, flush=True)
+        print(f"hpclcae launch: the job needs about {needed / 1e9:.3g} GB, and there are "
+              f"{memory() / 1e9:.3g} GB: the system may end it (a smaller train.batch needs less)",
+              file=sys.stderr, flush=True)
     program = [sys.executable, "-m", "hpclcae", "train", *train.train_words(args)]
     command = [find_mpiexec(), "-n", str(ranks), *program] if ranks > 1 else program
     settings = settings_of(command[0]) if ranks > 1 else {}

@@ -46,7 +46,9 @@ def _groups(resource: str) -> Iterator[Path]:
         _, names, path = line.split(":", 2)
         if names and resource not in names.split(","):
             continue
-        root = CGROUPS / resource if names else CGROUPS
+        # version 1 names a folder after all its resources, such as cpu,cpuacct
+        root = next((folder for name in (names, resource) if (folder := CGROUPS / name).is_dir()),
+                    CGROUPS)
         own = root / path.strip("/")
         yield from (group for group in (own, *own.parents) if group.is_relative_to(root))
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from hpclcae.cluster import mpiexec
+from hpclcae.utils.errors import InputError
 
 
 @pytest.mark.parametrize("said, root, wanted", [
@@ -68,6 +69,44 @@ def test_signals_reach_every_rank_and_not_the_launcher(tmp_path):
     finally:
         job.kill()
         job.wait()
+
+
+SLOW_RANK = """
+import pathlib, signal, sys
+folder = pathlib.Path({folder!r})
+(folder / "born").touch()
+while not (folder / "go").exists():
+    pass
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit(5))
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.skipif(not mpiexec.HAS_PROC, reason="who listens is found in /proc")
+def test_usr1_waits_until_a_rank_listens(tmp_path):
+    """A rank that has just been born would be killed by it."""
+    program = [sys.executable, "-c", SLOW_RANK.format(folder=str(tmp_path))]
+    job = subprocess.Popen([sys.executable, "-c", LAUNCH.format(command=program, program=program)])
+    try:
+        await_files(job, tmp_path, "born", 1)
+        job.send_signal(signal.SIGUSR1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            job.wait(2 * mpiexec.LOOK_SECONDS)
+        (tmp_path / "go").touch()
+        assert job.wait(60) == 5
+    finally:
+        job.kill()
+        job.wait()
+
+
+def test_an_mpiexec_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    program = tmp_path / "mpiexec"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(mpiexec, "ANSWER_SECONDS", 0.1)
+    with pytest.raises(InputError, match="mpiexec --version says nothing for 0.1 s"):
+        mpiexec.settings_of(str(program))
 
 
 def await_files(job, folder, pattern, count):
