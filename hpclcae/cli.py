@@ -9,7 +9,6 @@ import os
 import sys
 
 from hpclcae import __version__
-from hpclcae.cluster.launcher import launched
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import listen
 
@@ -161,13 +160,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(name: str, words: list[str]) -> int:
     """Run command `name` with its arguments."""
+    # Imported here, not at the top: a signal that comes meanwhile finds the program listening.
+    import argparse
+
+    from hpclcae.cluster.launcher import launched
     size, rank, _ = launched()
     if size > 1 and name not in PARALLEL:
         if rank == 0:
             print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec "
                   "-n 1", file=sys.stderr)
         return 1
-    import argparse  # here, not at the top: signals are heeded before it is loaded
     module_name, summary, example = COMMANDS[name]
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(

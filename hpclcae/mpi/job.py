@@ -149,14 +149,15 @@ def _shortage(job: Job) -> str:
     """
     if job.layout.config.parallel.window == "create":
         return ""
+    free = shared_memory.free_space(MPI.get_vendor()[0])
     said = [text.split(" ", 1) for text in job.world.gather_texts(
-        f"{shared_memory.free_space()} {MPI.Get_processor_name()}")]
+        f"{free} {MPI.Get_processor_name()}")]
     nodes = [node for _, node in said]
     working = {node for node, role in zip(nodes, job.roles) if role.server is None}
     sizes = [(nodes[rank], window_bytes(job.shards.held_by(server), job.layout.dtype))
              for server, rank in enumerate(job.server_ranks)]
     lacking = shared_memory.shortage([(node, size) for node, size in sizes if node in working],
-                                     nodes, [float(free) for free, _ in said])
+                                     nodes, [float(there) for there, _ in said])
     return lacking and f"{lacking}; {shared_memory.MORE}, or parallel.window = \"create\""
 
 

@@ -6,6 +6,7 @@ before it is used.
 """
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -41,11 +42,11 @@ def check_start(vendor: str) -> None:
     ranks, rank = on_this_node()
     least = _needed(_LEAST.get(vendor, (0, 0)), ranks)
     # While the first rank looks, the others may have taken their part: they look at the whole.
-    there = _space(free=rank == 0)
+    there = _space(vendor, free=rank == 0)
     if ranks > 1 and there < least:
         raise InputError(f"{FOLDER} has {_megabytes(there)} free, and {ranks} ranks on this node "
                          f"need {_megabytes(least)} with {vendor}: {MORE}, or start fewer ranks")
-    if vendor == "MPICH" and ranks > 1 and free_space() < _needed(_UCX, ranks):
+    if vendor == "MPICH" and ranks > 1 and free_space(vendor) < _needed(_UCX, ranks):
         os.environ.setdefault(*_WITHOUT)
 
 
@@ -77,9 +78,9 @@ def shortage(windows: Sequence[tuple[str, int]], nodes: Sequence[str],
     return ""
 
 
-def free_space() -> float:
-    """Bytes that are free in /dev/shm; infinite where there is none, as the library finds a way."""
-    return _space(free=True)
+def free_space(vendor: str) -> float:
+    """Bytes that are free in /dev/shm for a library; infinite where it uses something else."""
+    return _space(vendor, free=True)
 
 
 def forget_names() -> None:
@@ -108,11 +109,13 @@ def _mapped() -> Iterator[Path]:
                 yield Path(fields[5])
 
 
-def _space(free: bool) -> float:
-    try:
-        found = os.statvfs(FOLDER)
-    except OSError:
+def _space(vendor: str, free: bool) -> float:
+    usable = os.access(FOLDER, os.W_OK)
+    if sys.platform != "linux" or (vendor == "Open MPI" and not usable):  # that takes /tmp
         return float("inf")
+    if not usable:
+        return 0.0
+    found = os.statvfs(FOLDER)
     return (found.f_bavail if free else found.f_blocks) * found.f_frsize
 
 

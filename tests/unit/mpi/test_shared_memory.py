@@ -57,6 +57,9 @@ def test_windows_are_compared_with_what_is_free_on_their_node():
     assert "on b, 9 MB are free" in shared_memory.shortage([("b", 9_000_000)], nodes, free)
 
 
-def test_no_such_folder_is_no_shortage(monkeypatch):
-    monkeypatch.setattr(shared_memory, "FOLDER", "/no/such/folder")
-    assert shared_memory.free_space() == float("inf")
+def test_a_folder_that_takes_no_files_has_no_space(monkeypatch, shm):
+    shm(64, 64)
+    assert shared_memory.free_space("MPICH") == shared_memory.free_space("Open MPI") == 64e6
+    monkeypatch.setattr(shared_memory.os, "access", lambda path, mode: False)
+    assert shared_memory.free_space("MPICH") == 0
+    assert shared_memory.free_space("Open MPI") == float("inf")  # it takes /tmp
