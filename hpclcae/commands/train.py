@@ -13,7 +13,7 @@ from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
 from hpclcae.training.worker import WorkerContext
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.ownership import owned
+from hpclcae.utils.lock import locked
 
 if TYPE_CHECKING:
     from hpclcae.mpi.communicator import MpiCommunicator
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
                              "process: start several with "
                              f"{shlex.join(['hpclcae', 'launch', *train_words(args)])}, or train "
                              "in one with --servers 0 --replicas 1")
-        with owned(args.out):
+        with locked(args.out):
             start = starting_point(config, args.out, args.resume, SerialCommunicator())
             Trainer(config, args.out, start).train(args.stop_at)
         return 0
@@ -87,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     """The part of one rank of a job."""
     config = configuration.load(args.configuration, changes(args))
-    # The first rank owns the folder; the others wait for it in `starting_point`.
-    with owned(args.out) if world.rank == 0 else contextlib.nullcontext():
+    # The first rank locks the folder; the others wait for it in `starting_point`.
+    with locked(args.out) if world.rank == 0 else contextlib.nullcontext():
         start = starting_point(config, args.out, args.resume, world)
         if not config.parallel.servers:
             worker = WorkerContext.unserved(config, world)

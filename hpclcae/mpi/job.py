@@ -135,7 +135,7 @@ def open_transport(job: Job) -> tuple[dict[int, Window], str]:
     if parallel.transport == "rma":
         raise InputError(f"parallel.transport = \"rma\": {why_not}: use {remedy}")
     if job.world.rank == 0:
-        print(f"hpclcae: {why_not}: using messages (nothing is said of it with {remedy})",
+        print(f"hpclcae: {why_not}: using messages ({remedy} avoids this line)",
               file=sys.stderr, flush=True)
     for window in windows.values():
         window.close()

@@ -1,4 +1,4 @@
-"""A folder has one owner at a time: the process that holds the lock of a file in it.
+"""One process at a time works in a folder: the one that holds the lock of a file in it.
 
 The system gives the lock back when the process ends, however it ends, so nothing is left to clear
 up. The file stays, and says who has it or had it last.
@@ -16,20 +16,20 @@ from typing import Any
 
 from hpclcae.utils.errors import InputError
 
-FILE = "owner"
+FILE = "lock"
 _JOB, _RESTART = "SLURM_JOB_ID", "SLURM_RESTART_COUNT"
 
 
 @contextlib.contextmanager
-def owned(folder: Path) -> Iterator[None]:
-    """Own a folder, which is made if it is not there; one that nothing came into is removed.
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder, which is made if it is not there; one that nothing came into is removed.
 
     On a file system without locks there is only a line that says so.
 
     Raises
     ------
     InputError
-        Another process owns it, or it cannot be written.
+        Another process works in it, or it cannot be written.
     """
     made = not folder.exists()
     try:
@@ -56,10 +56,10 @@ def _take(file: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                owner = _read(descriptor)
+                holder = _read(descriptor)
                 os.close(descriptor)
-                if not _is_earlier_start(owner):
-                    raise InputError(_in_use(file, owner)) from error
+                if not _is_earlier_start(holder):
+                    raise InputError(_in_use(file, holder)) from error
                 file.unlink(missing_ok=True)
                 continue
             print(f"{file.parent}: its file system has no locks ({error.strerror}), so nothing "
@@ -87,20 +87,20 @@ def _read(descriptor: int) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_earlier_start(owner: dict[str, Any]) -> bool:
-    """Whether the owner is this SLURM job before it was requeued.
+def _is_earlier_start(holder: dict[str, Any]) -> bool:
+    """Whether the holder is this SLURM job before it was requeued.
 
     SLURM starts a job again when the nodes of the start before are free or lost; a file server
     may not have heard of a node that is lost.
     """
     def count(start: Any) -> int:
         return int(start.get(_RESTART, 0)) if str(start.get(_RESTART, 0)).isdecimal() else 0
-    return (_JOB in os.environ and owner.get(_JOB) == os.environ[_JOB]
-            and count(owner) < count(os.environ))
+    return (_JOB in os.environ and holder.get(_JOB) == os.environ[_JOB]
+            and count(holder) < count(os.environ))
 
 
-def _in_use(file: Path, owner: dict[str, Any]) -> str:
-    job = f", SLURM job {owner[_JOB]}" if _JOB in owner else ""
-    who = f"process {owner.get('process', 'unknown')} on {owner.get('host', 'some host')}{job}"
+def _in_use(file: Path, holder: dict[str, Any]) -> str:
+    job = f", SLURM job {holder[_JOB]}" if _JOB in holder else ""
+    who = f"process {holder.get('process', 'unknown')} on {holder.get('host', 'some host')}{job}"
     return (f"{file.parent} is in use by {who}: wait for it to end, or choose another --out (if "
             f"that host was lost: rm {shlex.quote(str(file))})")
