@@ -21,6 +21,9 @@ AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 ANSWER_SECONDS = 60
 LOOK_SECONDS = 0.2  # between two looks whether all ranks listen to a USR1 that came early
 HAS_PROC = Path("/proc/self/status").exists()
+#: In a SLURM job MPICH's mpiexec starts its helpers with srun, which waits for ever inside another
+#: srun (the shell of `srun --pty bash`); here all ranks are on this machine.
+ON_THIS_MACHINE = {"HYDRA_LAUNCHER": "fork", "HYDRA_RMK": "user"}
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
@@ -47,7 +50,7 @@ def find_mpiexec() -> str:
 def settings_of(mpiexec: str) -> dict[str, str]:
     """What the environment must say for this mpiexec to start any number of ranks here.
 
-    Only Open MPI wants to be told.
+    Open MPI wants to be told more than MPICH, which only SLURM leads astray.
     """
     try:
         said = subprocess.run([mpiexec, "--version"], capture_output=True, text=True,
@@ -55,9 +58,10 @@ def settings_of(mpiexec: str) -> dict[str, str]:
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{mpiexec} --version says nothing for {ANSWER_SECONDS} s: is it an "
                          "mpiexec?") from error
-    if "Open MPI" not in said and "OpenRTE" not in said:
-        return {}
-    wanted = OVERSUBSCRIBE | (AS_ROOT if os.geteuid() == 0 else {})
+    if "Open MPI" in said or "OpenRTE" in said:
+        wanted = OVERSUBSCRIBE | (AS_ROOT if os.geteuid() == 0 else {})
+    else:
+        wanted = ON_THIS_MACHINE if "HYDRA" in said and "SLURM_JOB_ID" in os.environ else {}
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 

@@ -19,7 +19,7 @@ def test_open_mpi_is_told_what_it_wants_to_hear(tmp_path, monkeypatch, said, roo
     program = tmp_path / "mpiexec"
     program.write_text(f"#!/bin/sh\necho '{said}'\n")
     program.chmod(0o755)
-    for name in [*mpiexec.OVERSUBSCRIBE, *mpiexec.AS_ROOT]:
+    for name in [*mpiexec.OVERSUBSCRIBE, *mpiexec.AS_ROOT, "SLURM_JOB_ID"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")  # what is set already stays
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
@@ -98,6 +98,16 @@ def test_usr1_waits_until_a_rank_listens(tmp_path):
     finally:
         job.kill()
         job.wait()
+
+
+@pytest.mark.parametrize("said", ["HYDRA build details:", "another"])
+def test_mpich_does_not_start_this_machine_with_srun(tmp_path, monkeypatch, said):
+    program = tmp_path / "mpiexec"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    wanted = mpiexec.ON_THIS_MACHINE if said.startswith("HYDRA") else {}
+    assert mpiexec.settings_of(str(program)) == wanted
 
 
 def test_an_mpiexec_that_does_not_answer_is_named(tmp_path, monkeypatch):
