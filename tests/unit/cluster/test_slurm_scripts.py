@@ -82,6 +82,16 @@ def test_why_a_job_is_not_started_is_found_among_lines_of_others(batch):
     assert last.startswith("train: not started: hpclcae check: ") and "'train.speed'" in last
 
 
+def test_a_chain_finds_its_jobs_among_lines_of_others(tmp_path):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho Welcome to 2 clusters\necho '7;cluster'\n"
+                                     "echo sbatch: a plugin >&2\necho Goodbye\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    said = subprocess.run(["bash", "slurm/chain.sh", "2", "slurm/train.sbatch", "a", "b"],
+                          capture_output=True, text=True, cwd=ROOT, timeout=10,
+                          env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert said.stdout == "chain: jobs 7 7; to end it: scancel 7 7\n", said.stderr
+
+
 @pytest.mark.parametrize("words", [[], ["two"], ["0", "slurm/train.sbatch"]])
 def test_a_chain_without_a_length_is_refused(words):
     said = subprocess.run(["bash", "slurm/chain.sh", *words], capture_output=True, text=True,
