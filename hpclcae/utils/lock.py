@@ -1,7 +1,7 @@
 """One process at a time works in a folder: the one that holds the lock of a file in it.
 
-The system gives the lock back when the process ends, however it ends, so nothing is left to clear
-up. The file stays, and says who has it or had it last.
+The system gives the lock back when the process ends, however it ends: a file that is left, as by a
+process that was killed, hinders nobody. The file says who has the lock.
 """
 import contextlib
 import errno
@@ -36,14 +36,15 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _take(folder / FILE)
     except OSError as error:
-        raise InputError(f"folder {folder} cannot be written ({error.strerror}); choose another "
-                         "--out") from error
+        raise InputError(f"run folder {folder} cannot be written ({error.strerror}); choose "
+                         "another --out") from error
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # somebody may have removed it
-            if made and [path.name for path in folder.iterdir()] == [FILE]:
+        with contextlib.suppress(OSError):  # somebody may have removed it; or it is not empty
+            if _is_file(descriptor, folder / FILE):
                 (folder / FILE).unlink()
+            if made:
                 folder.rmdir()
         os.close(descriptor)
 
@@ -64,11 +65,17 @@ def _take(file: Path) -> int:
                 continue
             print(f"{file.parent}: its file system has no locks ({error.strerror}), so nothing "
                   "stops a second job in this folder", file=sys.stderr, flush=True)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), file.stat()):  # not removed meanwhile
-                _write(descriptor)
-                return descriptor
+        if _is_file(descriptor, file):  # not removed meanwhile
+            _write(descriptor)
+            return descriptor
         os.close(descriptor)
+
+
+def _is_file(descriptor: int, file: Path) -> bool:
+    """Whether that is the file of this name."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    return False
 
 
 def _write(descriptor: int) -> None:

@@ -45,6 +45,7 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path, other):
     other.wait(60)
     with locked(folder):
         assert json.loads((folder / "lock").read_text())["process"] == os.getpid()
+    assert not list(folder.iterdir())
 
 
 def test_the_same_job_after_a_requeue_takes_over(tmp_path, monkeypatch):
@@ -55,7 +56,7 @@ def test_the_same_job_after_a_requeue_takes_over(tmp_path, monkeypatch):
             pass
         monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
         with locked(tmp_path):
-            pass
+            assert json.loads((tmp_path / "lock").read_text())["SLURM_RESTART_COUNT"] == "1"
 
 
 @pytest.mark.parametrize("kept", [False, True])
