@@ -4,14 +4,13 @@ Each is a module with ``configure(parser)`` and ``run(args)``; its path is the w
 A command's module is imported only when that command is called, so that ``hpclcae --help`` is quick
 and no command starts what it does not need.
 """
-import argparse
 import importlib
 import os
 import sys
 
 from hpclcae import __version__
-from hpclcae.cluster.launcher import launched
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.signals import listen
 
 #: command -> (module, one line of help, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -135,6 +134,7 @@ PARALLEL = {"train", "check", "bench halo", "bench server"}
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for bad input, 2 for bad usage, 130 after Ctrl-C."""
+    listen()
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((n for n in COMMANDS if words[:len(n.split())] == n.split()), None)
     prefix = f"hpclcae {name}" if name else "hpclcae"
@@ -160,7 +160,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(name: str, words: list[str]) -> int:
     """Run command `name` with its arguments."""
-    size, rank = launched()
+    # Imported here, not at the top: a signal that comes meanwhile finds the program listening.
+    import argparse
+
+    from hpclcae.cluster.launcher import launched
+    size, rank, _ = launched()
     if size > 1 and name not in PARALLEL:
         if rank == 0:
             print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec "

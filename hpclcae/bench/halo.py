@@ -28,6 +28,7 @@ from hpclcae.model.phases import phases
 from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.preprocess import Preprocessing
 from hpclcae.model.schedule import Schedule
+from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import Buffers, Channel, Communicator, SerialCommunicator
 from hpclcae.partition.cost import choose_grid, traffic
@@ -79,12 +80,11 @@ def configure_case(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     refuse_more_threads()
-    size, _ = launched()
+    size = launched().size
     if size == 1:
         print(START)
         _run(args, SerialCommunicator())
         return 0
-    from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae bench halo", lambda communicator: _run(args, communicator))
 
 

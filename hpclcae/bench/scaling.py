@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -180,6 +181,7 @@ def run_job(command: list[str], limit: float, show: bool = False) -> str | None:
         finally:
             if job.poll() is None:
                 os.killpg(job.pid, signal.SIGKILL)
-    ours = [line for line in said.splitlines() if "hpclcae" in line] or said.splitlines()
+    ours = [line for line in said.splitlines() if re.match(r"(rank \d+ of \d+: )?hpclcae\b[^/]*: ",
+                                                           line)] or said.splitlines()
     return (None if job.returncode == 0
             else ours[0] if ours else f"mpiexec ended with exit code {job.returncode}")

@@ -39,6 +39,7 @@ from hpclcae.model.network import Network
 from hpclcae.model.phases import phases
 from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.schedule import Schedule
+from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.parameter_server.client import ParameterClient
 from hpclcae.training.step import train_step
 from hpclcae.training.worker import WorkerReport
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         The job could not be started, or failed.
     """
     refuse_more_threads()
-    size, _ = launched()
+    size = launched().size
     if size == 1:
         case = ["--stage", str(args.stage)] if args.stage else [str(args.configuration)]
         more = [word for change in args.changes for word in ("--set", change)]
@@ -95,7 +96,6 @@ def run(args: argparse.Namespace) -> int:
     if size != RANKS:
         raise InputError(f"{size} processes were launched; it needs {RANKS}, and starts them by "
                          "itself")
-    from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae bench server", lambda world: _on_a_rank(args, world))
 
 

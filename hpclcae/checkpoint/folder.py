@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import uuid
 import zlib
@@ -92,7 +93,8 @@ def find(run: str | Path) -> Path:
         raise InputError(f"{path} has no {MANIFEST}: its writing was interrupted or is under way; "
                          "take another checkpoint (hpclcae checkpoint list RUN)")
     raise InputError(f"{path} is neither a checkpoint nor the folder of a run with checkpoints; "
-                     f"train one with: hpclcae train CONFIGURATION --out {path}")
+                     "train one with: hpclcae train CONFIGURATION --out "
+                     f"{shlex.quote(str(path))}")
 
 
 # ---- the manifest --------------------------------------------------------------------------------

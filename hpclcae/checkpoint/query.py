@@ -22,7 +22,7 @@ from hpclcae.checkpoint.model_file import AXES
 from hpclcae.checkpoint.reading import opened
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.expressions import Expression
-from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.files import read_hdf5, replacing_hdf5
 from hpclcae.utils.summary import Summary, SummaryCollector
 
 KIND = "hpclcae query"
@@ -85,7 +85,7 @@ def sources(first: str | Path, second: str | Path | None = None) -> Iterator[Sou
 def _opened(path: Path) -> Iterator[h5py.File]:
     """A checkpoint or a neurons.h5."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with read_hdf5(path) as file:
             kind = file.attrs.get("kind")
     except OSError:  # a folder; or `opened` says what is wrong
         kind = None
@@ -94,7 +94,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             yield file
         return
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with read_hdf5(path) as file:
             yield file
     except (KeyError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}): hpclcae neurons writes it") from error
@@ -347,7 +347,7 @@ def check_output(out: Path, sources: Sources, replaceable: Callable[[Path], bool
 def _is_result(path: Path) -> bool:
     if not h5py.is_hdf5(path):
         return False
-    with h5py.File(path, "r", locking=False) as file:
+    with read_hdf5(path) as file:
         return file.attrs.get("kind") == KIND
 
 

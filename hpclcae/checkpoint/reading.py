@@ -20,6 +20,7 @@ from hpclcae.parameter_server.chunks import Chunk, block_chunks
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import read_hdf5
 
 
 def load(path: Path, grid: Grid = WHOLE,
@@ -106,12 +107,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
     path = find(path)
     try:
         if not path.is_dir():
-            with h5py.File(path, "r", locking=False) as file:
+            with read_hdf5(path) as file:
                 _refuse_others(file, path)
                 yield file
             return
         manifest = check(path)
-        with h5py.File(path / MODEL, "r", locking=False) as file:
+        with read_hdf5(path / MODEL) as file:
             _refuse_others(file, path / MODEL)
             if (file.attrs["run"], file.attrs["step"]) != (manifest.run, manifest.step):
                 raise InputError(f"{path / MANIFEST} is of another run or step than {MODEL} beside "

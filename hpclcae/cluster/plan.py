@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpclcae.cluster.ranks import grid_for
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry, training_flop
 from hpclcae.model.layout import Layout
@@ -215,6 +216,20 @@ def server_bytes(layout: Layout, servers: int, replicas: int) -> float:
     synchronous = config.parallel.consistency == "synchronous"
     kept = synchronous + 2 * bool(config.update.delay_compensation)
     return BARE_RANK + share * (2 * (1 + len(owned_slots(config))) + replicas * (1 + kept))
+
+
+def job_bytes(config: Config, ranks: int) -> float:
+    """What a job of so many processes holds, if all are on one node.
+
+    Raises
+    ------
+    InputError
+        That many do not fit the configuration.
+    """
+    parallel = config.parallel
+    layout = Layout(config, grid_for(config, ranks))
+    return ((ranks - parallel.servers) * worker_bytes(layout, bool(parallel.servers))
+            + parallel.servers * server_bytes(layout, parallel.servers, parallel.replicas))
 
 
 # ---- what is printed -----------------------------------------------------------------------------

@@ -30,6 +30,18 @@ def ranks_for(config: Config, cores: int) -> int:
     return parallel.servers + parallel.replicas * blocks
 
 
+def least_ranks(config: Config) -> int:
+    """How many processes a job has at least.
+
+    Raises
+    ------
+    InputError
+        parallel.grid is not understood.
+    """
+    parallel = config.parallel
+    return parallel.servers + parallel.replicas * (_blocks_asked_for(config) or 1)
+
+
 def _blocks_asked_for(config: Config) -> int | None:
     """How many blocks parallel.grid names; None if it is to be chosen."""
     grid = config.parallel.grid

@@ -11,6 +11,7 @@ from hpclcae import config as configuration
 from hpclcae.cluster import node
 from hpclcae.cluster.ranks import grid_for
 from hpclcae.data.dataset import Dataset
+from hpclcae.mpi.library import library
 from hpclcae.utils.errors import InputError
 
 
@@ -31,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    found = node.facts(mpi_library())
+    found = node.facts(_mpi(args))
     if args.like is not None:
         node.compare(found, args.like)
     config = configuration.load(args.configuration, args.changes)
@@ -41,21 +42,15 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         node.check_folder(args.out)
     if args.facts:
-        print("; ".join(found))
+        print(f"{node.FACTS}{'; '.join(found)}")
     return 0
 
 
-def mpi_library() -> str:
-    """Name and version of the MPI library, on one line.
-
-    Raises
-    ------
-    InputError
-        No MPI library can be loaded.
-    """
+def _mpi(args: argparse.Namespace) -> str:
+    """The MPI library; one rank does without, and then so do the others' nodes."""
     try:
-        from hpclcae.mpi.library import library
         return library()
-    except (ImportError, RuntimeError) as error:
-        raise InputError(f"no MPI library can be loaded ({error}): load the cluster's MPI, or "
-                         "pip install 'hpclcae[mpich]'") from error
+    except InputError:
+        if args.ranks != 1 and f"MPI {node.NO_MPI}" not in (args.like or ""):
+            raise
+        return node.NO_MPI

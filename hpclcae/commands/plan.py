@@ -4,18 +4,21 @@ import argparse
 from hpclcae import config as configuration
 from hpclcae.cluster.plan import choose, describe, sbatch_line
 from hpclcae.commands.arguments import positive
+from hpclcae.utils.cores import cores, memory
 from hpclcae.utils.errors import InputError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("configuration", help="TOML file, for instance run/paper.toml")
-    parser.add_argument("--nodes", type=positive, required=True, metavar="N",
-                        help="nodes of the job")
-    parser.add_argument("--cores", type=positive, required=True, metavar="C",
-                        help="cores of each node")
-    parser.add_argument("--memory", type=float, required=True, metavar="GB",
-                        help="memory of each node")
+    parser.add_argument("--nodes", type=positive, default=1, metavar="N",
+                        help="nodes of the job (default 1)")
+    parser.add_argument("--cores", type=positive, default=cores(), metavar="C",
+                        help="cores of each node (default: of this machine or container, "
+                        "%(default)s)")
+    parser.add_argument("--memory", type=float, default=round(memory() / 1e9, 1), metavar="GB",
+                        help="memory of each node (default: of this machine or container, "
+                        "%(default)s)")
     parser.add_argument("--replicas", type=positive, metavar="R",
                         help="copies of the network (default: chosen)")
     parser.add_argument("--servers", type=int, metavar="S",

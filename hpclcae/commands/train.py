@@ -1,15 +1,19 @@
 """The command ``hpclcae train``: minibatches in, checkpoints and metrics out."""
 import argparse
+import contextlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpclcae import config as configuration
 from hpclcae.cluster.launcher import launched
+from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
 from hpclcae.training.worker import WorkerContext
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.lock import locked
 
 if TYPE_CHECKING:
     from hpclcae.mpi.communicator import MpiCommunicator
@@ -48,33 +52,48 @@ def changes(args: argparse.Namespace) -> list[str]:
                            if value is not None]
 
 
+def train_words(args: argparse.Namespace) -> list[str]:
+    """The arguments of hpclcae train again, as words."""
+    words = [args.configuration, "--out", str(args.out)]
+    for change in args.changes:
+        words += ["--set", change]
+    words += ["--resume"] if args.resume else []
+    for name in ("stop_at", "grid", "servers", "replicas"):
+        value = getattr(args, name)
+        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    return words
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.stop_at is not None and args.stop_at < 1:
         raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
-    size, _ = launched()
+    size = launched().size
     if size == 1:
         config = configuration.load(args.configuration, changes(args))
         if config.parallel.servers:
             raise InputError(f"the configuration asks for {config.parallel.servers} parameter "
                              f"servers and {config.parallel.replicas} replicas, and this is one "
-                             f"process: start it with hpclcae launch {args.configuration} ..., or "
-                             "train in one process with --servers 0 --replicas 1")
-        start = starting_point(config, args.out, args.resume, SerialCommunicator())
-        Trainer(config, args.out, start).train(args.stop_at)
+                             "process: start several with "
+                             f"{shlex.join(['hpclcae', 'launch', *train_words(args)])}, or train "
+                             "in one with --servers 0 --replicas 1")
+        with locked(args.out):
+            start = starting_point(config, args.out, args.resume, SerialCommunicator())
+            Trainer(config, args.out, start).train(args.stop_at)
         return 0
-    from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae train", lambda world: _train(args, world))
 
 
 def _train(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     """The part of one rank of a job."""
     config = configuration.load(args.configuration, changes(args))
-    start = starting_point(config, args.out, args.resume, world)
-    if not config.parallel.servers:
-        worker = WorkerContext.unserved(config, world)
-        Trainer(config, args.out, start, worker).train(args.stop_at)
-        return
-    from hpclcae.mpi.job import run_job
-    run_job(world, config, args.out, start, lambda worker: Trainer(
-        config, args.out, start, worker).train(args.stop_at))
+    # The first rank locks the folder; the others wait for it in `starting_point`.
+    with locked(args.out) if world.rank == 0 else contextlib.nullcontext():
+        start = starting_point(config, args.out, args.resume, world)
+        if not config.parallel.servers:
+            worker = WorkerContext.unserved(config, world)
+            Trainer(config, args.out, start, worker).train(args.stop_at)
+            return
+        from hpclcae.mpi.job import run_job
+        run_job(world, config, args.out, start, lambda worker: Trainer(
+            config, args.out, start, worker).train(args.stop_at))

@@ -5,6 +5,7 @@ it.
 """
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def load(folder: str | Path) -> list[Item]:
         There is no catalogue, it cannot be understood, or files that it lists are gone.
     """
     file = Path(folder) / CATALOGUE
-    remedy = f"hpclcae data fetch --out {folder}"
+    remedy = f"hpclcae data fetch --out {shlex.quote(str(folder))}"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         schema, items = int(content["schema"]), [Item(**entry) for entry in content["items"]]

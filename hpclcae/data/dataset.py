@@ -28,7 +28,7 @@ from hpclcae import __version__
 from hpclcae.data.framing import framing
 from hpclcae.data.halves import HALVES
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.files import read_hdf5, replacing_hdf5
 
 KIND = "hpclcae dataset"
 SCHEMA = 1
@@ -415,7 +415,7 @@ def _open(path: Path) -> h5py.File:
         raise InputError(f"{path} is not a file: give a dataset, as written by 'hpclcae data "
                          "ingest' or 'data frames'")
     try:
-        file = h5py.File(path, "r")
+        file = read_hdf5(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read as HDF5 ({error}): if it is damaged, write it "
                          "again") from error

@@ -6,6 +6,7 @@ makes it.
 """
 import functools
 import json
+import shlex
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -85,8 +86,8 @@ def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError):
             continue
     if not steps:
-        raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out {folder} "
-                         "writes them")
+        raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out "
+                         f"{shlex.quote(str(folder))} writes them")
     return [steps[step] for step in sorted(steps)]
 
 

@@ -15,7 +15,7 @@ from hpclcae.experiments.made_from import require_same, weights_fingerprint
 from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.single_neurons import Population
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing, replacing_hdf5
+from hpclcae.utils.files import read_hdf5, replacing, replacing_hdf5
 
 KIND = "hpclcae neurons"
 SCHEMA = 2  # 1: no fingerprints, no halves of the dataset; `best` only
@@ -130,7 +130,7 @@ def read_neurons(run: str, model: Model | None = None) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
     try:
-        with h5py.File(file, "r") as store:
+        with read_hdf5(file) as store:
             neurons = dict(store.attrs)
             if neurons["kind"] != KIND or neurons["schema"] > SCHEMA:
                 raise InputError(f"{file} is of another kind or a newer version: {remedy}")

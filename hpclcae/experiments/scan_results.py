@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from hpclcae.checkpoint.trained import Model
@@ -18,7 +17,7 @@ from hpclcae.experiments.neurons import Settings, describe, labelled_images
 from hpclcae.experiments.results import read_neurons, save_json
 from hpclcae.experiments.scan import Neuron, ScaleMap
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.files import replacing, replacing_hdf5
+from hpclcae.utils.files import read_hdf5, replacing, replacing_hdf5
 from hpclcae.utils.progress import progress
 from hpclcae.utils.provenance import versions
 
@@ -152,7 +151,7 @@ def _result(out: Path, name: str, suffix: str) -> Path:
     file, numbers = out / f"scan-{name}{suffix}", out / f"scan-{name}.h5"
     if file.exists():
         try:
-            with h5py.File(numbers, "r") as store:
+            with read_hdf5(numbers) as store:
                 ours = store.attrs.get("kind") == KIND
         except (OSError, KeyError, ValueError, RuntimeError):
             ours = False

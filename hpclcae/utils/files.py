@@ -8,6 +8,10 @@ from typing import Any
 
 import h5py
 
+from hpclcae.utils.errors import InputError
+
+_LOCKING = "HDF5_USE_FILE_LOCKING"  # what the environment says of it counts more than what we say
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -30,6 +34,29 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file to read, without a lock.
+
+    Nobody writes into our files: they appear whole. A lock would only fail, on a file system
+    without locks or where another program has the file open.
+
+    Raises
+    ------
+    OSError
+        It is not there, or no HDF5 file.
+    InputError
+        HDF5 locks it all the same, because the environment says so, and cannot.
+    """
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "unable to lock file" not in str(error):
+            raise
+        raise InputError(f"{path} cannot be opened: HDF5 is to lock it ({_LOCKING}="
+                         f"{os.environ.get(_LOCKING)}) and cannot: export {_LOCKING}=FALSE"
+                         ) from error
 
 
 @contextlib.contextmanager

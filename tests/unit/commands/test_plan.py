@@ -30,6 +30,13 @@ def test_what_cannot_be_planned_is_refused(options, message):
         asked(RUN / "paper.toml", *options.split())
 
 
+def test_this_machine_is_planned_for_if_no_other_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(plan, "cores", lambda: 3)
+    monkeypatch.setattr(plan, "memory", lambda: 7e9)
+    asked(RUN / "tiny.toml")
+    assert "on 1 nodes of 3 cores and 7 GB" in capsys.readouterr().out
+
+
 def test_the_line_gives_the_plan_back(capsys):
     """The settings on the sbatch line, applied to the configuration, need the ranks on the line."""
     asked(RUN / "paper.toml", "--nodes", 16, "--cores", 16, "--memory", 64, "--replicas", 2,

@@ -1,6 +1,8 @@
 """hpclcae status: where runs stand, and the exit codes that batch jobs decide with."""
 import argparse
 import csv
+import re
+import shlex
 
 import pytest
 
@@ -43,6 +45,28 @@ def test_a_run_that_is_not_complete_says_how_to_go_on(run, capsys):
     said = capsys.readouterr().out
     assert f"{run}: not complete, step 20 of 80 (25 %)" in said
     assert f"hpclcae train {run}/configuration.toml --out {run} --resume" in said
+
+
+@pytest.mark.parametrize("parallel, command, submit", [
+    ("", ["hpclcae", "train"], ["sbatch"]),
+    ("parallel.grid = '1x1'\n", ["hpclcae", "train"], ["sbatch"]),
+    ("parallel.grid = '2x2'\n", ["hpclcae", "launch"], ["sbatch", "--ntasks=4"]),
+    ("parallel.servers = 2\nparallel.replicas = 3\n", ["hpclcae", "launch"],
+     ["sbatch", "--ntasks=5"])])
+def test_the_lines_to_go_on_with_can_be_pasted(run, capsys, parallel, command, submit):
+    run = run.rename(run.with_name("it's a run"))
+    (run / "configuration.toml").write_text(parallel + settings(80))
+    assert asked(run) == 3
+    said = dict(re.split("  +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
+                if line.startswith(("go on ", "or in a cluster ")))
+    resolved = str(run / "configuration.toml")
+    assert shlex.split(said["go on"]) == [*command, resolved, "--out", str(run), "--resume"]
+    assert shlex.split(said["or in a cluster"]) == [*submit, "slurm/train.sbatch", resolved,
+                                                    str(run)]
+    (run / "configuration.toml").write_text(settings(20))
+    assert asked(run) == 0
+    line = re.search("look at it +(.*)", capsys.readouterr().out)[1]
+    assert shlex.split(line) == ["hpclcae", "neurons", str(run)]
 
 
 def test_a_run_without_a_checkpoint_stands_at_zero(tmp_path, capsys):

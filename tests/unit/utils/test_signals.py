@@ -32,6 +32,41 @@ def test_requests_are_noted_and_handlers_put_back():
     assert (signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)) == before
 
 
+STARTING = """
+import os, signal, sys
+from types import SimpleNamespace
+from hpclcae import cli
+from hpclcae.utils.signals import requests
+
+def configure(parser):  # the command's module is loaded
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+def run(args):
+    with requests() as asked:
+        print(asked.checkpoint)
+    with requests() as asked:
+        print(asked.checkpoint)
+    os.kill(os.getpid(), signal.SIGUSR1)
+sys.modules["hpclcae.fake"] = SimpleNamespace(configure=configure, run=run)
+cli.COMMANDS["fake"] = ("hpclcae.fake", "Do as told.", "hpclcae fake")
+sys.exit(cli.main(["fake"]))
+"""
+
+
+def test_usr1_while_a_command_starts_is_kept_and_afterwards_ends_nothing():
+    process = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True,
+                             timeout=30)
+    assert (process.returncode, process.stdout) == (0, "True\nFalse\n"), process.stderr
+
+
+def test_signals_are_heeded_before_anything_is_loaded():
+    """What cli.py imports at its top is imported before its first line."""
+    heavy = "import sys, hpclcae.cli; print({'numpy', 'h5py', 'argparse'} & set(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True,
+                             timeout=30)
+    assert process.stdout == "set()\n", process.stderr
+
+
 TWO_TERMS = """
 import os, signal
 from hpclcae.utils.signals import requests
