@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _write(rows: list[dict[str, str]], path: Path) -> None:
     """Write the table as comma-separated values."""
-    with replacing(path) as partial, partial.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8",
+                                                    errors="surrogateescape") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -22,7 +22,7 @@ import numpy as np
 
 from hpclcae import __version__
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.files import check_output, replacing_hdf5
 
 KIND = "hpclcae dataset"
 SCHEMA = 1
@@ -70,6 +70,8 @@ class DatasetWriter:
         if size < 1 or channels not in (1, 3):
             raise InputError(f"images of size {size} with {channels} channels cannot be stored: "
                              "the size is at least 1, channels are 1 or 3")
+        if shuffle_seed is not None:
+            check_seed(shuffle_seed)
         self.path, self.shape = Path(path), (size, size, channels)
         self.label_names, self.settings = label_names, settings or {}
         self.licences, self.shuffle_seed = licences or {}, shuffle_seed
@@ -81,8 +83,7 @@ class DatasetWriter:
         self._checksums: list[int] = []
 
     def __enter__(self) -> "DatasetWriter":
-        if self.path.is_dir():
-            raise InputError(f"cannot write {self.path}: it is a folder; name a file in it")
+        check_output(self.path, is_dataset, "a dataset")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._spool: BinaryIO = tempfile.TemporaryFile(dir=self.path.parent)
@@ -168,6 +169,27 @@ class DatasetWriter:
         file.attrs.update(kind=KIND, schema=SCHEMA, settings=json.dumps(self.settings),
                           versions=json.dumps(versions), licences=json.dumps(self.licences),
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what no random number generator begins with.
+
+    Raises
+    ------
+    InputError
+        It is negative or too large: names the option.
+    """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed} is not between 0 and {2**63 - 1}")
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a file is a dataset, damaged or not, which a new one may replace."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return file.attrs.get("kind") == KIND
+    except (OSError, RuntimeError, ValueError, KeyError):
+        return False
 
 
 class Dataset:

@@ -4,28 +4,42 @@ import struct
 import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpclcae.utils.errors import require
+from hpclcae.utils.errors import MissingExtraError, require
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
 #: Formats by Pillow's names. A closed list: some others start external programs or are not
 #: pictures.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp", ".dib",
-            ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif",
+            ".heic", ".heif", ".hif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+            ".pnm", ".tga", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc")
+#: The first bytes of formats that nothing else begins with.
+COMMON = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: Brands of ISO media files (bytes 8 to 12) that are pictures; all others are films.
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+STILL = (b"avif", b"avis", *HEIC)
+FILM_MAGIC = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"FLV\1", b"OggS",
+              b"\x30\x26\xb2\x75", b"YUV4MPEG2")
 MID_GREY = 128  # behind transparency, and beside a picture that does not fill its square
 MAX_PIXELS = 150_000_000  # what the largest cameras give; a file that claims more is an attack
 PLAIN_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX", "LA", "PA", "La", "RGBa", "CMYK", "YCbCr")
-BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 WHITE_IS_ZERO = 0                        # the second's value for negatives
+UNSIGNED, UNDEFINED = 1, 4               # the third's, of whole numbers from 0
 ORIENTATION = 0x0112                     # tag of EXIF
+#: What each value of that tag asks for, by the names of Pillow's transpositions.
+UPRIGHT = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE",
+           6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
+UNREADABLE = "unreadable file"
 
 
 class Undecodable(Exception):
@@ -69,9 +83,27 @@ def decode(content: bytes | Path, at_least: int | None = None) -> Picture:
     Undecodable
         Damaged, not a picture, too large, or pixels without a defined range.
     """
+    try:
+        return _decode(content, at_least)
+    except Undecodable as refusal:
+        bare = without_metadata(content) if refusal.reason in ("damaged", "not a picture") else None
+        if bare is None:
+            raise
+        try:
+            picture = _decode(bare, at_least)
+        except Undecodable:
+            raise refusal from None
+        return replace(picture, notes=(*picture.notes, "without its metadata, which is damaged"))
+
+
+def _decode(content: bytes | Path, at_least: int | None) -> Picture:
+    """Decode a file with all that it says about itself; see `decode`."""
     image_module = require("PIL.Image", "images", "reading pictures")
     image_module.init()
-    formats = [name for name in FORMATS if name in image_module.OPEN]  # AVIF depends on the version
+    head = first_bytes(content, 64)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC and b"avif" not in head:
+        _require_heif()
+    formats = [name for name in FORMATS if name in image_module.OPEN]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on odd tags; what matters is checked here
         try:
@@ -81,35 +113,93 @@ def decode(content: bytes | Path, at_least: int | None = None) -> Picture:
         except image_module.DecompressionBombError as error:
             raise Undecodable("too many pixels", error) from error
         except image_module.UnidentifiedImageError as error:
+            if kind_of(content) == "picture":
+                raise Undecodable("damaged", "or a variant that is not read") from error
             raise Undecodable("not a picture", "no known format") from error
         except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
-                OverflowError, RuntimeError, struct.error, zlib.error) as error:
+                OverflowError, RuntimeError, AttributeError, AssertionError, struct.error,
+                zlib.error) as error:
             # Decoders meet damaged bytes with all of these.
+            if isinstance(error, OSError) and error.errno:
+                raise Undecodable(UNREADABLE, error.strerror) from error
             raise Undecodable("damaged", error) from error
+
+
+def _require_heif() -> None:
+    """Teach Pillow to read HEIC."""
+    try:
+        require("pillow_heif", "heif", "reading HEIC").register_heif_opener()
+    except MissingExtraError as error:
+        raise Undecodable("HEIC, whose library is not installed",
+                          "pip install 'hpclcae[heif]'") from error
 
 
 def _picture(image: "PillowImage.Image", at_least: int | None) -> Picture:
     """Decode an opened image; see `decode`."""
     if image.width * image.height > MAX_PIXELS:
         raise Undecodable("too many pixels", f"{image.width} x {image.height}")
-    upright = require("PIL.ImageOps", "images", "reading pictures").exif_transpose
-    notes = ["first of several frames"] if getattr(image, "n_frames", 1) > 1 else []
     cols, rows = image.size
+    tags = dict(getattr(image, "tag_v2", {}))
+    raw = str(image.tile[0][3]) if image.format == "PNG" and image.tile else ""
     if at_least is not None:
         image.draft(None, (at_least, at_least))
     image.load()
-    turned = upright(image)
-    if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):  # orientations that exchange the sides
-        rows, cols = cols, rows
-    if image.getexif().get(ORIENTATION, 1) in range(2, 9):
+    _scale_transparency(image, raw)
+    orientation, notes = _orientation(image)
+    if image.format == "TIFF":  # Pillow has turned it
+        orientation = tags.get(ORIENTATION, 1)
+        cols, rows = image.size
+        turned = image
+    else:
+        if orientation in (5, 6, 7, 8):  # orientations that exchange the sides
+            rows, cols = cols, rows
+        turned = image.transpose(
+            getattr(require("PIL.Image", "images", "reading pictures").Transpose,
+                    UPRIGHT[orientation])) if orientation in UPRIGHT else image
+    if orientation in UPRIGHT:
         notes.append("turned by its EXIF tag")
     if turned.mode in ("CMYK", "P"):
         notes.append({"CMYK": "CMYK to RGB", "P": "palette to RGB"}[turned.mode])
-    if turned.mode in PLAIN_MODES:
-        pixels, extra = _plain(turned)
-    else:
-        pixels, extra = _sixteen_bits(turned, image.format, getattr(image, "tag_v2", {}))
+    signed = any(kind not in (UNSIGNED, UNDEFINED) for kind in tags.get(SAMPLE_FORMAT, ()))
+    if signed and turned.mode in PLAIN_MODES:
+        raise Undecodable("pixels without a defined range", "TIFF of signed numbers")
+    pixels, extra = (_plain(turned) if turned.mode in PLAIN_MODES
+                     else _sixteen_bits(turned, image.format, tags))
+    if _several(image):
+        notes.insert(0, "first of several frames")
     return Picture(pixels, (rows, cols), (*notes, *extra))
+
+
+def _orientation(image: "PillowImage.Image") -> tuple[int, list[str]]:
+    """The orientation that EXIF states, and a note if EXIF cannot be read."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # any of a dozen errors, none of which concerns the pixels
+        return 1, ["EXIF that cannot be read"]
+    return (value if isinstance(value, int) else 1), []
+
+
+def _several(image: "PillowImage.Image") -> bool:
+    """Whether there are more frames or pages; those may be damaged, and do not matter."""
+    try:
+        return getattr(image, "n_frames", 1) > 1
+    except Exception:
+        return True
+
+
+def _scale_transparency(image: "PillowImage.Image", raw: str) -> None:
+    """Bring a PNG's transparent value to the bits of the pixels, where Pillow leaves it as it was.
+
+    `raw` is how Pillow unpacks the file, for instance "L;4" for grey of 4 bits.
+    """
+    if "transparency" not in image.info:
+        return
+    bits = {"L;2": 2, "L;4": 4}
+    for name, count in bits.items():
+        if name in raw:
+            image.info["transparency"] = image.info["transparency"] * 255 // (2**count - 1)
+    if "RGB;16" in raw:
+        raise Undecodable("transparency of a colour of 16 bits", "which is read with 8")
 
 
 def _plain(image: "PillowImage.Image") -> tuple[np.ndarray, list[str]]:
@@ -118,12 +208,90 @@ def _plain(image: "PillowImage.Image") -> tuple[np.ndarray, list[str]]:
         return np.asarray(image.convert("RGB")), []
     if image.mode == "La":
         image = image.convert("LA")
-    pixels = np.asarray(image.convert("RGBA"))
+    return over_grey(np.asarray(image.convert("RGBA")))
+
+
+def over_grey(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Put uint8 (row, col, red green blue alpha) on mid-grey; say so if anything was transparent.
+    """
     alpha = pixels[:, :, 3:].astype(np.uint16)
     if alpha.min() == 255:
         return pixels[:, :, :3], []
     return (((pixels[:, :, :3] * alpha + MID_GREY * (255 - alpha) + 127) // 255).astype(np.uint8),
             ["transparency on mid-grey"])
+
+
+def first_bytes(content: bytes | Path, size: int = 16) -> bytes:
+    """The beginning of a file."""
+    if isinstance(content, bytes):
+        return content[:size]
+    try:
+        with content.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise Undecodable(UNREADABLE, error.strerror) from error
+
+
+def is_common(head: bytes) -> bool:
+    """Whether a file without an ending is a picture: JPEG, PNG, GIF or WebP by its first bytes."""
+    return head.startswith(COMMON) or head[:4] + head[8:12] == b"RIFFWEBP"
+
+
+def kind_of(content: bytes | Path) -> str | None:
+    """Say by its first bytes whether a file is a "picture" or a "film", whatever its ending says.
+
+    None where they do not tell.
+    """
+    head = first_bytes(content)
+    if is_common(head) or head.startswith(TIFF_MAGIC):
+        return "picture"
+    if head[4:8] == b"ftyp":
+        return "picture" if head[8:12] in STILL else "film"
+    if head.startswith(FILM_MAGIC) or head[:4] + head[8:12] == b"RIFFAVI ":
+        return "film"
+    return None
+
+
+def without_metadata(content: bytes | Path) -> bytes | None:
+    """A JPEG or PNG without text, profiles and broken EXIF, or None if there is nothing to drop."""
+    if isinstance(content, Path):
+        try:
+            content = content.read_bytes()
+        except OSError:
+            return None
+    if content.startswith(COMMON[0]):
+        bare = _bare_jpeg(content)
+    elif content.startswith(COMMON[1]):
+        bare = _bare_png(content)
+    else:
+        return None
+    return bare if len(bare) < len(content) else None
+
+
+def _bare_jpeg(content: bytes) -> bytes:
+    """Drop applications' segments, except Adobe's, which says how colours are meant."""
+    kept, at = [content[:2]], 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
+        size = 2 + int.from_bytes(content[at + 2:at + 4], "big")
+        if not (0xE0 <= content[at + 1] < 0xEE or content[at + 1] in (0xEF, 0xFE)):
+            kept.append(content[at:at + size])
+        at += size
+    return b"".join([*kept, content[at:]])
+
+
+def _bare_png(content: bytes) -> bytes:
+    """Drop chunks that hold no pixels and have a wrong checksum or are text or a profile."""
+    kept, at = [content[:8]], 8
+    while at + 8 <= len(content):
+        size, name = int.from_bytes(content[at:at + 4], "big"), content[at + 4:at + 8]
+        chunk = content[at:at + 12 + size]
+        sound = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        xmp = chunk[8:].startswith(b"XML:com.adobe.xmp") and size < 2**20  # may hold an orientation
+        optional = bool(name[0] & 0x20)
+        if not optional or sound and (xmp or name not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP")):
+            kept.append(chunk)
+        at += 12 + size
+    return b"".join(kept)
 
 
 def _sixteen_bits(image: "PillowImage.Image", file_format: str | None,
@@ -132,7 +300,12 @@ def _sixteen_bits(image: "PillowImage.Image", file_format: str | None,
     if not (image.mode.startswith("I;16") or image.mode == "I" and file_format in ("PNG", "PPM")):
         raise Undecodable("pixels without a defined range", f"{file_format} of mode {image.mode}")
     white = 2 ** tiff_tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
-    grey = ((np.asarray(image).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+    values = np.asarray(image).astype(np.uint32)
+    grey = ((values * 255 + white // 2) // white).astype(np.uint8)
     if tiff_tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow undoes this for 8 bits only
         grey = 255 - grey
-    return np.repeat(grey[:, :, np.newaxis], 3, axis=2), [f"{white.bit_length()} bits to 8"]
+    notes = [f"{white.bit_length()} bits to 8"]
+    if "transparency" in image.info and (clear := values == image.info["transparency"]).any():
+        grey[clear] = MID_GREY
+        notes.append("transparency on mid-grey")
+    return np.repeat(grey[:, :, np.newaxis], 3, axis=2), notes

@@ -36,8 +36,7 @@ def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
     try:
         run.mkdir(parents=True, exist_ok=True)
         if not replica:
-            with replacing(run / "configuration.toml") as partial:
-                partial.write_text(configuration.dumps(config))
+            replace_text(run / "configuration.toml", configuration.dumps(config))
         metrics = metrics_path(run, replica)
         lines = _lines_until(step, metrics) if metrics.exists() and step else []
         with replacing(metrics) as partial:

@@ -2,11 +2,57 @@
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
+
+from hpclcae.utils.errors import InputError
+
+
+def check_output(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
+    """See, before the work, that a file can be written, and replaces nothing of somebody else's.
+
+    Parameters
+    ----------
+    path : Path
+    is_ours : callable
+        Whether an existing file is an earlier result of the same kind, which may go. An empty file
+        may, too.
+    what : str
+        That kind, for the message: "a dataset".
+
+    Raises
+    ------
+    InputError
+        It is a folder or another file, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; name a file in it")
+    if os.path.lexists(path):
+        if not path.is_file():
+            raise InputError(f"cannot write {path}: it is not a regular file")
+        try:
+            ours = not path.stat().st_size or is_ours(path)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: it exists and cannot be read "
+                             f"({error.strerror}); choose another name") from error
+        if not ours:
+            raise InputError(f"{path} exists and is not {what} of ours: choose another name, or "
+                             "remove it")
+    folder = next(above for above in path.absolute().parents if os.path.lexists(above))
+    if not folder.is_dir():
+        raise InputError(f"cannot write {path}: {folder} is not a folder; choose another folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {path}: {folder} may not be written to; choose another "
+                         "folder")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file in a single step: UTF-8 whatever the locale, file names as they are."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 @contextlib.contextmanager

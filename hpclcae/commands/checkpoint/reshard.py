@@ -8,7 +8,7 @@ from hpclcae.checkpoint import Committer, ShardWriter
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import replace_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +46,5 @@ def run(args: argparse.Namespace) -> None:
         committer.close()
     for name, text in (("configuration.toml", configuration.dumps(state.config)),
                        ("metrics.jsonl", state.metrics)):
-        with replacing(args.out / name) as partial:
-            partial.write_text(text)
+        replace_text(args.out / name, text)
     print(f"{committer.committed}: {args.shards} shards")
