@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.expressions import Expression
+from hpclcae.utils.text import to_text
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
         raise InputError(f"{path} is UTF-16 or no text at all: save it as UTF-8")
     # Paths in it may have names that are not UTF-8; editors of Windows write a byte order mark.
-    text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    text = to_text(content.removeprefix(codecs.BOM_UTF8))
     return loads(text, changes, where=str(path))
 
 

@@ -26,7 +26,7 @@ from hpclcae.config import Config
 from hpclcae.parameter_server.store import EVENT
 from hpclcae.partition.blocks import Grid
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import replace_text
 
 CONFIGURATION = "configuration.toml"
 

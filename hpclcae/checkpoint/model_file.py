@@ -18,6 +18,7 @@ from hpclcae.parameter_server.store import owned_slots
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing_hdf5
 from hpclcae.utils.provenance import revision, versions
+from hpclcae.utils.text import attribute
 
 AXES = ["row", "col", "krow", "kcol", "map in", "map"]
 
@@ -73,7 +74,7 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
             if array is not None:
                 file[f"preprocess/{name}"] = array
         file.attrs.update(kind=KIND, schema=SCHEMA, run=run, step=state.step, seconds=state.seconds,
-                          shards=shards, configuration=configuration.dumps(state.config),
+                          shards=shards, configuration=attribute(configuration.dumps(state.config)),
                           versions=json.dumps(versions()),
                           revision=revision(), host=platform.node(),
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))

@@ -24,6 +24,7 @@ from hpclcae.utils.errors import InputError
 from hpclcae.utils.expressions import Expression
 from hpclcae.utils.files import replacing_hdf5
 from hpclcae.utils.summary import Summary, SummaryCollector
+from hpclcae.utils.text import attribute
 
 KIND = "hpclcae query"
 SCHEMA = 1
@@ -369,7 +370,8 @@ def _result_file(out: Path, query: Query) -> Iterator[h5py.Dataset]:
             dtype = bool if query.expression.is_condition else np.float64
             result = file.create_dataset("result", query.shape, dtype)
             result.attrs.update(expression=query.expression.text, steps=query.sources.steps,
-                                sources=list(map(str, query.sources.paths)), axes=query.axes)
+                                sources=attribute(list(map(str, query.sources.paths))),
+                                axes=query.axes)
             yield result
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror or error}): make room, or "

@@ -15,7 +15,7 @@ from hpclcae.experiments.filters import FilterShape, filter_shape
 from hpclcae.experiments.neurons import Settings
 from hpclcae.experiments.single_neurons import LabelledImages
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import check_output, is_json, replacing
 from hpclcae.utils.provenance import versions
 
 NOTE = """\
@@ -54,6 +54,9 @@ def run(args: argparse.Namespace) -> None:
     model = Model.load(args.model)
     folder = neurons.run_folder(args.model)
     outputs = [folder / "neurons.json", *([Path(args.json)] if args.json else [])]
+    if args.json:
+        check_output(outputs[-1], lambda path: is_json(path, "kind", neurons.KIND),
+                     "a result (--json)")
     for file in outputs:  # before the work, not after it
         if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
             raise InputError(f"cannot write {file}: {file.parent} is not a folder that can be "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpclcae.data import formats
 from hpclcae.utils.errors import MissingExtraError, require
 
 if TYPE_CHECKING:
@@ -18,17 +19,7 @@ if TYPE_CHECKING:
 #: Formats by Pillow's names. A closed list: some others start external programs or are not
 #: pictures.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif",
-            ".heic", ".heif", ".hif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-            ".pnm", ".tga", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc")
-#: The first bytes of formats that nothing else begins with.
-COMMON = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-#: Brands of ISO media files (bytes 8 to 12) that are pictures; all others are films.
-HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-STILL = (b"avif", b"avis", *HEIC)
-FILM_MAGIC = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"FLV\1", b"OggS",
-              b"\x30\x26\xb2\x75", b"YUV4MPEG2")
+MISSING_GREY = 128  # what libjpeg makes up
 MID_GREY = 128  # behind transparency, and beside a picture that does not fill its square
 MAX_PIXELS = 150_000_000  # what the largest cameras give; a file that claims more is an attack
 PLAIN_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX", "LA", "PA", "La", "RGBa", "CMYK", "YCbCr")
@@ -84,36 +75,55 @@ def decode(content: bytes | Path, at_least: int | None = None) -> Picture:
         Damaged, not a picture, too large, or pixels without a defined range.
     """
     try:
-        return _decode(content, at_least)
+        head = formats.first_bytes(content, 64)
+        picture = _decoded(content, at_least, head)
+        if head.startswith(formats.JPEG) and _may_end_early(picture.pixels) \
+                and not formats.is_whole_jpeg(content):
+            raise Undecodable("JPEG of which a part is missing", "the rest would be grey")
+        return picture
+    except OSError as error:
+        raise Undecodable(UNREADABLE, error.strerror) from error
+
+
+def _decoded(content: bytes | Path, at_least: int | None, head: bytes) -> Picture:
+    """Decode a file; if that fails, without what it says about itself."""
+    try:
+        return _decode(content, at_least, head)
     except Undecodable as refusal:
-        bare = without_metadata(content) if refusal.reason in ("damaged", "not a picture") else None
+        bare = (formats.without_metadata(content)
+                if refusal.reason in ("damaged", "not a picture") else None)
         if bare is None:
             raise
         try:
-            picture = _decode(bare, at_least)
+            picture = _decode(bare, at_least, head)
         except Undecodable:
             raise refusal from None
-        return replace(picture, notes=(*picture.notes, "without its metadata, which is damaged"))
+        return replace(picture, notes=(*picture.notes, "metadata left out, damaged or too large"))
 
 
-def _decode(content: bytes | Path, at_least: int | None) -> Picture:
-    """Decode a file with all that it says about itself; see `decode`."""
+def _may_end_early(pixels: np.ndarray) -> bool:
+    """Whether a corner is of the grey that libjpeg puts in the place of data that are missing."""
+    corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
+    return bool((corners == MISSING_GREY).all(axis=1).any())
+
+
+def _decode(content: bytes | Path, at_least: int | None, head: bytes) -> Picture:
+    """Decode a file that begins with `head`; see `decode`."""
     image_module = require("PIL.Image", "images", "reading pictures")
     image_module.init()
-    head = first_bytes(content, 64)
-    if head[4:8] == b"ftyp" and head[8:12] in HEIC and b"avif" not in head:
+    if formats.is_heic(head):
         _require_heif()
-    formats = [name for name in FORMATS if name in image_module.OPEN]
+    known = [name for name in FORMATS if name in image_module.OPEN]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on odd tags; what matters is checked here
         try:
             stream = io.BytesIO(content) if isinstance(content, bytes) else content
-            with image_module.open(stream, formats=formats) as image:
+            with image_module.open(stream, formats=known) as image:
                 return _picture(image, at_least)
         except image_module.DecompressionBombError as error:
             raise Undecodable("too many pixels", error) from error
         except image_module.UnidentifiedImageError as error:
-            if kind_of(content) == "picture":
+            if formats.kind_of(head) == "picture":
                 raise Undecodable("damaged", "or a variant that is not read") from error
             raise Undecodable("not a picture", "no known format") from error
         except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
@@ -121,7 +131,7 @@ def _decode(content: bytes | Path, at_least: int | None) -> Picture:
                 zlib.error) as error:
             # Decoders meet damaged bytes with all of these.
             if isinstance(error, OSError) and error.errno:
-                raise Undecodable(UNREADABLE, error.strerror) from error
+                raise  # of the disk
             raise Undecodable("damaged", error) from error
 
 
@@ -140,7 +150,8 @@ def _picture(image: "PillowImage.Image", at_least: int | None) -> Picture:
         raise Undecodable("too many pixels", f"{image.width} x {image.height}")
     cols, rows = image.size
     tags = dict(getattr(image, "tag_v2", {}))
-    raw = str(image.tile[0][3]) if image.format == "PNG" and image.tile else ""
+    tiles = getattr(image, "tile", None)
+    raw = str(tiles[0][3]) if image.format == "PNG" and tiles else ""
     if at_least is not None:
         image.draft(None, (at_least, at_least))
     image.load()
@@ -219,79 +230,6 @@ def over_grey(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
         return pixels[:, :, :3], []
     return (((pixels[:, :, :3] * alpha + MID_GREY * (255 - alpha) + 127) // 255).astype(np.uint8),
             ["transparency on mid-grey"])
-
-
-def first_bytes(content: bytes | Path, size: int = 16) -> bytes:
-    """The beginning of a file."""
-    if isinstance(content, bytes):
-        return content[:size]
-    try:
-        with content.open("rb") as file:
-            return file.read(size)
-    except OSError as error:
-        raise Undecodable(UNREADABLE, error.strerror) from error
-
-
-def is_common(head: bytes) -> bool:
-    """Whether a file without an ending is a picture: JPEG, PNG, GIF or WebP by its first bytes."""
-    return head.startswith(COMMON) or head[:4] + head[8:12] == b"RIFFWEBP"
-
-
-def kind_of(content: bytes | Path) -> str | None:
-    """Say by its first bytes whether a file is a "picture" or a "film", whatever its ending says.
-
-    None where they do not tell.
-    """
-    head = first_bytes(content)
-    if is_common(head) or head.startswith(TIFF_MAGIC):
-        return "picture"
-    if head[4:8] == b"ftyp":
-        return "picture" if head[8:12] in STILL else "film"
-    if head.startswith(FILM_MAGIC) or head[:4] + head[8:12] == b"RIFFAVI ":
-        return "film"
-    return None
-
-
-def without_metadata(content: bytes | Path) -> bytes | None:
-    """A JPEG or PNG without text, profiles and broken EXIF, or None if there is nothing to drop."""
-    if isinstance(content, Path):
-        try:
-            content = content.read_bytes()
-        except OSError:
-            return None
-    if content.startswith(COMMON[0]):
-        bare = _bare_jpeg(content)
-    elif content.startswith(COMMON[1]):
-        bare = _bare_png(content)
-    else:
-        return None
-    return bare if len(bare) < len(content) else None
-
-
-def _bare_jpeg(content: bytes) -> bytes:
-    """Drop applications' segments, except Adobe's, which says how colours are meant."""
-    kept, at = [content[:2]], 2
-    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
-        size = 2 + int.from_bytes(content[at + 2:at + 4], "big")
-        if not (0xE0 <= content[at + 1] < 0xEE or content[at + 1] in (0xEF, 0xFE)):
-            kept.append(content[at:at + size])
-        at += size
-    return b"".join([*kept, content[at:]])
-
-
-def _bare_png(content: bytes) -> bytes:
-    """Drop chunks that hold no pixels and have a wrong checksum or are text or a profile."""
-    kept, at = [content[:8]], 8
-    while at + 8 <= len(content):
-        size, name = int.from_bytes(content[at:at + 4], "big"), content[at + 4:at + 8]
-        chunk = content[at:at + 12 + size]
-        sound = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
-        xmp = chunk[8:].startswith(b"XML:com.adobe.xmp") and size < 2**20  # may hold an orientation
-        optional = bool(name[0] & 0x20)
-        if not optional or sound and (xmp or name not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP")):
-            kept.append(chunk)
-        at += 12 + size
-    return b"".join(kept)
 
 
 def _sixteen_bits(image: "PillowImage.Image", file_format: str | None,

@@ -6,7 +6,7 @@ import numpy as np
 
 from hpclcae.data.dataset import Dataset
 from hpclcae.utils.errors import require
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import PNG_MARK, replacing
 from hpclcae.utils.tables import table
 
 SAMPLE = 2000                  # images for mean and standard deviation
@@ -95,7 +95,10 @@ def draw_sheet(dataset: Dataset, path: Path, count: int, seed: int) -> None:
                   fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        sheet.save(partial, format="PNG")
+        mark = require("PIL.PngImagePlugin", "images", "drawing a contact sheet").PngInfo()
+        for key, value in PNG_MARK.items():
+            mark.add_text(key, value)
+        sheet.save(partial, format="PNG", pnginfo=mark)
 
 
 def _label_name(dataset: Dataset, index: int) -> str:

@@ -20,6 +20,7 @@ from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.training.metrics import metrics_path
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,7 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
         There is no such run.
     """
     folder = neuron_tests.run_folder(run)
-    name = folder.resolve().name
+    name = printable(folder.resolve().name)
     found: dict[str, Callable[[], Figure]] = {
         "filters.png": lambda: draw_filters(Model.load(run), name),
         "objective.png": lambda: draw_objective(read_metrics(folder), name),

@@ -19,6 +19,7 @@ from hpclcae.experiments.single_neurons import BINS, LabelledImages, Population,
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing_hdf5
 from hpclcae.utils.progress import progress
+from hpclcae.utils.text import attribute
 
 KIND = "hpclcae neurons"
 SCHEMA = 1
@@ -224,7 +225,8 @@ def save_neurons(file: Path, stages: Sequence[Population], attributes: dict[str,
     The AUC among its attributes is from these finer bins.
     """
     with replacing_hdf5(file) as store:
-        store.attrs.update(attributes)
+        store.attrs.update({name: attribute(value) if isinstance(value, str) else value
+                            for name, value in attributes.items()})
         for number, stage in enumerate(stages, start=1):
             group = store.create_group(f"stage{number}")
             for name in ARRAYS:

@@ -15,7 +15,7 @@ from hpclcae.config import Config
 from hpclcae.geometry import training_flop
 from hpclcae.model.stage import StageLoss
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import replace_text, replacing
 from hpclcae.utils.progress import SECONDS_BETWEEN_LINES
 
 

@@ -1,6 +1,7 @@
 """Writing files so that a reader finds the old one or the whole new one, never a part."""
 import contextlib
 import io
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,11 @@ from typing import Any
 import h5py
 
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.text import to_bytes
+
+
+#: What tells a picture of ours from all others: a text in the PNG.
+PNG_MARK = {"Software": "hpclcae"}
 
 
 def check_output(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
@@ -49,10 +55,45 @@ def check_output(path: Path, is_ours: Callable[[Path], bool], what: str) -> None
                          "folder")
 
 
+def save_figure(figure: Any, path: Path, dpi: int) -> None:
+    """Write a figure of Matplotlib as PNG in a single step, with our mark in it."""
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=dpi, metadata=PNG_MARK)
+
+
+def check_picture(path: Path, option: str) -> None:
+    """The same as `check_output` for a PNG that we draw; `option` asks for it.
+
+    Raises
+    ------
+    InputError
+        It would replace something that we did not draw, or cannot be written.
+    """
+    check_output(path, _is_our_png, f"a picture ({option})")
+
+
+def _is_our_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(2**12)
+    return head.startswith(b"\x89PNG") and b"Software\0hpclcae" in head
+
+
+def is_json(path: Path, key: str, value: str | None = None) -> bool:
+    """Whether a file is a JSON object, or lines of them, that has `key` (and a value) at first."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for part in (text, text.partition("\n")[0]):
+        try:
+            first = json.loads(part)
+        except ValueError:
+            continue
+        return isinstance(first, dict) and key in first and value in (None, first[key])
+    return False
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write a text file in a single step: UTF-8 whatever the locale, file names as they are."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+        partial.write_bytes(to_bytes(text))
 
 
 @contextlib.contextmanager

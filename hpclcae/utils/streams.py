@@ -52,7 +52,7 @@ class _Lasting(io.FileIO):
         self.error: OSError | None = None
         self.over = False
 
-    def write(self, data: "io.Buffer") -> int:  # type: ignore[name-defined, override]
+    def write(self, data: "io.Buffer") -> int:  # type: ignore[name-defined]
         size = memoryview(data).nbytes
         while self.error is None and not self.over:
             try:

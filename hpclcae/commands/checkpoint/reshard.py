@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> None:
     shards = Shards(layout, args.shards)
     if checkpoint.saved(args.out / "checkpoints"):
         raise InputError(f"{args.out} already holds checkpoints: choose another --out")
+    if args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
+        raise InputError(f"--out {args.out} exists and is not an empty folder: choose another")
     checkpoint.clean(args.out)
     committer = Committer(args.out, args.shards)
     committer.start(state)

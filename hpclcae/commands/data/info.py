@@ -5,7 +5,7 @@ from pathlib import Path
 from hpclcae.data.dataset import Dataset, check_seed
 from hpclcae.data.summary import describe, draw_sheet
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import check_output, is_our_png
+from hpclcae.utils.files import check_picture
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--count {args.count}: a sheet needs at least 1 image")
     check_seed(args.seed)
     if args.sheet:
-        check_output(args.sheet, is_our_png, "a picture")
+        check_picture(args.sheet, "--sheet")
     with Dataset(args.file) as dataset:
         print(describe(dataset, args.seed))
         if args.sheet:

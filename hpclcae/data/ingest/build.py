@@ -13,7 +13,8 @@ import numpy as np
 
 from hpclcae.data.catalogue import split_of
 from hpclcae.data.dataset import DatasetWriter, check_seed
-from hpclcae.data.decode import MID_GREY, Picture, Undecodable, decode, kind_of
+from hpclcae.data.decode import MID_GREY, UNREADABLE, Picture, Undecodable, decode
+from hpclcae.data.formats import first_bytes, kind_of
 from hpclcae.data.ingest import film, labels, walk
 from hpclcae.data.ingest.duplicates import Seen
 from hpclcae.utils.errors import InputError, require
@@ -216,7 +217,11 @@ def _images(sources: Sequence[Path], settings: Settings, tally: Tally) -> Iterat
 
 def _pictures(entry: walk.Entry, settings: Settings) -> Iterator[tuple[str, Picture]]:
     """Yield the pictures of a file, whatever its ending says that it is."""
-    kind = kind_of(entry.content) or ("film" if entry.is_film else "picture")
+    try:
+        kind = kind_of(first_bytes(entry.content))
+    except OSError as error:
+        raise Undecodable(UNREADABLE, error.strerror) from error
+    kind = kind or ("film" if entry.is_film else "picture")
     if kind == "film":
         for seconds, picture in film.frames(entry.content, settings.every):
             yield f"{entry.name}@{seconds:.2f}s", picture

@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -196,7 +196,7 @@ def _picture(frame: "VideoFrame", stream: "VideoStream") -> Picture:
         pixels = np.asarray(image.resize((width, image.height)))
         notes.append("pixels made square")
     if matrix := frame.side_data.get("DISPLAYMATRIX"):
-        turned = _displayed(pixels, np.frombuffer(bytes(matrix), np.int32)[[0, 1, 3, 4]])
+        turned = _displayed(pixels, np.frombuffer(cast(Any, matrix), np.int32)[[0, 1, 3, 4]])
         if turned is not pixels:
             notes.append("turned by its display matrix")
         pixels = turned

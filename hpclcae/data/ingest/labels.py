@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hpclcae.data.ingest.walk import ARCHIVES, Entry
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import summed, table
+from hpclcae.utils.text import printable
 
 MAX_LABELS = 128  # labels are int8
 MAX_ROWS = 20     # of the table of labels
@@ -23,7 +24,7 @@ Folders = tuple[str, ...]  # names from a source down to where a picture lies
 
 def normal(name: str) -> str:
     """The form of a folder's name in which it is compared, and stored as a label."""
-    name = name.rstrip("/")
+    name = printable(name).rstrip("/")
     ending = max((end for end in ARCHIVES if name.lower().endswith(end)), key=len, default="")
     return unicodedata.normalize("NFC", name.removesuffix(name[-len(ending):] if ending else ""))
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpclcae.data import decode
+from hpclcae.data import formats
+from hpclcae.data.decode import UNREADABLE
+from hpclcae.utils.text import printable
 
-PICTURES = decode.SUFFIXES
+PICTURES = formats.SUFFIXES
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mpe", ".ogv", ".ogm",
          ".wmv", ".asf", ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".m2v", ".vob", ".3gp", ".3g2",
          ".y4m")
@@ -85,11 +87,6 @@ def source_name(source: Path) -> str:
     return printable(os.path.basename(os.path.abspath(source)) or "root")
 
 
-def printable(name: str) -> str:
-    """Return a file name as text that every reader can store; other bytes than UTF-8 as escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace").replace("\0", "?")
-
-
 def _folder(top: Path, name: str, read: bool) -> Found:
     unreadable: list[OSError] = []
     for folder, folders, files in os.walk(top, onerror=unreadable.append):
@@ -120,14 +117,14 @@ def _file(path: Path, name: str, read: bool) -> Found:
             yield from (_zip if _is_zip(path) else _tar)(path, name, read)
         except DAMAGE as error:
             if isinstance(error, OSError) and error.errno:
-                yield Skipped(name, decode.UNREADABLE, str(error.strerror))
+                yield Skipped(name, UNREADABLE, str(error.strerror))
             else:
                 yield Skipped(name, "damaged archive", f"{error}; what came before it is kept")
     else:
         try:
             yield _refused(name, (), lambda: _head(path)) or Entry(name, path)
         except OSError as error:
-            yield Skipped(name, decode.UNREADABLE, str(error.strerror))
+            yield Skipped(name, UNREADABLE, str(error.strerror))
 
 
 def _head(path: Path, size: int = HEAD) -> bytes:
@@ -215,7 +212,7 @@ class _Header(tarfile.TarInfo):
     """A header of a tar archive; a damaged one in the middle is no silent end."""
 
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":
         try:
             return super().fromtarfile(archive)
         except (tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
@@ -320,7 +317,7 @@ def _refused(name: str, below: Sequence[str], head: Callable[[], bytes]) -> Skip
         return Skipped(name, "format that is not read", ending.rpartition(".")[2])
     last = ending.rpartition("/")[2]
     unsaid = "." not in last or any(suffix in last for suffix in PICTURES)  # "a", "a.jpg.1"
-    return None if unsaid and decode.is_common(head()) else Skipped(name, OTHER)
+    return None if unsaid and formats.is_common(head()) else Skipped(name, OTHER)
 
 
 def _hidden(name: str) -> Skipped:

@@ -1,0 +1,30 @@
+"""Text that may hold names of files: UTF-8 everywhere, other bytes come back as they were.
+
+A name that is not UTF-8 is, in Python, text with lone surrogates in the place of its odd bytes.
+These turn them into bytes and back; encode() alone raises.
+"""
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+
+
+def to_bytes(text: str) -> bytes:
+    """The bytes to write for a text."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def to_text(content: bytes) -> str:
+    """The text that `to_bytes` made bytes of."""
+    return content.decode("utf-8", "surrogateescape")
+
+
+def attribute(text: str | Sequence[str]) -> np.ndarray:
+    """A text, or several, as the value of an HDF5 attribute, which h5py reads as the same text."""
+    content = to_bytes(text) if isinstance(text, str) else list(map(to_bytes, text))
+    return np.array(content, h5py.string_dtype())
+
+
+def printable(name: str) -> str:
+    """A text that every reader can store and draw; bytes that are not UTF-8 as escapes."""
+    return to_bytes(name).decode("utf-8", "backslashreplace").replace("\0", "?")
