@@ -165,7 +165,8 @@ def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
         raise InputError(f"configuration {path} cannot be read: "
                          f"{getattr(error, 'strerror', None) or error}") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
-        raise InputError(f"{path} is UTF-16 or no text at all: save it as UTF-8")
+        raise InputError(f"configuration {path} cannot be read: it is UTF-16, or no text at all; "
+                         "save it as UTF-8")
     # Paths in it may have names that are not UTF-8; editors of Windows write a byte order mark.
     text = to_text(content.removeprefix(codecs.BOM_UTF8))
     return loads(text, changes, where=str(path))

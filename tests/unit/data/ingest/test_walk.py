@@ -214,7 +214,8 @@ def test_an_archive_is_what_its_bytes_say(tmp_path):
 
 
 def test_what_is_hidden_is_named_unless_the_user_names_it(tmp_path):
-    folder = fill(tmp_path / ".set", {"a.jpg": b"A", ".b.jpg": b"B", "._a.jpg": b"", ".c/d.jpg": b"D"})
+    folder = fill(tmp_path / ".set", {"a.jpg": b"A", ".b.jpg": b"B", "._a.jpg": b"",
+                                      ".c/d.jpg": b"D"})
     make_zip(folder / "z.zip", {"e.jpg": b"E", ".f/g.jpg": b"G", "__MACOSX/e.jpg": b""})
     make_zip(folder / ".y.zip", {"h.jpg": b"H"})
     assert names_and_content(folder) == {
