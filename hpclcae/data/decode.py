@@ -217,6 +217,10 @@ def _plain(image: "PillowImage.Image") -> tuple[np.ndarray, list[str]]:
     """Convert a mode of 8 bits to RGB, over mid-grey where it is transparent."""
     if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
         return np.asarray(image.convert("RGB")), []
+    if image.mode == "1":  # some versions of Pillow call white 1 here, others 255
+        clear = 255 if image.info["transparency"] else 0
+        image = image.convert("L")
+        image.info["transparency"] = clear
     if image.mode == "La":
         image = image.convert("LA")
     return over_grey(np.asarray(image.convert("RGBA")))

@@ -5,6 +5,7 @@ import warnings
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -47,7 +48,12 @@ def test_palette_bilevel_and_ycc():
     assert error(decode(encode(Image.fromarray(RAMP).quantize(256), "PNG")).pixels, RAMP) <= 18
     bilevel = Image.fromarray(((ROW + COL) % 2 * 255).astype(np.uint8)).convert("1")
     assert error(decode(encode(bilevel, "PNG")).pixels[:, :, 0], (ROW + COL) % 2 * 255) == 0
-    assert error(decode(encode(Image.fromarray(RAMP).convert("YCbCr"), "TIFF")).pixels, RAMP) <= 3
+    ycc = encode(Image.fromarray(RAMP).convert("YCbCr"), "TIFF")
+    if int(PIL.__version__.partition(".")[0]) >= 13:
+        assert error(decode(ycc).pixels, RAMP) <= 3
+    else:  # it cannot read them, and says so
+        with pytest.raises(Undecodable, match="damaged"):
+            decode(ycc)
 
 
 @pytest.mark.parametrize("content, white", [
@@ -84,7 +90,7 @@ def test_transparency_is_put_on_mid_grey():
         picture = decode(encode(rgba, file_format))
         assert error(picture.pixels,
                      expected) <= 1 and picture.notes == ("transparency on mid-grey",)
-    picture = decode(encode(Image.fromarray(np.dstack([RAMP[..., 0], alpha]), "LA"), "PNG"))
+    picture = decode(encode(Image.fromarray(np.dstack([RAMP[..., 0], alpha])), "PNG"))
     assert error(picture.pixels[..., 0],
                  np.round(RAMP[..., 0] * (alpha / 255) + 128 * (1 - alpha / 255))) <= 1
     palette = Image.fromarray(RAMP).quantize(16)
