@@ -14,13 +14,13 @@ unset PYTHONPATH PYTHONHOME VIRTUAL_ENV  # nothing of the environment that this 
 python=$(command -v python3.11) || { echo "lowest: Python 3.11 is needed and is not on the PATH" >&2; exit 1; }
 "$python" -m venv "$work/env"
 export PATH="$work/env/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1
-# "numpy>=1.26" becomes "numpy==1.26.*" at its first release: the lowest version that the line allows.
+# The lowest version that each line of setup.cfg allows.
 python - > "$work/lowest.txt" <<'PY'
 import configparser
 cfg = configparser.ConfigParser()
 cfg.read("setup.cfg")
 extras = cfg["options.extras_require"]
-for lines in (cfg["options"]["install_requires"], *(extras[name] for name in ("images", "figures", "safetensors"))):
+for lines in (cfg["options"]["install_requires"], *(extras[name] for name in ("images", "heif", "figures", "safetensors"))):
     for line in lines.split("\n"):
         if line.strip() and not line.strip().startswith("#"):
             print(line.strip().replace(">=", "=="))

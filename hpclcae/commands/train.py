@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hpclcae import config as configuration
 from hpclcae.cluster.launcher import launched
+from hpclcae.config import Config
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
@@ -48,13 +49,29 @@ def changes(args: argparse.Namespace) -> list[str]:
                            if value is not None]
 
 
+def _configuration(args: argparse.Namespace) -> Config:
+    """The configuration that is asked for.
+
+    Raises
+    ------
+    InputError
+        The run folder would replace the file itself by its resolved text, without its comments.
+    """
+    config = configuration.load(args.configuration, changes(args))
+    written = args.out / "configuration.toml"
+    if not args.resume and written.exists() and written.samefile(args.configuration):
+        raise InputError(f"--out {args.out} is the folder of {args.configuration}, which would be "
+                         "replaced: choose another (or --resume, if it is a run to go on with)")
+    return config
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.stop_at is not None and args.stop_at < 1:
         raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
     size, _ = launched()
     if size == 1:
-        config = configuration.load(args.configuration, changes(args))
+        config = _configuration(args)
         if config.parallel.servers:
             raise InputError(f"the configuration asks for {config.parallel.servers} parameter "
                              f"servers and {config.parallel.replicas} replicas, and this is one "
@@ -69,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     """The part of one rank of a job."""
-    config = configuration.load(args.configuration, changes(args))
+    config = _configuration(args)
     start = starting_point(config, args.out, args.resume, world)
     if not config.parallel.servers:
         worker = WorkerContext.unserved(config, world)

@@ -3,6 +3,7 @@
 A name that is not UTF-8 is, in Python, text with lone surrogates in the place of its odd bytes.
 These turn them into bytes and back; encode() alone raises.
 """
+import unicodedata
 from collections.abc import Sequence
 
 import h5py
@@ -25,6 +26,14 @@ def attribute(text: str | Sequence[str]) -> np.ndarray:
     return np.array(content, h5py.string_dtype())
 
 
+def readable(text: str) -> str:
+    """A text that every reader can store; bytes that are not UTF-8 as escapes."""
+    return to_bytes(text).decode("utf-8", "backslashreplace")
+
+
 def printable(name: str) -> str:
-    """A text that every reader can store and draw; bytes that are not UTF-8 as escapes."""
-    return to_bytes(name).decode("utf-8", "backslashreplace").replace("\0", "?")
+    """A name that every reader can store, draw and print in one line; other characters as escapes.
+    """
+    return "".join(character.encode("unicode_escape").decode()
+                   if unicodedata.category(character) == "Cc" else character
+                   for character in readable(name))

@@ -9,7 +9,7 @@ import numpy as np
 from hpclcae import checkpoint
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import check_output, replacing
-from hpclcae.utils.text import printable
+from hpclcae.utils.text import readable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     with replacing(args.out) as partial:
         if safetensors:
             safetensors.save_file(arrays, partial, metadata={
-                name: printable(text) for name, text in texts.items()})
+                name: readable(text) for name, text in texts.items()})
         else:
             with partial.open("wb") as file:
                 everything: dict[str, Any] = arrays | {

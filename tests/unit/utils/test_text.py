@@ -4,7 +4,7 @@ import os
 import h5py
 import pytest
 
-from hpclcae.utils.text import attribute, printable, to_bytes, to_text
+from hpclcae.utils.text import attribute, printable, readable, to_bytes, to_text
 
 NAMES = [os.fsdecode(b"b\xe9b\xe9"), "caf\u00e9", "", "plain"]
 
@@ -20,4 +20,5 @@ def test_there_and_back(name, tmp_path):
 
 
 def test_odd_bytes_become_escapes():
+    assert printable("a\nb\0\x1b") == "a\\nb\\x00\\x1b" and readable("a\nb") == "a\nb"
     assert printable(NAMES[0]) == "b\\xe9b\\xe9" and printable("caf\u00e9") == "caf\u00e9"
