@@ -1,4 +1,5 @@
 """One picture of any common format becomes red, green and blue bytes, or a reason why it cannot."""
+import errno
 import io
 import struct
 import warnings
@@ -45,6 +46,11 @@ class Undecodable(Exception):
     def __init__(self, reason: str, detail: object = "") -> None:
         super().__init__(f"{reason} ({detail})" if str(detail) else reason)
         self.reason, self.detail = reason, str(detail)
+
+
+def is_of_disk(error: OSError) -> bool:
+    """Whether the disk is to blame, not the bytes: those make a decoder look at place -5."""
+    return error.errno not in (None, errno.EINVAL, errno.EOVERFLOW)
 
 
 @dataclass(frozen=True)
@@ -130,8 +136,8 @@ def _decode(content: bytes | Path, at_least: int | None, head: bytes) -> Picture
                 OverflowError, RuntimeError, AttributeError, AssertionError, struct.error,
                 zlib.error) as error:
             # Decoders meet damaged bytes with all of these.
-            if isinstance(error, OSError) and error.errno:
-                raise  # of the disk
+            if isinstance(error, OSError) and is_of_disk(error):
+                raise
             raise Undecodable("damaged", error) from error
 
 

@@ -3,6 +3,7 @@ import lzma
 import os
 import posixpath
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpclcae.data import formats
-from hpclcae.data.decode import UNREADABLE
+from hpclcae.data.decode import UNREADABLE, is_of_disk
 from hpclcae.utils.text import printable
 
 PICTURES = formats.SUFFIXES
@@ -28,8 +29,10 @@ OTHER = "other file"     # reason for what does not claim to be a picture or fil
 HIDDEN = "hidden"
 HEAD = 16                # first bytes, which tell a picture
 DANGLING = "link to what is not in the archive"
+#: What damaged archives raise.
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError,
-          ValueError)  # what damaged archives raise
+          ValueError, TypeError, LookupError, RuntimeError, AttributeError, OverflowError,
+          struct.error)
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def _file(path: Path, name: str, read: bool) -> Found:
         try:
             yield from (_zip if _is_zip(path) else _tar)(path, name, read)
         except DAMAGE as error:
-            if isinstance(error, OSError) and error.errno:
+            if isinstance(error, OSError) and is_of_disk(error):
                 yield Skipped(name, UNREADABLE, str(error.strerror))
             else:
                 yield Skipped(name, "damaged archive", f"{error}; what came before it is kept")

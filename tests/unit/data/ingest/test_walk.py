@@ -7,6 +7,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hpclcae.data.ingest import walk
@@ -245,3 +246,29 @@ def test_names_without_content_are_the_same_names(tmp_path, linked):
     for source in (folder, linked):
         listed = [entry.name for entry in entries(source, read=False) if isinstance(entry, Entry)]
         assert listed == [entry.name for entry in entries(source) if isinstance(entry, Entry)]
+
+
+def test_random_damage_never_escapes(tmp_path):
+    generator = np.random.default_rng(0)
+    reasons = Counter()
+    for path in (make_zip(tmp_path / "a.zip"), make_tar(tmp_path / "a.tar", mode="w"),
+                 make_tar(tmp_path / "a.tgz"), make_tar(tmp_path / "a.tar.xz", mode="w:xz")):
+        whole = path.read_bytes()
+        for trial in range(60):
+            damaged = bytearray(whole)
+            for _ in range(1 + trial % 5):
+                damaged[generator.integers(len(damaged))] = generator.integers(256)
+            path.write_bytes(damaged[:generator.integers(len(damaged))] if trial % 4 == 0
+                             else damaged)
+            reasons.update(getattr(entry, "reason", "good") for entry in entries(path))
+    assert {"good", "damaged archive", "damaged"} <= set(reasons)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("zip file version 18.4"),
+                                   TypeError("ord() expected a character")])
+def test_what_archives_raise_is_a_damaged_archive(tmp_path, monkeypatch, error):
+    def fails(*arguments, **options):
+        raise error
+    path = make_zip(tmp_path / "a.zip")
+    monkeypatch.setattr(walk.zipfile, "ZipFile", fails)
+    assert names_and_content(path) == {"a.zip": "damaged archive"}
