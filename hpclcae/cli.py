@@ -5,10 +5,10 @@ A command's module is imported only when that command is called, so that ``hpclc
 and no command starts what it does not need.
 """
 import importlib
-import os
 import sys
 
 from hpclcae import __version__
+from hpclcae.utils import streams
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import listen
 
@@ -135,6 +135,8 @@ PARALLEL = {"train", "check", "bench halo", "bench server"}
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for bad input, 2 for bad usage, 130 after Ctrl-C."""
     listen()
+    if argv is None:
+        streams.prepare()
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((n for n in COMMANDS if words[:len(n.split())] == n.split()), None)
     prefix = f"hpclcae {name}" if name else "hpclcae"
@@ -142,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(name, words[len(name.split()):]) if name else _overview(words)
         finally:
-            _flush()
+            streams.flush()
     except BrokenPipeError:  # the reader of a pipe went away (| head): not an error, nothing to say
         return 1
     except (InputError, OSError) as error:  # a full disk, a file it cannot read
@@ -177,15 +179,6 @@ def _run(name: str, words: list[str]) -> int:
         epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter)
     module.configure(parser)
     return module.run(parser.parse_args(words)) or 0
-
-
-def _flush() -> None:
-    """Write out what was printed while an error can still be told; drop what cannot be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
 
 
 def _overview(words: list[str]) -> int:

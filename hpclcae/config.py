@@ -3,6 +3,7 @@
 Each field's default is the paper's value where the paper states one; a comment names the unit or
 the source. ``run/*.toml`` are named configurations; ``--set stages.0.maps=8`` changes one value.
 """
+import codecs
 import dataclasses
 import json
 import tomllib
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.expressions import Expression
+from hpclcae.utils.text import to_text
 
 
 @dataclass(frozen=True)
@@ -182,10 +184,15 @@ def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
         message names the key, the value and what is allowed.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
         raise InputError(f"configuration {path} cannot be read: "
                          f"{getattr(error, 'strerror', None) or error}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise InputError(f"configuration {path} cannot be read: it is UTF-16, or no text at all; "
+                         "save it as UTF-8")
+    # Paths in it may have names that are not UTF-8; editors of Windows write a byte order mark.
+    text = to_text(content.removeprefix(codecs.BOM_UTF8))
     return loads(text, changes, where=str(path))
 
 

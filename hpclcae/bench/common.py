@@ -24,6 +24,7 @@ from hpclcae.commands.arguments import positive
 from hpclcae.model.blas import blas
 from hpclcae.utils.cores import cores
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import check_output, is_json
 
 #: Side of the square matrices of the reference product: large enough for full speed, about 0.05 s.
 SGEMM_SIDE = 1500
@@ -69,6 +70,7 @@ class Report:
         self._least_share = 1.0
         self._where = {"machine": machine(), "versions": versions(libraries), "clock": self.clock}
         if self.path is not None:
+            check_output(self.path, lambda path: is_json(path, "bench"), "a list of measurements")
             # a name that cannot be written is refused before the work, not after it
             self.path.open("a").close()
 

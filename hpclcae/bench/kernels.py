@@ -13,6 +13,7 @@ from hpclcae.bench.cases import ALL_PASSES, STAGE_STEP, NetworkCase, StageCase, 
 from hpclcae.bench.common import SGEMM, Report, Sgemm
 from hpclcae.commands.arguments import positive
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import check_picture
 from hpclcae.utils.tables import table
 
 #: Parts that cannot be timed alone: name -> (whole, what is taken away).
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         args.positions, args.size, args.repeat = min(args.positions,
                                                      24), min(args.size, 80), min(args.repeat, 3)
     _check(args)
+    if args.plot:
+        check_picture(args.plot, "--plot")
     report = Report("kernels", args)
     print(report.heading())
     chosen = False

@@ -29,7 +29,7 @@ from hpclcae.commands.arguments import positive
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import check_picture, save_figure
 from hpclcae.utils.tables import table
 
 
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_more_threads()
     if args.plot:
         require("matplotlib", "figures", "drawing")
+        check_picture(args.plot, "--plot")
     report = Report("scaling", args, ["mpi4py"])
     seconds: dict[int, list[float]] = {ranks: [] for ranks in args.ranks}
     start = launcher(args)
@@ -137,8 +138,7 @@ def draw(path: Path, title: str, ranks: Sequence[int], speed_ups: Sequence[float
     axes.set(xlabel="ranks", ylabel=f"speed-up over {ranks[0]}")
     axes.set_title(title, fontsize=9)
     axes.legend()
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
+    save_figure(figure, path, 150)
 
 
 def seconds_of_step(start: Callable[[int], list[str]], ranks: int,

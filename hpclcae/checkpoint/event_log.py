@@ -26,7 +26,7 @@ from hpclcae.config import Config
 from hpclcae.parameter_server.store import EVENT
 from hpclcae.partition.blocks import Grid
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import replace_text
 
 CONFIGURATION = "configuration.toml"
 
@@ -69,8 +69,7 @@ class EventLog:
                 _link(start, folder / start.name)
             used = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel,
                                                                             grid=str(grid)))
-            with replacing(folder / CONFIGURATION) as partial:
-                partial.write_text(configuration.dumps(used))
+            replace_text(folder / CONFIGURATION, configuration.dumps(used))
         self._file = io.FileIO(folder / f"server-{server}.bin", "w")
 
     def __call__(self, events: np.ndarray) -> None:

@@ -22,8 +22,9 @@ from hpclcae.checkpoint.model_file import AXES
 from hpclcae.checkpoint.reading import opened
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.expressions import Expression
-from hpclcae.utils.files import read_hdf5, replacing_hdf5
+from hpclcae.utils.files import check_output, is_hdf5, read_hdf5, replacing_hdf5
 from hpclcae.utils.summary import Summary, SummaryCollector
+from hpclcae.utils.text import attribute
 
 KIND = "hpclcae query"
 SCHEMA = 1
@@ -321,12 +322,13 @@ def answer(query: Query, chosen: Query | None = None, limit: int = 0, by_value: 
                   rows.rows() if rows is not None else None)
 
 
-def check_output(out: Path, sources: Sources, replaceable: Callable[[Path], bool]) -> None:
+def check_result(out: Path, sources: Sources,
+                 is_ours: Callable[[Path], bool] = lambda path: is_hdf5(path, KIND)) -> None:
     """See that a file can be written, before the work.
 
     Parameters
     ----------
-    replaceable : callable
+    is_ours : callable
         Whether an existing file is an earlier result, which may go.
 
     Raises
@@ -338,17 +340,9 @@ def check_output(out: Path, sources: Sources, replaceable: Callable[[Path], bool
     for path in sources.paths:
         if path.resolve() in (resolved, *resolved.parents):
             raise InputError(f"{out} belongs to {path}, which is read: choose another file")
-    if out.is_dir() or not out.parent.is_dir():
+    if not out.parent.is_dir():
         raise InputError(f"{out} cannot be written: it must be a file in a folder that exists")
-    if out.exists() and not replaceable(out):
-        raise InputError(f"{out} exists, and is no earlier result of a query: choose another name")
-
-
-def _is_result(path: Path) -> bool:
-    if not h5py.is_hdf5(path):
-        return False
-    with read_hdf5(path) as file:
-        return file.attrs.get("kind") == KIND
+    check_output(out, is_ours, "a result of a query")
 
 
 def _check_condition(query: Query, chosen: Query) -> None:
@@ -362,14 +356,15 @@ def _check_condition(query: Query, chosen: Query) -> None:
 @contextlib.contextmanager
 def _result_file(out: Path, query: Query) -> Iterator[h5py.Dataset]:
     """The dataset to write a result into; its file appears when it is whole."""
-    check_output(out, query.sources, _is_result)
+    check_result(out, query.sources)
     try:
         with replacing_hdf5(out) as file:
             file.attrs.update(kind=KIND, schema=SCHEMA)
             dtype = bool if query.expression.is_condition else np.float64
             result = file.create_dataset("result", query.shape, dtype)
             result.attrs.update(expression=query.expression.text, steps=query.sources.steps,
-                                sources=list(map(str, query.sources.paths)), axes=query.axes)
+                                sources=attribute(list(map(str, query.sources.paths))),
+                                axes=query.axes)
             yield result
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror or error}): make room, or "

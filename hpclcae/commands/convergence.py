@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae.experiments.convergence import draw, read
+from hpclcae.utils.files import check_picture
 from hpclcae.utils.tables import table
 
 
@@ -16,6 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    if args.plot:
+        check_picture(args.plot, "--plot")
     runs = [read(folder) for folder in args.runs]
     work = min(r["minibatches"][-1] for r in runs)
     seconds = min(r["seconds"][-1] for r in runs)

@@ -92,9 +92,9 @@ def run(args: argparse.Namespace) -> None:
     folders = _folders(args)
     seeds.require_one_network(models)
     for folder in folders:
-        results.require_writable(folder / "neurons.json")
+        results.check_result(folder / "neurons.json")
     if args.json:
-        results.require_writable(Path(args.json))
+        results.check_result(Path(args.json))
     with contextlib.ExitStack() as stack:
         test = stack.enter_context(_test_images(args, models))
         images = neurons.labelled_images(test, settings.seed)

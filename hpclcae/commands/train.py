@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpclcae import config as configuration
 from hpclcae.cluster.launcher import launched
+from hpclcae.config import Config
 from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.training.resume import starting_point
@@ -64,13 +65,29 @@ def train_words(args: argparse.Namespace) -> list[str]:
     return words
 
 
+def _configuration(args: argparse.Namespace) -> Config:
+    """The configuration that is asked for.
+
+    Raises
+    ------
+    InputError
+        The run folder would replace the file itself by its resolved text, without its comments.
+    """
+    config = configuration.load(args.configuration, changes(args))
+    written = args.out / "configuration.toml"
+    if not args.resume and written.exists() and written.samefile(args.configuration):
+        raise InputError(f"--out {args.out} is the folder of {args.configuration}, which would be "
+                         "replaced: choose another (or --resume, if it is a run to go on with)")
+    return config
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.stop_at is not None and args.stop_at < 1:
         raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
     size = launched().size
     if size == 1:
-        config = configuration.load(args.configuration, changes(args))
+        config = _configuration(args)
         if config.parallel.servers:
             raise InputError(f"the configuration asks for {config.parallel.servers} parameter "
                              f"servers and {config.parallel.replicas} replicas, and this is one "
@@ -86,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     """The part of one rank of a job."""
-    config = configuration.load(args.configuration, changes(args))
+    config = _configuration(args)
     # The first rank locks the folder; the others wait for it in `starting_point`.
     with locked(args.out) if world.rank == 0 else contextlib.nullcontext():
         start = starting_point(config, args.out, args.resume, world)

@@ -28,7 +28,7 @@ from hpclcae import __version__
 from hpclcae.data.framing import framing
 from hpclcae.data.halves import HALVES
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import read_hdf5, replacing_hdf5
+from hpclcae.utils.files import check_output, is_hdf5, read_hdf5, replacing_hdf5
 
 KIND = "hpclcae dataset"
 SCHEMA = 1
@@ -76,6 +76,8 @@ class DatasetWriter:
         if size < 1 or channels not in (1, 3):
             raise InputError(f"images of size {size} with {channels} channels cannot be stored: "
                              "the size is at least 1, channels are 1 or 3")
+        if shuffle_seed is not None:
+            check_seed(shuffle_seed)
         self.path, self.shape = Path(path), (size, size, channels)
         self.label_names, self.settings = label_names, settings or {}
         self.licences, self.shuffle_seed = licences or {}, shuffle_seed
@@ -90,8 +92,7 @@ class DatasetWriter:
         self._checksums: list[int] = []
 
     def __enter__(self) -> "DatasetWriter":
-        if self.path.is_dir():
-            raise InputError(f"cannot write {self.path}: it is a folder; name a file in it")
+        check_output(self.path, lambda path: is_hdf5(path, KIND), "a dataset")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._spool: BinaryIO = tempfile.TemporaryFile(dir=self.path.parent)
@@ -201,6 +202,18 @@ class DatasetWriter:
         file.attrs.update(kind=KIND, schema=SCHEMA, settings=json.dumps(self.settings),
                           versions=json.dumps(versions), licences=json.dumps(self.licences),
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what no random number generator begins with.
+
+    Raises
+    ------
+    InputError
+        It is negative or too large: names the option.
+    """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed} is not between 0 and {2**63 - 1}")
 
 
 class Dataset:

@@ -23,6 +23,7 @@ from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.training.metrics import metrics_path
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
         There is no such run.
     """
     folder = run_folder(run)
-    name = folder.resolve().name
+    name = printable(folder.resolve().name)
     neurons = functools.cache(lambda: results.read_neurons(run))
     found: dict[str, Callable[[], Figure]] = {
         "filters.png": lambda: draw_filters(Model.load(run), name),

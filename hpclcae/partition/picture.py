@@ -10,7 +10,7 @@ from hpclcae.geometry import network_geometry
 from hpclcae.partition.blocks import (ExchangePlan, Grid, Rectangle, Span, check_grid, plan_block,
                                       shares)
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import check_picture, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,9 +40,9 @@ def write(config: Config, grid: Grid, path: Path, stage: int = 0, rank: int | No
         raise InputError(f"there is no block {rank}: grid {grid} has the blocks 0 to "
                          f"{grid.size - 1}")
     require("matplotlib", "figures", "drawing")
+    check_picture(path, "--partition")
     figure = draw(config, grid, stage, rank)
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
+    save_figure(figure, path, 150)
 
 
 def draw(config: Config, grid: Grid, stage: int, rank: int) -> "Figure":

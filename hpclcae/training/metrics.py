@@ -16,7 +16,7 @@ from hpclcae.geometry import training_flop
 from hpclcae.model.phases import phase_of
 from hpclcae.model.stage import StageLoss
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import replace_text, replacing
 from hpclcae.utils.progress import SECONDS_BETWEEN_LINES
 
 
@@ -37,8 +37,7 @@ def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
     try:
         run.mkdir(parents=True, exist_ok=True)
         if not replica:
-            with replacing(run / "configuration.toml") as partial:
-                partial.write_text(configuration.dumps(config))
+            replace_text(run / "configuration.toml", configuration.dumps(config))
         metrics = metrics_path(run, replica)
         lines = _lines_until(step, metrics) if metrics.exists() and step else []
         with replacing(metrics) as partial:

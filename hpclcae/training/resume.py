@@ -11,6 +11,7 @@ from hpclcae.model import preprocess
 from hpclcae.model.phases import meetings
 from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.text import to_bytes
 
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule
 #: follows.
@@ -56,7 +57,7 @@ def check_agreement(communicator: Communicator, facts: dict[str, str]) -> None:
         Names what differs, and the ranks that differ from the first.
     """
     digests = np.zeros((len(facts), communicator.size))
-    digests[:, communicator.rank] = [int.from_bytes(hashlib.sha256(fact.encode()).digest()[:6],
+    digests[:, communicator.rank] = [int.from_bytes(hashlib.sha256(to_bytes(fact)).digest()[:6],
                                                     "big") for fact in facts.values()]
     for name, row in zip(facts, communicator.allreduce_sum(digests)):
         others = np.flatnonzero(row != row[0])

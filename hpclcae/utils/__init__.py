@@ -6,6 +6,8 @@ An outsider begins with `errors.py`::
     files.py        a file appears whole or not at all; HDF5 on a disk that may be full
     lock.py         one process at a time works in a folder
     signals.py      USR1 and TERM as requests to a run: a checkpoint; a checkpoint and the end
+    text.py         names of files as bytes and back, whatever their encoding
+    streams.py      stdout and stderr that take every name and never end a run
     progress.py     a bar on a terminal, plain lines in a log
     tables.py       tables of text
     timers.py       seconds in the named parts of a loop

@@ -279,6 +279,7 @@ def _short(text: str) -> str:
 def _numexpr() -> ModuleType:
     """numexpr with one thread, as everything on a rank has."""
     os.environ["NUMEXPR_NUM_THREADS"] = "1"  # else it reads OMP_NUM_THREADS, and fails at "4,2"
+    import numpy.typing  # noqa: F401  numexpr 2.14 needs it, and with NumPy 1 nobody imports it
     import numexpr
     numexpr.set_num_threads(1)
     return numexpr

@@ -45,6 +45,14 @@ def listen() -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, _early.note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
+
+def hand_over() -> None:
+    """Keep a USR1, noted or yet to come, for the program that is about to replace this one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    if take_early():
+        os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def take_early() -> bool:

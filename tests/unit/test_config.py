@@ -1,6 +1,7 @@
 """Configurations: what is refused and how, and that nothing is lost between text and dataclass."""
 import dataclasses
 import math
+import os
 import typing
 
 import pytest
@@ -11,6 +12,7 @@ from hpclcae.config import (Config, DataConfig, ParallelConfig, PreprocessConfig
                             TrainConfig, UpdateConfig)
 from hpclcae.geometry import network_geometry
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replace_text
 from tests.support.processes import RUN
 
 SECTIONS = {"data": DataConfig, "preprocess": PreprocessConfig, "update": UpdateConfig,
@@ -156,6 +158,30 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path):
     for path in (tmp_path / "none.toml", binary, tmp_path):
         with pytest.raises(InputError, match=f"^configuration {path} cannot be read: .*$"):
             configuration.load(path)
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n"),
+    lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n")])
+def test_files_of_windows_editors_are_read(tmp_path, change):
+    plain = (RUN / "tiny.toml").read_bytes()
+    (tmp_path / "a.toml").write_bytes(change(plain))
+    assert configuration.load(tmp_path / "a.toml") == configuration.load(RUN / "tiny.toml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_named(tmp_path, encoding):
+    (tmp_path / "a.toml").write_text((RUN / "tiny.toml").read_text(), encoding=encoding)
+    with pytest.raises(InputError, match="it is UTF-16.* save it as UTF-8"):
+        configuration.load(tmp_path / "a.toml")
+
+
+def test_names_that_are_not_utf8_survive(tmp_path):
+    odd = os.fsdecode(b"b\xe9.h5")
+    config = configuration.load(RUN / "tiny.toml", [f"data.train={odd}"])
+    replace_text(tmp_path / "a.toml", configuration.dumps(config))
+    assert b'train = "b\xe9.h5"' in (tmp_path / "a.toml").read_bytes()
+    assert configuration.load(tmp_path / "a.toml") == config
 
 
 # ---- --set ---------------------------------------------------------------------------------------

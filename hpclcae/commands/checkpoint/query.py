@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hpclcae.checkpoint.query import (Answer, Block, Query, Rows, Sources, answer, axes,
-                                      check_output, sources)
+                                      check_result, sources)
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing
 from hpclcae.utils.progress import progress
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
             lines = [_arrays(found)]
         else:
             if args.csv:
-                check_output(args.csv, found, _is_table)
+                check_result(args.csv, found, _is_table)
                 if args.out and args.out.resolve() == args.csv.resolve():
                     raise InputError(f"--out and --csv are both {args.out}: choose two names")
             query = Query(args.expression, found)

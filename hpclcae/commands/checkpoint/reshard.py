@@ -8,7 +8,7 @@ from hpclcae.checkpoint import Committer, ShardWriter
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import replace_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> None:
     shards = Shards(layout, args.shards)
     if checkpoint.saved(args.out / "checkpoints"):
         raise InputError(f"{args.out} already holds checkpoints: choose another --out")
+    if args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
+        raise InputError(f"--out {args.out} exists and is not an empty folder: choose another")
     checkpoint.clean(args.out)
     committer = Committer(args.out, args.shards)
     committer.start(state)
@@ -46,6 +48,5 @@ def run(args: argparse.Namespace) -> None:
         committer.close()
     for name, text in (("configuration.toml", configuration.dumps(state.config)),
                        ("metrics.jsonl", state.metrics)):
-        with replacing(args.out / name) as partial:
-            partial.write_text(text)
+        replace_text(args.out / name, text)
     print(f"{committer.committed}: {args.shards} shards")

@@ -2,9 +2,10 @@
 import argparse
 from pathlib import Path
 
-from hpclcae.data.dataset import Dataset
+from hpclcae.data.dataset import Dataset, check_seed
 from hpclcae.data.summary import describe, draw_sheet
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import check_picture
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,9 @@ def run(args: argparse.Namespace) -> None:
     """Print what is in the dataset; draw the sheet and verify on request."""
     if args.count < 1:
         raise InputError(f"--count {args.count}: a sheet needs at least 1 image")
+    check_seed(args.seed)
+    if args.sheet:
+        check_picture(args.sheet, "--sheet")
     with Dataset(args.file) as dataset:
         print(describe(dataset, args.seed))
         if args.sheet:

@@ -19,6 +19,7 @@ from hpclcae.data import catalogue
 from hpclcae.data.sources import packages, registry
 from hpclcae.data.sources.registry import Source, merge_groups
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import check_output, is_json
 from hpclcae.utils.progress import progress
 
 RECORD = "source.json"  # in the folder of each source: what came, from which version
@@ -70,6 +71,7 @@ def fetch(wanted: Sequence[Source], folder: Path) -> tuple[list[Fetched], list[M
     InputError
         Another fetch is working in the folder.
     """
+    _check(wanted, folder)
     missing = []
     with locked(folder):
         for source in progress(wanted, "fetching", unit="packages"):
@@ -85,6 +87,20 @@ def fetch(wanted: Sequence[Source], folder: Path) -> tuple[list[Fetched], list[M
         if items:
             catalogue.save(folder, merge_groups(items, digests))
     return present, missing
+
+
+def _check(wanted: Sequence[Source], folder: Path) -> None:
+    """See, before the download, that all can be written, and replaces nothing of somebody else's.
+    """
+    fetched = folder.is_dir() and any(folder.glob(f"*/{RECORD}"))
+    check_output(folder / catalogue.CATALOGUE, lambda file: fetched or is_json(file, "items"),
+                 "a catalogue")
+    for source in wanted:
+        place = folder / source.name
+        if place.exists() and not (place / RECORD).is_file() and not (
+                place.is_dir() and not any(place.iterdir())):
+            raise InputError(f"{place} exists and was not fetched by us: choose another --out, or "
+                             "remove it")
 
 
 def _present(source: Source, folder: Path) -> Fetched | None:

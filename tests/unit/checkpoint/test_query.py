@@ -281,7 +281,7 @@ def test_a_file_that_is_no_result_of_a_query_is_never_replaced(run, tmp_path, ti
         (copy / text).write_text("mine\n")
     before = (copy / name).read_bytes()
     line = said(capsys, run, "stage1.encode", option, copy / name, code=1)
-    assert f"{copy / name} exists, and is no earlier result of a query: choose" in line
+    assert f"{copy / name} exists and is not a result of a query of ours" in line
     assert (copy / name).read_bytes() == before
 
 
@@ -291,7 +291,7 @@ def test_an_earlier_result_is_replaced_and_two_results_need_two_names(run, tmp_p
         said(capsys, run, "stage1.encode", "--out", out, "--csv", table, "--limit", limit)
         assert len(table.read_text().splitlines()) == 1 + limit
     for words in (("--out", table), ("--csv", out)):
-        assert "is no earlier result" in said(capsys, run, "stage1.encode", *words, code=1)
+        assert "is not a result of a query" in said(capsys, run, "stage1.encode", *words, code=1)
     both = tmp_path / "both"
     line = said(capsys, run, "stage1.encode", "--out", both, "--csv", both, code=1)
     assert f"--out and --csv are both {both}: choose two names" in line and not both.exists()
@@ -299,8 +299,9 @@ def test_an_earlier_result_is_replaced_and_two_results_need_two_names(run, tmp_p
 
 def test_a_result_that_cannot_be_written_is_one_line(both, tmp_path, monkeypatch):
     query = Query("a.stage1.encode", both)
-    for out in (tmp_path, tmp_path / "no" / "file.h5"):
-        with pytest.raises(InputError, match="must be a file in a folder that exists"):
+    for out, words in ((tmp_path, "it is a folder; name a file in it"),
+                       (tmp_path / "no" / "file.h5", "must be a file in a folder that exists")):
+        with pytest.raises(InputError, match=words):
             answer(query, out=out)
 
     def full(descriptor):

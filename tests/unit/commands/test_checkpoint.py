@@ -200,6 +200,29 @@ def test_export_refuses_names_and_folders_that_it_cannot_use(run, tmp_path, caps
                                           tmp_path / "none/weights.npz", code=1)
 
 
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_export_replaces_its_own_files_and_no_others(run, tmp_path, capsys, ending):
+    if ending == "safetensors":
+        pytest.importorskip("safetensors.numpy")
+    out = tmp_path / f"weights.{ending}"
+    for _ in range(2):
+        said(capsys, "export", run, "--out", out)
+    np.savez(tmp_path / "x.npz", step=1)
+    for content in (b"mine", (tmp_path / "x.npz").read_bytes()):
+        out.write_bytes(content)
+        assert "not an export of ours" in said(capsys, "export", run, "--out", out, code=1)
+        assert out.read_bytes() == content
+
+
+def test_reshard_writes_into_nothing_that_exists(run, tmp_path, capsys):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "configuration.toml").write_text("mine")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "configuration.toml"):
+        assert "is not an empty folder" in said(capsys, "reshard", run, "--shards", 2, "--out",
+                                                out, code=1)
+    assert (tmp_path / "taken" / "configuration.toml").read_text() == "mine"
+
+
 @pytest.mark.parametrize("words",
                          [["list", "none"], ["info", "none"], ["verify", "none"], ["diff", "none"],
                           ["reshard", "none", "--shards", "2", "--out", "new"],

@@ -83,3 +83,14 @@ def test_metrics_of_a_replica_that_are_gone_are_named(tmp_path, capsys):
     assert cli.main(["figures", str(run)]) == 0
     gone = run / "metrics-replica1.jsonl"
     assert f"replicas.png is left out: {gone} has no metrics" in capsys.readouterr().out
+
+
+def test_pictures_of_others_are_not_replaced(tmp_path, capsys):
+    run = write_run(tmp_path)
+    out = tmp_path / "pictures"
+    for _ in range(2):
+        assert cli.main(["figures", str(run), "--out", str(out)]) == 0
+    (out / "objective.png").write_bytes(b"mine")
+    assert cli.main(["figures", str(run), "--out", str(out)]) == 1
+    assert "objective.png exists and is not a picture" in capsys.readouterr().err
+    assert (out / "objective.png").read_bytes() == b"mine"

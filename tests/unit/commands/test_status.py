@@ -145,3 +145,12 @@ def test_the_worst_run_decides_the_exit_code(run, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "configuration.toml").write_text("steps = =")
     assert asked(run, tmp_path / "empty") == 1
+
+
+def test_a_table_replaces_tables_only(run, tmp_path):
+    for _ in range(2):
+        assert asked(run, "--csv", tmp_path / "table.csv") == 0
+    (tmp_path / "table.csv").write_text("my,own,table\n")
+    with pytest.raises(InputError, match="not a table of runs of ours"):
+        asked(run, "--csv", tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text() == "my,own,table\n"

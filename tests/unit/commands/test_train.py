@@ -1,5 +1,6 @@
 """hpclcae train: what it refuses before it opens anything."""
 import shlex
+import shutil
 
 from hpclcae import cli
 from hpclcae.utils.lock import locked
@@ -33,3 +34,12 @@ def test_servers_need_several_processes_and_the_line_for_them_can_be_pasted(tmp_
     said = capsys.readouterr().err
     start = said[said.index("hpclcae launch"):said.index(", or train in one")]
     assert shlex.split(start)[1:] == ["launch", *words[1:]]
+
+
+def test_the_file_that_is_read_is_not_replaced(tmp_path, capsys):
+    mine = tmp_path / "configuration.toml"
+    shutil.copy(RUN / "tiny.toml", mine)
+    before = mine.read_bytes()
+    assert cli.main(["train", str(mine), "--out", str(tmp_path)]) == 1
+    assert "which would be replaced: choose another" in capsys.readouterr().err
+    assert mine.read_bytes() == before

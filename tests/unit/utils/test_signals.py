@@ -67,6 +67,24 @@ def test_signals_are_heeded_before_anything_is_loaded():
     assert process.stdout == "set()\n", process.stderr
 
 
+RESTARTED = """
+import os, signal, sys
+from hpclcae.utils import signals, streams
+signals.listen()
+if not sys.flags.utf8_mode:
+    os.kill(os.getpid(), signal.SIGUSR1)
+    streams.prepare()  # starts this program again
+print(signals.take_early())
+"""
+
+
+def test_usr1_before_the_restart_in_utf8_mode_is_kept():
+    process = subprocess.run(
+        [sys.executable, "-c", RESTARTED], capture_output=True, text=True, timeout=30,
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"})
+    assert (process.returncode, process.stdout) == (0, "True\n"), process.stderr
+
+
 TWO_TERMS = """
 import os, signal
 from hpclcae.utils.signals import requests

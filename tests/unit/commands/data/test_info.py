@@ -111,3 +111,13 @@ def test_one_clear_line(dataset, tmp_path, capsys):
                                ([dataset, "--sheet", dataset / "a.png"], "a.h5")):
         assert info(*arguments) == 1
         assert message in (error := capsys.readouterr().err) and error.count("\n") == 1
+
+
+def test_a_sheet_replaces_sheets_only(dataset, tmp_path, capsys):
+    for _ in range(2):
+        assert info(dataset, "--sheet", tmp_path / "a.png") == 0
+    content = dataset.read_bytes()
+    assert info(dataset, "--sheet", dataset) == 1
+    assert "is not a picture (--sheet) of ours" in capsys.readouterr().err
+    assert dataset.read_bytes() == content
+    assert info(dataset, "--seed", -1) == 1 and "--seed -1" in capsys.readouterr().err
