@@ -17,6 +17,7 @@ from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.store import owned_slots
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.reading import open_hdf5
 from hpclcae.utils.provenance import revision, versions
 
 AXES = ["row", "col", "krow", "kcol", "map in", "map"]
@@ -49,7 +50,7 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
     pieces: dict[str, list[_Piece]] = {}
     chunks = []
     for number in range(shards):
-        with h5py.File(path.with_name(shard_name(number)), "r", locking=False) as file:
+        with open_hdf5(path.with_name(shard_name(number))) as file:
             if (file.attrs["run"], file.attrs["step"]) != (run, state.step):
                 raise InputError(f"{file.filename} is of another run or step: two jobs write into "
                                  "one run folder")

@@ -6,6 +6,7 @@ the photograph, which a split never divides; ``provenance/source``, ``provenance
 cols) and ``provenance/crop`` (top, left, bottom, right, in pixels of the original); ``checksum``
 (image,). Settings, versions and licences are attributes of the file, as JSON.
 """
+import contextlib
 import functools
 import hashlib
 import json
@@ -23,6 +24,7 @@ import numpy as np
 from hpclcae import __version__
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.reading import open_hdf5, reading
 
 KIND = "hpclcae dataset"
 SCHEMA = 1
@@ -187,17 +189,35 @@ class Dataset:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file = _open(self.path)
-        try:
-            self._images = self._file["images"]
-            self.count, self.rows, self.cols, self.channels = map(int, self._images.shape)
-            self.settings: dict[str, Any] = json.loads(self._file.attrs["settings"])
-            self.versions: dict[str, str] = json.loads(self._file.attrs["versions"])
-            self.licences: dict[str, str] = json.loads(self._file.attrs["licences"])
-            self.created = str(self._file.attrs["created"])
-        except (KeyError, ValueError) as error:
-            self._file.close()
-            raise InputError(f"{self.path} is a damaged dataset ({error}): write it "
-                             "again") from error
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._file)
+            with self._reading():
+                self._images = self._file["images"]
+                self.count, self.rows, self.cols, self.channels = map(int, self._images.shape)
+                if self._images.dtype != np.uint8 or not (self.count and self.rows == self.cols > 0
+                                                          and self.channels in (1, 3)):
+                    raise ValueError(f"images are {self._images.dtype} {self._images.shape}")
+                self.settings: dict[str, Any] = dict(json.loads(self._file.attrs["settings"]))
+                self.versions: dict[str, str] = dict(json.loads(self._file.attrs["versions"]))
+                self.licences: dict[str, str] = dict(json.loads(self._file.attrs["licences"]))
+                self.created = str(self._file.attrs["created"])
+            stack.pop_all()
+
+    def _reading(self) -> contextlib.AbstractContextManager[None]:
+        return _reading(self.path)
+
+    def _of_every_image(self, name: str, *shape: int) -> h5py.Dataset:
+        """An array that has a row of that shape for every image.
+
+        Raises
+        ------
+        ValueError
+            It has another shape.
+        """
+        data = self._file[name]
+        if data.shape != (self.count, *shape):
+            raise ValueError(f"{name} has shape {data.shape} for {self.count} images")
+        return data
 
     def __enter__(self) -> "Dataset":
         return self
@@ -222,33 +242,45 @@ class Dataset:
     @functools.cached_property
     def labels(self) -> np.ndarray | None:
         """Labels, int8 (image,), or None."""
-        return self._file["labels"][:] if "labels" in self._file else None
+        with self._reading():
+            if "labels" not in self._file:
+                return None
+            labels = self._of_every_image("labels")[:]
+            known = range(-1, len(self.label_names or ()))
+            if labels.dtype.kind != "i" or not np.isin(labels, known).all():
+                raise ValueError(f"labels are not all from -1 to {known[-1]}")
+            return labels
 
     @functools.cached_property
     def label_names(self) -> list[str] | None:
         """Name of label 0, 1, ..., or None when there are no labels."""
-        return [str(name) for name in self._file["labels"].attrs[
-            "label_names"]] if "labels" in self._file else None
+        with self._reading():
+            return [str(name) for name in self._file["labels"].attrs[
+                "label_names"]] if "labels" in self._file else None
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
         """Person or photograph of each image, str (image,)."""
-        return self._file["group"].asstr()[:]
+        with self._reading():
+            return self._of_every_image("group").asstr()[:]
 
     @functools.cached_property
     def sources(self) -> np.ndarray:
         """File or clip that each image was made from, str (image,)."""
-        return self._file["provenance/source"].asstr()[:]
+        with self._reading():
+            return self._of_every_image("provenance/source").asstr()[:]
 
     @functools.cached_property
     def originals(self) -> np.ndarray:
         """Size of the picture each image was cut from, int32 (image, 2): rows, cols."""
-        return self._file["provenance/original"][:]
+        with self._reading():
+            return self._of_every_image("provenance/original", 2)[:]
 
     @functools.cached_property
     def crops(self) -> np.ndarray:
         """Part of that picture, int32 (image, 4): top, left, bottom, right."""
-        return self._file["provenance/crop"][:]
+        with self._reading():
+            return self._of_every_image("provenance/crop", 4)[:]
 
     def read(self, indices: np.ndarray, rows: slice = slice(None),
              cols: slice = slice(None)) -> np.ndarray:
@@ -277,37 +309,40 @@ class Dataset:
         slab = [len(range(*rows.indices(self.rows))), len(range(*cols.indices(self.cols)))]
         images = np.empty((indices.size, *slab, self.channels), np.uint8)
         starts = np.flatnonzero(np.diff(indices, prepend=-2) != 1)
-        for start, stop in zip(starts, [*starts[1:], indices.size]):
-            first, last = indices[start], indices[stop - 1] + 1
-            self._images.read_direct(images, np.s_[first:last, rows, cols], np.s_[start:stop])
+        with self._reading():
+            for start, stop in zip(starts, [*starts[1:], indices.size]):
+                first, last = indices[start], indices[stop - 1] + 1
+                self._images.read_direct(images, np.s_[first:last, rows, cols], np.s_[start:stop])
         return images
 
     def verify(self) -> list[int]:
         """Return the indices of images that do not have the checksum they were written with."""
-        stored = self._file["checksum"][:]
-        return [first + i for first, last in _blocks(self._images.shape)
-                for i, image in enumerate(self._images[first:last])
-                if _checksum(image.tobytes()) != stored[first + i]]
+        with self._reading():
+            stored = self._of_every_image("checksum")[:]
+            return [first + i for first, last in _blocks(self._images.shape)
+                    for i, image in enumerate(self._images[first:last])
+                    if _checksum(image.tobytes()) != stored[first + i]]
 
 
 def _open(path: Path) -> h5py.File:
     if not path.is_file():
         raise InputError(f"{path} is not a file: give a dataset, as written by 'hpclcae data "
                          "ingest' or 'data frames'")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}): if it is damaged, write it "
-                         "again") from error
-    kind, schema = file.attrs.get("kind"), file.attrs.get("schema", 0)
-    if kind == KIND and schema <= SCHEMA:
+    with _reading(path), contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_hdf5(path))
+        kind, schema = file.attrs.get("kind"), int(file.attrs.get("schema", 0))
+        if kind != KIND:
+            raise InputError(f"{path} is {kind or 'an HDF5 file of another kind'}, not a dataset: "
+                             "give a file written by 'hpclcae data ingest' or 'data frames'")
+        if schema > SCHEMA:
+            raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use "
+                             "a newer hpclcae")
+        stack.pop_all()
         return file
-    file.close()
-    if kind == KIND:
-        raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a "
-                         "newer hpclcae")
-    raise InputError(f"{path} is {kind or 'an HDF5 file of another kind'}, not a dataset: "
-                     "give a file written by 'hpclcae data ingest' or 'data frames'")
+
+
+def _reading(path: Path) -> contextlib.AbstractContextManager[None]:
+    return reading(path, "HDF5 dataset", "write it again")
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,22 +4,21 @@ Each figure is drawn from what the run left: a checkpoint, ``metrics.jsonl`` (tr
 ``neurons.h5`` (``hpclcae neurons`` writes it). What is missing is named, with the command that
 makes it.
 """
-import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
+from hpclcae.checkpoint.metrics_log import metrics_path, read_content, records
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import neurons as neuron_tests
 from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
-from hpclcae.training.metrics import metrics_path
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.reading import open_hdf5, reading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,8 +64,8 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
 def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
     """Read the metrics of a replica in order of steps.
 
-    Of a step that was repeated after a resume the last line counts. A last line that was cut off by
-    a crash is passed over.
+    Of a step that was repeated after a resume the last line counts. Lines that a crash cut short or
+    damaged are passed over.
 
     Raises
     ------
@@ -74,17 +73,11 @@ def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
         There are none.
     """
     file = metrics_path(folder, replica)
-    steps: dict[int, dict[str, Any]] = {}
-    for line in file.read_bytes().splitlines() if file.is_file() else []:
-        try:
-            record = json.loads(line)
-            steps[int(record["step"])] = record
-        except (ValueError, KeyError, TypeError):
-            continue
-    if not steps:
+    found = records(read_content(file), "objective", "seconds")
+    if not found:
         raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out {folder} "
                          "writes them")
-    return [steps[step] for step in sorted(steps)]
+    return found
 
 
 def read_neurons(folder: Path) -> dict[str, Any]:
@@ -98,20 +91,15 @@ def read_neurons(folder: Path) -> dict[str, Any]:
     file, remedy = folder / "neurons.h5", f"hpclcae neurons {folder} writes it"
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
-    try:
-        with h5py.File(file, "r") as store:
-            neurons = dict(store.attrs)
-            if neurons["kind"] != neuron_tests.KIND or neurons["schema"] > neuron_tests.SCHEMA:
-                raise InputError(f"{file} is of another kind or a newer version: {remedy}")
-            names = sorted((name for name in store if name.startswith("stage")),
-                           key=lambda name: int(name[5:]))
-            neurons["stages"] = [
-                {"accuracy": store[name]["accuracy"][:], "best": dict(store[name]["best"].attrs),
-                 **{key: value[:] for key, value in store[name]["best"].items()}} for name in names]
-    except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is damaged ({error}): {remedy}") from error
+    with reading(file, "HDF5 file of neurons", remedy), open_hdf5(file) as store:
+        neurons = dict(store.attrs)
+        if neurons["kind"] != neuron_tests.KIND or neurons["schema"] > neuron_tests.SCHEMA:
+            raise InputError(f"{file} is of another kind or a newer version: {remedy}")
+        names = sorted((name for name in store if name.startswith("stage")),
+                       key=lambda name: int(name[5:]))
+        neurons["stages"] = [
+            {"accuracy": store[name]["accuracy"][:], "best": dict(store[name]["best"].attrs),
+             **{key: value[:] for key, value in store[name]["best"].items()}} for name in names]
     return neurons
 
 

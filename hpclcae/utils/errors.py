@@ -10,6 +10,23 @@ class InputError(ValueError):
     """
 
 
+LONGEST = 300  # characters of what others say, in a message
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """What somebody else wrote, fit for a message: printable, on one line, and not too long."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= longest else f"{line[:longest * 2 // 3]} ... {line[-20:]}"
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """A value as Python writes it, fit for a message; Python itself refuses very long integers."""
+    try:
+        return one_line(repr(value), longest)
+    except (ValueError, RecursionError):
+        return "a number of thousands of digits"
+
+
 class MissingExtraError(InputError):
     """A library that is not part of the core is needed and is not installed."""
 

@@ -1,12 +1,40 @@
 """Writing files so that a reader finds the old one or the whole new one, never a part."""
 import contextlib
 import io
+import json
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
+
+from hpclcae.utils.errors import InputError
+
+#: Every HDF5 file is in the format of HDF5 1.10, whose structures carry checksums.
+FORMAT = ("v110", "v110")
+#: The last bytes of a sealed HDF5 file; before them stand 8 digits: how long the seal is.
+SEALED = b"hpclcae seal\n"
+_BLOCK = 1 << 20
+#: The two files that make a folder a checkpoint (checkpoint/folder.py).
+CHECKPOINT = ("manifest.json", "model.h5")
+
+Span = tuple[int, int]
+
+
+def keep_out_of_checkpoints(path: Path) -> None:
+    """Refuse to write what is no part of it into a finished checkpoint.
+
+    Raises
+    ------
+    InputError
+        The path lies in one.
+    """
+    for folder in path.resolve().parents:
+        if all((folder / name).exists() for name in CHECKPOINT):
+            raise InputError(f"{path} lies in the checkpoint {folder}, whose files belong "
+                             "together: choose another place")
 
 
 @contextlib.contextmanager
@@ -15,7 +43,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The content is on the disk before the name changes, so `path` is always the old file or the
     whole new one.
+
+    Raises
+    ------
+    InputError
+        `path` lies in a finished checkpoint.
     """
+    keep_out_of_checkpoints(path)
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
@@ -34,18 +68,84 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
-    """The same for an HDF5 file to write to.
+    """The same for an HDF5 file to write to, which is sealed in the end.
+
+    A seal follows what HDF5 knows of, and HDF5 passes over it: a line of JSON with the CRC-32 of
+    the file, but for the chunks of chunked datasets (images have checksums of their own). So a
+    reader can find damage before HDF5 looks at it, which makes libhdf5 hang where a heap of texts
+    is filled with zeros. Who opens the file with HDF5 to write removes the seal.
 
     Raises
     ------
     OSError
         The disk is full, or the folder cannot be written.
     """
-    with replacing(path) as partial, new_hdf5(partial, path) as file:
-        yield file
+    with replacing(path) as partial:
+        with new_hdf5(partial, path) as file:
+            yield file
+            file.flush()
+            without = _chunks(file)
+        with _Disk(partial, "r+") as disk:
+            crc = _crc32(disk, disk.seek(0, os.SEEK_END), without)
+            seal = json.dumps({"crc32": crc, "without": without}).encode()
+            disk.seek(0, os.SEEK_END)
+            disk.write(seal + b"%08d" % len(seal) + SEALED)
+            disk.raise_error(path)
 
 
-@contextlib.contextmanager
+def seal_of(path: Path) -> tuple[int, int]:
+    """The CRC-32 that an HDF5 file was sealed with, and the one that it has; 0, 0: no seal.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError, TypeError
+        The file cannot be read, or the seal is damaged.
+    """
+    with path.open("rb", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END) - len(SEALED) - 8
+        if end < 0:
+            return 0, 0
+        file.seek(end)
+        length, mark = file.read(8), file.read(len(SEALED))
+        if mark != SEALED:
+            return 0, 0
+        size = end - int(length)
+        file.seek(size)
+        seal = json.loads(file.read(end - size))
+        return int(seal["crc32"]), _crc32(file, size, seal["without"])
+
+
+def _chunks(file: h5py.File) -> list[Span]:
+    """Where in the file the chunks of chunked datasets lie: few spans, in order."""
+    found: list[Span] = []
+
+    def look(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset) and item.chunks:
+            item.id.chunk_iter(lambda chunk: found.append(
+                (chunk.byte_offset, chunk.byte_offset + chunk.size)))
+    file.visititems(look)
+    spans: list[Span] = []
+    for start, stop in sorted(found):
+        if spans and spans[-1][1] == start:
+            start = spans.pop()[0]
+        spans.append((start, stop))
+    return spans
+
+
+def _crc32(file: io.FileIO, size: int, without: Sequence[Span]) -> int:
+    """CRC-32 of the first `size` bytes of a file without some spans."""
+    crc, position = 0, 0
+    for start, stop in [*without, (size, size)]:
+        file.seek(position)
+        rest = start - position
+        while rest > 0 and (block := file.read(min(rest, _BLOCK))):
+            crc = zlib.crc32(block, crc)
+            rest -= len(block)
+        position = stop
+    return crc
+
+
+
 def new_hdf5(path: Path, known_as: Path) -> Iterator[h5py.File]:
     """A new HDF5 file at `path`; errors of the disk speak of `known_as`.
 
@@ -56,15 +156,12 @@ def new_hdf5(path: Path, known_as: Path) -> Iterator[h5py.File]:
     """
     with _Disk(path) as disk:
         try:
-            with h5py.File(disk, "w") as file:
+            with h5py.File(disk, "w", libver=FORMAT) as file:
                 yield file
         except (OSError, RuntimeError):  # HDF5 may miss what the disk did not take
             if disk.error is None:
                 raise
-        if disk.error is not None:
-            if isinstance(disk.error, OSError):
-                disk.error.filename = str(known_as)
-            raise disk.error
+        disk.raise_error(known_as)
 
 
 class _Disk(io.FileIO):
@@ -74,9 +171,16 @@ class _Disk(io.FileIO):
     process at its end.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
+    def __init__(self, path: Path, mode: str = "w+") -> None:
+        super().__init__(path, mode)
         self.error: OSError | KeyboardInterrupt | None = None
+
+    def raise_error(self, known_as: Path) -> None:
+        """Raise what went wrong, if something did, in the name of the file as it is known."""
+        if isinstance(self.error, OSError):
+            self.error.filename = str(known_as)
+        if self.error is not None:
+            raise self.error
 
     def write(self, data: Any) -> int:
         rest = memoryview(data).cast("B")
