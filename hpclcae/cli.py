@@ -8,10 +8,11 @@ import argparse
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 from hpclcae import __version__
 from hpclcae.cluster.launcher import launched
-from hpclcae.utils.errors import InputError
+from hpclcae.utils.errors import InputError, one_line
 
 #: command -> (module, one line of help, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -129,6 +130,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae bench server run/desk.toml"),
 }
 
+LONGEST_LINE = 3000  # characters of an error
+
 #: Commands that may run on many ranks.
 PARALLEL = {"train", "check", "bench halo", "bench server"}
 
@@ -146,8 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away (| head): not an error, nothing to say
         return 1
     except (InputError, OSError) as error:  # a full disk, a file it cannot read
-        one_line = str(error).replace("\n", " ")  # HDF5 breaks its lines
-        print(f"{prefix}: {one_line}", file=sys.stderr)
+        print(f"{prefix}: {one_line(str(error), LONGEST_LINE)}", file=sys.stderr)
         return 1
     except MemoryError as error:
         print(f"{prefix}: not enough memory ({error}): 'hpclcae show CONFIGURATION' says what a "
@@ -168,11 +170,18 @@ def _run(name: str, words: list[str]) -> int:
         return 1
     module_name, summary, example = COMMANDS[name]
     module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"hpclcae {name}", description=summary[0].upper() + summary[1:] + ".",
         epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter)
     module.configure(parser)
     return module.run(parser.parse_args(words)) or 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments on one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {one_line(message)} ({self.prog} --help explains)\n")
 
 
 def _flush() -> None:

@@ -251,7 +251,8 @@ def _build(cls: Any, tree: Any, where: str, prefix: str) -> Any:
     for key, value in tree.items():
         name = f"{prefix}.{key}" if prefix else key
         if key not in hints:
-            raise InputError(f"{where}: unknown key {shown(name)}; allowed here: {', '.join(hints)}")
+            raise InputError(f"{where}: unknown key {shown(name)}; allowed here: "
+                             f"{', '.join(hints)}")
         values[key] = _convert(hints[key], value, where, name)
     return cls(**values)
 
@@ -278,8 +279,8 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
             value = math.copysign(math.inf, value > 0 or -1)
     if type(value) is not kind:
         quotes = f', in quotes: "{shown(value)}"' if kind is str else ""
-        raise InputError(f"{where}: {name} = {shown(value)} is of type {type(value).__name__}; it must "
-                         f"be of type {kind.__name__}{quotes}")
+        raise InputError(f"{where}: {name} = {shown(value)} is of type {type(value).__name__}; it "
+                         f"must be of type {kind.__name__}{quotes}")
     return value
 
 
@@ -297,8 +298,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "stages.epsilon": (_ABOVE_0, _REAL), "stages.lcn": (0, _SIDE),
     "stages.lcn_sigma": (_ABOVE_0, _REAL), "stages.lcn_floor": (_ABOVE_0, _REAL),
     "stages.sparsity": (0, _REAL), "stages.weight": (0, _REAL), "stages.tile": (0, _SIDE),
-    "update.rate": (_ABOVE_0, _REAL), "update.momentum": (0, _REAL), "update.second_moment": (0, _REAL),
-    "update.clip": (0, _REAL), "update.delay_compensation": (0, _REAL),
+    "update.rate": (_ABOVE_0, _REAL), "update.momentum": (0, _REAL),
+    "update.second_moment": (0, _REAL), "update.clip": (0, _REAL),
+    "update.delay_compensation": (0, _REAL),
     "train.steps": (1, _COUNT), "train.batch": (1, 10 ** 6), "train.seed": (0, 2 ** 63 - 1),
     "train.checkpoint_every": (1, _COUNT), "train.keep": (1, _COUNT),
     "train.keep_every": (0, _COUNT), "train.log_every": (1, _COUNT),
@@ -349,8 +351,8 @@ def _check(config: Config, where: str) -> None:
     if len(config.stages) > MOST_STAGES:
         raise InputError(f"{where}: {len(config.stages)} stages; use at most {MOST_STAGES}")
     if config.data.channels not in (1, 3):
-        raise InputError(f"{where}: data.channels = {shown(config.data.channels)}; allowed: 1 (grey), 3 "
-                         "(colour)")
+        raise InputError(f"{where}: data.channels = {shown(config.data.channels)}; allowed: 1 "
+                         "(grey), 3 (colour)")
     for name, value in (("preprocess.whitening", config.preprocess.whitening),
                         *((f"stages.{i}.lcn", s.lcn) for i, s in enumerate(config.stages))):
         if value and value % 2 == 0:

@@ -1,8 +1,8 @@
 """The command ``hpclcae show``: a configuration in layers, parameters, memory and FLOP."""
 import argparse
-from pathlib import Path
 
 from hpclcae import config as configuration
+from hpclcae.commands.arguments import output
 from hpclcae.config import Config
 from hpclcae.geometry import StageGeometry, network_geometry, pixels_seen, training_flop
 from hpclcae.model.layers.local_filter import LocalFilter
@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="change one setting, for instance --set data.size=100")
     parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
                         help="of blocks, for --partition, for instance 13x13")
-    parser.add_argument("--partition", type=Path, metavar="PNG",
+    parser.add_argument("--partition", type=output, metavar="PNG",
                         help="draw who owns and who needs what in the first stage on that grid "
                         "(extra: figures)")
     parser.add_argument("--settings", action="store_true",

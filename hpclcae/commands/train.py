@@ -1,10 +1,10 @@
 """The command ``hpclcae train``: minibatches in, checkpoints and metrics out."""
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpclcae import config as configuration
 from hpclcae.cluster.launcher import launched
+from hpclcae.commands.arguments import output, positive, whole
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("configuration", help="TOML file, for instance run/desk.toml")
-    parser.add_argument("--out", required=True, type=Path,
+    parser.add_argument("--out", required=True, type=output,
                         help="run folder: checkpoints, metrics, configuration")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set train.steps=500 --set "
@@ -26,17 +26,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true",
                         help="go on from the newest checkpoint in the run folder (from the start "
                         "if there is none)")
-    parser.add_argument("--stop-at", type=int, metavar="STEP",
+    parser.add_argument("--stop-at", type=positive, metavar="STEP",
                         help="end after this step with a checkpoint; the schedule is still that of "
                         "train.steps")
     parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
                         help="blocks of ranks that share the network under mpiexec or srun, for "
                         "instance 2x1; auto (default): the one whose busiest block has the least "
                         "to do")
-    parser.add_argument("--servers", type=int, metavar="N",
+    parser.add_argument("--servers", type=whole(0), metavar="N",
                         help="ranks that hold the parameters while replicas train "
                         "(parallel.servers)")
-    parser.add_argument("--replicas", type=int, metavar="N",
+    parser.add_argument("--replicas", type=positive, metavar="N",
                         help="copies of the network (parallel.replicas)")
 
 
@@ -50,8 +50,6 @@ def changes(args: argparse.Namespace) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    if args.stop_at is not None and args.stop_at < 1:
-        raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
     size, _ = launched()
     if size == 1:
         config = configuration.load(args.configuration, changes(args))

@@ -23,7 +23,7 @@ import numpy as np
 
 from hpclcae import __version__
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.files import keep_out_of_checkpoints, replacing_hdf5
 from hpclcae.utils.reading import open_hdf5, reading
 
 KIND = "hpclcae dataset"
@@ -85,6 +85,7 @@ class DatasetWriter:
     def __enter__(self) -> "DatasetWriter":
         if self.path.is_dir():
             raise InputError(f"cannot write {self.path}: it is a folder; name a file in it")
+        keep_out_of_checkpoints(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._spool: BinaryIO = tempfile.TemporaryFile(dir=self.path.parent)

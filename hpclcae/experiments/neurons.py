@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpclcae.checkpoint.folder import MANIFEST, step_of
 from hpclcae.checkpoint.trained import Model
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
@@ -57,6 +58,9 @@ class Settings:
 def run_folder(model: str) -> Path:
     """Folder of the run that a checkpoint belongs to; a run folder is its own.
 
+    Never a checkpoint itself, whose files belong together: of one that was copied out of its run,
+    the folder that it is in.
+
     Raises
     ------
     InputError
@@ -66,9 +70,13 @@ def run_folder(model: str) -> Path:
     if not path.exists():
         raise InputError(f"{model} does not exist: give the folder that 'hpclcae train' wrote, or "
                          "a checkpoint in it")
-    if path.parent.name == "checkpoints":
-        return path.parent.parent
-    return path if path.is_dir() else path.parent
+    if path.is_file() and (path.parent / MANIFEST).exists():
+        path = path.parent  # a file of a checkpoint
+    if path.is_dir() and not (path / MANIFEST).exists() and step_of(path) < 0:
+        return path
+    if path.parent.name != "checkpoints":
+        path = path.resolve()  # called in a folder below the run, or by another name
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
 def open_fitting(path: str | Path, config: Config) -> Dataset:

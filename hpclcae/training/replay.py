@@ -214,7 +214,7 @@ class _ReplayDivergence(Divergence):
     """Names what a replay can know of a run that diverges."""
 
     def __init__(self, replica: int, client: ParameterClient) -> None:
-        super().__init__(client.config.update)
+        super().__init__(client.config)
         self._replica, self._client = replica, client
 
     def describe(self, stage: int, objective: float, first: float, step: int) -> str:

@@ -145,7 +145,7 @@ def _crc32(file: io.FileIO, size: int, without: Sequence[Span]) -> int:
     return crc
 
 
-
+@contextlib.contextmanager
 def new_hdf5(path: Path, known_as: Path) -> Iterator[h5py.File]:
     """A new HDF5 file at `path`; errors of the disk speak of `known_as`.
 
