@@ -16,8 +16,7 @@ from hpclcae.checkpoint.state import RunState
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.store import owned_slots
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing_hdf5
-from hpclcae.utils.reading import open_hdf5
+from hpclcae.utils.files import read_hdf5, replacing_hdf5
 from hpclcae.utils.provenance import revision, versions
 
 AXES = ["row", "col", "krow", "kcol", "map in", "map"]
@@ -50,7 +49,7 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
     pieces: dict[str, list[_Piece]] = {}
     chunks = []
     for number in range(shards):
-        with open_hdf5(path.with_name(shard_name(number))) as file:
+        with read_hdf5(path.with_name(shard_name(number))) as file:
             if (file.attrs["run"], file.attrs["step"]) != (run, state.step):
                 raise InputError(f"{file.filename} is of another run or step: two jobs write into "
                                  "one run folder")

@@ -23,8 +23,8 @@ from hpclcae.checkpoint.model_file import AXES
 from hpclcae.checkpoint.reading import opened
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.expressions import Expression
-from hpclcae.utils.files import replacing_hdf5
-from hpclcae.utils.reading import open_hdf5, reading
+from hpclcae.utils.files import read_hdf5, replacing_hdf5
+from hpclcae.utils.reading import reading
 from hpclcae.utils.summary import Summary, SummaryCollector
 
 KIND = "hpclcae query"
@@ -90,7 +90,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         with opened(path) as file:
             yield file
         return
-    with reading(path, "HDF5 checkpoint or neurons.h5", "use another one"), open_hdf5(path) as file:
+    with reading(path, "HDF5 checkpoint or neurons.h5", "use another one"), read_hdf5(path) as file:
         if file.attrs.get("kind") == NEURONS:
             yield file
             return
@@ -349,7 +349,7 @@ def check_output(out: Path, sources: Sources, replaceable: Callable[[Path], bool
 
 def _is_result(path: Path) -> bool:
     with contextlib.suppress(InputError), reading(path, "result of a query", ""), \
-            open_hdf5(path) as file:
+            read_hdf5(path) as file:
         return file.attrs.get("kind") == KIND
     return False
 

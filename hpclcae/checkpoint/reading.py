@@ -19,7 +19,8 @@ from hpclcae.parameter_server.chunks import Chunk, block_chunks
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.reading import open_hdf5, reading
+from hpclcae.utils.files import read_hdf5
+from hpclcae.utils.reading import reading
 
 
 def load(path: Path, grid: Grid = WHOLE,
@@ -105,7 +106,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     with reading(path, "HDF5 checkpoint", "use another one"), contextlib.ExitStack() as stack:
         manifest = check(path) if path.is_dir() else None
         model = path / MODEL if manifest else path
-        file = stack.enter_context(open_hdf5(model))
+        file = stack.enter_context(read_hdf5(model))
         _refuse_others(file, model)
         if manifest and (file.attrs["run"], file.attrs["step"]) != (manifest.run, manifest.step):
             raise InputError(f"{path / MANIFEST} is of another run or step than {MODEL} beside it: "

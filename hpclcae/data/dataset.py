@@ -23,8 +23,8 @@ import numpy as np
 
 from hpclcae import __version__
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import keep_out_of_checkpoints, replacing_hdf5
-from hpclcae.utils.reading import open_hdf5, reading
+from hpclcae.utils.files import keep_out_of_checkpoints, read_hdf5, replacing_hdf5
+from hpclcae.utils.reading import reading
 
 KIND = "hpclcae dataset"
 SCHEMA = 1
@@ -330,7 +330,7 @@ def _open(path: Path) -> h5py.File:
         raise InputError(f"{path} is not a file: give a dataset, as written by 'hpclcae data "
                          "ingest' or 'data frames'")
     with _reading(path), contextlib.ExitStack() as stack:
-        file = stack.enter_context(open_hdf5(path))
+        file = stack.enter_context(read_hdf5(path))
         kind, schema = file.attrs.get("kind"), int(file.attrs.get("schema", 0))
         if kind != KIND:
             raise InputError(f"{path} is {kind or 'an HDF5 file of another kind'}, not a dataset: "

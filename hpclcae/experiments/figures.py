@@ -18,7 +18,8 @@ from hpclcae.experiments import neurons as neuron_tests
 from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.reading import open_hdf5, reading
+from hpclcae.utils.files import read_hdf5
+from hpclcae.utils.reading import reading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +92,7 @@ def read_neurons(folder: Path) -> dict[str, Any]:
     file, remedy = folder / "neurons.h5", f"hpclcae neurons {folder} writes it"
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
-    with reading(file, "HDF5 file of neurons", remedy), open_hdf5(file) as store:
+    with reading(file, "HDF5 file of neurons", remedy), read_hdf5(file) as store:
         neurons = dict(store.attrs)
         if neurons["kind"] != neuron_tests.KIND or neurons["schema"] > neuron_tests.SCHEMA:
             raise InputError(f"{file} is of another kind or a newer version: {remedy}")

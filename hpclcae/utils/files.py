@@ -17,6 +17,7 @@ FORMAT = ("v110", "v110")
 #: The last bytes of a sealed HDF5 file; before them stand 8 digits: how long the seal is.
 SEALED = b"hpclcae seal\n"
 _BLOCK = 1 << 20
+_LOCKING = "HDF5_USE_FILE_LOCKING"  # what the environment says of it counts more than what we say
 #: The two files that make a folder a checkpoint (checkpoint/folder.py).
 CHECKPOINT = ("manifest.json", "model.h5")
 
@@ -91,6 +92,33 @@ def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
             disk.seek(0, os.SEEK_END)
             disk.write(seal + b"%08d" % len(seal) + SEALED)
             disk.raise_error(path)
+
+
+def read_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file to read, without a lock; call it inside `reading` (utils/reading.py).
+
+    Nobody writes into our files: they appear whole. A lock would only fail, on a file system
+    without locks or where another program has the file open.
+
+    Raises
+    ------
+    OSError
+        It is not there, no HDF5 file, or not as it was written: a sealed file is compared with its
+        seal before HDF5 looks at it.
+    InputError
+        HDF5 locks it all the same, because the environment says so, and cannot.
+    """
+    expected, found = seal_of(path)
+    if found != expected:
+        raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "unable to lock file" not in str(error):
+            raise
+        raise InputError(f"{path} cannot be opened: HDF5 is to lock it ({_LOCKING}="
+                         f"{os.environ.get(_LOCKING)}) and cannot: export {_LOCKING}=FALSE"
+                         ) from error
 
 
 def seal_of(path: Path) -> tuple[int, int]:

@@ -2,8 +2,9 @@
 
 HDF5, JSON, TOML, NumPy and the decoding of text raise a dozen kinds of errors for content that is
 not what was written, and libhdf5 may also hang or end the process. So everything that parses a file
-does it inside `reading`; HDF5 files are opened by `open_hdf5`, which first compares the checksum
-that `files.replacing_hdf5` left; and lines of a log are taken one by one (`whole_objects`).
+does it inside `reading`; HDF5 files are opened by `files.read_hdf5`, which first compares the
+checksum that `files.replacing_hdf5` left; and lines of a log are taken one by one
+(`whole_objects`).
 """
 import contextlib
 import json
@@ -13,10 +14,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import h5py
-
 from hpclcae.utils.errors import InputError, one_line
-from hpclcae.utils.files import seal_of
 
 #: What is raised for a content that is not what was written.
 DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
@@ -58,21 +56,6 @@ def _words(error: BaseException) -> str:
         text = str(error.args[0])
         return one_line(text if " " in text else f"no {text!r}")
     return one_line(str(error) or type(error).__name__)
-
-
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading, without locks; inside `reading`.
-
-    Raises
-    ------
-    OSError
-        It is no HDF5 file, or not as it was written: checked before HDF5 looks at it, as far as
-        the file has a seal (files.replacing_hdf5).
-    """
-    expected, found = seal_of(path)
-    if found != expected:
-        raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
-    return h5py.File(path, "r", locking=False)
 
 
 def whole_objects(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
