@@ -174,7 +174,7 @@ def _run(name: str, words: list[str]) -> int:
         prog=f"hpclcae {name}", description=summary[0].upper() + summary[1:] + ".",
         epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter)
     module.configure(parser)
-    return module.run(parser.parse_args(words)) or 0
+    return module.run(parser.parse_intermixed_args(words)) or 0
 
 
 class _Parser(argparse.ArgumentParser):

@@ -301,7 +301,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "update.rate": (_ABOVE_0, _REAL), "update.momentum": (0, _REAL),
     "update.second_moment": (0, _REAL), "update.clip": (0, _REAL),
     "update.delay_compensation": (0, _REAL),
-    "train.steps": (1, _COUNT), "train.batch": (1, 10 ** 6), "train.seed": (0, 2 ** 63 - 1),
+    "train.steps": (1, _COUNT), "train.batch": (1, 10 ** 9), "train.seed": (0, 2 ** 63 - 1),
     "train.checkpoint_every": (1, _COUNT), "train.keep": (1, _COUNT),
     "train.keep_every": (0, _COUNT), "train.log_every": (1, _COUNT),
     "parallel.servers": (0, _RANKS), "parallel.replicas": (1, _RANKS),

@@ -23,7 +23,7 @@ from hpclcae.checkpoint.model_file import AXES
 from hpclcae.checkpoint.reading import opened
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.expressions import Expression
-from hpclcae.utils.files import read_hdf5, replacing_hdf5
+from hpclcae.utils.files import keep_out_of_checkpoints, read_hdf5, replacing_hdf5
 from hpclcae.utils.reading import reading
 from hpclcae.utils.summary import Summary, SummaryCollector
 
@@ -335,7 +335,7 @@ def check_output(out: Path, sources: Sources, replaceable: Callable[[Path], bool
     Raises
     ------
     InputError
-        It is another file that exists, or in a checkpoint that is read; its folder does not exist.
+        It is another file that exists, or in a checkpoint; its folder does not exist.
     """
     resolved = out.resolve()
     for path in sources.paths:
@@ -345,6 +345,7 @@ def check_output(out: Path, sources: Sources, replaceable: Callable[[Path], bool
         raise InputError(f"{out} cannot be written: it must be a file in a folder that exists")
     if out.exists() and not replaceable(out):
         raise InputError(f"{out} exists, and is no earlier result of a query: choose another name")
+    keep_out_of_checkpoints(out)
 
 
 def _is_result(path: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpclcae.checkpoint.query import (Answer, Block, Query, Rows, Sources, answer, axes,
                                       check_output, sources)
-from hpclcae.commands.arguments import output, whole
+from hpclcae.commands.arguments import whole
 from hpclcae.utils.errors import InputError, one_line, shown
 from hpclcae.utils.files import replacing
 from hpclcae.utils.progress import progress
@@ -33,9 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sort", action="store_true", help="list the largest values first")
     parser.add_argument("--limit", type=whole(1, 10 ** 7), metavar="N", default=50,
                         help="places to list at most (%(default)s)")
-    parser.add_argument("--out", type=output, metavar="FILE.h5",
+    parser.add_argument("--out", type=Path, metavar="FILE.h5",
                         help="write the whole result to an HDF5 file")
-    parser.add_argument("--csv", type=output, metavar="FILE",
+    parser.add_argument("--csv", type=Path, metavar="FILE",
                         help="write the places that are listed")
     parser.add_argument("--list", action="store_true",
                         help="print names, shapes and types of the arrays; takes no EXPRESSION")

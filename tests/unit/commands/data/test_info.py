@@ -89,7 +89,9 @@ def test_grey_without_labels(tmp_path, capsys):
 
 def test_one_clear_line(dataset, tmp_path, capsys):
     for arguments, message in (([tmp_path / "missing.h5"], "not a file"),
-                               ([dataset, "--count", 0], "--count 0"),
                                ([dataset, "--sheet", dataset / "a.png"], "a.h5")):
         assert info(*arguments) == 1
         assert message in (error := capsys.readouterr().err) and error.count("\n") == 1
+    with pytest.raises(SystemExit):
+        info(dataset, "--count", 0)
+    assert "--count: 0; it must be at least 1" in capsys.readouterr().err
