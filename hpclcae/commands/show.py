@@ -8,6 +8,7 @@ from hpclcae.geometry import StageGeometry, network_geometry, pixels_seen, train
 from hpclcae.model.layers.local_filter import LocalFilter
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.partition import picture as partition_picture
+from hpclcae.partition.blocks import Grid
 from hpclcae.partition.cost import choose_grid
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import table
@@ -33,8 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.partition is not None:
         if args.grid is None:
             raise InputError("--partition needs a grid: add for instance --grid 2x3")
-        rows, _, cols = args.grid.partition("x")
-        blocks = int(rows) * int(cols) if rows.isdecimal() and cols.isdecimal() else 1
+        blocks = 1 if args.grid == "auto" else Grid.parse(args.grid).size
         partition_picture.write(config, choose_grid(config, blocks, args.grid), args.partition)
         print(args.partition)
         return 0

@@ -17,4 +17,5 @@ def test_damaged_files_are_one_line():
     seed = os.environ.get("HPCLCAE_FUZZ_SEED", "0")
     process = run_limited([sys.executable, "-m", "tests.support.fuzz", "--seconds", str(SECONDS),
                            "--seed", seed], 10 * SECONDS + 300, cwd=ROOT)
-    assert process.returncode == 0 and '"refused"' in process.stdout, process.stdout + process.stderr
+    said = process.stdout + process.stderr
+    assert process.returncode == 0 and '"refused"' in said, said

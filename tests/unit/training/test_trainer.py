@@ -123,7 +123,8 @@ def test_what_was_done_after_the_last_checkpoint_is_done_again(tiny_config, tmp_
     assert_same_run(whole, tmp_path / "parts")
 
 
-@pytest.mark.parametrize("line", [b"\xff\xfe", b"no metrics", b"[]", b'{"step": "x"}', b"{}", bytes(200),
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"no metrics", b"[]", b'{"step": "x"}', b"{}",
+                                  bytes(200),
                                   b'{"step": 2, "obj', b"[" * 5000, b'{"step": 1e999}'])
 def test_a_run_goes_on_without_damaged_lines_of_metrics(tiny_config, tmp_path, capsys, line):
     config = tiny_config("train.steps=3", "train.log_every=1")
