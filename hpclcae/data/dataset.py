@@ -23,7 +23,8 @@ import numpy as np
 
 from hpclcae import __version__
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import keep_out_of_checkpoints, read_hdf5, replacing_hdf5
+from hpclcae.utils.files import (keep_out_of_checkpoints, read_hdf5, replacing_hdf5,
+                                 seal_of)
 from hpclcae.utils.reading import reading
 
 KIND = "hpclcae dataset"
@@ -317,8 +318,18 @@ class Dataset:
         return images
 
     def verify(self) -> list[int]:
-        """Return the indices of images that do not have the checksum they were written with."""
+        """Return the indices of images that do not have the checksum they were written with.
+
+        Raises
+        ------
+        InputError
+            What is not images, names above all, is damaged: of a large dataset this is not looked
+            at when it is opened.
+        """
         with self._reading():
+            expected, found = seal_of(self.path)
+            if found != expected:
+                raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
             stored = self._of_every_image("checksum")[:]
             return [first + i for first, last in _blocks(self._images.shape)
                     for i, image in enumerate(self._images[first:last])

@@ -1,5 +1,6 @@
 """What a user may get wrong, as exceptions with one clear line."""
 import importlib
+import re
 from types import ModuleType
 
 
@@ -14,8 +15,12 @@ LONGEST = 300  # characters of what others say, in a message
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """What somebody else wrote, fit for a message: printable, on one line, and not too long."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """What somebody else wrote, fit for a message: printable, on one line, and not too long.
+
+    Spaces stay, as in the name of a file, and so does what stands for bytes that are no text.
+    """
+    line = re.sub(r"\s*[^\S ]\s*", " ", text).strip()
+    line = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else " " for c in line)
     return line if len(line) <= longest else f"{line[:longest * 2 // 3]} ... {line[-20:]}"
 
 

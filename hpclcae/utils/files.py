@@ -16,6 +16,7 @@ from hpclcae.utils.errors import InputError
 FORMAT = ("v110", "v110")
 #: The last bytes of a sealed HDF5 file; before them stand 8 digits: how long the seal is.
 SEALED = b"hpclcae seal\n"
+LARGE = 64 << 20  # bytes that opening a file may read for its checksum: hundredths of a second
 _BLOCK = 1 << 20
 _LOCKING = "HDF5_USE_FILE_LOCKING"  # what the environment says of it counts more than what we say
 #: The two files that make a folder a checkpoint (checkpoint/folder.py).
@@ -73,7 +74,7 @@ def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
     """The same for an HDF5 file to write to, which is sealed in the end.
 
     A seal follows what HDF5 knows of, and HDF5 passes over it: a line of JSON with the CRC-32 of
-    the file, but for the chunks of chunked datasets (images have checksums of their own). So a
+    the file, but for chunks (images have checksums of their own) and large arrays. So a
     reader can find damage before HDF5 looks at it, which makes libhdf5 hang where a heap of texts
     is filled with zeros. Who opens the file with HDF5 to write removes the seal.
 
@@ -86,7 +87,7 @@ def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
         with new_hdf5(partial, path) as file:
             yield file
             file.flush()
-            without = _chunks(file)
+            without = _bulk(file)
         with _Disk(partial, "r+") as disk:
             crc = _crc32(disk, disk.seek(0, os.SEEK_END), without)
             seal = json.dumps({"crc32": crc, "without": without}).encode()
@@ -109,7 +110,7 @@ def read_hdf5(path: Path) -> h5py.File:
     InputError
         HDF5 locks it all the same, because the environment says so, and cannot.
     """
-    expected, found = seal_of(path)
+    expected, found = seal_of(path, LARGE)
     if found != expected:
         raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
     try:
@@ -122,8 +123,10 @@ def read_hdf5(path: Path) -> h5py.File:
                          ) from error
 
 
-def seal_of(path: Path) -> tuple[int, int]:
-    """The CRC-32 that an HDF5 file was sealed with, and the one that it has; 0, 0: no seal.
+def seal_of(path: Path, most: int | None = None) -> tuple[int, int]:
+    """The CRC-32 that an HDF5 file was sealed with, and the one that it has.
+
+    They are 0, 0 if there is no seal, or more than `most` bytes would have to be read.
 
     Raises
     ------
@@ -141,17 +144,22 @@ def seal_of(path: Path) -> tuple[int, int]:
         size = end - int(length)
         file.seek(size)
         seal = json.loads(file.read(end - size))
-        return int(seal["crc32"]), _crc32(file, size, seal["without"])
+        without = [(int(start), int(stop)) for start, stop in seal["without"]]
+        if most is not None and size - sum(stop - start for start, stop in without) > most:
+            return 0, 0
+        return int(seal["crc32"]), _crc32(file, size, without)
 
 
-def _chunks(file: h5py.File) -> list[Span]:
-    """Where in the file the chunks of chunked datasets lie: few spans, in order."""
+def _bulk(file: h5py.File) -> list[Span]:
+    """Where in the file chunks, and large arrays, lie: few spans, in order."""
     found: list[Span] = []
 
     def look(name: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset) and item.chunks:
             item.id.chunk_iter(lambda chunk: found.append(
                 (chunk.byte_offset, chunk.byte_offset + chunk.size)))
+        elif isinstance(item, h5py.Dataset) and item.nbytes > LARGE and item.id.get_offset():
+            found.append((item.id.get_offset(), item.id.get_offset() + item.nbytes))
     file.visititems(look)
     spans: list[Span] = []
     for start, stop in sorted(found):

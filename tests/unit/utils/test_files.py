@@ -26,7 +26,7 @@ def test_a_sealed_file_is_read_by_plain_h5py_and_by_us(sealed):
 def test_damage_is_found_before_hdf5_looks(sealed, monkeypatch):
     content = sealed.read_bytes()
     with h5py.File(sealed) as file:
-        chunks = [place for span in files._chunks(file) for place in range(*span)]
+        chunks = [place for span in files._bulk(file) for place in range(*span)]
     monkeypatch.setattr(h5py, "File", None)
     for place in range(0, len(content), 7):
         if place not in chunks and place < content.rindex(b'{"crc32"'):
@@ -35,6 +35,20 @@ def test_damage_is_found_before_hdf5_looks(sealed, monkeypatch):
             sealed.write_bytes(damaged)
             with pytest.raises(OSError, match="its checksum is"):
                 read_hdf5(sealed)
+
+
+def test_what_is_large_is_left_out_or_not_looked_at_when_a_file_is_opened(sealed, monkeypatch):
+    monkeypatch.setattr(files, "LARGE", 64)
+    damaged = bytearray(sealed.read_bytes())
+    damaged[damaged.index(b"some words")] ^= 1
+    sealed.write_bytes(damaged)
+    read_hdf5(sealed).close()
+    assert len(set(files.seal_of(sealed))) == 2
+    with replacing_hdf5(sealed) as file:
+        file["large"] = np.arange(99.0)
+        file["small"] = np.arange(3.0)
+        start = file["large"].id.get_offset()
+        assert files._bulk(file) == [(start, start + 99 * 8)]
 
 
 def test_zeros_in_a_heap_of_texts_are_found(sealed):

@@ -48,4 +48,4 @@ def test_lines_that_are_not_whole_are_left_out():
 def test_values_in_messages_are_short():
     assert shown("x\ny") == "'x\\ny'" and len(shown("9" * 5000)) < 80
     assert shown(10 ** 6000) == "a number of thousands of digits"
-    assert one_line("a\x00\nb") == "a b"
+    assert one_line(" a  b \n  c\td\x00") == "a  b c d "
