@@ -286,7 +286,7 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
 
 #: Largest values: pixels along a side; maps of a stage; what is counted (images, steps, ranks);
 #: real numbers, so that their squares still fit into float32 or nearly so.
-_SIDE, _MAPS, _COUNT, _RANKS, _REAL = 65_536, 65_536, 10 ** 12, 10 ** 6, 1e30
+_SIDE, _MAPS, _COUNT, _RANKS, _REAL = 16_384, 65_536, 10 ** 12, 10 ** 5, 1e30
 _ABOVE_0 = 1e-30  # smallest of those that must not be 0
 #: key -> (smallest allowed value, largest); one rule for every stage
 _RANGES: dict[str, tuple[float, float]] = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpclcae.cluster.ranks import MOST_RANKS
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry, training_flop
 from hpclcae.model.layout import Layout
@@ -29,7 +30,6 @@ from hpclcae.utils.errors import InputError
 #: second (RMA over TCP between two ranks of one machine: 1.2 to 1.5 GB/s).
 CORE_RATE, SERVER_RATE = 50e9, 1e9
 EFFICIENT = 0.6
-MOST_RANKS = 100_000  # that a plan is made for
 #: Of a node's memory; the system and its file cache keep the rest.
 USABLE = 0.9
 #: Bytes of a rank without arrays: Python, libraries, MPI (tests/system/test_plan_memory.py

@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="compare every image with its checksum")
     parser.add_argument("--sheet", type=output, metavar="PNG",
                         help="draw a random sample of the images with labels")
-    parser.add_argument("--count", type=whole(1, 10 ** 5), default=100,
+    parser.add_argument("--count", type=whole(1, 10 ** 4), default=100,
                         help="images on the sheet (default 100)")
     parser.add_argument("--seed", type=whole(0), default=0, help="of the samples")
 
