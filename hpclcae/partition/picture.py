@@ -35,6 +35,7 @@ def write(config: Config, grid: Grid, path: Path, stage: int = 0, rank: int | No
     if not 0 <= stage < len(config.stages):
         raise InputError(f"there is no stage {stage + 1}: the configuration has "
                          f"{len(config.stages)}")
+    check_grid(config, grid)
     if max(grid.rows, grid.cols) > MOST_BLOCKS:
         raise InputError(f"grid {grid} has too many blocks for a picture: use at most "
                          f"{MOST_BLOCKS} rows and columns of blocks")
