@@ -52,7 +52,8 @@ class Schedule:
             self._expression = Expression(config.update.schedule, "update.schedule")
             rates = [self.learning_rate(int(step)) for step in
                      np.unique(np.linspace(0, config.train.steps - 1, TRIED, dtype=int))]
-            if not any(rates):
+            # in the only step of a stage, one that rises from 0 is 0 too
+            if len(rates) > len(config.stages) and not any(rates):
                 raise InputError(f"update.schedule = {config.update.schedule!r} is 0 in every step "
                                  "that was tried, so nothing is learnt: it must be above 0 "
                                  "somewhere")
