@@ -9,7 +9,7 @@ import sys
 
 from hpclcae import __version__
 from hpclcae.utils import streams
-from hpclcae.utils.errors import InputError
+from hpclcae.utils.errors import InputError, one_line
 from hpclcae.utils.signals import listen
 
 #: command -> (module, one line of help, example)
@@ -128,6 +128,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae bench server run/desk.toml"),
 }
 
+LONGEST_LINE = 3000  # characters of an error
+
 #: Commands that may run on many ranks.
 PARALLEL = {"train", "check", "bench halo", "bench server"}
 
@@ -148,8 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away (| head): not an error, nothing to say
         return 1
     except (InputError, OSError) as error:  # a full disk, a file it cannot read
-        one_line = str(error).replace("\n", " ")  # HDF5 breaks its lines
-        print(f"{prefix}: {one_line}", file=sys.stderr)
+        print(f"{prefix}: {one_line(str(error), LONGEST_LINE)}", file=sys.stderr)
         return 1
     except MemoryError as error:
         print(f"{prefix}: not enough memory ({error}): 'hpclcae show CONFIGURATION' says what a "
@@ -163,8 +164,6 @@ def main(argv: list[str] | None = None) -> int:
 def _run(name: str, words: list[str]) -> int:
     """Run command `name` with its arguments."""
     # Imported here, not at the top: a signal that comes meanwhile finds the program listening.
-    import argparse
-
     from hpclcae.cluster.launcher import launched
     size, rank, _ = launched()
     if size > 1 and name not in PARALLEL:
@@ -172,13 +171,12 @@ def _run(name: str, words: list[str]) -> int:
             print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec "
                   "-n 1", file=sys.stderr)
         return 1
+    from hpclcae.commands.arguments import Parser
     module_name, summary, example = COMMANDS[name]
     module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(
-        prog=f"hpclcae {name}", description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(name, summary, example)
     module.configure(parser)
-    return module.run(parser.parse_args(words)) or 0
+    return module.run(parser.parse_intermixed_args(words)) or 0
 
 
 def _overview(words: list[str]) -> int:

@@ -11,16 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hpclcae import config as configuration
 from hpclcae.bench.cases import RATE
-from hpclcae.bench.common import Report, refuse_more_threads
+from hpclcae.bench.common import MOST_TIMES, Report, refuse_more_threads
 from hpclcae.cluster.launcher import launched
-from hpclcae.commands.arguments import positive
+from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
@@ -59,10 +58,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     configure_case(parser)
     parser.add_argument("--grid", default="auto", metavar="ROWSxCOLUMNS",
                         help="grid of blocks (default auto)")
-    parser.add_argument("--steps", type=positive, default=10, metavar="N",
+    parser.add_argument("--steps", type=whole(1, MOST_TIMES), default=10, metavar="N",
                         help="training steps of every stage after the first one; their median "
                         "counts (default 10)")
-    parser.add_argument("--json", type=Path, metavar="FILE",
+    parser.add_argument("--json", type=output, metavar="FILE",
                         help="append one JSON object a row to this file")
 
 
@@ -70,7 +69,7 @@ def configure_case(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that say which network is measured."""
     parser.add_argument("configuration", nargs="?", default=RUN_DESK,
                         help=f"TOML file (default {RUN_DESK})")
-    parser.add_argument("--stage", type=positive, metavar="SIDE",
+    parser.add_argument("--stage", type=whole(1, 65_536), metavar="SIDE",
                         help="instead of a file: one stage of the paper's on SIDE x SIDE positions "
                         "of 8 maps")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",

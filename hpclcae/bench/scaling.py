@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import Report, machine, ratio, refuse_more_threads
+from hpclcae.bench.common import MOST_TIMES, Report, machine, ratio, refuse_more_threads
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.cluster.mpiexec import OVERSUBSCRIBE, find_mpiexec
-from hpclcae.commands.arguments import positive
+from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
 from hpclcae.utils.errors import InputError, require
@@ -36,25 +36,25 @@ from hpclcae.utils.tables import table
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     configure_case(parser)
-    parser.add_argument("--ranks", type=positive, nargs="+", default=[1, 2], metavar="N",
+    parser.add_argument("--ranks", type=whole(1, 10 ** 6), nargs="+", default=[1, 2], metavar="N",
                         help="numbers of ranks; the first one is what the others are compared with "
                         "(default 1 2)")
-    parser.add_argument("--repeat", type=positive, default=5, metavar="N",
+    parser.add_argument("--repeat", type=whole(1, MOST_TIMES), default=5, metavar="N",
                         help="rounds, each of which starts every number of ranks once (default 5)")
-    parser.add_argument("--steps", type=positive, default=10, metavar="N",
+    parser.add_argument("--steps", type=whole(1, MOST_TIMES), default=10, metavar="N",
                         help="training steps of every stage in each job; their median counts "
                         "(default 10)")
-    parser.add_argument("--limit", type=positive, default=600, metavar="SECONDS",
+    parser.add_argument("--limit", type=whole(1, 10 ** 6), default=600, metavar="SECONDS",
                         help="a job that takes longer is killed (default 600)")
     parser.add_argument("--weak", action="store_true", help="let the image grow with the ranks")
-    parser.add_argument("--srun", type=positive, metavar="PER_NODE",
+    parser.add_argument("--srun", type=whole(1, 10 ** 6), metavar="PER_NODE",
                         help="start with srun, so many ranks on a node, instead of mpiexec "
                         "(slurm/scaling.sbatch)")
     parser.add_argument("--srun-mpi", default="pmi2", metavar="TYPE",
                         help="srun's --mpi (default pmi2)")
-    parser.add_argument("--json", type=Path, metavar="FILE",
+    parser.add_argument("--json", type=output, metavar="FILE",
                         help="append one JSON object a row to this file")
-    parser.add_argument("--plot", type=Path, metavar="PNG",
+    parser.add_argument("--plot", type=output, metavar="PNG",
                         help="draw the speed-up (extra: figures)")
     parser.set_defaults(clock="wall")
 

@@ -27,6 +27,7 @@ from hpclcae.parameter_server.store import EVENT
 from hpclcae.partition.blocks import Grid
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replace_text
+from hpclcae.utils.reading import reading
 
 CONFIGURATION = "configuration.toml"
 
@@ -105,7 +106,7 @@ def read_log(folder: Path) -> tuple[Config, list[np.ndarray]]:
     Raises
     ------
     InputError
-        A file is missing.
+        A file is missing, or cannot be read.
     """
     config = configuration.load(folder / CONFIGURATION)
     files = [folder / f"server-{number}.bin" for number in range(config.parallel.servers)]
@@ -113,4 +114,5 @@ def read_log(folder: Path) -> tuple[Config, list[np.ndarray]]:
     if missing:
         raise InputError(f"{', '.join(missing)} is missing: the logs of all {len(files)} servers "
                          "are needed")
-    return config, [np.fromfile(path, EVENT) for path in files]
+    with reading(folder, "an event log", "nothing but a replay needs it"):
+        return config, [np.fromfile(path, EVENT) for path in files]

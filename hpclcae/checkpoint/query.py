@@ -10,6 +10,7 @@ row where a row is large. So a block is a consecutive piece of the result.
 """
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from hpclcae.checkpoint.reading import opened
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.expressions import Expression
 from hpclcae.utils.files import check_output, is_hdf5, read_hdf5, replacing_hdf5
+from hpclcae.utils.reading import reading
 from hpclcae.utils.summary import Summary, SummaryCollector
 from hpclcae.utils.text import attribute
 
@@ -85,20 +87,16 @@ def sources(first: str | Path, second: str | Path | None = None) -> Iterator[Sou
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     """A checkpoint or a neurons.h5."""
-    try:
-        with read_hdf5(path) as file:
-            kind = file.attrs.get("kind")
-    except OSError:  # a folder; or `opened` says what is wrong
-        kind = None
-    if kind != NEURONS:
+    if path.is_dir():
         with opened(path) as file:
             yield file
         return
-    try:
-        with read_hdf5(path) as file:
+    with reading(path, "HDF5 checkpoint or neurons.h5", "use another one"), read_hdf5(path) as file:
+        if file.attrs.get("kind") == NEURONS:
             yield file
-    except (KeyError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}): hpclcae neurons writes it") from error
+            return
+    with opened(path) as file:
+        yield file
 
 
 def _arrays(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
@@ -150,6 +148,11 @@ class Query:
         self.expression = Expression(text, where, REDUCTIONS)
         self.sources = sources
         calls = self.expression.reductions
+        for name in sources.arrays:
+            if "." in name and re.search(rf"(?<![\w.]){name.replace('.', '[./]')}(?!\w)",
+                                         text) and name not in text:
+                self.expression.refuse(f"'{name.replace('.', '/')}' is not known here",
+                                       f"write dots for slashes: {name}")
         self.expression.check([*sources.arrays, *calls])
         self._plain = sorted(self.expression.names - calls.keys())
         self._reduced = {call: (REDUCTIONS[function], Expression(argument, where, REDUCTIONS))
@@ -200,11 +203,11 @@ class Query:
         InputError
             A file cannot be read.
         """
-        try:
-            read = {name: self.sources.arrays[name][block] for name in self._read}
-        except OSError as error:
-            places = " or ".join(map(str, self.sources.paths))
-            raise InputError(f"{places} cannot be read ({error}): use another one") from error
+        read = {}
+        for name in self._read:
+            data = self.sources.arrays[name]
+            with reading(data.file.filename, "HDF5 checkpoint", "use another one"):
+                read[name] = data[block]
         values = {name: read[name] for name in self._plain}
         with np.errstate(all="ignore"):
             for call, (reduce, argument) in self._reduced.items():
@@ -334,7 +337,7 @@ def check_result(out: Path, sources: Sources,
     Raises
     ------
     InputError
-        It is another file that exists, or in a checkpoint that is read; its folder does not exist.
+        It is another file that exists, or in a checkpoint; its folder does not exist.
     """
     resolved = out.resolve()
     for path in sources.paths:

@@ -4,6 +4,8 @@ from hpclcae.parameter_server.roles import blocks_of
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.cost import choose_grid, fitting_grids
 
+MOST_RANKS = 100_000  # of a job
+
 
 def grid_for(config: Config, ranks: int) -> Grid:
     """The grid of every replica in a job of `ranks` processes.

@@ -1,4 +1,5 @@
 """Where runs stand, and how to go on, from their folders alone."""
+import contextlib
 import json
 import re
 import shlex
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hpclcae import checkpoint, config as configuration
+from hpclcae.checkpoint.metrics_log import metrics_path, read_content, records
 from hpclcae.cluster.ranks import least_ranks
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import read_hdf5
+from hpclcae.utils.reading import reading
 
 COMPLETE, BROKEN, INCOMPLETE = 0, 1, 3  # exit codes of hpclcae status
 #: What the jobs in slurm/ leave in a run folder: the log of a sweep's run.
@@ -108,8 +110,8 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
         if newest.is_dir():
             checkpoint.check(newest)
         else:
-            read_hdf5(newest).close()
-    except (InputError, OSError) as error:
+            checkpoint.load_state(newest)
+    except InputError as error:
         older = (f"; without {newest.name} the run goes on from {found[-2]}"
                  if len(found) > 1 else "")
         return True, f"{error}{older}"
@@ -117,16 +119,11 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
 
 
 def _read_metrics(result: RunStatus) -> None:
-    """The last whole line of the metrics; a crash may have cut the last one short."""
-    path = result.folder / "metrics.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        if lines:
-            row = json.loads(lines[-1])
-            result.objective, result.seconds = float(row["objective"]), float(row["seconds"])
-    except (ValueError, KeyError, TypeError) as error:
-        result.broken = True
-        result.trouble = f"{path}: the last line is no line of metrics ({error})"
+    """The last line of the metrics that is whole."""
+    with contextlib.suppress(InputError):
+        found = records(read_content(metrics_path(result.folder)), "objective", "seconds")
+        if found:
+            result.objective, result.seconds = found[-1]["objective"], found[-1]["seconds"]
 
 
 def _last_words(folder: Path) -> str:
@@ -188,8 +185,8 @@ def compare(found: Sequence[RunStatus]) -> list[dict[str, str]]:
 
 def _accuracy(folder: Path) -> str:
     """Accuracy of the network's best neuron, "" if `hpclcae neurons` has not been called."""
-    try:
-        rows = json.loads((folder / "neurons.json").read_text())["rows"]
+    file = folder / "neurons.json"
+    with contextlib.suppress(InputError), reading(file, "results of neurons", "make them again"):
+        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
         return f"{max(row['accuracy'] for row in rows if row['name'].startswith('trained')):.3f}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    return ""

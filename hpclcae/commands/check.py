@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hpclcae import config as configuration
 from hpclcae.cluster import node
-from hpclcae.cluster.ranks import grid_for
+from hpclcae.cluster.ranks import MOST_RANKS, grid_for
+from hpclcae.commands.arguments import whole
 from hpclcae.data.dataset import Dataset
 from hpclcae.mpi.library import library
 from hpclcae.utils.errors import InputError
@@ -22,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="run folder: it must be there, and take files")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, as for hpclcae train")
-    parser.add_argument("--ranks", type=int, metavar="N",
+    parser.add_argument("--ranks", type=whole(1, MOST_RANKS), metavar="N",
                         help="ranks of the job: the configuration must fit them")
     parser.add_argument("--facts", action="store_true",
                         help="print Python, libraries and MPI, for --like")

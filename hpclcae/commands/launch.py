@@ -12,8 +12,9 @@ import sys
 from hpclcae import config as configuration
 from hpclcae.cluster.mpiexec import find_mpiexec, run_job, settings_of
 from hpclcae.cluster.plan import USABLE, job_bytes
-from hpclcae.cluster.ranks import grid_for, ranks_for
+from hpclcae.cluster.ranks import MOST_RANKS, grid_for, ranks_for
 from hpclcae.commands import train
+from hpclcae.commands.arguments import whole
 from hpclcae.config import Config
 from hpclcae.utils.cores import cores, memory
 
@@ -21,7 +22,7 @@ from hpclcae.utils.cores import cores, memory
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     train.configure(parser)
-    parser.add_argument("--ranks", type=int, metavar="N",
+    parser.add_argument("--ranks", type=whole(1, MOST_RANKS), metavar="N",
                         help="processes (default: what the configuration asks for, on the cores "
                         "and in the memory of this machine or container)")
     parser.add_argument("--dry-run", action="store_true", help="print the line only")

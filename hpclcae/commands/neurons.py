@@ -151,10 +151,7 @@ def _folders(args: argparse.Namespace) -> list[Path]:
     if len(set(names)) < len(names):
         raise InputError(f"--out {out}: two of the runs have one name ({', '.join(names)}); leave "
                          "--out away, or rename a run")
-    folders = [out / name for name in names] if len(runs) > 1 else [out]
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    return folders
+    return [out / name for name in names] if len(runs) > 1 else [out]
 
 
 def _test_images(args: argparse.Namespace, models: Sequence[Model]) -> Dataset:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpclcae.cluster import status
 from hpclcae.cluster.status import BROKEN, COMPLETE, INCOMPLETE
+from hpclcae.commands.arguments import output
 from hpclcae.utils.files import check_output, replace_text
 from hpclcae.utils.tables import table
 
@@ -18,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN",
                         help="run folder; several give a table")
-    parser.add_argument("--csv", type=Path, metavar="FILE",
+    parser.add_argument("--csv", type=output, metavar="FILE",
                         help="write the table of several runs to this file, too")
     parser.add_argument("--step", action="store_true",
                         help="print the step of the newest checkpoint only, 0 if none")

@@ -2,11 +2,11 @@
 import argparse
 import contextlib
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpclcae import config as configuration
 from hpclcae.cluster.launcher import launched
+from hpclcae.commands.arguments import output, positive, whole
 from hpclcae.config import Config
 from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.partition.communicator import SerialCommunicator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("configuration", help="TOML file, for instance run/desk.toml")
-    parser.add_argument("--out", required=True, type=Path,
+    parser.add_argument("--out", required=True, type=output,
                         help="run folder: checkpoints, metrics, configuration")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set train.steps=500 --set "
@@ -31,17 +31,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true",
                         help="go on from the newest checkpoint in the run folder (from the start "
                         "if there is none)")
-    parser.add_argument("--stop-at", type=int, metavar="STEP",
+    parser.add_argument("--stop-at", type=positive, metavar="STEP",
                         help="end after this step with a checkpoint; the schedule is still that of "
                         "train.steps")
     parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
                         help="blocks of ranks that share the network under mpiexec or srun, for "
                         "instance 2x1; auto (default): the one whose busiest block has the least "
                         "to do")
-    parser.add_argument("--servers", type=int, metavar="N",
+    parser.add_argument("--servers", type=whole(0), metavar="N",
                         help="ranks that hold the parameters while replicas train "
                         "(parallel.servers)")
-    parser.add_argument("--replicas", type=int, metavar="N",
+    parser.add_argument("--replicas", type=positive, metavar="N",
                         help="copies of the network (parallel.replicas)")
 
 
@@ -83,8 +83,6 @@ def _configuration(args: argparse.Namespace) -> Config:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    if args.stop_at is not None and args.stop_at < 1:
-        raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
     size = launched().size
     if size == 1:
         config = _configuration(args)

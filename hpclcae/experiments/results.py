@@ -15,6 +15,7 @@ from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.single_neurons import Population
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import check_output, is_json, read_hdf5, replacing, replacing_hdf5
+from hpclcae.utils.reading import reading
 from hpclcae.utils.text import storable
 
 KIND = "hpclcae neurons"
@@ -116,19 +117,14 @@ def read_neurons(run: str, model: Model | None = None) -> dict[str, Any]:
     remedy = f"{command} writes it"
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
-    try:
-        with read_hdf5(file) as store:
-            neurons = dict(store.attrs)
-            if neurons["kind"] != KIND or neurons["schema"] > SCHEMA:
-                raise InputError(f"{file} is of another kind or a newer version: {remedy}")
-            names = sorted((name for name in store if name.startswith("stage")),
-                           key=lambda name: int(name[5:]))
-            neurons["stages"] = [_read_stage(store[name]) for name in names]
-            step = int(neurons["step"])
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is damaged ({error}): {remedy}") from error
+    with reading(file, "HDF5 file of neurons", remedy), read_hdf5(file) as store:
+        neurons = dict(store.attrs)
+        if neurons["kind"] != KIND or neurons["schema"] > SCHEMA:
+            raise InputError(f"{file} is of another kind or a newer version: {remedy}")
+        names = sorted((name for name in store if name.startswith("stage")),
+                       key=lambda name: int(name[5:]))
+        neurons["stages"] = [_read_stage(store[name]) for name in names]
+        step = int(neurons["step"])
     model = model or Model.load(run)
     again = f"{command} writes it again"
     if step != model.step:

@@ -177,7 +177,8 @@ def draw_scan(pixels: np.ndarray, maps: Sequence[ScaleMap], scanner: Scanner,
     figure = Figure(figsize=(max(6.0, 2 * wide + 1), high + 1), layout="constrained")
     known = "" if scanner.threshold is None else f", threshold {scanner.threshold:.3g}"
     figure.suptitle(f"{printable(name)}: neuron {scanner.neuron} at step "
-                    f"{scanner.model.step:,}{known}; windows of {', '.join(f'{found.side:.0f}' for found in maps)} pixels",
+                    f"{scanner.model.step:,}{known}; windows of "
+                    f"{', '.join(f'{found.side:.0f}' for found in maps)} pixels",
                     fontsize=11)
     shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     left, right = figure.subplots(1, 2)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_BLOCKS = 200  # along a side of a picture
 #: Orange and blue: told apart by colour-blind people, too.
 OWNED, BORROWED, LINES = "#d95f02", "#7fb2e5", "#b0b0b0"
 #: Each array, and what it is needed for.
@@ -34,6 +35,10 @@ def write(config: Config, grid: Grid, path: Path, stage: int = 0, rank: int | No
     if not 0 <= stage < len(config.stages):
         raise InputError(f"there is no stage {stage + 1}: the configuration has "
                          f"{len(config.stages)}")
+    check_grid(config, grid)
+    if max(grid.rows, grid.cols) > MOST_BLOCKS:
+        raise InputError(f"grid {grid} has too many blocks for a picture: use at most "
+                         f"{MOST_BLOCKS} rows and columns of blocks")
     if rank is None:
         rank = grid.rows // 3 * grid.cols + grid.cols // 3
     if not 0 <= rank < grid.size:

@@ -16,6 +16,7 @@ from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.cores import available_memory
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import read_hdf5
+from hpclcae.utils.reading import reading
 
 KIND = "hpclcae response cache"
 LARGEST = float(np.finfo(np.float16).max)
@@ -92,13 +93,12 @@ class ResponseCache:
         self._kept = self._kept[:0]
 
     def _is_reusable(self, path: Path, shape: tuple[int, ...]) -> bool:
-        try:
-            with read_hdf5(path) as file:
-                return (file.attrs["kind"] == KIND and bool(file.attrs["closed"])
+        with contextlib.suppress(InputError), reading(path, "response cache", ""), \
+                read_hdf5(path) as file:
+            return bool(file.attrs["kind"] == KIND and file.attrs["closed"]
                         and file.attrs["fingerprint"] == self._fingerprint
                         and file["responses"].shape == shape)
-        except (OSError, KeyError):
-            return False
+        return False
 
     def _map(self, path: Path, shape: tuple[int, ...], is_kept: bool) -> np.ndarray:
         """The file's array as memory; the file is made anew unless it is to be kept."""

@@ -1,5 +1,6 @@
 """How a run begins: where from, with which images, and whether all ranks mean the same."""
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hpclcae.utils.text import to_bytes
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule
 #: follows.
 _MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every",
-               "train.log_every", "data.train", "data.test"}
+               "train.log_every", "data.train", "data.test", "update.rate"}
 
 
 def starting_point(config: Config, run: Path, resume: bool, world: Communicator) -> Path | None:
@@ -44,6 +45,9 @@ def starting_point(config: Config, run: Path, resume: bool, world: Communicator)
             raise InputError(f"{found[-1]} was written with {key} = {old.get(key)!r}, the "
                              f"configuration now says {new.get(key)!r}: change it back, or start a "
                              "new run with another --out")
+    if old["update.rate"] != new["update.rate"] and world.rank == 0:
+        print(f"update.rate = {config.update.rate:g} from here on, it was {old['update.rate']:g} "
+              f"up to {found[-1].name}; metrics and checkpoints say which", file=sys.stderr)
     return found[-1]
 
 

@@ -4,6 +4,7 @@ An outsider begins with `errors.py`::
 
     errors.py       InputError: one line for bad input; require: a library of an extra
     files.py        a file appears whole or not at all; HDF5 on a disk that may be full
+    reading.py      what damaged files raise, in one line; logs line by line
     lock.py         one process at a time works in a folder
     signals.py      USR1 and TERM as requests to a run: a checkpoint; a checkpoint and the end
     text.py         names of files as bytes and back, whatever their encoding

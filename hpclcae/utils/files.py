@@ -3,18 +3,44 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.reading import DAMAGE
 from hpclcae.utils.text import to_bytes
 
+#: Every HDF5 file is in the format of HDF5 1.10, whose structures carry checksums.
+FORMAT = ("v110", "v110")
+#: The last bytes of a sealed HDF5 file; before them stand 8 digits: how long the seal is.
+SEALED = b"hpclcae seal\n"
+LARGE = 64 << 20  # bytes that opening a file may read for its checksum: hundredths of a second
+_BLOCK = 1 << 20
 _LOCKING = "HDF5_USE_FILE_LOCKING"  # what the environment says of it counts more than what we say
+#: The two files that make a folder a checkpoint (checkpoint/folder.py).
+CHECKPOINT = ("manifest.json", "model.h5")
 #: What tells a picture of ours from all others: a text in the PNG.
 PNG_MARK = {"Software": "hpclcae"}
+
+Span = tuple[int, int]
+
+
+def keep_out_of_checkpoints(path: Path) -> None:
+    """Refuse to write what is no part of it into a finished checkpoint.
+
+    Raises
+    ------
+    InputError
+        The path lies in one.
+    """
+    for folder in path.resolve().parents:
+        if all((folder / name).exists() for name in CHECKPOINT):
+            raise InputError(f"{path} lies in the checkpoint {folder}, whose files belong "
+                             "together: choose another place")
 
 
 def check_output(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
@@ -32,8 +58,9 @@ def check_output(path: Path, is_ours: Callable[[Path], bool], what: str) -> None
     Raises
     ------
     InputError
-        It is a folder or another file, or its folder cannot be made or written to.
+        It is a folder or another file, in a checkpoint, or its folder cannot be made or written to.
     """
+    keep_out_of_checkpoints(path)
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; name a file in it")
     if os.path.lexists(path):
@@ -91,12 +118,10 @@ def is_json(path: Path, key: str, value: str | None = None) -> bool:
 
 
 def is_hdf5(path: Path, kind: str) -> bool:
-    """Whether a file is HDF5 of this kind, damaged or not."""
-    try:
-        with read_hdf5(path) as file:
-            return file.attrs.get("kind") == kind
-    except (OSError, RuntimeError, ValueError, KeyError):
-        return False
+    """Whether a file is HDF5 of this kind."""
+    with contextlib.suppress(*DAMAGE), read_hdf5(path) as file:
+        return bool(file.attrs.get("kind") == kind)
+    return False
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -111,7 +136,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The content is on the disk before the name changes, so `path` is always the old file or the
     whole new one.
+
+    Raises
+    ------
+    InputError
+        `path` lies in a finished checkpoint, and is none of the files that make it one.
     """
+    if path.name not in CHECKPOINT:
+        keep_out_of_checkpoints(path)
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
@@ -128,8 +160,35 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
+    """The same for an HDF5 file to write to, which is sealed in the end.
+
+    A seal follows what HDF5 knows of, and HDF5 passes over it: a line of JSON with the CRC-32 of
+    the file, but for chunks (images have checksums of their own) and large arrays. So a
+    reader can find damage before HDF5 looks at it, which makes libhdf5 hang where a heap of texts
+    is filled with zeros. Who opens the file with HDF5 to write removes the seal.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder cannot be written.
+    """
+    with replacing(path) as partial:
+        with new_hdf5(partial, path) as file:
+            yield file
+            file.flush()
+            without = _bulk(file)
+        with _Disk(partial, "r+") as disk:
+            crc = _crc32(disk, disk.seek(0, os.SEEK_END), without)
+            seal = json.dumps({"crc32": crc, "without": without}).encode()
+            disk.seek(0, os.SEEK_END)
+            disk.write(seal + b"%08d" % len(seal) + SEALED)
+            disk.raise_error(path)
+
+
 def read_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file to read, without a lock.
+    """Open an HDF5 file to read, without a lock; call it inside `reading` (utils/reading.py).
 
     Nobody writes into our files: they appear whole. A lock would only fail, on a file system
     without locks or where another program has the file open.
@@ -137,10 +196,14 @@ def read_hdf5(path: Path) -> h5py.File:
     Raises
     ------
     OSError
-        It is not there, or no HDF5 file.
+        It is not there, no HDF5 file, or not as it was written: a sealed file is compared with its
+        seal before HDF5 looks at it.
     InputError
         HDF5 locks it all the same, because the environment says so, and cannot.
     """
+    expected, found = seal_of(path, LARGE)
+    if found != expected:
+        raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -151,17 +214,63 @@ def read_hdf5(path: Path) -> h5py.File:
                          ) from error
 
 
-@contextlib.contextmanager
-def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
-    """The same for an HDF5 file to write to.
+def seal_of(path: Path, most: int | None = None) -> tuple[int, int]:
+    """The CRC-32 that an HDF5 file was sealed with, and the one that it has.
+
+    They are 0, 0 if there is no seal, or more than `most` bytes would have to be read.
 
     Raises
     ------
-    OSError
-        The disk is full, or the folder cannot be written.
+    OSError, ValueError, KeyError, TypeError
+        The file cannot be read, or the seal is damaged.
     """
-    with replacing(path) as partial, new_hdf5(partial, path) as file:
-        yield file
+    with path.open("rb", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END) - len(SEALED) - 8
+        if end < 0:
+            return 0, 0
+        file.seek(end)
+        length, mark = file.read(8), file.read(len(SEALED))
+        if mark != SEALED:
+            return 0, 0
+        size = end - int(length)
+        file.seek(size)
+        seal = json.loads(file.read(end - size))
+        without = [(int(start), int(stop)) for start, stop in seal["without"]]
+        if most is not None and size - sum(stop - start for start, stop in without) > most:
+            return 0, 0
+        return int(seal["crc32"]), _crc32(file, size, without)
+
+
+def _bulk(file: h5py.File) -> list[Span]:
+    """Where in the file chunks, and large arrays, lie: few spans, in order."""
+    found: list[Span] = []
+
+    def look(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset) and item.chunks:
+            item.id.chunk_iter(lambda chunk: found.append(
+                (chunk.byte_offset, chunk.byte_offset + chunk.size)))
+        elif isinstance(item, h5py.Dataset) and item.nbytes > LARGE and item.id.get_offset():
+            found.append((item.id.get_offset(), item.id.get_offset() + item.nbytes))
+    file.visititems(look)
+    spans: list[Span] = []
+    for start, stop in sorted(found):
+        if spans and spans[-1][1] == start:
+            start = spans.pop()[0]
+        spans.append((start, stop))
+    return spans
+
+
+def _crc32(file: io.FileIO, size: int, without: Sequence[Span]) -> int:
+    """CRC-32 of the first `size` bytes of a file without some spans."""
+    crc, position = 0, 0
+    for start, stop in [*without, (size, size)]:
+        file.seek(position)
+        rest = start - position
+        while rest > 0 and (block := file.read(min(rest, _BLOCK))):
+            crc = zlib.crc32(block, crc)
+            rest -= len(block)
+        position = stop
+    return crc
 
 
 @contextlib.contextmanager
@@ -175,15 +284,12 @@ def new_hdf5(path: Path, known_as: Path) -> Iterator[h5py.File]:
     """
     with _Disk(path) as disk:
         try:
-            with h5py.File(disk, "w") as file:
+            with h5py.File(disk, "w", libver=FORMAT) as file:
                 yield file
         except (OSError, RuntimeError):  # HDF5 may miss what the disk did not take
             if disk.error is None:
                 raise
-        if disk.error is not None:
-            if isinstance(disk.error, OSError):
-                disk.error.filename = str(known_as)
-            raise disk.error
+        disk.raise_error(known_as)
 
 
 class _Disk(io.FileIO):
@@ -193,9 +299,16 @@ class _Disk(io.FileIO):
     process at its end.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
+    def __init__(self, path: Path, mode: str = "w+") -> None:
+        super().__init__(path, mode)
         self.error: OSError | KeyboardInterrupt | None = None
+
+    def raise_error(self, known_as: Path) -> None:
+        """Raise what went wrong, if something did, in the name of the file as it is known."""
+        if isinstance(self.error, OSError):
+            self.error.filename = str(known_as)
+        if self.error is not None:
+            raise self.error
 
     def write(self, data: Any) -> int:
         rest = memoryview(data).cast("B")

@@ -83,6 +83,36 @@ def test_a_number_below_its_range_is_refused_for_every_key(section, name, hint):
                                               "allowed:"))
 
 
+@pytest.mark.parametrize("section, name, hint", NUMBERS, ids=ids(NUMBERS))
+@pytest.mark.parametrize("digits", [60, 400, 5000])
+def test_a_number_above_its_range_is_refused_for_every_key(section, name, hint, digits):
+    """Also those that neither a float nor Python can take, in a file and as --set."""
+    message = refused(STAGE, f"{section}.{name}={'9' * digits}")
+    assert message.startswith(f"some.toml: {section}.{name} = ") and len(message) < 300
+    head = STAGE if section == "stages.0" else f"[{section}]\n"
+    in_file = refused(f"{head}{name} = {'9' * digits}\n")
+    assert in_file.startswith("some.toml") and len(in_file) < 300
+    if digits == 60:
+        assert any(words in message for words in ("must be at most", "allowed:"))
+
+
+@pytest.mark.parametrize("change", ["stages." + "9" * 5000 + ".maps=3", "9" * 5000 + "=3",
+                                    "data.size=" + "[" * 5000,
+                                    "data.size=0x" + "f" * 9000, "data=" + "9" * 5000])
+def test_arguments_of_thousands_of_digits_are_one_short_line(change):
+    assert len(refused(STAGE, change)) < 300
+
+
+@pytest.mark.parametrize("section, name, hint", NUMBERS, ids=ids(NUMBERS))
+def test_every_number_has_a_range(section, name, hint):
+    known = configuration._RANGES.keys() | {"data.channels"}
+    assert f"{section.partition('.')[0]}.{name}" in known
+
+
+def test_a_text_that_is_nested_too_deeply_is_refused():
+    assert "nested too deeply" in refused("x = " + "[" * 5000 + "]" * 5000)
+
+
 FLOATS = [field for field in FIELDS if field[2] is float]
 
 
@@ -100,6 +130,9 @@ def test_no_float_may_be_nan_or_infinite(section, name, hint, wrong):
     ("update.momentum=1", "update.momentum = 1.0; it must be below 1"),
     ("update.second_moment=1.5", "update.second_moment = 1.5; it must be below 1"),
     ("update.rate=0", "update.rate = 0.0; it must be greater than 0"),
+    ("update.rate=1e-300", "update.rate = 1e-300; it must be at least 1e-30"),
+    ("data.size=16385", "data.size = 16385; it must be at most 16,384"),
+    ("update.rate=1e31", "update.rate = 1e+31; it must be at most 1e+30"),
     ("stages.0.epsilon=0", "stages.0.epsilon = 0.0; it must be greater than 0"),
     ("train.steps=0", "train.steps = 0; it must be at least 1"),
     ("stages.0.tile=-1", "stages.0.tile = -1; it must be at least 0"),
@@ -237,10 +270,9 @@ def values(section, name, hint):
     if (section, name) == ("data", "channels"):
         return st.sampled_from([1, 3])
     if hint is int:
-        return st.integers(0, 10 ** 6).map(lambda n: 2 * n + 1)
-    upper = 1.0 if name in ("momentum", "second_moment") else None
-    return st.floats(0, upper, exclude_min=True, exclude_max=upper is not None,
-                     allow_infinity=False)
+        return st.integers(0, 8_000).map(lambda n: 2 * n + 1)
+    upper = 1.0 if name in ("momentum", "second_moment") else 1e30
+    return st.floats(1e-30, upper, exclude_max=True)
 
 
 def sections(section):

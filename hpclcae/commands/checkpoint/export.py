@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hpclcae import checkpoint
+from hpclcae.commands.arguments import output
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import check_output, replacing
 from hpclcae.utils.text import readable
@@ -16,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN",
                         help="a checkpoint, or a run folder for its newest")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE",
+    parser.add_argument("--out", required=True, type=output, metavar="FILE",
                         help="name.npz or name.safetensors")
     parser.add_argument("--state", action="store_true", help="with the update rule's memory")
 

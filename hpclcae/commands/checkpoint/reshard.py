@@ -1,10 +1,10 @@
 """The command ``hpclcae checkpoint reshard``: the same checkpoint in another number of shards, as a
 run of its own."""
 import argparse
-from pathlib import Path
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint import Committer, ShardWriter
+from hpclcae.commands.arguments import output, positive
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.utils.errors import InputError
@@ -15,9 +15,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN",
                         help="a checkpoint, or a run folder for its newest")
-    parser.add_argument("--shards", required=True, type=int, metavar="N",
+    parser.add_argument("--shards", required=True, type=positive, metavar="N",
                         help="files to write the weights to")
-    parser.add_argument("--out", required=True, type=Path, metavar="RUN",
+    parser.add_argument("--out", required=True, type=output, metavar="RUN",
                         help="new run folder; --resume goes on in it")
 
 
@@ -26,8 +26,10 @@ def run(args: argparse.Namespace) -> None:
     path = checkpoint.find(args.checkpoint)
     state = checkpoint.load_state(path)
     layout = Layout(state.config)
-    if args.shards < 1:
-        raise InputError(f"--shards {args.shards}: it must be at least 1")
+    tiles = sum(plan.shape[0] * plan.shape[1] for plan in layout.block(0).filters.values())
+    if args.shards > tiles:
+        raise InputError(f"--shards {args.shards}: the weights are {tiles:,} tiles, and a shard "
+                         f"holds at least one: at most {tiles}")
     shards = Shards(layout, args.shards)
     if checkpoint.saved(args.out / "checkpoints"):
         raise InputError(f"{args.out} already holds checkpoints: choose another --out")

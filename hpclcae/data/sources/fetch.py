@@ -21,6 +21,7 @@ from hpclcae.data.sources.registry import Source, merge_groups
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import check_output, is_json
 from hpclcae.utils.progress import progress
+from hpclcae.utils.reading import reading
 
 RECORD = "source.json"  # in the folder of each source: what came, from which version
 STAGING = ".fetching"
@@ -105,15 +106,15 @@ def _check(wanted: Sequence[Source], folder: Path) -> None:
 
 def _present(source: Source, folder: Path) -> Fetched | None:
     """Return `source` if it is complete, unchanged and was taken by today's rules, else None."""
-    try:
-        record = json.loads((folder / source.name / RECORD).read_text(encoding="utf-8"))
+    file = folder / source.name / RECORD
+    with contextlib.suppress(InputError), reading(file, "a record", "it is fetched again"):
+        record = json.loads(file.read_text(encoding="utf-8"))
         digests = record["digests"]
-        whole = record["rules"] == source.rules and all(
-            _digest((folder / source.name / path).read_bytes()) == digest
-            for path, digest in digests.items())
-    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: to be fetched
-        return None
-    return Fetched(source, record["package"], digests) if whole else None
+        if record["rules"] == source.rules and all(
+                _digest((folder / source.name / path).read_bytes()) == digest
+                for path, digest in digests.items()):
+            return Fetched(source, str(record["package"]), digests)
+    return None
 
 
 def _fetch(source: Source, folder: Path) -> None:

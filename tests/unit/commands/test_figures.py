@@ -67,7 +67,10 @@ def test_replicas_are_drawn_if_there_were_any(tmp_path, capsys):
     assert str(run / "figures/replicas.png") in capsys.readouterr().out.splitlines()
 
 
-@pytest.mark.parametrize("text, words", [("[{", "is damaged"), ('[{"rank": 1}]', "is damaged")])
+@pytest.mark.parametrize("text, words", [
+    ("[{", "it is damaged"), ('[{"rank": 1}]', "no 'role'"), ("3", "it is damaged"),
+    ("[]", "it is damaged"),
+    ('[{"role": "replica 999999 block 0"}]', "it is damaged")])
 def test_a_damaged_account_leaves_the_other_figures(tmp_path, capsys, text, words):
     run = write_run(tmp_path)
     (run / "parallel.json").write_text(text)

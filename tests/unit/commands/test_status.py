@@ -95,16 +95,21 @@ def damage_a_file(run):
 
 @pytest.mark.parametrize("damage, word", [
     (damage_a_file, "bytes instead of"),
-    (lambda run: (run / "configuration.toml").write_text("steps = ="), "is not valid TOML"),
-    (lambda run: (run / "metrics.jsonl").write_text("no metrics\n"),
-     "the last line is no line of metrics"),
-    (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe\n"),
-     "the last line is no line of metrics")])
+    (lambda run: (run / "configuration.toml").write_text("steps = ="), "is not valid TOML")])
 def test_a_broken_run_says_what_is_broken(run, capsys, damage, word):
     damage(run)
     assert asked(run) == 1
     said = capsys.readouterr().out
     assert f"{run}: broken" in said and word in said and "go on" not in said
+
+
+@pytest.mark.parametrize("line", [b"no metrics\n", b"\xff\xfe\n", bytes(200) + b"\n", b"[1]\n",
+                                  b'{"step": 1e400, "objective": 1, "seconds": 1}\n',
+                                  b'{"step": 3, "objective": "x", "seconds": 1}\n'])
+def test_a_damaged_line_of_metrics_is_left_out(run, capsys, line):
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(line)
+    assert asked(run) == 0 and "last objective     4.5" in capsys.readouterr().out
 
 
 def test_a_last_line_of_metrics_that_was_cut_short_is_left_out(run, capsys):
