@@ -183,7 +183,7 @@ def test_damaged_columns_are_one_line(tmp_path, images, name, values, said):
         file[name] = values
         file[name].attrs.update(attributes)
     with (Dataset(tmp_path / "a.h5") as dataset,
-          pytest.raises(InputError, match=f"a.h5 cannot be read as HDF5 dataset .*{said}.*write it again")):
+          pytest.raises(InputError, match=f"a.h5 cannot be read as HDF5 .*{said}.*write it again")):
         getattr(dataset, name)
 
 
