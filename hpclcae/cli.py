@@ -109,23 +109,23 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "bench memory": (
         "hpclcae.bench.memory",
         "peak memory of a training step against what it needs",
-        "hpclcae bench memory run/desk.toml"),
+        "hpclcae bench memory run/plain.toml"),
     "bench halo": (
         "hpclcae.bench.halo",
         "what the exchanges between blocks send in a training step, and their time",
-        "hpclcae bench halo run/desk.toml"),
+        "hpclcae bench halo run/plain.toml"),
     "bench checkpoint": (
         "hpclcae.bench.checkpoint",
         "bandwidth of checkpoints against a plain file, stall of training",
-        "hpclcae bench checkpoint run/desk.toml"),
+        "hpclcae bench checkpoint run/plain.toml"),
     "bench scaling": (
         "hpclcae.bench.scaling",
         "how much faster several ranks train one network",
-        "hpclcae bench scaling run/desk.toml --ranks 1 2 4"),
+        "hpclcae bench scaling run/plain.toml --ranks 1 2 4"),
     "bench server": (
         "hpclcae.bench.server",
         "what pushing to and fetching from parameter servers costs",
-        "hpclcae bench server run/desk.toml"),
+        "hpclcae bench server run/plain.toml"),
 }
 
 LONGEST_LINE = 3000  # characters of an error

@@ -116,6 +116,8 @@ class TrainConfig:
     steps: int = 1000                # minibatches, of all stages together
     batch: int = 100                 # images a minibatch
     seed: int = 0                    # of initial weights and of the minibatch stream
+    weights: str = ""                # run or checkpoint to begin with: its weights, preprocessing
+    #                                  and conditioners; "": random weights
     dtype: Literal["float32", "float64"] = "float32"
     gradient: Literal["joint", "stopped", "greedy"] = "joint"  # see model/network.py
     checkpoint_every: int = 200      # steps between checkpoints; one is always written at the end

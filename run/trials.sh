@@ -1,57 +1,71 @@
 #!/usr/bin/env bash
 # The trials behind notes/reproduction.md: run/desk.toml and one change at a time, over seeds.
 #
-#   bash run/trials.sh [SEEDS] [TRIAL...]     SEEDS (default: "0 1"); TRIALs (default: all, about a minute each and seed)
+#   bash run/trials.sh [SEEDS] [TRIAL...]     SEEDS (default: "0 1 2"); TRIALs (default: all, some two minutes of a core each)
 #
-# Needs the data of the quick start (bash run/quickstart.sh); writes runs and a table into quickstart/trials/.
+# Needs the data of the quick start (bash run/quickstart.sh); writes runs and a table into quickstart/trials/, or into
+# $TRIALS. Only the development half of the test set is looked at (hpclcae neurons --development); JOBS=2 runs two at a time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seeds=${1:-0 1}
+seeds=${1:-0 1 2}
 shift || true
 . run/setup.sh images figures
-data=quickstart/data
-out=quickstart/trials
+data=${DATA:-quickstart/data}
+out=${TRIALS:-quickstart/trials}
 [ -f "$data/test.h5" ] || { echo "$data/test.h5 is missing: bash run/quickstart.sh makes it" >&2; exit 1; }
 mkdir -p "$out"
 
-all_stages() { printf 'stages.%s.'"$1"'\n' 0 1 2; }
 changes() {  # the settings of a trial, one a line
     case $1 in
         desk) ;;
-        tied) all_stages 'weights="tied"'; all_stages 'encoder_norm="unit"' ;;
-        unit-encoder) all_stages 'encoder_norm="unit"'; all_stages 'decoder_norm="free"' ;;
-        lcn-first) echo stages.0.lcn=3 ;;
-        lcn-all) all_stages lcn=3; all_stages pooling=3 ;;
-        pooling-5) echo stages.0.pooling=5 ;;
-        lambda-0.1) all_stages sparsity=0.1 ;;
-        lambda-2) all_stages sparsity=2.0 ;;
-        no-whitening) echo preprocess.whitening=0 ;;
-        whitening-1) echo preprocess.whitening_epsilon=1.0 ;;
-        stopped) printf '%s\n' 'train.gradient="stopped"' train.steps=1000 ;;
-        joint) printf '%s\n' 'train.gradient="joint"' train.steps=1000 ;;
-        momentum) printf '%s\n' 'update.rule="momentum"' update.rate=0.5 ;;
+        # what stands between stage 1 and stage 2
+        lcn) printf 'stages.0.%s\n' log=false contrast=false lcn=5 ;;               # the paper's, of standardised units
+        lcn-alone) printf 'stages.0.%s\n' log=false contrast=false lcn=5 standardise=false ;;
+        standardised) printf 'stages.0.%s\n' log=false contrast=false ;;
+        no-log) echo stages.0.log=false ;;
+        no-contrast) echo stages.0.contrast=false ;;
+        no-whitening) printf '%s\n' stages.0.whiten=0 stages.1.sparsity=1 ;;
+        nothing) printf '%s\n' stages.{0,1}.{log,standardise,contrast}=false stages.{0,1}.whiten=0 stages.1.sparsity=1 stages.2.sparsity=1 ;;
+        top-unwhitened) printf '%s\n' stages.1.whiten=0 stages.2.sparsity=1 ;;
+        # what is in the frames
+        faces-28|faces-10|no-faces) echo "data.train=$data/train-$1.h5" ;;
+        # how it is trained
+        untrained-first) printf '%s\n' stages.0.steps=1 train.steps=6001 ;;
+        sparsity-6) printf '%s\n' stages.1.sparsity=6.0 stages.2.sparsity=6.0 ;;
+        few-updates) printf '%s\n' stages.1.steps=300 stages.2.steps=300 train.steps=3100 ;;
+        joint) printf '%s\n' "train.weights=$out/desk-$2" train.gradient=joint train.cache=none train.steps=1000 update.rate=0.002 \
+                   train.condition_every=250 stages.{0,1,2}.{steps,batch}=0 stages.{0,1,2}.rate=0.0 ;;
         *) echo "there is no trial '$1'" >&2; return 1 ;;
     esac
 }
-trials=${*:-desk tied unit-encoder lcn-first lcn-all pooling-5 lambda-0.1 lambda-2 no-whitening whitening-1 stopped joint momentum}
-
-for trial in $trials; do
-    for seed in $seeds; do
-        run=$out/$trial-$seed
-        settings=(--set "data.train=$data/train.h5" --set "data.test=$data/test.h5" --set "train.seed=$seed")
-        while read -r change; do [ -z "$change" ] || settings+=(--set "$change"); done < <(changes "$trial")
-        hpclcae train run/desk.toml --out "$run" --resume "${settings[@]}" > "$run.log" 2>&1 \
-            && hpclcae neurons "$run" --random-seeds 2 >> "$run.log" 2>&1 \
-            || { echo "$trial, seed $seed: failed: $(tail -n 1 "$run.log")"; continue; }
-        python - "$run" "$trial" "$seed" <<'PY'
+frames() {  # the training frames of a trial that has its own: share of faces, of rendered heads
+    local file=$data/train-$1.h5
+    [ -f "$file" ] || hpclcae data frames "$data/sources" --split train --size 32 --channels grey --count 36000 --out "$file" \
+        --faces "$2" --heads "$3" > "$out/frames-$1.log" 2>&1
+}
+trial() {  # TRIAL SEED
+    local run=$out/$1-$2 settings=(--set "data.train=$data/train.h5" --set "data.test=$data/test.h5" --set "train.seed=$2") change
+    while read -r change; do [ -z "$change" ] || settings+=(--set "$change"); done < <(changes "$1" "$2")
+    hpclcae train run/desk.toml --out "$run" --resume "${settings[@]}" > "$run.log" 2>&1 \
+        && hpclcae neurons "$run" --development --filters 0 --random-seeds 0 >> "$run.log" 2>&1 \
+        || { echo "$1, seed $2: failed: $(tail -n 1 "$run.log")"; return; }
+    python - "$run" "$1" "$2" <<'PY'
 import json, sys
-results = json.load(open(f"{sys.argv[1]}/neurons.json"))
-rows = {row["name"]: row for row in results["rows"]}
-cells = [f"{name.replace('trained, ', '')}: {100 * row['accuracy']:.1f} ({100 * row['honest']:.1f})"
-         for name, row in rows.items() if name.startswith("trained")]
-random = max(100 * row["accuracy"] for name, row in rows.items() if name.startswith("random"))
-index = results["first_stage_filters"]["orientation"]
-print(f"{sys.argv[2]:13} seed {sys.argv[3]}  " + "  ".join(cells) + f"  best random: {random:.1f}  orientation: {index:.2f}")
+rows = {row["name"]: row for row in json.load(open(f"{sys.argv[1]}/neurons.json"))["rows"]}
+cells = [f"{name.removeprefix('trained, ')}: {100 * row['accuracy']:.1f} ({100 * row['honest']:.1f})"
+         for name, row in rows.items() if name.startswith("trained") or name.endswith("labels")]
+print(f"{sys.argv[2]:15} seed {sys.argv[3]}  " + "  ".join(cells))
 PY
+}
+trials=${*:-desk lcn lcn-alone standardised no-log no-contrast no-whitening nothing top-unwhitened faces-28 faces-10 no-faces untrained-first sparsity-6 few-updates joint}
+for name in $trials; do
+    case $name in faces-28) frames "$name" 0.2 0.08 ;; faces-10) frames "$name" 0.07 0.03 ;; no-faces) frames "$name" 0 0 ;; esac
+done
+for name in $trials; do
+    if [ "$name" = joint ]; then wait; fi  # it begins with the runs of desk
+    for seed in $seeds; do
+        while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-1}" ]; do wait -n || true; done
+        trial "$name" "$seed" | tee -a "$out/table.txt" &
     done
-done | tee -a "$out/table.txt"
+done
+wait

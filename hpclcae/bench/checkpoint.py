@@ -48,15 +48,15 @@ from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import table
 
-RUN_DESK = "run/desk.toml"
+DEFAULT = "run/plain.toml"
 PIECE = 1 << 22  # bytes of a plain write or read
 Seconds = dict[str, list[float]]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("configuration", nargs="?", default=RUN_DESK,
-                        help=f"TOML file (default {RUN_DESK})")
+    parser.add_argument("configuration", nargs="?", default=DEFAULT,
+                        help=f"TOML file (default {DEFAULT})")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set update.rule=sgd")
     parser.add_argument("--shards", type=whole(1, 10_000), default=1, metavar="N",

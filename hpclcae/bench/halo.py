@@ -28,7 +28,7 @@ from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.preprocess import Preprocessing
 from hpclcae.model.schedule import Schedule
 from hpclcae.mpi.runtime import run_on_all_ranks
-from hpclcae.partition.blocks import Grid
+from hpclcae.partition.blocks import ARRAYS, Grid
 from hpclcae.partition.communicator import Buffers, Channel, Communicator, SerialCommunicator
 from hpclcae.partition.cost import choose_grid, traffic
 from hpclcae.partition.halo import Exchange
@@ -36,7 +36,7 @@ from hpclcae.training.step import train_step
 from hpclcae.utils.tables import table
 from hpclcae.utils.timers import Timers
 
-RUN_DESK = "run/desk.toml"
+DEFAULT = "run/plain.toml"
 START = ("one rank has nobody to exchange with; start more, for instance: mpiexec -n 2 hpclcae "
          "bench halo")
 #: A stage as in the paper, between two small ones: it takes its input from one and gets gradients
@@ -67,8 +67,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def configure_case(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that say which network is measured."""
-    parser.add_argument("configuration", nargs="?", default=RUN_DESK,
-                        help=f"TOML file (default {RUN_DESK})")
+    parser.add_argument("configuration", nargs="?", default=DEFAULT,
+                        help=f"TOML file (default {DEFAULT})")
     parser.add_argument("--stage", type=whole(1, 65_536), metavar="SIDE",
                         help="instead of a file: one stage of the paper's on SIDE x SIDE positions "
                         "of 8 maps")
@@ -180,9 +180,11 @@ def least_bytes(config: Config, grid: Grid) -> dict[Key, float]:
     def share(stage: int, what: str) -> float:
         if config.train.gradient != "greedy":
             return 1
-        # also below the stage that is trained
-        encodes = what.startswith("fill") and what != "fill residual"
-        return (stages - stage if encodes else 1) / stages
+        # also below the stage that is trained; what it passes on itself nobody asks for
+        if what in ("fill x", "fill z"):
+            return (stages - stage) / stages
+        return (stages - stage - 1 if what.startswith("fill") and what != "fill residual"
+                else 1) / stages
     return {(t.stage, t.what): t.values * image * share(t.stage, t.what)
             for t in traffic(config, grid)}
 
@@ -250,7 +252,7 @@ class Meter(Communicator):
     def watch(self, network: Network) -> None:
         """Time the exchanges of a network that has this communicator."""
         for stage in network.stages:
-            for owner in (stage, stage.norm):
+            for owner in (stage, stage.norm, stage.window_whitening):
                 for exchange in vars(owner).values() if owner else ():
                     if isinstance(exchange, Exchange):
                         setattr(exchange, "start_fill",
@@ -261,8 +263,8 @@ class Meter(Communicator):
     def _timed(self, exchange: Exchange, kind: str,
                start: Callable[[np.ndarray], Callable[[], None]]
                ) -> Callable[[np.ndarray], Callable[[], None]]:
-        stage, array = divmod(exchange.plan.tag, 4)
-        name = "xzhg"[array]
+        stage, array = divmod(exchange.plan.tag, len(ARRAYS))
+        name = ARRAYS[array]
 
         def timed_start(values: np.ndarray) -> Callable[[], None]:
             nth = self._used[stage, kind + name]
@@ -339,8 +341,8 @@ def _purpose(stage: int, array: str, kind: str, nth: int) -> str:
         order = {"fill": ["fill x", "fill residual"][stage == 0:],
                  "fold": ["fold residual", "fold dx"]}[kind]
         return order[nth]
-    return {"fill z": "fill z",
-            "fold z": "fold dz"}.get(f"{kind} {array}",
+    return {"fill z": "fill z", "fold z": "fold dz", "fill y": "fill y",
+            "fold y": "fold dy"}.get(f"{kind} {array}",
                                      f"{kind} mean of {array}{'^2' * (array == 'g')}")
 
 

@@ -25,13 +25,13 @@ from hpclcae.utils.cores import available_memory
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import table
 
-RUN_DESK = "run/desk.toml"
+DEFAULT = "run/plain.toml"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("configuration", nargs="?", default=RUN_DESK,
-                        help=f"TOML file (default {RUN_DESK})")
+    parser.add_argument("configuration", nargs="?", default=DEFAULT,
+                        help=f"TOML file (default {DEFAULT})")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set update.rule=sgd")
     common.configure(parser, repeat=2)

@@ -61,6 +61,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--training-images", type=int, default=16_000,
                         help="labelled training images that choose a neuron and make the linear "
                         "ceiling, at most; 0: neither (%(default)s)")
+    parser.add_argument("--development", action="store_true",
+                        help="for trials: look at the development half alone, halved once more by "
+                        "the seed, so that the final half stays unseen")
     parser.add_argument("--bootstrap", type=int, default=1000, help="replicates (%(default)s)")
     parser.add_argument("--json", metavar="FILE",
                         help="write the results here, too (of several runs: their table)")
@@ -97,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
         results.check_result(Path(args.json))
     with contextlib.ExitStack() as stack:
         test = stack.enter_context(_test_images(args, models))
-        images = neurons.labelled_images(test, settings.seed)
+        images = neurons.labelled_images(test, settings)
         train = _training_images(args, models[0], stack)
         examination = Examination(test, images, train, settings)
         print(neurons.describe(test, images), flush=True)
@@ -108,7 +111,8 @@ def run(args: argparse.Namespace) -> None:
                   "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                   "concept": neurons.concept_of(test), "test": str(test.path),
                   "test_images": test.count, "framing": test.framing,
-                  "halves": "dataset" if test.half is not None else "seed",
+                  "halves": ("development" if settings.development
+                             else "dataset" if test.half is not None else "seed"),
                   "test_fingerprint": test.fingerprint}
         tables: list[list[Row]] = []
         for name, model, folder in zip(args.models, models, folders):

@@ -15,6 +15,7 @@ from hpclcae.checkpoint.folder import MANIFEST, step_of
 from hpclcae.checkpoint.trained import Model
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.halves import DEVELOPMENT
 from hpclcae.experiments import baselines
 from hpclcae.experiments.comparison import Row
 from hpclcae.experiments.labelled_images import HALF_NAMES, LabelledImages
@@ -43,6 +44,7 @@ class Settings:
     seed: int = 0           # of halves, bootstrap, filters, weights, choice of training images
     filters: int = 5000     # linear filters of each kind; 0: none
     random_seeds: int = 1   # untrained networks; 0: none
+    development: bool = False  # only that half of the test set, halved again
     bootstrap: int = 1000   # replicates
     training_images: int = 16_000  # labelled ones, to choose neurons by and for the ceiling
 
@@ -95,19 +97,26 @@ def open_fitting(path: str | Path, config: Config) -> Dataset:
                      "number of channels")
 
 
-def labelled_images(test: Dataset, seed: int) -> LabelledImages:
+def labelled_images(test: Dataset, settings: Settings) -> LabelledImages:
     """Sort out the labels of a test set, in the halves that it has or that the seed decides.
 
     Raises
     ------
     InputError
-        It has no labels, or of one kind only.
+        It has no labels, or of one kind only; its development half is asked for, and it does not
+        say which that is.
     """
     if test.labels is None:
         raise InputError(f"{test.path} has no labels, so there is no concept to test for: give a "
                          "labelled dataset (hpclcae data frames --split test makes one)")
+    labels, half = test.labels, test.half
+    if settings.development:
+        if half is None:
+            raise InputError(f"{test.path} does not say which half is for development: leave "
+                             "--development away, or make the set again (hpclcae data frames)")
+        labels, half = np.where(half == DEVELOPMENT, labels, -1), None
     try:
-        return LabelledImages.of(test.labels, test.groups, seed, test.half)
+        return LabelledImages.of(labels, test.groups, settings.seed, half)
     except InputError as error:
         raise InputError(f"{test.path}: {error}") from error
 
@@ -132,12 +141,14 @@ def training_labels(train: Dataset | None, test: Dataset) -> tuple[np.ndarray | 
 def describe(test: Dataset, images: LabelledImages) -> str:
     """Say what the test set is, what its halves are, and what cannot be said with it."""
     concept, framing = concept_of(test), test.framing
-    without = test.count - images.index.size
+    without = int((test.labels < 0).sum()) if test.labels is not None else 0
     lines = [f"{test.path}: {images.index.size:,} labelled images, {images.concept.sum():,} show "
              f"'{concept}'" + (f"; {without:,} without a label are left out" if without else "")]
     if framing:
         lines.append(f"framing: {framing}")
     by = "the dataset" if test.half is not None else "the seed"
+    if test.half is not None and (images.half != test.half[images.index]).any():
+        by = "the seed, of the development half of the dataset"
     lines.append(f"halves made by {by}; no {images.resampled} in both:")
     for half, (name, deed) in enumerate(zip(HALF_NAMES, ("to choose", "to judge"))):
         mine = images.half == half

@@ -223,7 +223,7 @@ def scan_set(scanner: Scanner, path: str, settings: Settings, out: Path) -> list
             raise InputError(f"{path} holds images of {test.channels} channels, the network takes "
                              f"{channels}")
         scan.require_windows(path, (test.rows, test.cols), scanner.scales, scanner.size)
-        images = labelled_images(test, settings.seed)
+        images = labelled_images(test, settings)
         written = _results(out, Path(path).stem, ".json", ".h5")
         print(describe(test, images), flush=True)
         found = scan.maxima(test, images.index, scanner.neuron.detector(scanner.model),

@@ -23,6 +23,8 @@ from hpclcae.geometry import StageGeometry
 from hpclcae.utils.errors import InputError, shown
 
 Span = tuple[int, int]  # positions start <= p < stop
+#: The arrays of a stage that blocks exchange; an exchange's tag counts them, stage by stage.
+ARRAYS = "xzhgy"
 
 
 # ---- along one axis ------------------------------------------------------------------------------
@@ -312,7 +314,7 @@ def whole_stage(config: StageConfig, geometry: StageGeometry) -> StagePlan:
 
 def _stage_plan(number: int, rows: StageShares, cols: StageShares, grid: Grid,
                 rank: int) -> StagePlan:
-    x, z, h, g, y = (_exchange(5 * number + k, along_rows, along_cols, grid, rank)
+    x, z, h, g, y = (_exchange(len(ARRAYS) * number + k, along_rows, along_cols, grid, rank)
                      for k, (along_rows, along_cols) in enumerate(zip(rows[:5], cols[:5])))
     row, col = grid.coords(rank)
     return StagePlan(x, z, h, g, y, Rectangle(rows.c[row], cols.c[col]))

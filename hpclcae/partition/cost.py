@@ -112,13 +112,14 @@ def traffic(config: Config, grid: Grid) -> list[Traffic]:
 
 def _exchanges(config: Config, index: int) -> list[tuple[str, str]]:
     """Array and purpose of each exchange of a stage."""
-    joint = config.train.gradient == "joint"
+    joint, last = config.train.gradient == "joint", index == len(config.stages) - 1
     found = [("x", "fold residual"), ("x", "fill residual"), ("z", "fill z"), ("z", "fold dz")]
     if index:
         found += [("x", "fill x")] + [("x", "fold dx")] * joint
-    if config.stages[index].lcn:
+    # in greedy training nobody asks what the last stage makes of h
+    if config.stages[index].lcn and not (last and config.train.gradient == "greedy"):
         found += [("h", "fill mean of h"), ("g", "fill mean of g^2")]
-        if joint and index < len(config.stages) - 1:
+        if joint and not last:
             found += [("h", "fold mean of h"), ("g", "fold mean of g^2")]
     if config.stages[index].window:
         found += [("y", "fill y")] + [("y", "fold dy")] * joint

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import checkpoint, config as configuration
+from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
 from hpclcae.model import preprocess
+from hpclcae.model.layout import BlockLayout
 from hpclcae.model.phases import meetings
 from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
@@ -18,6 +20,12 @@ from hpclcae.utils.text import to_bytes
 #: follows.
 _MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every",
                "train.log_every", "data.train", "data.test", "update.rate"}
+
+#: Settings of a stage that decide what its weights and the numbers above it mean.
+_OF_THE_NETWORK = ("receptive_field", "stride", "maps", "pooling", "pooling_stride", "epsilon",
+                   "lcn", "lcn_sigma", "lcn_floor", "lcn_border", "log", "standardise", "contrast",
+                   "whiten", "whiten_by", "window", "window_stride", "weights", "encoder_norm",
+                   "decoder_norm")
 
 
 def starting_point(config: Config, run: Path, resume: bool, world: Communicator) -> Path | None:
@@ -83,6 +91,30 @@ def check_warm_start(config: Config) -> None:
         raise InputError(f"parallel.warm_start = {config.parallel.warm_start}: all replicas meet "
                          f"after step {first}, where the first stage is finished; make it at most "
                          f"{first}")
+
+
+def weights_of(config: Config, block: BlockLayout) -> BlockState:
+    """What train.weights names, as the beginning of a new run.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or its network is another one: names the setting that differs.
+    """
+    path = checkpoint.find(config.train.weights)
+    old = checkpoint.load_state(path).config
+    same = ("data.size", "data.channels", "train.dtype", *(
+        f"stages.{index}.{key}" for index in range(max(len(old.stages), len(config.stages)))
+        for key in _OF_THE_NETWORK))
+    before, now = configuration.flatten(old), configuration.flatten(config)
+    for key in same:
+        if before.get(key) != now.get(key):
+            raise InputError(f"train.weights = {config.train.weights!r} has {key} = "
+                             f"{before.get(key)!r}, the configuration says {now.get(key)!r}: use "
+                             "the network of those weights")
+    state = checkpoint.load_block(path, block)
+    return BlockState(config=config, step=0, preprocessing=state.preprocessing,
+                      conditioners=state.conditioners, parameters=state.parameters)
 
 
 def open_dataset(config: Config) -> Dataset:

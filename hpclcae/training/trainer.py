@@ -13,7 +13,7 @@ from hpclcae.model.schedule import Schedule
 from hpclcae.training.divergence import Divergence
 from hpclcae.training.inputs import Inputs
 from hpclcae.training.resume import (check_agreement, check_warm_start, fit_preprocessing,
-                                     open_dataset)
+                                     open_dataset, weights_of)
 from hpclcae.training.session import Session
 from hpclcae.training.step import all_losses, train_step
 from hpclcae.training.updates import open_updates
@@ -103,7 +103,9 @@ class Trainer:
     # ---- where a run begins ----------------------------------------------------------------------
 
     def _new(self) -> BlockState:
-        """A new run: fit the preprocessing, draw the weights."""
+        """A new run: fit the preprocessing, draw the weights; or take those of another run."""
+        if self.config.train.weights:
+            return weights_of(self.config, self.network.block)
         return BlockState(config=self.config, step=0,
                           preprocessing=fit_preprocessing(self.config, self.dataset),
                           parameters=self.network.parameters(self.config.train.seed))

@@ -12,7 +12,7 @@ from tests.support.processes import RUN
 def arguments(*words):
     parser = argparse.ArgumentParser()
     scaling.configure(parser)
-    return parser.parse_args([str(RUN / "desk.toml"), *map(str, words)])
+    return parser.parse_args([str(RUN / "plain.toml"), *map(str, words)])
 
 
 @pytest.mark.parametrize("ranks, nodes, each", [(2, 1, 2), (4, 1, 4), (6, 2, 4), (8, 2, 4)])
@@ -30,7 +30,7 @@ def test_weak_scaling_grows_the_image_and_counts_its_work(case):
     assert [scaling.side(args, ranks) for ranks in (1, 4)] == [before, 2 * before]
     assert scaling.work(args, 1) == 1
     if not case:
-        small, large = (training_flop(configuration.load(RUN / "desk.toml", [f"data.size={n}"]))
+        small, large = (training_flop(configuration.load(RUN / "plain.toml", [f"data.size={n}"]))
                         for n in (32, 64))
         assert scaling.work(args, 4) == large / small > 4
     strong = arguments("--ranks", 1, 4, *case)

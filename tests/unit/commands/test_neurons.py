@@ -431,3 +431,26 @@ def test_a_scan_without_its_libraries_names_the_extras(examined, pictures, capsy
         monkeypatch.setitem(sys.modules, module, None)
         assert cli.main(words) == 1
         assert f"pip install 'hpclcae[{extra}]'" in capsys.readouterr().err
+
+
+def test_a_trial_looks_at_the_development_half_alone(examined, tmp_path, capsys):
+    """Other images in the final half change nothing; without halves there is a line."""
+    with Dataset(examined.parent / "test.h5") as whole:
+        images, labels = whole.read(np.arange(whole.count)), whole.labels
+    half = np.arange(len(labels)) // 2 % 2
+    found = []
+    for name, noise in (("one", 0), ("other", 99)):
+        with DatasetWriter(tmp_path / f"{name}.h5", images.shape[1], images.shape[3],
+                           ["no face", "face"]) as writer:
+            for image, label, part, number in zip(images, labels, half, range(len(labels))):
+                writer.append(image ^ (noise * part).astype(np.uint8), source="s/p",
+                              group=f"s/{number}", original=(9, 9), crop=(0, 0, 9, 9),
+                              label=int(label), half=int(part))
+        assert cli.main(["neurons", str(examined), "--test", str(tmp_path / f"{name}.h5"),
+                         "--development", "--bootstrap", "100", "--filters", "20", "--out",
+                         str(tmp_path / name)]) == 0
+        found.append(json.loads((tmp_path / name / "neurons.json").read_text())["rows"])
+    assert found[0] == found[1]
+    assert "of the development half of the dataset" in capsys.readouterr().out
+    assert cli.main(["neurons", str(examined), "--development"]) == 1
+    assert "does not say which half is for development" in capsys.readouterr().err

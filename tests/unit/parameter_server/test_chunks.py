@@ -11,7 +11,7 @@ from tests.support.processes import RUN
 
 
 @pytest.mark.parametrize("name, grid",
-                         [("tiny", Grid(1, 1)), ("tiny", Grid(2, 3)), ("desk", Grid(2, 1))])
+                         [("tiny", Grid(1, 1)), ("tiny", Grid(2, 3)), ("plain", Grid(2, 1))])
 @pytest.mark.parametrize("chunk_bytes", [1, 3000, CHUNK_BYTES])
 def test_the_chunks_of_a_block_are_its_vector_piece_by_piece(name, grid, chunk_bytes):
     config = configuration.load(RUN / f"{name}.toml")

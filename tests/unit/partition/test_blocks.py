@@ -10,7 +10,8 @@ from hpclcae import config as configuration
 from hpclcae.config import StageConfig
 from hpclcae.geometry import network_geometry
 from hpclcae.model.layout import Layout
-from hpclcae.partition.blocks import Grid, Rectangle, check_grid, reach, shares, split
+from hpclcae.partition.blocks import (ARRAYS, Grid, Rectangle, check_grid, reach, shares,
+                                      split)
 from hpclcae.partition.cost import (FLOP_PER_NUMBER, busiest_block, choose_grid, fitting_grids,
                                     traffic)
 from hpclcae.utils.errors import InputError
@@ -35,7 +36,7 @@ def plans_of(config, grid):
 def by_array(plans):
     """(stage, array) -> the exchange plan of every block."""
     return {(number, name): [getattr(plan.stages[number], name) for plan in plans]
-            for number in range(len(plans[0].stages)) for name in "xzhgy"}
+            for number in range(len(plans[0].stages)) for name in ARRAYS}
 
 
 def positions(rectangle):
@@ -173,7 +174,9 @@ def test_traffic_of_joint_training_also_carries_gradients_between_stages():
            for exchange in ("fill mean of g^2", "fill mean of h", "fill residual", "fill x",
                             "fill z", "fold dz", "fold residual")]
     own.remove((0, "fill x"))  # every block reads its pixels with their halo
-    assert what("stopped") == what("greedy") == own
+    assert what("stopped") == own
+    # what the last stage makes of h is in no term, and greedy training leaves it out
+    assert what("greedy") == [key for key in own if key[0] == 0 or "mean" not in key[1]]
     assert what("joint") == sorted([*own, (1, "fold dx"), (0, "fold mean of h"),
                                     (0, "fold mean of g^2")])
 
@@ -181,7 +184,7 @@ def test_traffic_of_joint_training_also_carries_gradients_between_stages():
 def test_every_array_has_a_tag_of_its_own():
     arrays = by_array(plans_of(PAPER, Grid(2, 2)))
     tags = [{e.tag for e in exchanges} for exchanges in arrays.values()]
-    assert all(len(tag) == 1 for tag in tags) and len(set().union(*tags)) == len(arrays) == 12
+    assert all(len(tag) == 1 for tag in tags) and len(set().union(*tags)) == len(arrays) == 15
 
 
 # ---- the paper's grid ----------------------------------------------------------------------------
@@ -311,7 +314,7 @@ def test_auto_is_the_grid_whose_busiest_block_has_least_to_do():
 
 
 def test_the_least_traffic_alone_would_leave_blocks_without_work():
-    desk = configuration.load(RUN / "desk.toml")
+    desk = configuration.load(RUN / "plain.toml")
     idle, chosen = Grid(32, 2), choose_grid(desk, 64)
     assert str(chosen) == "8x8"
     assert sum(t.values for t in traffic(desk, idle)) < sum(t.values for t in traffic(desk, chosen))

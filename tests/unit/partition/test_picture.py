@@ -40,7 +40,7 @@ def test_every_sublayer_of_a_stage_shows_what_a_block_owns_borrows_and_needs():
 
 
 def test_without_normalisation_there_are_two_sublayers_and_a_block_may_have_nothing():
-    desk = configuration.load(RUN / "desk.toml")
+    desk = configuration.load(RUN / "plain.toml")
     figure = draw(desk, Grid(32, 1), 2, 31)
     assert [axes.get_label() for axes in figure.axes] == ["all", "x", "z"]
     assert "owns 0 x 0" in figure.axes[1].get_title()

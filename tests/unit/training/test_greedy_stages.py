@@ -252,6 +252,27 @@ def test_conditioners_of_stages_that_learn_together_are_fitted_again(tiny_config
     assert_same(end(tmp_path / "whole"), end(tmp_path / "parts"))
 
 
+def test_joint_training_goes_on_from_what_greedy_training_came_to(config_of, tmp_path):
+    train(config_of(), tmp_path / "greedy")
+    joint = ["train.gradient=joint", *(f"stages.{i}.{key}=0" for i in range(3)
+                                       for key in ("steps", "batch", "rate")),
+             f"train.weights={tmp_path / 'greedy'}", "train.steps=4", "update.rate=0.001"]
+    train(config_of(*joint), tmp_path / "joint")
+    run_local_job(config_of(*joint, "parallel.servers=2", "parallel.overlap=false"),
+                  tmp_path / "served")
+    assert_same(end(tmp_path / "joint"), end(tmp_path / "served"))
+    before, after = end(tmp_path / "greedy"), end(tmp_path / "joint")
+    for name in ("stage1/encode", "stage2/encode", "stage3/encode"):
+        moved = np.abs(after[name] - before[name]).max() / np.abs(before[name]).max()
+        assert 0 < moved < 0.1, name
+    old, new = (checkpoint.load_state(checkpoint.find(tmp_path / run))
+                for run in ("greedy", "joint"))
+    for one, other in zip(old.conditioners[:2], new.conditioners):
+        assert_same(one.arrays(), other.arrays())
+    with pytest.raises(InputError, match=r"train\.weights = .* has stages\.0\.maps = 4, the conf"):
+        train(config_of(*joint, "stages.0.maps=3"), tmp_path / "other")
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("changes, message", [
