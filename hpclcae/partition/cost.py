@@ -9,7 +9,7 @@ import numpy as np
 
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
-from hpclcae.partition.blocks import Grid, Share, check_grid, shares
+from hpclcae.partition.blocks import ARRAYS, Grid, Share, check_grid, shares
 from hpclcae.utils.errors import InputError
 
 #: What a block computes in the time in which it borrows one number: 50 GFLOP/s, 4 bytes at 2 GB/s
@@ -141,7 +141,7 @@ def _needs(config: Config, axis: int, parts: int) -> list[dict[str, Needs]]:
         owners = np.searchsorted(own_start[someone], stop) - np.searchsorted(own_stop[someone],
                                                                              start, "right")
         return stop - start, kept, np.where(start < stop, owners, 0)
-    return [{array: along(getattr(stage, array)) for array in ("x", "z", "h", "g")}
+    return [{array: along(getattr(stage, array)) for array in ARRAYS}
             for stage in shares(config.stages, network_geometry(config), axis, parts)]
 
 

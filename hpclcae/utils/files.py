@@ -14,8 +14,10 @@ from hpclcae.utils.errors import InputError
 from hpclcae.utils.reading import DAMAGE
 from hpclcae.utils.text import to_bytes
 
-#: Every HDF5 file is in the format of HDF5 1.10, whose structures carry checksums.
-FORMAT = ("v110", "v110")
+#: Every HDF5 file is in the format of HDF5 1.8, whose headers carry checksums, with what only 1.10
+#: has where it is needed. Wholly in that of 1.10 nobody could read a file that another has open.
+FORMAT = ("v108", "v110")
+SUPERBLOCK = (0, 48)  # bytes; it has a checksum, and HDF5 marks in it that a file is open to write
 #: The last bytes of a sealed HDF5 file; before them stand 8 digits: how long the seal is.
 SEALED = b"hpclcae seal\n"
 LARGE = 64 << 20  # bytes that opening a file may read for its checksum: hundredths of a second
@@ -165,9 +167,9 @@ def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
     """The same for an HDF5 file to write to, which is sealed in the end.
 
     A seal follows what HDF5 knows of, and HDF5 passes over it: a line of JSON with the CRC-32 of
-    the file, but for chunks (images have checksums of their own) and large arrays. So a
-    reader can find damage before HDF5 looks at it, which makes libhdf5 hang where a heap of texts
-    is filled with zeros. Who opens the file with HDF5 to write removes the seal.
+    the file, but for the superblock, chunks (images have checksums of their own) and large arrays.
+    So a reader can find damage before HDF5 looks at it, which makes libhdf5 hang where a heap of
+    texts is filled with zeros. Who opens the file with HDF5 to write removes the seal.
 
     Raises
     ------
@@ -178,7 +180,7 @@ def replacing_hdf5(path: Path) -> Iterator[h5py.File]:
         with new_hdf5(partial, path) as file:
             yield file
             file.flush()
-            without = _bulk(file)
+            without = [SUPERBLOCK, *_bulk(file)]
         with _Disk(partial, "r+") as disk:
             crc = _crc32(disk, disk.seek(0, os.SEEK_END), without)
             seal = json.dumps({"crc32": crc, "without": without}).encode()

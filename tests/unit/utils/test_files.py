@@ -34,12 +34,21 @@ def file(tmp_path):
 
 
 @pytest.fixture
-def held(file):
+def sealed(tmp_path):
+    with replacing_hdf5(tmp_path / "a.h5") as file:
+        file.create_dataset("images", data=np.arange(64).reshape(8, 8), chunks=(2, 8))
+        file.attrs["text"] = "some words"
+        file["names"] = ["one", "two"]
+    return tmp_path / "a.h5"
+
+
+@pytest.fixture
+def held(sealed):
     """The file while another program has it open to write, and locked."""
-    other = subprocess.Popen([sys.executable, "-c", HOLD, file], text=True, stdin=subprocess.PIPE,
+    other = subprocess.Popen([sys.executable, "-c", HOLD, sealed], text=True, stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE)
     assert other.stdout.readline() == "open\n"
-    yield file
+    yield sealed
     other.communicate("")
 
 
@@ -48,7 +57,7 @@ def test_a_file_that_another_program_has_open_is_read(held):
     with pytest.raises(OSError), h5py.File(held, locking=True):
         pass
     with read_hdf5(held) as file:
-        assert file["number"][()] == 7
+        assert file["images"][3, 3] == 27
 
 
 def test_an_environment_that_wants_locks_is_named(file, monkeypatch):
@@ -129,15 +138,6 @@ def test_hdf5_of_ours(file, tmp_path):
     assert not is_hdf5(tmp_path / "text", "x")
 
 
-@pytest.fixture
-def sealed(tmp_path):
-    with replacing_hdf5(tmp_path / "a.h5") as file:
-        file.create_dataset("images", data=np.arange(64).reshape(8, 8), chunks=(2, 8))
-        file.attrs["text"] = "some words"
-        file["names"] = ["one", "two"]
-    return tmp_path / "a.h5"
-
-
 def test_a_sealed_file_is_read_by_plain_h5py_and_by_us(sealed):
     for read in (h5py.File, read_hdf5):
         with read(sealed) as file:
@@ -149,7 +149,7 @@ def test_damage_is_found_before_hdf5_looks(sealed, monkeypatch):
     with h5py.File(sealed) as file:
         chunks = [place for span in files._bulk(file) for place in range(*span)]
     monkeypatch.setattr(h5py, "File", None)
-    for place in range(0, len(content), 7):
+    for place in range(files.SUPERBLOCK[1], len(content), 7):
         if place not in chunks and place < content.rindex(b'{"crc32"'):
             damaged = bytearray(content)
             damaged[place] ^= 1
