@@ -62,7 +62,6 @@ def check_output(path: Path, is_ours: Callable[[Path], bool], what: str) -> None
     InputError
         It is a folder or another file, in a checkpoint, or its folder cannot be made or written to.
     """
-    keep_out_of_checkpoints(path)
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; name a file in it")
     if os.path.lexists(path):
@@ -82,6 +81,7 @@ def check_output(path: Path, is_ours: Callable[[Path], bool], what: str) -> None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {path}: {folder} may not be written to; choose another "
                          "folder")
+    keep_out_of_checkpoints(path)
 
 
 def save_figure(figure: Any, path: Path, dpi: int) -> None:
