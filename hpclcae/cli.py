@@ -4,14 +4,13 @@ Each is a module with ``configure(parser)`` and ``run(args)``; its path is the w
 A command's module is imported only when that command is called, so that ``hpclcae --help`` is quick
 and no command starts what it does not need.
 """
-import argparse
 import importlib
-import os
 import sys
 
 from hpclcae import __version__
-from hpclcae.cluster.launcher import launched
-from hpclcae.utils.errors import InputError
+from hpclcae.utils import streams
+from hpclcae.utils.errors import InputError, one_line
+from hpclcae.utils.signals import listen
 
 #: command -> (module, one line of help, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -129,12 +128,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae bench server run/plain.toml"),
 }
 
+LONGEST_LINE = 3000  # characters of an error
+
 #: Commands that may run on many ranks.
 PARALLEL = {"train", "check", "bench halo", "bench server"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for bad input, 2 for bad usage, 130 after Ctrl-C."""
+    listen()
+    if argv is None:
+        streams.prepare()
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((n for n in COMMANDS if words[:len(n.split())] == n.split()), None)
     prefix = f"hpclcae {name}" if name else "hpclcae"
@@ -142,12 +146,11 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(name, words[len(name.split()):]) if name else _overview(words)
         finally:
-            _flush()
+            streams.flush()
     except BrokenPipeError:  # the reader of a pipe went away (| head): not an error, nothing to say
         return 1
     except (InputError, OSError) as error:  # a full disk, a file it cannot read
-        one_line = str(error).replace("\n", " ")  # HDF5 breaks its lines
-        print(f"{prefix}: {one_line}", file=sys.stderr)
+        print(f"{prefix}: {one_line(str(error), LONGEST_LINE)}", file=sys.stderr)
         return 1
     except MemoryError as error:
         print(f"{prefix}: not enough memory ({error}): 'hpclcae show CONFIGURATION' says what a "
@@ -160,28 +163,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(name: str, words: list[str]) -> int:
     """Run command `name` with its arguments."""
-    size, rank = launched()
+    # Imported here, not at the top: a signal that comes meanwhile finds the program listening.
+    from hpclcae.cluster.launcher import launched
+    size, rank, _ = launched()
     if size > 1 and name not in PARALLEL:
         if rank == 0:
             print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec "
                   "-n 1", file=sys.stderr)
         return 1
+    from hpclcae.commands.arguments import Parser
     module_name, summary, example = COMMANDS[name]
     module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(
-        prog=f"hpclcae {name}", description=summary[0].upper() + summary[1:] + ".",
-        epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(name, summary, example)
     module.configure(parser)
-    return module.run(parser.parse_args(words)) or 0
-
-
-def _flush() -> None:
-    """Write out what was printed while an error can still be told; drop what cannot be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
+    return module.run(parser.parse_intermixed_args(words)) or 0
 
 
 def _overview(words: list[str]) -> int:

@@ -3,8 +3,11 @@
 Each field's default is the paper's value where the paper states one; a comment names the unit or
 the source. ``run/*.toml`` are named configurations; ``--set stages.0.maps=8`` changes one value.
 """
+import codecs
+import contextlib
 import dataclasses
 import json
+import math
 import tomllib
 import types
 import typing
@@ -12,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hpclcae.utils.errors import InputError
+from hpclcae.utils.errors import InputError, one_line, shown
 from hpclcae.utils.expressions import Expression
+from hpclcae.utils.text import to_text
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class StageConfig:
     tile: int = 0                    # side of a kernel tile, positions; 0: chosen by a rule
 
 
+MOST_STAGES = 100
+LONGEST_VALUE = 100  # characters of an argument, in a message
 SCHEDULES = ("constant", "halfway")  # named ones; any other is an expression (model/schedule.py)
 
 
@@ -184,19 +190,24 @@ def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
         message names the key, the value and what is allowed.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
         raise InputError(f"configuration {path} cannot be read: "
                          f"{getattr(error, 'strerror', None) or error}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise InputError(f"configuration {path} cannot be read: it is UTF-16, or no text at all; "
+                         "save it as UTF-8")
+    # Paths in it may have names that are not UTF-8; editors of Windows write a byte order mark.
+    text = to_text(content.removeprefix(codecs.BOM_UTF8))
     return loads(text, changes, where=str(path))
 
 
 def loads(text: str, changes: typing.Sequence[str] = (), where: str = "configuration") -> Config:
     """The same from a text (a checkpoint keeps the resolved text of its run)."""
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where} is not valid TOML: {error}") from error
+        tree = _parsed(text)
+    except ValueError as error:
+        raise InputError(f"{where} is not valid TOML: {one_line(str(error))}") from error
     for change in changes:
         _set(tree, change)
     config = _build(Config, tree, where, "")
@@ -224,41 +235,57 @@ def _toml_lines(section: Any) -> list[str]:
     return [f"{f.name} = {value(getattr(section, f.name))}" for f in dataclasses.fields(section)]
 
 
+def _parsed(text: str) -> dict[str, Any]:
+    """A text of TOML.
+
+    Raises
+    ------
+    ValueError
+        It is none; an integer has thousands of digits; tables lie too deep in each other.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def _set(tree: dict[str, Any], change: str) -> None:
     """Apply ``stages.0.maps=8`` to the parsed tree; the value is read as TOML, else as a string."""
     key, equals, text = change.partition("=")
+    change = one_line(change, LONGEST_VALUE)
     if not equals:
         raise InputError(f"--set {change!r} has no '='; write for instance --set train.steps=500")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
+    value: Any = text
+    with contextlib.suppress(ValueError):
+        value = _parsed(f"value = {text}")["value"]
     node: Any = tree
     words = key.strip().split(".")
     for word, following in zip(words, words[1:] + [""]):
         index: Any = word
         if isinstance(node, list):
-            if not word.isdecimal() or int(word) >= len(node):
-                raise InputError(f"--set {change}: there is no {word!r} in a list of {len(node)}")
+            if word not in map(str, range(len(node))):
+                raise InputError(f"--set {change}: there is no {shown(word)} in a list of "
+                                 f"{len(node)}")
             index = int(word)
         if not following:
             node[index] = value
             return
         node = node[index] if isinstance(node, list) else node.setdefault(index, {})
         if not isinstance(node, dict | list):
-            raise InputError(f"--set {change}: {word!r} is a value, not a section")
+            raise InputError(f"--set {change}: {shown(word)} is a value, not a section")
 
 
 def _build(cls: Any, tree: Any, where: str, prefix: str) -> Any:
     """Make dataclass `cls` from a parsed table, checking names and types."""
     if not isinstance(tree, dict):
-        raise InputError(f"{where}: {prefix or 'top level'} must be a table, not {tree!r}")
+        raise InputError(f"{where}: {prefix or 'top level'} must be a table, not {shown(tree)}")
     hints = typing.get_type_hints(cls)
     values = {}
     for key, value in tree.items():
         name = f"{prefix}.{key}" if prefix else key
         if key not in hints:
-            raise InputError(f"{where}: unknown key {name!r}; allowed here: {', '.join(hints)}")
+            raise InputError(f"{where}: unknown key {shown(name)}; allowed here: "
+                             f"{', '.join(hints)}")
         values[key] = _convert(hints[key], value, where, name)
     return cls(**values)
 
@@ -270,44 +297,82 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
         inner = typing.get_args(kind)[0]
         if not isinstance(value, list) or not value:
             raise InputError(f"{where}: {name} must be a list of at least one table ([[{name}]]), "
-                             f"not {value!r}")
+                             f"not {shown(value)}")
         return tuple(_convert(inner, v, where, f"{name}.{i}") for i, v in enumerate(value))
     if typing.get_origin(kind) is Literal:
         allowed = typing.get_args(kind)
         if value not in allowed:
-            raise InputError(f"{where}: {name} = {value!r}; allowed: "
+            raise InputError(f"{where}: {name} = {shown(value)}; allowed: "
                              f"{', '.join(map(repr, allowed))}")
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.copysign(math.inf, value > 0 or -1)
     if type(value) is not kind:
-        quotes = f', in quotes: "{value}"' if kind is str else ""
-        raise InputError(f"{where}: {name} = {value!r} is of type {type(value).__name__}; it must "
-                         f"be of type {kind.__name__}{quotes}")
+        quotes = f', in quotes: "{shown(value)}"' if kind is str else ""
+        raise InputError(f"{where}: {name} = {shown(value)} is of type {type(value).__name__}; it "
+                         f"must be of type {kind.__name__}{quotes}")
     return value
 
 
-#: key -> (smallest allowed value, whether that value itself is allowed); one rule for every stage
-_RANGES: dict[str, tuple[float, bool]] = {
-    "data.size": (1, True), "preprocess.contrast_floor": (0, False), "preprocess.whitening": (0,
-                                                                                              True),
-    "preprocess.whitening_epsilon": (0, True), "preprocess.whitening_images": (1, True),
-    "stages.receptive_field": (1, True), "stages.stride": (1, True), "stages.maps": (1, True),
-    "stages.pooling": (1, True), "stages.pooling_stride": (1, True), "stages.epsilon": (0, False),
-    "stages.lcn": (0, True), "stages.lcn_sigma": (0, False), "stages.lcn_floor": (0, False),
-    "stages.sparsity": (0, True), "stages.weight": (0, True), "stages.tile": (0, True),
-    "stages.whiten": (0, True), "stages.window": (0, True), "stages.window_stride": (1, True),
-    "stages.steps": (0, True), "stages.batch": (0, True), "stages.rate": (0, True),
-    "update.rate": (0, False), "update.momentum": (0, True), "update.second_moment": (0, True),
-    "update.clip": (0, True), "update.delay_compensation": (0, True),
-    "train.steps": (1, True), "train.batch": (1, True), "train.seed": (0, True),
-    "train.checkpoint_every": (1, True), "train.keep": (1, True),
-    "train.keep_every": (0, True), "train.log_every": (1, True),
-    "train.condition_images": (2, True), "train.condition_every": (0, True),
-    "parallel.servers": (0, True), "parallel.replicas": (1, True), "parallel.staleness": (0, True),
-    "parallel.backup": (0, True), "parallel.fetch_every": (1, True),
-    "parallel.push_every": (1, True), "parallel.elastic": (0, True),
-    "parallel.warm_start": (0, True)}
+#: Largest values: pixels along a side; maps of a stage; images of a minibatch; what is
+#: counted (images, steps); ranks;
+#: real numbers, so that their squares still fit into float32 or nearly so.
+_SIDE, _MAPS, _BATCH, _COUNT, _RANKS, _REAL = 16_384, 65_536, 10 ** 9, 10 ** 12, 10 ** 5, 1e30
+_ABOVE_0 = 1e-30  # smallest of those that must not be 0
+#: key -> (smallest allowed value, largest); one rule for every stage
+_RANGES: dict[str, tuple[float, float]] = {
+    "data.size": (1, _SIDE),
+    "preprocess.contrast_floor": (_ABOVE_0, _REAL), "preprocess.whitening": (0, _SIDE),
+    "preprocess.whitening_epsilon": (0, _REAL), "preprocess.whitening_images": (1, _COUNT),
+    "stages.receptive_field": (1, _SIDE), "stages.stride": (1, _SIDE), "stages.maps": (1, _MAPS),
+    "stages.pooling": (1, _SIDE), "stages.pooling_stride": (1, _SIDE),
+    "stages.epsilon": (_ABOVE_0, _REAL), "stages.lcn": (0, _SIDE),
+    "stages.lcn_sigma": (_ABOVE_0, _REAL), "stages.lcn_floor": (_ABOVE_0, _REAL),
+    "stages.sparsity": (0, _REAL), "stages.weight": (0, _REAL), "stages.tile": (0, _SIDE),
+    "stages.whiten": (0, _COUNT), "stages.window": (0, _SIDE), "stages.window_stride": (1, _SIDE),
+    "stages.steps": (0, _COUNT), "stages.batch": (0, _BATCH), "stages.rate": (0, _REAL),
+    "update.rate": (_ABOVE_0, _REAL), "update.momentum": (0, _REAL),
+    "update.second_moment": (0, _REAL), "update.clip": (0, _REAL),
+    "update.delay_compensation": (0, _REAL),
+    "train.steps": (1, _COUNT), "train.batch": (1, _BATCH), "train.seed": (0, 2 ** 63 - 1),
+    "train.checkpoint_every": (1, _COUNT), "train.keep": (1, _COUNT),
+    "train.keep_every": (0, _COUNT), "train.log_every": (1, _COUNT),
+    "train.condition_images": (2, _COUNT), "train.condition_every": (0, _COUNT),
+    "parallel.servers": (0, _RANKS), "parallel.replicas": (1, _RANKS),
+    "parallel.staleness": (0, _COUNT), "parallel.backup": (0, _RANKS),
+    "parallel.fetch_every": (1, _COUNT), "parallel.push_every": (1, _COUNT),
+    "parallel.elastic": (0, _REAL), "parallel.warm_start": (0, _COUNT)}
+
+
+def check_range(name: str, value: float, low: float, high: float, where: str = "") -> None:
+    """Refuse a number out of its range.
+
+    Parameters
+    ----------
+    low, high : int or float
+        Both are allowed; a `low` of `_ABOVE_0` says that 0 is not.
+    where : str, optional
+        What the message begins with.
+
+    Raises
+    ------
+    InputError
+        Names the number, its value and the range.
+    """
+    if low <= value <= high:
+        return
+    if low == _ABOVE_0 and not value > 0:
+        bound = "greater than 0"
+    elif value == math.inf:
+        bound = "finite"
+    elif value > high:
+        bound = f"at most {high:,}" if isinstance(high, int) else f"at most {high:g}"
+    else:
+        bound = f"at least {low:g}"
+    raise InputError(f"{where}{name} = {shown(value)}; it must be {bound}")
 
 
 def _check(config: Config, where: str) -> None:
@@ -317,16 +382,14 @@ def _check(config: Config, where: str) -> None:
     sections += [("stages", stage, f"stages.{i}") for i, stage in enumerate(config.stages)]
     for rule, section, name in sections:
         for f in dataclasses.fields(section):
-            low, inclusive = _RANGES.get(f"{rule}.{f.name}", (None, True))
-            value = getattr(section, f.name)
-            if low is not None and not (value >= low if inclusive else value > low):
-                raise InputError(f"{where}: {name}.{f.name} = {value}; it must be "
-                                 f"{'at least' if inclusive else 'greater than'} {low:g}")
-            if isinstance(value, float) and value in (float("inf"), float("-inf")):
-                raise InputError(f"{where}: {name}.{f.name} = {value}; it must be finite")
+            if f"{rule}.{f.name}" in _RANGES:
+                check_range(f"{name}.{f.name}", getattr(section, f.name),
+                            *_RANGES[f"{rule}.{f.name}"], where=f"{where}: ")
+    if len(config.stages) > MOST_STAGES:
+        raise InputError(f"{where}: {len(config.stages)} stages; use at most {MOST_STAGES}")
     if config.data.channels not in (1, 3):
-        raise InputError(f"{where}: data.channels = {config.data.channels}; allowed: 1 (grey), 3 "
-                         "(colour)")
+        raise InputError(f"{where}: data.channels = {shown(config.data.channels)}; allowed: 1 "
+                         "(grey), 3 (colour)")
     for name, value in (("preprocess.whitening", config.preprocess.whitening),
                         *((f"stages.{i}.lcn", s.lcn) for i, s in enumerate(config.stages))):
         if value and value % 2 == 0:

@@ -15,7 +15,8 @@ export HPCLCAE_REQUEUE=no
 after=()
 jobs=()
 for ((number = 1; number <= length; number++)); do
-    job=$(sbatch --parsable --no-requeue ${after[@]+"${after[@]}"} "$@")  # bash 4.2: no empty arrays
+    said=$(sbatch --parsable --no-requeue ${after[@]+"${after[@]}"} "$@")  # bash 4.2: no empty arrays
+    job=$(grep -Ex '[0-9]+(;.*)?' <<< "$said" | tail -n 1) || { echo "chain: sbatch said no job: $said" >&2; exit 1; }
     job=${job%%;*}
     jobs+=("$job")
     after=(--dependency="afterany:$job")

@@ -29,11 +29,11 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import checkpoint, config as configuration
-from hpclcae.bench.common import Report
+from hpclcae.bench.common import MOST_TIMES, Report
 from hpclcae.checkpoint import ChunkState, Committer, RunState, ShardWriter
 from hpclcae.checkpoint.folder import content_of, shard_name
 from hpclcae.checkpoint.state import views
-from hpclcae.commands.arguments import positive
+from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
 from hpclcae.model.layout import Layout
@@ -59,20 +59,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help=f"TOML file (default {DEFAULT})")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set update.rule=sgd")
-    parser.add_argument("--shards", type=positive, default=1, metavar="N",
+    parser.add_argument("--shards", type=whole(1, 10_000), default=1, metavar="N",
                         help="shards, written one after the other (default 1); only one is copied "
                         "at a time")
-    parser.add_argument("--steps", type=int, default=20, metavar="N",
+    parser.add_argument("--steps", type=whole(0, MOST_TIMES), default=20, metavar="N",
                         help="training steps to measure the stall with; 0: none (default 20)")
     parser.add_argument("--stall-only", action="store_true",
                         help="measure the stall only; needs less of the disk")
-    parser.add_argument("--folder", type=Path, default=Path("."), metavar="DIR",
+    parser.add_argument("--folder", type=output, default=Path("."), metavar="DIR",
                         help="a folder on the disk to measure; what is written there is removed "
                         "(default .)")
-    parser.add_argument("--repeat", type=positive, default=3, metavar="N",
+    parser.add_argument("--repeat", type=whole(1, MOST_TIMES), default=3, metavar="N",
                         help="rounds of measurement after a warm-up; their median counts (default "
                         "3)")
-    parser.add_argument("--json", type=Path, metavar="FILE",
+    parser.add_argument("--json", type=output, metavar="FILE",
                         help="append one JSON object a row to this file")
     parser.set_defaults(clock="wall")
 

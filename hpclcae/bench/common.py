@@ -20,14 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from hpclcae.commands.arguments import positive
+from hpclcae.commands.arguments import output, whole
 from hpclcae.model.blas import blas
 from hpclcae.utils.cores import cores
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import check_output, is_json
 
 #: Side of the square matrices of the reference product: large enough for full speed, about 0.05 s.
 SGEMM_SIDE = 1500
 SGEMM = "sgemm"
+MOST_TIMES = 100_000  # rounds or steps that a benchmark takes
 #: A process that got less than this share of its core was measured beside other work.
 QUIET = 0.97
 
@@ -38,13 +40,13 @@ Times = dict[str, list[float]]
 
 def configure(parser: argparse.ArgumentParser, repeat: int) -> None:
     """Declare the arguments that all benchmarks share."""
-    parser.add_argument("--repeat", type=positive, default=repeat, metavar="N",
+    parser.add_argument("--repeat", type=whole(1, MOST_TIMES), default=repeat, metavar="N",
                         help="rounds of measurement after a warm-up; their median counts (default "
                         f"{repeat})")
     parser.add_argument("--clock", choices=CLOCKS, default="wall",
                         help="what times are read from; cpu: this process's own time, for a "
                         "machine that is busy with other work too (default wall)")
-    parser.add_argument("--json", type=Path, metavar="FILE",
+    parser.add_argument("--json", type=output, metavar="FILE",
                         help="append one JSON object a row to this file")
 
 
@@ -69,6 +71,7 @@ class Report:
         self._least_share = 1.0
         self._where = {"machine": machine(), "versions": versions(libraries), "clock": self.clock}
         if self.path is not None:
+            check_output(self.path, lambda path: is_json(path, "bench"), "a list of measurements")
             # a name that cannot be written is refused before the work, not after it
             self.path.open("a").close()
 

@@ -11,16 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hpclcae import config as configuration
 from hpclcae.bench.cases import RATE
-from hpclcae.bench.common import Report, refuse_more_threads
+from hpclcae.bench.common import MOST_TIMES, Report, refuse_more_threads
 from hpclcae.cluster.launcher import launched
-from hpclcae.commands.arguments import positive
+from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
@@ -28,6 +27,7 @@ from hpclcae.model.phases import phases
 from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.preprocess import Preprocessing
 from hpclcae.model.schedule import Schedule
+from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.partition.blocks import ARRAYS, Grid
 from hpclcae.partition.communicator import Buffers, Channel, Communicator, SerialCommunicator
 from hpclcae.partition.cost import choose_grid, traffic
@@ -58,10 +58,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     configure_case(parser)
     parser.add_argument("--grid", default="auto", metavar="ROWSxCOLUMNS",
                         help="grid of blocks (default auto)")
-    parser.add_argument("--steps", type=positive, default=10, metavar="N",
+    parser.add_argument("--steps", type=whole(1, MOST_TIMES), default=10, metavar="N",
                         help="training steps of every stage after the first one; their median "
                         "counts (default 10)")
-    parser.add_argument("--json", type=Path, metavar="FILE",
+    parser.add_argument("--json", type=output, metavar="FILE",
                         help="append one JSON object a row to this file")
 
 
@@ -69,7 +69,7 @@ def configure_case(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that say which network is measured."""
     parser.add_argument("configuration", nargs="?", default=DEFAULT,
                         help=f"TOML file (default {DEFAULT})")
-    parser.add_argument("--stage", type=positive, metavar="SIDE",
+    parser.add_argument("--stage", type=whole(1, 65_536), metavar="SIDE",
                         help="instead of a file: one stage of the paper's on SIDE x SIDE positions "
                         "of 8 maps")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
@@ -79,12 +79,11 @@ def configure_case(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     refuse_more_threads()
-    size, _ = launched()
+    size = launched().size
     if size == 1:
         print(START)
         _run(args, SerialCommunicator())
         return 0
-    from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae bench halo", lambda communicator: _run(args, communicator))
 
 

@@ -4,15 +4,15 @@ import math
 import statistics
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from hpclcae.bench import common, roofline, side_by_side
 from hpclcae.bench.cases import ALL_PASSES, STAGE_STEP, NetworkCase, StageCase, Timed
 from hpclcae.bench.common import SGEMM, Report, Sgemm
-from hpclcae.commands.arguments import positive
+from hpclcae.commands.arguments import output, whole
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import check_picture
 from hpclcae.utils.tables import table
 
 #: Parts that cannot be timed alone: name -> (whole, what is taken away).
@@ -25,16 +25,16 @@ SCALED_POSITIONS, SCALED_IMAGES = (12, 16, 24, 32, 48), (25, 50, 100, 200, 400)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--maps-in", type=positive, nargs="+", default=[3, 8], metavar="N",
+    parser.add_argument("--maps-in", type=whole(1, 4096), nargs="+", default=[3, 8], metavar="N",
                         help="input maps: 3 is the paper's first stage, 8 the others (default 3 8)")
-    parser.add_argument("--batch", type=positive, nargs="+", default=[100], metavar="N",
+    parser.add_argument("--batch", type=whole(1, 65_536), nargs="+", default=[100], metavar="N",
                         help="images a minibatch (default 100)")
-    parser.add_argument("--tile", type=int, nargs="+", default=[0], metavar="N",
+    parser.add_argument("--tile", type=whole(0, 4096), nargs="+", default=[0], metavar="N",
                         help="side of a kernel tile; 0: the one that training would use (default "
                         "0)")
-    parser.add_argument("--positions", type=positive, default=48, metavar="N",
+    parser.add_argument("--positions", type=whole(1, 4096), default=48, metavar="N",
                         help="side of the patch of output positions (default 48, at least 9)")
-    parser.add_argument("--size", type=positive, default=96, metavar="PIXELS",
+    parser.add_argument("--size", type=whole(1, 4096), default=96, metavar="PIXELS",
                         help="side of the images of the whole network (default 96, at least 76)")
     parser.add_argument("--quick", action="store_true",
                         help="small patches, three rounds: a look, not a measurement")
@@ -47,9 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parts.add_argument("--scaling", action="store_true",
                        help="time of a stage step against positions and images, over a factor of "
                        "16 each")
-    parts.add_argument("--plot", type=Path, metavar="PNG",
+    parts.add_argument("--plot", type=output, metavar="PNG",
                        help="rate against batch, 1 to 256, beside the roofline (extra: figures)")
-    parts.add_argument("--side-by-side", type=positive, metavar="N",
+    parts.add_argument("--side-by-side", type=whole(1, 4096), metavar="N",
                        help="rates of N processes at once, each on a core of its own, over one "
                        "alone")
     common.configure(parser, repeat=5)
@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         args.positions, args.size, args.repeat = min(args.positions,
                                                      24), min(args.size, 80), min(args.repeat, 3)
     _check(args)
+    if args.plot:
+        check_picture(args.plot, "--plot")
     report = Report("kernels", args)
     print(report.heading())
     chosen = False
@@ -119,10 +121,10 @@ def measure(label: str, timed: Mapping[str, Timed], report: Report) -> dict[str,
     times = report.paired({name: part.run for name, part in timed.items()})
     seconds = {name: statistics.median(values) for name, values in times.items()}
     flop = {name: part.flop for name, part in timed.items()}
-    for name, (whole, parts) in DIFFERENCES.items():
-        if whole in flop:
-            seconds[name] = max(1e-9, seconds[whole] - sum(seconds[p] for p in parts))
-            flop[name] = flop[whole] - sum(flop[p] for p in parts)
+    for name, (all_, parts) in DIFFERENCES.items():
+        if all_ in flop:
+            seconds[name] = max(1e-9, seconds[all_] - sum(seconds[p] for p in parts))
+            flop[name] = flop[all_] - sum(flop[p] for p in parts)
     rates = {name: flop[name] / seconds[name] / 1e9 for name in flop}
     best, worst = (Sgemm.rate(choose(times[SGEMM])) for choose in (min, max))
     print(f"\n{label}; sgemm {best:.1f} GFLOP/s (at its slowest {worst:.1f})")

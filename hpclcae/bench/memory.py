@@ -21,7 +21,7 @@ from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.model.phases import phases
 from hpclcae.model.schedule import Schedule
 from hpclcae.training.step import train_step
-from hpclcae.utils import memory
+from hpclcae.utils.cores import available_memory
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import table
 
@@ -118,8 +118,7 @@ def _refuse_too_much(size: int) -> None:
     InputError
         Less memory is available than is needed.
     """
-    if size > memory.available():
+    if size > available_memory():
         raise InputError(f"a step needs at least {size / 1e9:.1f} GB, "
-                         f"{memory.available() / 1e9:.1f} GB are "
-                         "available: choose a smaller train.batch or data.size, or update.rule = "
-                         "'sgd'")
+                         f"{available_memory() / 1e9:.1f} GB are available: choose a smaller "
+                         "train.batch or data.size, or update.rule = 'sgd'")

@@ -19,7 +19,7 @@ import numpy as np
 
 from hpclcae.bench import common
 from hpclcae.bench.common import SGEMM, Report, Sgemm, Times, ratio
-from hpclcae.commands.arguments import positive
+from hpclcae.commands.arguments import real, whole
 from hpclcae.model.layers.local_filter import LocalFilter
 from hpclcae.model.layers.unit_norm import Filters
 from hpclcae.model.workspace import Workspace
@@ -145,17 +145,17 @@ class Ours:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--maps-in", type=positive, nargs="+", default=[3, 8], metavar="N",
+    parser.add_argument("--maps-in", type=whole(1, 4096), nargs="+", default=[3, 8], metavar="N",
                         help="input maps (default 3 8)")
-    parser.add_argument("--batch", type=positive, default=100, metavar="N",
+    parser.add_argument("--batch", type=whole(1, 65_536), default=100, metavar="N",
                         help="images (default 100)")
-    parser.add_argument("--positions", type=positive, default=16, metavar="N",
+    parser.add_argument("--positions", type=whole(1, 4096), default=16, metavar="N",
                         help="side of the patch of output positions (default 16)")
-    parser.add_argument("--small", type=positive, default=4, metavar="N",
+    parser.add_argument("--small", type=whole(1, 4096), default=4, metavar="N",
                         help="the same for peers that would take minutes (default 4)")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS),
                         help="what to compute (default both)")
-    parser.add_argument("--limit", type=float, default=5.0, metavar="SECONDS",
+    parser.add_argument("--limit", type=real(0, 1e6, above=True), default=5.0, metavar="SECONDS",
                         help="no further round of a pairing begins after this time (default 5)")
     common.configure(parser, repeat=3)
 

@@ -13,6 +13,7 @@ import numpy as np
 from hpclcae.bench.cases import ALL_PASSES, StageCase
 from hpclcae.bench.common import SGEMM, Report, Sgemm
 from hpclcae.utils.errors import require
+from hpclcae.utils.files import save_figure
 from hpclcae.utils.tables import table
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -77,4 +78,4 @@ def draw(path: Path, batches: tuple[int, ...], curves: dict[tuple[int, str], lis
     axes.set_title(heading.split(";")[0], fontsize="small")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, 150)

@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -21,39 +22,39 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import Report, machine, ratio, refuse_more_threads
+from hpclcae.bench.common import MOST_TIMES, Report, machine, ratio, refuse_more_threads
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.cluster.mpiexec import OVERSUBSCRIBE, find_mpiexec
-from hpclcae.commands.arguments import positive
+from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import check_picture, save_figure
 from hpclcae.utils.tables import table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     configure_case(parser)
-    parser.add_argument("--ranks", type=positive, nargs="+", default=[1, 2], metavar="N",
+    parser.add_argument("--ranks", type=whole(1, 10 ** 6), nargs="+", default=[1, 2], metavar="N",
                         help="numbers of ranks; the first one is what the others are compared with "
                         "(default 1 2)")
-    parser.add_argument("--repeat", type=positive, default=5, metavar="N",
+    parser.add_argument("--repeat", type=whole(1, MOST_TIMES), default=5, metavar="N",
                         help="rounds, each of which starts every number of ranks once (default 5)")
-    parser.add_argument("--steps", type=positive, default=10, metavar="N",
+    parser.add_argument("--steps", type=whole(1, MOST_TIMES), default=10, metavar="N",
                         help="training steps of every stage in each job; their median counts "
                         "(default 10)")
-    parser.add_argument("--limit", type=positive, default=600, metavar="SECONDS",
+    parser.add_argument("--limit", type=whole(1, 10 ** 6), default=600, metavar="SECONDS",
                         help="a job that takes longer is killed (default 600)")
     parser.add_argument("--weak", action="store_true", help="let the image grow with the ranks")
-    parser.add_argument("--srun", type=positive, metavar="PER_NODE",
+    parser.add_argument("--srun", type=whole(1, 10 ** 6), metavar="PER_NODE",
                         help="start with srun, so many ranks on a node, instead of mpiexec "
                         "(slurm/scaling.sbatch)")
     parser.add_argument("--srun-mpi", default="pmi2", metavar="TYPE",
                         help="srun's --mpi (default pmi2)")
-    parser.add_argument("--json", type=Path, metavar="FILE",
+    parser.add_argument("--json", type=output, metavar="FILE",
                         help="append one JSON object a row to this file")
-    parser.add_argument("--plot", type=Path, metavar="PNG",
+    parser.add_argument("--plot", type=output, metavar="PNG",
                         help="draw the speed-up (extra: figures)")
     parser.set_defaults(clock="wall")
 
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_more_threads()
     if args.plot:
         require("matplotlib", "figures", "drawing")
+        check_picture(args.plot, "--plot")
     report = Report("scaling", args, ["mpi4py"])
     seconds: dict[int, list[float]] = {ranks: [] for ranks in args.ranks}
     start = launcher(args)
@@ -136,8 +138,7 @@ def draw(path: Path, title: str, ranks: Sequence[int], speed_ups: Sequence[float
     axes.set(xlabel="ranks", ylabel=f"speed-up over {ranks[0]}")
     axes.set_title(title, fontsize=9)
     axes.legend()
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
+    save_figure(figure, path, 150)
 
 
 def seconds_of_step(start: Callable[[int], list[str]], ranks: int,
@@ -180,6 +181,7 @@ def run_job(command: list[str], limit: float, show: bool = False) -> str | None:
         finally:
             if job.poll() is None:
                 os.killpg(job.pid, signal.SIGKILL)
-    ours = [line for line in said.splitlines() if "hpclcae" in line] or said.splitlines()
+    ours = [line for line in said.splitlines() if re.match(r"(rank \d+ of \d+: )?hpclcae\b[^/]*: ",
+                                                           line)] or said.splitlines()
     return (None if job.returncode == 0
             else ours[0] if ours else f"mpiexec ended with exit code {job.returncode}")

@@ -27,18 +27,19 @@ import numpy as np
 from hpclcae import config as configuration
 from hpclcae.bench import slow_replica
 from hpclcae.bench.cases import RATE
-from hpclcae.bench.common import Report, Times, ratio, refuse_more_threads
+from hpclcae.bench.common import MOST_TIMES, Report, Times, ratio, refuse_more_threads
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.bench.raw_messages import RawMessages
 from hpclcae.bench.scaling import run_job
 from hpclcae.cluster.launcher import launched
 from hpclcae.cluster.mpiexec import find_mpiexec
-from hpclcae.commands.arguments import positive
+from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
 from hpclcae.model.network import Network
 from hpclcae.model.phases import phases
 from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.schedule import Schedule
+from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.parameter_server.client import ParameterClient
 from hpclcae.training.step import train_step
 from hpclcae.training.worker import WorkerReport
@@ -60,14 +61,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     configure_case(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS),
                         help="what to measure (default all)")
-    parser.add_argument("--repeat", type=positive, default=7, metavar="N",
+    parser.add_argument("--repeat", type=whole(1, MOST_TIMES), default=7, metavar="N",
                         help="rounds after a first one; their median counts (default 7)")
-    parser.add_argument("--steps", type=positive, default=10, metavar="N",
+    parser.add_argument("--steps", type=whole(1, MOST_TIMES), default=10, metavar="N",
                         help="training steps of every stage, or of sleep, in each round (default "
                         "10)")
-    parser.add_argument("--limit", type=positive, default=900, metavar="SECONDS",
+    parser.add_argument("--limit", type=whole(1, 10 ** 6), default=900, metavar="SECONDS",
                         help="if it takes longer, it is killed (default 900)")
-    parser.add_argument("--json", type=Path, metavar="FILE",
+    parser.add_argument("--json", type=output, metavar="FILE",
                         help="append one JSON object a row to this file")
     parser.set_defaults(clock="wall")
 
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         The job could not be started, or failed.
     """
     refuse_more_threads()
-    size, _ = launched()
+    size = launched().size
     if size == 1:
         case = ["--stage", str(args.stage)] if args.stage else [str(args.configuration)]
         more = [word for change in args.changes for word in ("--set", change)]
@@ -95,7 +96,6 @@ def run(args: argparse.Namespace) -> int:
     if size != RANKS:
         raise InputError(f"{size} processes were launched; it needs {RANKS}, and starts them by "
                          "itself")
-    from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae bench server", lambda world: _on_a_rank(args, world))
 
 

@@ -40,6 +40,7 @@ An outsider begins with what this module itself offers, and `trained.py`::
     writer.py        ShardWriter: an owner writes while training goes on
     committer.py     Committer: a checkpoint out of the shards of all owners
     reading.py       each rank its own part, on any grid and any number of servers
+    metrics_log.py   lines of metrics, of which some may be damaged
     event_log.py     who fetched and pushed which version, in order (hpclcae replay)
     query.py         arithmetic over the arrays, in little memory (hpclcae checkpoint query)
 """

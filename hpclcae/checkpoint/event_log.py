@@ -26,7 +26,8 @@ from hpclcae.config import Config
 from hpclcae.parameter_server.store import EVENT
 from hpclcae.partition.blocks import Grid
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import replace_text
+from hpclcae.utils.reading import reading
 
 CONFIGURATION = "configuration.toml"
 
@@ -69,8 +70,7 @@ class EventLog:
                 _link(start, folder / start.name)
             used = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel,
                                                                             grid=str(grid)))
-            with replacing(folder / CONFIGURATION) as partial:
-                partial.write_text(configuration.dumps(used))
+            replace_text(folder / CONFIGURATION, configuration.dumps(used))
         self._file = io.FileIO(folder / f"server-{server}.bin", "w")
 
     def __call__(self, events: np.ndarray) -> None:
@@ -106,7 +106,7 @@ def read_log(folder: Path) -> tuple[Config, list[np.ndarray]]:
     Raises
     ------
     InputError
-        A file is missing.
+        A file is missing, or cannot be read.
     """
     config = configuration.load(folder / CONFIGURATION)
     files = [folder / f"server-{number}.bin" for number in range(config.parallel.servers)]
@@ -114,4 +114,5 @@ def read_log(folder: Path) -> tuple[Config, list[np.ndarray]]:
     if missing:
         raise InputError(f"{', '.join(missing)} is missing: the logs of all {len(files)} servers "
                          "are needed")
-    return config, [np.fromfile(path, EVENT) for path in files]
+    with reading(folder, "an event log", "nothing but a replay needs it"):
+        return config, [np.fromfile(path, EVENT) for path in files]

@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
+import sys
 import uuid
 import zlib
 from collections.abc import Callable
@@ -15,16 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import CHECKPOINT, replacing
+from hpclcae.utils.reading import reading
 
 KIND = "hpclcae checkpoint"
 SCHEMA = 2
-MODEL = "model.h5"
-MANIFEST = "manifest.json"
+MANIFEST, MODEL = CHECKPOINT
 RUN_ID = "run-id"
 
 _FOLDER = re.compile(r"step-(\d{8})")
 _OLD_FILE = re.compile(r"step-(\d{8})\.h5")  # schema 1: a checkpoint was one file
+_MARK = re.compile(r"[0-9a-z]+")  # of a run
 _BLOCK = 1 << 20  # bytes that are read at a time; more do not fit the processor's cache
 
 
@@ -92,7 +95,8 @@ def find(run: str | Path) -> Path:
         raise InputError(f"{path} has no {MANIFEST}: its writing was interrupted or is under way; "
                          "take another checkpoint (hpclcae checkpoint list RUN)")
     raise InputError(f"{path} is neither a checkpoint nor the folder of a run with checkpoints; "
-                     f"train one with: hpclcae train CONFIGURATION --out {path}")
+                     "train one with: hpclcae train CONFIGURATION --out "
+                     f"{shlex.quote(str(path))}")
 
 
 # ---- the manifest --------------------------------------------------------------------------------
@@ -116,7 +120,10 @@ def read_manifest(folder: Path) -> Manifest:
         It is missing, damaged, or of a newer schema.
     """
     path = folder / MANIFEST
-    try:
+    if not path.exists():
+        raise InputError(f"{folder} has no {MANIFEST}, so it is not a finished checkpoint: use "
+                         "another one")
+    with reading(path, "the manifest of a checkpoint", "use an older checkpoint"):
         content = json.loads(path.read_bytes())
         if content["schema"] > SCHEMA:
             raise InputError(f"{path} has schema {content['schema']}, this hpclcae reads up to "
@@ -127,22 +134,17 @@ def read_manifest(folder: Path) -> Manifest:
         files = {name: Content(c["size"], int(c["crc32"], 16)) for name,
                  c in content["files"].items()}
         return Manifest(content["run"], content["step"], files)
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} has no {MANIFEST}, so it is not a finished checkpoint: use "
-                         "another one") from error
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}): use an older checkpoint") from error
 
 
 def check(folder: Path) -> Manifest:
-    """See that every file of a checkpoint is there and has its size.
+    """See that every file of a checkpoint is there and has its size, and that model.h5 is whole.
 
-    The content is left to `verify`.
+    The content of shards, which may be many gigabytes, is left to `verify`.
 
     Raises
     ------
     InputError
-        Names the file that is missing or has another size.
+        Names the file that is missing, has another size, or the model that has another content.
     """
     manifest = read_manifest(folder)
     for name, content in manifest.files.items():
@@ -154,6 +156,8 @@ def check(folder: Path) -> Manifest:
         if size != content.size:
             raise InputError(f"{folder / name} has {size} bytes instead of {content.size}: bring "
                              "back a whole copy, or use an older checkpoint")
+    if MODEL in manifest.files:  # before HDF5 parses it
+        _compare(folder / MODEL, manifest.files[MODEL])
     return manifest
 
 
@@ -169,13 +173,16 @@ def verify(folder: Path, told: Callable[[str], None] = lambda name: None) -> Man
     """
     manifest = check(folder)
     for name, content in manifest.files.items():
-        found = content_of(folder / name)
-        if found != content:
-            raise InputError(f"{folder / name} has CRC-32 {found.crc32:08x} instead of "
-                             f"{content.crc32:08x}: it is damaged; bring back a good copy, or use "
-                             "an older checkpoint")
+        _compare(folder / name, content)
         told(name)
     return manifest
+
+
+def _compare(path: Path, content: Content) -> None:
+    found = content_of(path)
+    if found != content:
+        raise InputError(f"{path} has CRC-32 {found.crc32:08x} instead of {content.crc32:08x}: it "
+                         "is damaged; bring back a good copy, or use an older checkpoint")
 
 
 def content_of(path: Path, from_disk: bool = False) -> Content:
@@ -221,12 +228,33 @@ def clean(run: Path) -> None:
                 path.unlink()
             elif path.is_dir():
                 remove_done_markers(path)
-        if not (folder / RUN_ID).exists():
-            with replacing(folder / RUN_ID) as partial:
-                partial.write_text(uuid.uuid4().hex + "\n")
+        if not read_run_id(run):
+            _write_run_id(run)
     except OSError as error:
         raise InputError(f"folder of checkpoints {folder} cannot be written ({error.strerror}); "
                          "choose another --out") from error
+
+
+def read_run_id(run: Path) -> str:
+    """The mark of a run; "" if it has none, or one that is damaged."""
+    try:
+        text = (run / "checkpoints" / RUN_ID).read_bytes().decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+    return text if _MARK.fullmatch(text) else ""
+
+
+def _write_run_id(run: Path) -> None:
+    """Give a run its mark, or the one of its newest checkpoint back, if the file is damaged."""
+    file, mark = run / "checkpoints" / RUN_ID, uuid.uuid4().hex
+    if file.exists():
+        for path in reversed(saved(file.parent)):
+            with contextlib.suppress(InputError):
+                mark = read_manifest(path).run
+                break
+        print(f"{file} was damaged, and is written again", file=sys.stderr)
+    with replacing(file) as partial:
+        partial.write_text(mark + "\n")
 
 
 def remove(path: Path) -> None:

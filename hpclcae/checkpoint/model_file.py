@@ -17,8 +17,9 @@ from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.store import owned_slots
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.files import read_hdf5, replacing_hdf5
 from hpclcae.utils.provenance import revision, versions
+from hpclcae.utils.text import attribute
 
 AXES = ["row", "col", "krow", "kcol", "map in", "map"]
 
@@ -50,7 +51,7 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
     pieces: dict[str, list[_Piece]] = {}
     chunks = []
     for number in range(shards):
-        with h5py.File(path.with_name(shard_name(number)), "r", locking=False) as file:
+        with read_hdf5(path.with_name(shard_name(number))) as file:
             if (file.attrs["run"], file.attrs["step"]) != (run, state.step):
                 raise InputError(f"{file.filename} is of another run or step: two jobs write into "
                                  "one run folder")
@@ -77,7 +78,7 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
             if conditioner:
                 _write_conditioner(file.create_group(f"conditioner/stage{number}"), conditioner)
         file.attrs.update(kind=KIND, schema=SCHEMA, run=run, step=state.step, seconds=state.seconds,
-                          shards=shards, configuration=configuration.dumps(state.config),
+                          shards=shards, configuration=attribute(configuration.dumps(state.config)),
                           versions=json.dumps(versions()),
                           revision=revision(), host=platform.node(),
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))

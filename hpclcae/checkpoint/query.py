@@ -10,6 +10,7 @@ row where a row is large. So a block is a consecutive piece of the result.
 """
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ from hpclcae.checkpoint.model_file import AXES
 from hpclcae.checkpoint.reading import opened
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.expressions import Expression
-from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.files import check_output, is_hdf5, read_hdf5, replacing_hdf5
+from hpclcae.utils.reading import reading
 from hpclcae.utils.summary import Summary, SummaryCollector
+from hpclcae.utils.text import attribute
 
 KIND = "hpclcae query"
 SCHEMA = 1
@@ -84,20 +87,16 @@ def sources(first: str | Path, second: str | Path | None = None) -> Iterator[Sou
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     """A checkpoint or a neurons.h5."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            kind = file.attrs.get("kind")
-    except OSError:  # a folder; or `opened` says what is wrong
-        kind = None
-    if kind != NEURONS:
+    if path.is_dir():
         with opened(path) as file:
             yield file
         return
-    try:
-        with h5py.File(path, "r", locking=False) as file:
+    with reading(path, "HDF5 checkpoint or neurons.h5", "use another one"), read_hdf5(path) as file:
+        if file.attrs.get("kind") == NEURONS:
             yield file
-    except (KeyError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}): hpclcae neurons writes it") from error
+            return
+    with opened(path) as file:
+        yield file
 
 
 def _arrays(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
@@ -149,6 +148,11 @@ class Query:
         self.expression = Expression(text, where, REDUCTIONS)
         self.sources = sources
         calls = self.expression.reductions
+        for name in sources.arrays:
+            if "." in name and re.search(rf"(?<![\w.]){name.replace('.', '[./]')}(?!\w)",
+                                         text) and name not in text:
+                self.expression.refuse(f"'{name.replace('.', '/')}' is not known here",
+                                       f"write dots for slashes: {name}")
         self.expression.check([*sources.arrays, *calls])
         self._plain = sorted(self.expression.names - calls.keys())
         self._reduced = {call: (REDUCTIONS[function], Expression(argument, where, REDUCTIONS))
@@ -199,11 +203,11 @@ class Query:
         InputError
             A file cannot be read.
         """
-        try:
-            read = {name: self.sources.arrays[name][block] for name in self._read}
-        except OSError as error:
-            places = " or ".join(map(str, self.sources.paths))
-            raise InputError(f"{places} cannot be read ({error}): use another one") from error
+        read = {}
+        for name in self._read:
+            data = self.sources.arrays[name]
+            with reading(data.file.filename, "HDF5 checkpoint", "use another one"):
+                read[name] = data[block]
         values = {name: read[name] for name in self._plain}
         with np.errstate(all="ignore"):
             for call, (reduce, argument) in self._reduced.items():
@@ -321,34 +325,27 @@ def answer(query: Query, chosen: Query | None = None, limit: int = 0, by_value: 
                   rows.rows() if rows is not None else None)
 
 
-def check_output(out: Path, sources: Sources, replaceable: Callable[[Path], bool]) -> None:
+def check_result(out: Path, sources: Sources,
+                 is_ours: Callable[[Path], bool] = lambda path: is_hdf5(path, KIND)) -> None:
     """See that a file can be written, before the work.
 
     Parameters
     ----------
-    replaceable : callable
+    is_ours : callable
         Whether an existing file is an earlier result, which may go.
 
     Raises
     ------
     InputError
-        It is another file that exists, or in a checkpoint that is read; its folder does not exist.
+        It is another file that exists, or in a checkpoint; its folder does not exist.
     """
     resolved = out.resolve()
     for path in sources.paths:
         if path.resolve() in (resolved, *resolved.parents):
             raise InputError(f"{out} belongs to {path}, which is read: choose another file")
-    if out.is_dir() or not out.parent.is_dir():
+    if not out.parent.is_dir():
         raise InputError(f"{out} cannot be written: it must be a file in a folder that exists")
-    if out.exists() and not replaceable(out):
-        raise InputError(f"{out} exists, and is no earlier result of a query: choose another name")
-
-
-def _is_result(path: Path) -> bool:
-    if not h5py.is_hdf5(path):
-        return False
-    with h5py.File(path, "r", locking=False) as file:
-        return file.attrs.get("kind") == KIND
+    check_output(out, is_ours, "a result of a query")
 
 
 def _check_condition(query: Query, chosen: Query) -> None:
@@ -362,14 +359,15 @@ def _check_condition(query: Query, chosen: Query) -> None:
 @contextlib.contextmanager
 def _result_file(out: Path, query: Query) -> Iterator[h5py.Dataset]:
     """The dataset to write a result into; its file appears when it is whole."""
-    check_output(out, query.sources, _is_result)
+    check_result(out, query.sources)
     try:
         with replacing_hdf5(out) as file:
             file.attrs.update(kind=KIND, schema=SCHEMA)
             dtype = bool if query.expression.is_condition else np.float64
             result = file.create_dataset("result", query.shape, dtype)
             result.attrs.update(expression=query.expression.text, steps=query.sources.steps,
-                                sources=list(map(str, query.sources.paths)), axes=query.axes)
+                                sources=attribute(list(map(str, query.sources.paths))),
+                                axes=query.axes)
             yield result
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror or error}): make room, or "

@@ -20,6 +20,8 @@ from hpclcae.parameter_server.chunks import Chunk, block_chunks
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import read_hdf5
+from hpclcae.utils.reading import reading
 
 
 def load(path: Path, grid: Grid = WHOLE,
@@ -104,26 +106,17 @@ def opened(path: Path) -> Iterator[h5py.File]:
         meanwhile.
     """
     path = find(path)
-    try:
-        if not path.is_dir():
-            with h5py.File(path, "r", locking=False) as file:
-                _refuse_others(file, path)
-                yield file
-            return
-        manifest = check(path)
-        with h5py.File(path / MODEL, "r", locking=False) as file:
-            _refuse_others(file, path / MODEL)
-            if (file.attrs["run"], file.attrs["step"]) != (manifest.run, manifest.step):
-                raise InputError(f"{path / MANIFEST} is of another run or step than {MODEL} beside "
-                                 "it: bring back its own, or use another checkpoint")
-            yield file
-        if not (path / MANIFEST).exists():  # then some shards may be gone, and HDF5 does not say so
+    with reading(path, "HDF5 checkpoint", "use another one"), contextlib.ExitStack() as stack:
+        manifest = check(path) if path.is_dir() else None
+        model = path / MODEL if manifest else path
+        file = stack.enter_context(read_hdf5(model))
+        _refuse_others(file, model)
+        if manifest and (file.attrs["run"], file.attrs["step"]) != (manifest.run, manifest.step):
+            raise InputError(f"{path / MANIFEST} is of another run or step than {MODEL} beside it: "
+                             "bring back its own, or use another checkpoint")
+        yield file
+        if manifest and not (path / MANIFEST).exists():  # then some shards may be gone, and HDF5
             raise InputError(f"{path} was removed while it was read: use a newer checkpoint")
-    except KeyError as error:
-        raise InputError(f"{path} is a damaged checkpoint ({error}): use an older one") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}): it is no "
-                         "checkpoint, or damaged; use another one") from error
 
 
 def _refuse_others(file: h5py.File, path: Path) -> None:

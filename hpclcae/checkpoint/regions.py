@@ -51,7 +51,7 @@ class Region:
         """Its part of the owner's buffer, (tile row, tile col, input, unit)."""
         (top, bottom), (left, right) = self.tiles
         shape = bottom - top, right - left, *self.filter.shape[2:]
-        return buffer[self.start:self.start + int(np.prod(shape))].reshape(shape)
+        return buffer[self.start:self.start + math.prod(shape)].reshape(shape)
 
     def pieces(self, buffer: np.ndarray) -> Iterator[np.ndarray]:
         """Its filters by position, one row of tiles after the other."""

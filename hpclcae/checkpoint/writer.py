@@ -8,8 +8,8 @@ from time import monotonic, sleep
 import numpy as np
 
 from hpclcae.checkpoint.background import Background
-from hpclcae.checkpoint.folder import (KIND, MANIFEST, RUN_ID, SCHEMA, Content, done_marker, saved,
-                                       shard_name, step_folder)
+from hpclcae.checkpoint.folder import (KIND, MANIFEST, RUN_ID, SCHEMA, Content, done_marker,
+                                       read_run_id, saved, shard_name, step_folder)
 from hpclcae.checkpoint.regions import regions
 from hpclcae.checkpoint.shard_file import chunk_table, write_shard
 from hpclcae.checkpoint.state import ChunkState
@@ -126,7 +126,7 @@ def read_done_marker(shard: Path) -> Content | None:
     """What the marker of a shard says; None: there is none yet, or not all of it."""
     try:
         return Content(**json.loads(done_marker(shard).read_bytes()))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
@@ -142,8 +142,8 @@ def run_id(run: Path, thread: Background) -> str:
     """
     path, began = run / "checkpoints" / RUN_ID, monotonic()
     while monotonic() < began + LATE:
-        if path.exists() and (text := path.read_text(errors="replace").strip()):
-            return text
+        if mark := read_run_id(run):
+            return mark
         thread.go_on()
         sleep(POLL)
     raise InputError(f"{path} did not appear in {LATE:.0f} s: it was removed, or the ranks do not "

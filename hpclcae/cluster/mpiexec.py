@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.signals import take_early
 
 #: Open MPI refuses more ranks than cores unless it is told (version 5, version 4); MPICH does not
 #: know the names.
@@ -17,6 +18,12 @@ OVERSUBSCRIBE = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
                  "OMPI_MCA_rmaps_base_oversubscribe": "1"}
 #: It also refuses to run as root, as a container does.
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+ANSWER_SECONDS = 60
+LOOK_SECONDS = 0.2  # between two looks whether all ranks listen to a USR1 that came early
+HAS_PROC = Path("/proc/self/status").exists()
+#: In a SLURM job MPICH's mpiexec starts its helpers with srun, which waits for ever inside another
+#: srun (the shell of `srun --pty bash`); here all ranks are on this machine.
+ON_THIS_MACHINE = {"HYDRA_LAUNCHER": "fork", "HYDRA_RMK": "user"}
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
@@ -43,19 +50,27 @@ def find_mpiexec() -> str:
 def settings_of(mpiexec: str) -> dict[str, str]:
     """What the environment must say for this mpiexec to start any number of ranks here.
 
-    Only Open MPI wants to be told.
+    Open MPI wants to be told more than MPICH, which only SLURM leads astray.
     """
-    said = subprocess.run([mpiexec, "--version"], capture_output=True, text=True, timeout=60).stdout
-    if "Open MPI" not in said and "OpenRTE" not in said:
-        return {}
-    wanted = OVERSUBSCRIBE | (AS_ROOT if os.geteuid() == 0 else {})
+    try:
+        said = subprocess.run([mpiexec, "--version"], capture_output=True, text=True,
+                              timeout=ANSWER_SECONDS).stdout
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{mpiexec} --version says nothing for {ANSWER_SECONDS} s: is it an "
+                         "mpiexec?") from error
+    if "Open MPI" in said or "OpenRTE" in said:
+        wanted = OVERSUBSCRIBE | (AS_ROOT if os.geteuid() == 0 else {})
+    else:
+        wanted = ON_THIS_MACHINE if "HYDRA" in said and "SLURM_JOB_ID" in os.environ else {}
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
-def run_job(command: list[str], program: list[str], settings: dict[str, str]) -> int:
+def run_job(command: list[str], program: list[str], settings: dict[str, str],
+            ranks: int = 1) -> int:
     """Run a command that starts processes of `program`, and pass signals on to these.
 
     The job has a session of its own, so that a Ctrl-C on the terminal comes only once, from here.
+    USR1 would end a process that does not listen yet: it waits until all ranks do.
 
     Parameters
     ----------
@@ -65,6 +80,8 @@ def run_job(command: list[str], program: list[str], settings: dict[str, str]) ->
         What every rank runs, as it stands in /proc.
     settings : dict
         Variables of the environment that are set for the job.
+    ranks : int
+        How many there will be.
 
     Returns
     -------
@@ -73,17 +90,35 @@ def run_job(command: list[str], program: list[str], settings: dict[str, str]) ->
     with subprocess.Popen(command, env=os.environ | settings, stdin=subprocess.DEVNULL,
                           start_new_session=True, preexec_fn=_end_with_parent) as job:
         def pass_on(number: int, frame: FrameType | None) -> None:
-            for process in processes(job.pid, program) or [job.pid]:
+            found = processes(job.pid, program)
+            early = HAS_PROC and (len(found) < ranks or not all(map(_heeds_usr1, found)))
+            if early and number in (signal.SIGUSR1, signal.SIGALRM):
+                signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS)
+                return
+            number = signal.SIGUSR1 if number == signal.SIGALRM else number
+            for process in found or [job.pid]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, number)
-        before = {number: signal.signal(number, pass_on) for number in PASSED_ON
+        before = {number: signal.signal(number, pass_on) for number in (*PASSED_ON, signal.SIGALRM)
                   if signal.getsignal(number) is not signal.SIG_IGN}  # nohup
         try:
+            if take_early():
+                pass_on(signal.SIGUSR1, None)
             code = job.wait()
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def _heeds_usr1(process: int) -> bool:
+    """Whether a process has a handler for USR1."""
+    with contextlib.suppress(OSError, StopIteration):  # it may have ended
+        status = Path(f"/proc/{process}/status").read_text()
+        mask = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(mask.split()[1], 16) >> (signal.SIGUSR1 - 1) & 1)
+    return False
 
 
 def _end_with_parent() -> None:

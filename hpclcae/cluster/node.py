@@ -7,6 +7,9 @@ from pathlib import Path
 
 from hpclcae.utils.errors import InputError
 
+#: The line that `check --facts` prints begins so; a script finds it among what others say.
+FACTS = "hpclcae facts: "
+NO_MPI = "none"
 LIBRARIES = ("hpclcae", "numpy", "scipy", "h5py", "mpi4py")
 
 
@@ -30,14 +33,14 @@ def compare(found: list[str], others: str) -> None:
     found : list of str
         The facts of this machine.
     others : str
-        Those of another one, with "; " between them.
+        Those of another one, with "; " between them; FACTS may stand before them.
 
     Raises
     ------
     InputError
         Names what differs.
     """
-    for mine, theirs in zip(found, others.split("; ")):
+    for mine, theirs in zip(found, others.removeprefix(FACTS).split("; ")):
         if mine != theirs:
             raise InputError(f"{mine} here, {theirs} on the first node: all nodes must have the "
                              "same environment")

@@ -9,10 +9,12 @@ traffic.
 import math
 import shlex
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from hpclcae.cluster.ranks import MOST_RANKS, grid_for
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry, training_flop
 from hpclcae.model.layout import Layout
@@ -87,27 +89,51 @@ def choose(config: Config, nodes: int, cores: int, memory: float, replicas: int 
     InputError
         The network does not fit, or the numbers that are given do not.
     """
+    if nodes * cores > MOST_RANKS:
+        raise InputError(f"{nodes:,} nodes of {cores:,} cores are {nodes * cores:,} ranks: a plan "
+                         f"is made for at most {MOST_RANKS:,}; take fewer nodes, or cores")
     least = math.inf
-    for per_node in range(cores, 0, -1):
-        found = None
-        for count in [replicas] if replicas else range(1, nodes * per_node + 1):
-            plan = _plan(config, nodes, per_node, count, servers)
-            if plan is None:
-                break
-            least = min(least, plan.fullest_node)
-            if plan.fullest_node > USABLE * memory:
-                break
-            found = plan
-            if plan.computing >= EFFICIENT * plan.step:
-                break
-        if found:
-            return found
+
+    def fitting(per_node: int, count: int) -> ClusterPlan | None:
+        """A plan; None if the ranks are too few, or the memory."""
+        nonlocal least
+        plan = _plan(config, nodes, per_node, count, servers)
+        if plan is not None:
+            needed = plan.fullest_node
+            least = min(least, needed)
+            if needed <= USABLE * memory:
+                return plan
+        return None
+    first = replicas or 1
+    # A node needs the least memory with one rank: if that is too much, no other number is tried.
+    tried = range(cores, 0, -1) if fitting(1, first) or math.isinf(least) else ()
+    for per_node in tried:
+        if found := fitting(per_node, first):
+            return found if replicas else _more_replicas(
+                found, lambda count: fitting(per_node, count))
     if math.isinf(least):
         raise InputError(f"{nodes * cores} ranks are too few for {servers or 'the'} servers and "
                          f"{replicas} replicas: take more nodes, or fewer of them")
     raise InputError(f"the network needs {least / 1e9:.3g} GB on the fullest node, "
                      f"{USABLE * memory / 1e9:.3g} of {memory / 1e9:g} GB can be used: take more "
                      "nodes, a smaller train.batch, or update.rule = 'sgd'")
+
+
+def _more_replicas(found: ClusterPlan,
+                   fitting: Callable[[int], ClusterPlan | None]) -> ClusterPlan:
+    """More replicas while their blocks are inefficient and there is room for them.
+
+    The number is doubled as long as that is so, and then found by bisection.
+    """
+    low, high = found, math.inf
+    while low.computing < EFFICIENT * low.step and low.replicas + 1 < high:
+        count = 2 * low.replicas if math.isinf(high) else (low.replicas + int(high)) // 2
+        plan = fitting(count)
+        if plan and plan.computing < EFFICIENT * plan.step:
+            low = plan
+        else:
+            high, found = count, plan or found
+    return found if found.replicas > low.replicas else low
 
 
 def _plan(config: Config, nodes: int, per_node: int, replicas: int,
@@ -215,6 +241,20 @@ def server_bytes(layout: Layout, servers: int, replicas: int) -> float:
     synchronous = config.parallel.consistency == "synchronous"
     kept = synchronous + 2 * bool(config.update.delay_compensation)
     return BARE_RANK + share * (2 * (1 + len(owned_slots(config))) + replicas * (1 + kept))
+
+
+def job_bytes(config: Config, ranks: int) -> float:
+    """What a job of so many processes holds, if all are on one node.
+
+    Raises
+    ------
+    InputError
+        That many do not fit the configuration.
+    """
+    parallel = config.parallel
+    layout = Layout(config, grid_for(config, ranks))
+    return ((ranks - parallel.servers) * worker_bytes(layout, bool(parallel.servers))
+            + parallel.servers * server_bytes(layout, parallel.servers, parallel.replicas))
 
 
 # ---- what is printed -----------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from hpclcae.parameter_server.roles import blocks_of
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.cost import choose_grid, fitting_grids
 
+MOST_RANKS = 100_000  # of a job
+
 
 def grid_for(config: Config, ranks: int) -> Grid:
     """The grid of every replica in a job of `ranks` processes.
@@ -28,6 +30,18 @@ def ranks_for(config: Config, cores: int) -> int:
     blocks = _blocks_asked_for(config) or next(
         n for n in range(max(1, cores // parallel.replicas), 0, -1) if fitting_grids(config, n))
     return parallel.servers + parallel.replicas * blocks
+
+
+def least_ranks(config: Config) -> int:
+    """How many processes a job has at least.
+
+    Raises
+    ------
+    InputError
+        parallel.grid is not understood.
+    """
+    parallel = config.parallel
+    return parallel.servers + parallel.replicas * (_blocks_asked_for(config) or 1)
 
 
 def _blocks_asked_for(config: Config) -> int | None:

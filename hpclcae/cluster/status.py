@@ -1,16 +1,19 @@
 """Where runs stand, and how to go on, from their folders alone."""
+import contextlib
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from hpclcae import checkpoint, config as configuration
+from hpclcae.checkpoint.metrics_log import metrics_path, read_content, records
+from hpclcae.cluster.ranks import least_ranks
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.reading import reading
 
 COMPLETE, BROKEN, INCOMPLETE = 0, 1, 3  # exit codes of hpclcae status
 #: What the jobs in slurm/ leave in a run folder: the log of a sweep's run.
@@ -23,6 +26,8 @@ class RunStatus:
 
     step, steps : int
         Of the newest checkpoint, and of the whole training.
+    ranks : int
+        Processes that it needs at least.
     trouble : str
         Why the run cannot simply go on, or the last words of one that failed; "" if nothing is
         known.
@@ -30,6 +35,7 @@ class RunStatus:
     folder: Path
     step: int = 0
     steps: int = 0
+    ranks: int = 1
     newest: Path | None = None
     objective: float | None = None
     seconds: float = 0.0
@@ -76,11 +82,13 @@ def run_status(folder: Path) -> RunStatus:
         result.trouble = _last_words(folder)
         if not result.trouble:
             raise InputError(f"{folder} is not the folder of a run (it has no configuration.toml): "
-                             f"start one with hpclcae train CONFIGURATION --out {folder}")
+                             "start one with hpclcae train CONFIGURATION --out "
+                             f"{shlex.quote(str(folder))}")
         result.broken = True
         return result
     try:
         config = configuration.load(folder / "configuration.toml")
+        result.ranks = least_ranks(config)
     except InputError as error:
         result.broken, result.trouble = True, str(error)
         return result
@@ -102,8 +110,8 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
         if newest.is_dir():
             checkpoint.check(newest)
         else:
-            h5py.File(newest).close()
-    except (InputError, OSError) as error:
+            checkpoint.load_state(newest)
+    except InputError as error:
         older = (f"; without {newest.name} the run goes on from {found[-2]}"
                  if len(found) > 1 else "")
         return True, f"{error}{older}"
@@ -111,16 +119,11 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
 
 
 def _read_metrics(result: RunStatus) -> None:
-    """The last whole line of the metrics; a crash may have cut the last one short."""
-    path = result.folder / "metrics.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        if lines:
-            row = json.loads(lines[-1])
-            result.objective, result.seconds = float(row["objective"]), float(row["seconds"])
-    except (ValueError, KeyError, TypeError) as error:
-        result.broken = True
-        result.trouble = f"{path}: the last line is no line of metrics ({error})"
+    """The last line of the metrics that is whole."""
+    with contextlib.suppress(InputError):
+        found = records(read_content(metrics_path(result.folder)), "objective", "seconds")
+        if found:
+            result.objective, result.seconds = found[-1]["objective"], found[-1]["seconds"]
 
 
 def _last_words(folder: Path) -> str:
@@ -150,12 +153,15 @@ def describe(s: RunStatus) -> str:
         lines.append(f"{s.folder}: {s.word}")
     if s.trouble:
         lines.append(f"trouble            {s.trouble}")
-    resolved = s.folder / "configuration.toml"
+    run, resolved = str(s.folder), str(s.folder / "configuration.toml")
+    several = s.ranks > 1
     if s.code == COMPLETE:
-        lines.append(f"look at it         hpclcae neurons {s.folder}")
+        lines.append(f"look at it         {shlex.join(['hpclcae', 'neurons', run])}")
     elif s.code == INCOMPLETE:
-        lines.append(f"go on              hpclcae train {resolved} --out {s.folder} --resume")
-        lines.append(f"or in a cluster    sbatch ... slurm/train.sbatch {resolved} {s.folder}")
+        train = ["hpclcae", "launch" if several else "train", resolved, "--out", run, "--resume"]
+        submit = ["sbatch", *[f"--ntasks={s.ranks}"] * several, "slurm/train.sbatch", resolved, run]
+        lines.append(f"go on              {shlex.join(train)}")
+        lines.append(f"or in a cluster    {shlex.join(submit)}")
     return "\n".join(lines)
 
 
@@ -179,8 +185,8 @@ def compare(found: Sequence[RunStatus]) -> list[dict[str, str]]:
 
 def _accuracy(folder: Path) -> str:
     """Accuracy of the network's best neuron, "" if `hpclcae neurons` has not been called."""
-    try:
-        rows = json.loads((folder / "neurons.json").read_text())["rows"]
+    file = folder / "neurons.json"
+    with contextlib.suppress(InputError), reading(file, "results of neurons", "make them again"):
+        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
         return f"{max(row['accuracy'] for row in rows if row['name'].startswith('trained')):.3f}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    return ""

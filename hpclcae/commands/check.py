@@ -9,8 +9,10 @@ from pathlib import Path
 
 from hpclcae import config as configuration
 from hpclcae.cluster import node
-from hpclcae.cluster.ranks import grid_for
+from hpclcae.cluster.ranks import MOST_RANKS, grid_for
+from hpclcae.commands.arguments import whole
 from hpclcae.data.dataset import Dataset
+from hpclcae.mpi.library import library
 from hpclcae.utils.errors import InputError
 
 
@@ -21,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="run folder: it must be there, and take files")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, as for hpclcae train")
-    parser.add_argument("--ranks", type=int, metavar="N",
+    parser.add_argument("--ranks", type=whole(1, MOST_RANKS), metavar="N",
                         help="ranks of the job: the configuration must fit them")
     parser.add_argument("--facts", action="store_true",
                         help="print Python, libraries and MPI, for --like")
@@ -31,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    found = node.facts(mpi_library())
+    found = node.facts(_mpi(args))
     if args.like is not None:
         node.compare(found, args.like)
     config = configuration.load(args.configuration, args.changes)
@@ -41,21 +43,15 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         node.check_folder(args.out)
     if args.facts:
-        print("; ".join(found))
+        print(f"{node.FACTS}{'; '.join(found)}")
     return 0
 
 
-def mpi_library() -> str:
-    """Name and version of the MPI library, on one line.
-
-    Raises
-    ------
-    InputError
-        No MPI library can be loaded.
-    """
+def _mpi(args: argparse.Namespace) -> str:
+    """The MPI library; one rank does without, and then so do the others' nodes."""
     try:
-        from hpclcae.mpi.library import library
         return library()
-    except (ImportError, RuntimeError) as error:
-        raise InputError(f"no MPI library can be loaded ({error}): load the cluster's MPI, or "
-                         "pip install 'hpclcae[mpich]'") from error
+    except InputError:
+        if args.ranks != 1 and f"MPI {node.NO_MPI}" not in (args.like or ""):
+            raise
+        return node.NO_MPI

@@ -8,7 +8,7 @@ from pathlib import Path
 from hpclcae.experiments.figures import drawings
 from hpclcae.experiments.neurons import run_folder
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import check_picture, save_figure
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,9 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out) if args.out else run_folder(args.run) / "figures"
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: name a folder")
+    if args.out:  # RUN/figures is ours, with all that an earlier version drew
+        for file in drawings(args.run, args.test):
+            check_picture(out / file, "--out")
     written, missing = 0, []
     for file, draw in drawings(args.run, args.test).items():
         try:
@@ -36,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
             missing.append(str(error))
             continue
         out.mkdir(parents=True, exist_ok=True)
-        with replacing(out / file) as partial:
-            figure.savefig(partial, format="png", dpi=150)
+        save_figure(figure, out / file, 150)
         print(out / file)
         written += 1
     if not written:

@@ -95,9 +95,9 @@ def run(args: argparse.Namespace) -> None:
     folders = _folders(args)
     seeds.require_one_network(models)
     for folder in folders:
-        results.require_writable(folder / "neurons.json")
+        results.check_result(folder / "neurons.json")
     if args.json:
-        results.require_writable(Path(args.json))
+        results.check_result(Path(args.json))
     with contextlib.ExitStack() as stack:
         test = stack.enter_context(_test_images(args, models))
         images = neurons.labelled_images(test, settings)
@@ -155,10 +155,7 @@ def _folders(args: argparse.Namespace) -> list[Path]:
     if len(set(names)) < len(names):
         raise InputError(f"--out {out}: two of the runs have one name ({', '.join(names)}); leave "
                          "--out away, or rename a run")
-    folders = [out / name for name in names] if len(runs) > 1 else [out]
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    return folders
+    return [out / name for name in names] if len(runs) > 1 else [out]
 
 
 def _test_images(args: argparse.Namespace, models: Sequence[Model]) -> Dataset:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae.checkpoint.event_log import first_checkpoint, logs, read_log
+from hpclcae.commands.arguments import whole
 from hpclcae.training.replay import ReplaySchedule, checkpoint_made, replay
 from hpclcae.training.replay_server import ReplayServer, describe
 from hpclcae.utils.errors import InputError
@@ -20,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("run", metavar="RUN", type=Path,
                         help="run folder, of a run with parallel.log_events = true")
-    parser.add_argument("--from", type=int, metavar="STEP", dest="start",
+    parser.add_argument("--from", type=whole(0), metavar="STEP", dest="start",
                         help="replay the job that began with this step (default: the newest)")
     parser.add_argument("--images", metavar="FILE", help="where the training images are now")
 

@@ -1,14 +1,15 @@
 """The command ``hpclcae show``: a configuration in layers, parameters, memory and FLOP."""
 import argparse
-from pathlib import Path
 
 from hpclcae import config as configuration
+from hpclcae.commands.arguments import output
 from hpclcae.config import Config
 from hpclcae.geometry import StageGeometry, network_geometry, pixels_seen, training_flop
 from hpclcae.model.layers.local_filter import LocalFilter
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.model.phases import phases
 from hpclcae.partition import picture as partition_picture
+from hpclcae.partition.blocks import Grid
 from hpclcae.partition.cost import choose_grid
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import table
@@ -21,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="change one setting, for instance --set data.size=100")
     parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
                         help="of blocks, for --partition, for instance 13x13")
-    parser.add_argument("--partition", type=Path, metavar="PNG",
+    parser.add_argument("--partition", type=output, metavar="PNG",
                         help="draw who owns and who needs what in the first stage on that grid "
                         "(extra: figures)")
     parser.add_argument("--settings", action="store_true",
@@ -34,8 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.partition is not None:
         if args.grid is None:
             raise InputError("--partition needs a grid: add for instance --grid 2x3")
-        rows, _, cols = args.grid.partition("x")
-        blocks = int(rows) * int(cols) if rows.isdecimal() and cols.isdecimal() else 1
+        blocks = 1 if args.grid == "auto" else Grid.parse(args.grid).size
         partition_picture.write(config, choose_grid(config, blocks, args.grid), args.partition)
         print(args.partition)
         return 0

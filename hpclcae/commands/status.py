@@ -5,11 +5,13 @@ A run folder is all it needs. Exit codes: 0 all runs are complete, 3 some are no
 """
 import argparse
 import csv
+import io
 from pathlib import Path
 
 from hpclcae.cluster import status
 from hpclcae.cluster.status import BROKEN, COMPLETE, INCOMPLETE
-from hpclcae.utils.files import replacing
+from hpclcae.commands.arguments import output
+from hpclcae.utils.files import check_output, replace_text
 from hpclcae.utils.tables import table
 
 
@@ -17,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN",
                         help="run folder; several give a table")
-    parser.add_argument("--csv", type=Path, metavar="FILE",
+    parser.add_argument("--csv", type=output, metavar="FILE",
                         help="write the table of several runs to this file, too")
     parser.add_argument("--step", action="store_true",
                         help="print the step of the newest checkpoint only, 0 if none")
@@ -28,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     if args.step:
         print("\n".join(str(status.newest_step(folder)) for folder in args.runs))
         return 0
+    if args.csv is not None:
+        check_output(args.csv, _is_table, "a table of runs")
     found = [status.run_status(folder) for folder in args.runs]
     if len(found) == 1 and args.csv is None:
         print(status.describe(found[0]))
@@ -43,9 +47,15 @@ def run(args: argparse.Namespace) -> int:
     return next(code for code in (BROKEN, INCOMPLETE, COMPLETE) if code in codes)
 
 
+def _is_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline(1000).startswith(b"run,state,step,")
+
+
 def _write(rows: list[dict[str, str]], path: Path) -> None:
     """Write the table as comma-separated values."""
-    with replacing(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(path, text.getvalue())

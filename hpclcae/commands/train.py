@@ -1,15 +1,20 @@
 """The command ``hpclcae train``: minibatches in, checkpoints and metrics out."""
 import argparse
-from pathlib import Path
+import contextlib
+import shlex
 from typing import TYPE_CHECKING
 
 from hpclcae import config as configuration
 from hpclcae.cluster.launcher import launched
+from hpclcae.commands.arguments import output, positive, whole
+from hpclcae.config import Config
+from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
 from hpclcae.training.worker import WorkerContext
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.lock import locked
 
 if TYPE_CHECKING:
     from hpclcae.mpi.communicator import MpiCommunicator
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("configuration", help="TOML file, for instance run/desk.toml")
-    parser.add_argument("--out", required=True, type=Path,
+    parser.add_argument("--out", required=True, type=output,
                         help="run folder: checkpoints, metrics, configuration")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set train.steps=500 --set "
@@ -26,17 +31,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true",
                         help="go on from the newest checkpoint in the run folder (from the start "
                         "if there is none)")
-    parser.add_argument("--stop-at", type=int, metavar="STEP",
+    parser.add_argument("--stop-at", type=positive, metavar="STEP",
                         help="end after this step with a checkpoint; the schedule is still that of "
                         "train.steps")
     parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
                         help="blocks of ranks that share the network under mpiexec or srun, for "
                         "instance 2x1; auto (default): the one whose busiest block has the least "
                         "to do")
-    parser.add_argument("--servers", type=int, metavar="N",
+    parser.add_argument("--servers", type=whole(0), metavar="N",
                         help="ranks that hold the parameters while replicas train "
                         "(parallel.servers)")
-    parser.add_argument("--replicas", type=int, metavar="N",
+    parser.add_argument("--replicas", type=positive, metavar="N",
                         help="copies of the network (parallel.replicas)")
 
 
@@ -48,33 +53,62 @@ def changes(args: argparse.Namespace) -> list[str]:
                            if value is not None]
 
 
+def train_words(args: argparse.Namespace) -> list[str]:
+    """The arguments of hpclcae train again, as words."""
+    words = [args.configuration, "--out", str(args.out)]
+    for change in args.changes:
+        words += ["--set", change]
+    words += ["--resume"] if args.resume else []
+    for name in ("stop_at", "grid", "servers", "replicas"):
+        value = getattr(args, name)
+        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    return words
+
+
+def _configuration(args: argparse.Namespace) -> Config:
+    """The configuration that is asked for.
+
+    Raises
+    ------
+    InputError
+        The run folder would replace the file itself by its resolved text, without its comments.
+    """
+    config = configuration.load(args.configuration, changes(args))
+    written = args.out / "configuration.toml"
+    if not args.resume and written.exists() and written.samefile(args.configuration):
+        raise InputError(f"--out {args.out} is the folder of {args.configuration}, which would be "
+                         "replaced: choose another (or --resume, if it is a run to go on with)")
+    return config
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    if args.stop_at is not None and args.stop_at < 1:
-        raise InputError(f"--stop-at {args.stop_at}: it must be at least 1")
-    size, _ = launched()
+    size = launched().size
     if size == 1:
-        config = configuration.load(args.configuration, changes(args))
+        config = _configuration(args)
         if config.parallel.servers:
             raise InputError(f"the configuration asks for {config.parallel.servers} parameter "
                              f"servers and {config.parallel.replicas} replicas, and this is one "
-                             f"process: start it with hpclcae launch {args.configuration} ..., or "
-                             "train in one process with --servers 0 --replicas 1")
-        start = starting_point(config, args.out, args.resume, SerialCommunicator())
-        Trainer(config, args.out, start).train(args.stop_at)
+                             "process: start several with "
+                             f"{shlex.join(['hpclcae', 'launch', *train_words(args)])}, or train "
+                             "in one with --servers 0 --replicas 1")
+        with locked(args.out):
+            start = starting_point(config, args.out, args.resume, SerialCommunicator())
+            Trainer(config, args.out, start).train(args.stop_at)
         return 0
-    from hpclcae.mpi.runtime import run_on_all_ranks  # starts MPI
     return run_on_all_ranks("hpclcae train", lambda world: _train(args, world))
 
 
 def _train(args: argparse.Namespace, world: "MpiCommunicator") -> None:
     """The part of one rank of a job."""
-    config = configuration.load(args.configuration, changes(args))
-    start = starting_point(config, args.out, args.resume, world)
-    if not config.parallel.servers:
-        worker = WorkerContext.unserved(config, world)
-        Trainer(config, args.out, start, worker).train(args.stop_at)
-        return
-    from hpclcae.mpi.job import run_job
-    run_job(world, config, args.out, start, lambda worker: Trainer(
-        config, args.out, start, worker).train(args.stop_at))
+    config = _configuration(args)
+    # The first rank locks the folder; the others wait for it in `starting_point`.
+    with locked(args.out) if world.rank == 0 else contextlib.nullcontext():
+        start = starting_point(config, args.out, args.resume, world)
+        if not config.parallel.servers:
+            worker = WorkerContext.unserved(config, world)
+            Trainer(config, args.out, start, worker).train(args.stop_at)
+            return
+        from hpclcae.mpi.job import run_job
+        run_job(world, config, args.out, start, lambda worker: Trainer(
+            config, args.out, start, worker).train(args.stop_at))

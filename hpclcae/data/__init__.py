@@ -8,6 +8,7 @@ An outsider begins with `dataset.py`::
     dataset.py      Dataset and DatasetWriter: one HDF5 file with labels, groups and checksums
     minibatches.py  MinibatchStream: the images of a step, a function of (seed, replica, step)
     decode.py       one picture of any common format to bytes
+    formats.py      what a file is by its bytes, whatever it is called
     catalogue.py    what was fetched; the split by person and photograph
     framing.py      how large faces are in composed frames and where they lie, in words
     halves.py       which half is developed on, and which one is for the final figures

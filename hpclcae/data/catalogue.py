@@ -5,11 +5,13 @@ it.
 """
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from hpclcae.utils.errors import InputError
+from hpclcae.utils.errors import InputError, one_line, shown
 from hpclcae.utils.files import replacing
+from hpclcae.utils.reading import reading
 
 CATALOGUE = "catalogue.json"
 SCHEMA = 1
@@ -38,27 +40,24 @@ def load(folder: str | Path) -> list[Item]:
         There is no catalogue, it cannot be understood, or files that it lists are gone.
     """
     file = Path(folder) / CATALOGUE
-    remedy = f"hpclcae data fetch --out {folder}"
-    try:
+    remedy = f"hpclcae data fetch --out {shlex.quote(str(folder))}"
+    if not file.exists():
+        raise InputError(f"{file} does not exist: bring the images with {remedy}")
+    with reading(file, "a catalogue of images", f"write it again with {remedy}"):
         content = json.loads(file.read_text(encoding="utf-8"))
         schema, items = int(content["schema"]), [Item(**entry) for entry in content["items"]]
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{file} does not exist: bring the images with {remedy}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not a catalogue of images ({error}): write it again with "
-                         f"{remedy}") from error
-    if schema > SCHEMA:
-        raise InputError(f"{file} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a "
-                         "newer hpclcae")
-    for item in items:
-        texts = all(isinstance(getattr(item, field.name), str) for field in fields(Item))
-        if not texts or item.kind not in KINDS:
-            raise InputError(f"{file} lists {item.path!r} as {item.kind!r}, kinds are "
-                             f"{', '.join(KINDS)}: {remedy}")
-    gone = [item.path for item in items if not (Path(folder) / item.path).is_file()]
+        if schema > SCHEMA:
+            raise InputError(f"{file} has schema {schema}, this hpclcae reads up to {SCHEMA}: use "
+                             "a newer hpclcae")
+        for item in items:
+            texts = all(isinstance(getattr(item, field.name), str) for field in fields(Item))
+            if not texts or item.kind not in KINDS:
+                raise InputError(f"{file} lists {shown(item.path)} as {shown(item.kind)}, kinds "
+                                 f"are {', '.join(KINDS)}: {remedy}")
+        gone = [item.path for item in items if not (Path(folder) / item.path).is_file()]
     if gone:
         raise InputError(f"{len(gone)} of {len(items)} files of {file} are gone, the first is "
-                         f"{gone[0]}: {remedy}")
+                         f"{one_line(gone[0])}: {remedy}")
     return sorted(items)
 
 

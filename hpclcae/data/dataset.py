@@ -10,6 +10,7 @@ of the image that shows the same at another place or time, -1 none: it is the ne
 before, so that a run of images that is read in one go holds both. Settings, versions and licences
 are attributes of the file, as JSON.
 """
+import contextlib
 import functools
 import hashlib
 import json
@@ -28,7 +29,8 @@ from hpclcae import __version__
 from hpclcae.data.framing import framing
 from hpclcae.data.halves import HALVES
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing_hdf5
+from hpclcae.utils.files import check_output, is_hdf5, read_hdf5, replacing_hdf5, seal_of
+from hpclcae.utils.reading import reading
 
 KIND = "hpclcae dataset"
 SCHEMA = 1
@@ -76,6 +78,8 @@ class DatasetWriter:
         if size < 1 or channels not in (1, 3):
             raise InputError(f"images of size {size} with {channels} channels cannot be stored: "
                              "the size is at least 1, channels are 1 or 3")
+        if shuffle_seed is not None:
+            check_seed(shuffle_seed)
         self.path, self.shape = Path(path), (size, size, channels)
         self.label_names, self.settings = label_names, settings or {}
         self.licences, self.shuffle_seed = licences or {}, shuffle_seed
@@ -90,8 +94,7 @@ class DatasetWriter:
         self._checksums: list[int] = []
 
     def __enter__(self) -> "DatasetWriter":
-        if self.path.is_dir():
-            raise InputError(f"cannot write {self.path}: it is a folder; name a file in it")
+        check_output(self.path, lambda path: is_hdf5(path, KIND), "a dataset")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._spool: BinaryIO = tempfile.TemporaryFile(dir=self.path.parent)
@@ -203,6 +206,18 @@ class DatasetWriter:
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 
+def check_seed(seed: int) -> None:
+    """Refuse what no random number generator begins with.
+
+    Raises
+    ------
+    InputError
+        It is negative or too large: names the option.
+    """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed} is not between 0 and {2**63 - 1}")
+
+
 class Dataset:
     """A dataset opened for reading; use as a context manager or call `close`.
 
@@ -220,17 +235,35 @@ class Dataset:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file = _open(self.path)
-        try:
-            self._images = self._file["images"]
-            self.count, self.rows, self.cols, self.channels = map(int, self._images.shape)
-            self.settings: dict[str, Any] = json.loads(self._file.attrs["settings"])
-            self.versions: dict[str, str] = json.loads(self._file.attrs["versions"])
-            self.licences: dict[str, str] = json.loads(self._file.attrs["licences"])
-            self.created = str(self._file.attrs["created"])
-        except (KeyError, ValueError) as error:
-            self._file.close()
-            raise InputError(f"{self.path} is a damaged dataset ({error}): write it "
-                             "again") from error
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._file)
+            with self._reading():
+                self._images = self._file["images"]
+                self.count, self.rows, self.cols, self.channels = map(int, self._images.shape)
+                if self._images.dtype != np.uint8 or not (self.count and self.rows == self.cols > 0
+                                                          and self.channels in (1, 3)):
+                    raise ValueError(f"images are {self._images.dtype} {self._images.shape}")
+                self.settings: dict[str, Any] = dict(json.loads(self._file.attrs["settings"]))
+                self.versions: dict[str, str] = dict(json.loads(self._file.attrs["versions"]))
+                self.licences: dict[str, str] = dict(json.loads(self._file.attrs["licences"]))
+                self.created = str(self._file.attrs["created"])
+            stack.pop_all()
+
+    def _reading(self) -> contextlib.AbstractContextManager[None]:
+        return _reading(self.path)
+
+    def _of_every_image(self, name: str, *shape: int) -> h5py.Dataset:
+        """An array that has a row of that shape for every image.
+
+        Raises
+        ------
+        ValueError
+            It has another shape.
+        """
+        data = self._file[name]
+        if data.shape != (self.count, *shape):
+            raise ValueError(f"{name} has shape {data.shape} for {self.count} images")
+        return data
 
     def __enter__(self) -> "Dataset":
         return self
@@ -255,13 +288,21 @@ class Dataset:
     @functools.cached_property
     def labels(self) -> np.ndarray | None:
         """Labels, int8 (image,), or None."""
-        return self._file["labels"][:] if "labels" in self._file else None
+        with self._reading():
+            if "labels" not in self._file:
+                return None
+            labels = self._of_every_image("labels")[:]
+            known = range(-1, len(self.label_names or ()))
+            if labels.dtype.kind != "i" or not np.isin(labels, known).all():
+                raise ValueError(f"labels are not all from -1 to {known[-1]}")
+            return labels
 
     @functools.cached_property
     def label_names(self) -> list[str] | None:
         """Name of label 0, 1, ..., or None when there are no labels."""
-        return [str(name) for name in self._file["labels"].attrs[
-            "label_names"]] if "labels" in self._file else None
+        with self._reading():
+            return [str(name) for name in self._file["labels"].attrs[
+                "label_names"]] if "labels" in self._file else None
 
     @functools.cached_property
     def half(self) -> np.ndarray | None:
@@ -272,30 +313,29 @@ class Dataset:
         InputError
             There are no groups, or one has images in both.
         """
-        half = self._optional("half")
-        if half is None:
-            return None
-        if "group" not in self._file:
-            raise InputError(f"{self.path} has halves but no groups, so nobody can tell whether "
-                             "they share a person: write the dataset again")
-        _, member = np.unique(self.groups, return_inverse=True)
-        final = np.bincount(member, half)[member] > 0
-        if not np.array_equal(half, final):
-            at = int(np.argmax(half != final))
-            raise InputError(f"{self.path}: image {at} has half {half[at]}, others of its group "
-                             f"{self.groups[at]!r} do not: write the dataset again")
-        return half
+        with self._reading():
+            if "half" not in self._file:
+                return None
+            if "group" not in self._file:
+                raise InputError(f"{self.path} has halves but no groups, so nobody can tell "
+                                 "whether they share a person: write the dataset again")
+            half = self._of_every_image("half")[:]
+            _, member = np.unique(self.groups, return_inverse=True)
+            final = np.bincount(member, half)[member] > 0
+            if not np.array_equal(half, final):
+                at = int(np.argmax(half != final))
+                raise InputError(f"{self.path}: image {at} has half {half[at]}, others of its "
+                                 f"group {self.groups[at]!r} do not: write the dataset again")
+            return half
 
     @functools.cached_property
     def kind(self) -> np.ndarray | None:
         """What each image shows, str (image,), for instance "face"; None where it is not stored."""
-        kind = self._optional("kind")
-        if kind is None:
-            return None
-        names = np.array(self._file["kind"].attrs["kind_names"], str)
-        if kind.max() >= names.size:
-            raise self._damaged(f"kind {kind.max()} has no name")
-        return names[kind]
+        with self._reading():
+            if "kind" not in self._file:
+                return None
+            names = np.array(self._file["kind"].attrs["kind_names"], str)
+            return names[self._of_every_image("kind")[:]]
 
     @functools.cached_property
     def pair(self) -> np.ndarray | None:
@@ -303,24 +343,14 @@ class Dataset:
 
         Partners show the same at two places or times, and stand next to each other.
         """
-        pair = self._optional("pair")
-        if pair is not None:
+        with self._reading():
+            if "pair" not in self._file:
+                return None
+            pair = self._of_every_image("pair")[:]
             paired = np.flatnonzero(pair >= 0)
             if pair.max() >= self.count or (pair[pair[paired]] != paired).any():
-                raise self._damaged("an image is not the partner of its partner")
-        return pair
-
-    def _optional(self, name: str) -> np.ndarray | None:
-        """Read an array that has one number for each image; None if it is not there."""
-        if name not in self._file:
-            return None
-        values = self._file[name][:]
-        if values.shape != (self.count,):
-            raise self._damaged(f"{name} has shape {values.shape} for {self.count} images")
-        return values
-
-    def _damaged(self, why: str) -> InputError:
-        return InputError(f"{self.path} is a damaged dataset ({why}): write it again")
+                raise ValueError("an image is not the partner of its partner")
+            return pair
 
     @property
     def recipe(self) -> dict[str, Any] | None:
@@ -339,36 +369,42 @@ class Dataset:
         They are made from all that is stored of the images, with their checksums in place of the
         pixels: neither the name of the file nor its date, chunks or settings matter.
         """
-        digest = hashlib.blake2b(str(self._images.shape).encode(), digest_size=8)
-        arrays: list[h5py.Dataset] = []
-        self._file.visititems(lambda _, item: arrays.append(item)
-                              if isinstance(item, h5py.Dataset) and item != self._images else None)
-        for array in sorted(arrays, key=lambda array: array.name):
-            names = [np.ravel(value).tolist() for value in array.attrs.values()]
-            digest.update(f"{array.name} {array.shape} {names}".encode())
-            values = array[:]
-            digest.update(b"\0".join(values) if values.dtype == object else values.tobytes())
-        return digest.hexdigest()
+        with self._reading():
+            digest = hashlib.blake2b(str(self._images.shape).encode(), digest_size=8)
+            items: list[h5py.Dataset | h5py.Group] = []
+            self._file.visititems(lambda _, item: items.append(item))
+            for array in sorted(items, key=lambda item: item.name):
+                if not isinstance(array, h5py.Dataset) or array == self._images:
+                    continue
+                names = [np.ravel(value).tolist() for value in array.attrs.values()]
+                digest.update(f"{array.name} {array.shape} {names}".encode())
+                values = array[:]
+                digest.update(b"\0".join(values) if values.dtype == object else values.tobytes())
+            return digest.hexdigest()
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
         """Person or photograph of each image, str (image,)."""
-        return self._file["group"].asstr()[:]
+        with self._reading():
+            return self._of_every_image("group").asstr()[:]
 
     @functools.cached_property
     def sources(self) -> np.ndarray:
         """File or clip that each image was made from, str (image,)."""
-        return self._file["provenance/source"].asstr()[:]
+        with self._reading():
+            return self._of_every_image("provenance/source").asstr()[:]
 
     @functools.cached_property
     def originals(self) -> np.ndarray:
         """Size of the picture each image was cut from, int32 (image, 2): rows, cols."""
-        return self._file["provenance/original"][:]
+        with self._reading():
+            return self._of_every_image("provenance/original", 2)[:]
 
     @functools.cached_property
     def crops(self) -> np.ndarray:
         """Part of that picture, int32 (image, 4): top, left, bottom, right."""
-        return self._file["provenance/crop"][:]
+        with self._reading():
+            return self._of_every_image("provenance/crop", 4)[:]
 
     def read(self, indices: np.ndarray, rows: slice = slice(None),
              cols: slice = slice(None)) -> np.ndarray:
@@ -397,37 +433,50 @@ class Dataset:
         slab = [len(range(*rows.indices(self.rows))), len(range(*cols.indices(self.cols)))]
         images = np.empty((indices.size, *slab, self.channels), np.uint8)
         starts = np.flatnonzero(np.diff(indices, prepend=-2) != 1)
-        for start, stop in zip(starts, [*starts[1:], indices.size]):
-            first, last = indices[start], indices[stop - 1] + 1
-            self._images.read_direct(images, np.s_[first:last, rows, cols], np.s_[start:stop])
+        with self._reading():
+            for start, stop in zip(starts, [*starts[1:], indices.size]):
+                first, last = indices[start], indices[stop - 1] + 1
+                self._images.read_direct(images, np.s_[first:last, rows, cols], np.s_[start:stop])
         return images
 
     def verify(self) -> list[int]:
-        """Return the indices of images that do not have the checksum they were written with."""
-        stored = self._file["checksum"][:]
-        return [first + i for first, last in _blocks(self._images.shape)
-                for i, image in enumerate(self._images[first:last])
-                if _checksum(image.tobytes()) != stored[first + i]]
+        """Return the indices of images that do not have the checksum they were written with.
+
+        Raises
+        ------
+        InputError
+            What is not images, names above all, is damaged: of a large dataset this is not looked
+            at when it is opened.
+        """
+        with self._reading():
+            expected, found = seal_of(self.path)
+            if found != expected:
+                raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
+            stored = self._of_every_image("checksum")[:]
+            return [first + i for first, last in _blocks(self._images.shape)
+                    for i, image in enumerate(self._images[first:last])
+                    if _checksum(image.tobytes()) != stored[first + i]]
 
 
 def _open(path: Path) -> h5py.File:
     if not path.is_file():
         raise InputError(f"{path} is not a file: give a dataset, as written by 'hpclcae data "
                          "ingest' or 'data frames'")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}): if it is damaged, write it "
-                         "again") from error
-    kind, schema = file.attrs.get("kind"), file.attrs.get("schema", 0)
-    if kind == KIND and schema <= SCHEMA:
+    with _reading(path), contextlib.ExitStack() as stack:
+        file = stack.enter_context(read_hdf5(path))
+        kind, schema = file.attrs.get("kind"), int(file.attrs.get("schema", 0))
+        if kind != KIND:
+            raise InputError(f"{path} is {kind or 'an HDF5 file of another kind'}, not a dataset: "
+                             "give a file written by 'hpclcae data ingest' or 'data frames'")
+        if schema > SCHEMA:
+            raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use "
+                             "a newer hpclcae")
+        stack.pop_all()
         return file
-    file.close()
-    if kind == KIND:
-        raise InputError(f"{path} has schema {schema}, this hpclcae reads up to {SCHEMA}: use a "
-                         "newer hpclcae")
-    raise InputError(f"{path} is {kind or 'an HDF5 file of another kind'}, not a dataset: "
-                     "give a file written by 'hpclcae data ingest' or 'data frames'")
+
+
+def _reading(path: Path) -> contextlib.AbstractContextManager[None]:
+    return reading(path, "HDF5 dataset", "write it again")
 
 
 def _side_by_side(order: np.ndarray, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

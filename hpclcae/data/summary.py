@@ -7,9 +7,10 @@ import numpy as np
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.halves import HALF_NAMES, HALVES
 from hpclcae.utils.errors import require
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import PNG_MARK, replacing
 from hpclcae.utils.tables import table
 
+LISTED = 20                    # sources, or parts of a setting, that are printed
 SAMPLE = 2000                  # images for mean and standard deviation
 CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 CELL_MIN, CELL_MAX = 64, 160   # pixels of an image on the contact sheet
@@ -31,12 +32,20 @@ def describe(dataset: Dataset, seed: int) -> str:
              f"written {dataset.created} by hpclcae {dataset.versions.get('hpclcae')}, "
              f"chunks of {' x '.join(map(str, dataset.chunks))} (image, row, col, channel)",
              f"fingerprint {dataset.fingerprint}", ""]
-    sources = [group.partition("/")[0] for group in dataset.groups]
     groups = Counter(dataset.groups)
-    lines += [table(("source", "images", "groups", "licence"),
-                    [(source, count, len({g for g in groups if g.partition("/")[0] == source}),
-                      dataset.licences.get(source, "not stated"))
-                     for source, count in Counter(sources).most_common()]), "",
+    images, groups_of = Counter[str](), Counter[str]()
+    for group, count in groups.items():
+        source = group.partition("/")[0]
+        images[source] += count
+        groups_of[source] += 1
+    rows: list[tuple[object, ...]] = [
+        (source, count, groups_of[source], dataset.licences.get(source, "not stated"))
+        for source, count in images.most_common(LISTED)]
+    if more := len(images) - len(rows):
+        rest = images.most_common()[LISTED:]
+        rows.append((f"{more} more sources", sum(count for _, count in rest),
+                     sum(groups_of[source] for source, _ in rest), ""))
+    lines += [table(("source", "images", "groups", "licence"), rows), "",
               f"groups (persons or photographs): {len(groups)}, of {min(groups.values())} to "
               f"{max(groups.values())} images, median {np.median(list(groups.values())):g}"]
     if dataset.labels is None:
@@ -49,7 +58,19 @@ def describe(dataset: Dataset, seed: int) -> str:
         lines += ["", table(("label", "name", "images", "share"), rows)]
     lines += _more(dataset)
     return "\n".join([*lines, "", _statistics(dataset, seed), "", "settings:",
-                      *(f"  {name}: {value}" for name, value in dataset.settings.items())])
+                      *(f"  {name}: {_shortened(value)}"
+                        for name, value in dataset.settings.items())])
+
+
+def _shortened(value: object) -> object:
+    """A setting without most of the parts of a long list or table."""
+    if isinstance(value, dict):
+        shown = {key: _shortened(part) for key, part in list(value.items())[:LISTED]}
+        more = len(value) - LISTED
+        return f"{str(shown)[:-1]}, and {more} more}}" if more > 0 else shown
+    if isinstance(value, list) and len(value) > LISTED:
+        return str(value[:LISTED])[:-1] + f", and {len(value) - LISTED} more]"
+    return value
 
 
 def _more(dataset: Dataset) -> list[str]:
@@ -118,7 +139,10 @@ def draw_sheet(dataset: Dataset, path: Path, count: int, seed: int) -> None:
                   fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        sheet.save(partial, format="PNG")
+        mark = require("PIL.PngImagePlugin", "images", "drawing a contact sheet").PngInfo()
+        for key, value in PNG_MARK.items():
+            mark.add_text(key, value)
+        sheet.save(partial, format="PNG", pnginfo=mark)
 
 
 def _label_name(dataset: Dataset, index: int) -> str:

@@ -14,7 +14,7 @@ from hpclcae.config import Config
 from hpclcae.experiments.figures import read_metrics
 from hpclcae.experiments.replica_figures import read_parallel
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,8 +89,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
         _finish(axes, label)
     left.set_ylabel("objective of the first replica, per image")
     left.legend(fontsize="small")
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+    save_figure(figure, path, 110)
 
 
 def _finish(axes: "Axes", label: str) -> None:

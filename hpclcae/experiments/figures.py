@@ -5,7 +5,7 @@ Each figure is drawn from what the run left: a checkpoint, ``metrics.jsonl`` (tr
 makes it.
 """
 import functools
-import json
+import shlex
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpclcae.checkpoint.metrics_log import metrics_path, read_content, records
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import results
@@ -20,8 +21,8 @@ from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.made_from import require_same
 from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
-from hpclcae.training.metrics import metrics_path
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +53,7 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
         There is no such run.
     """
     folder = run_folder(run)
-    name = folder.resolve().name
+    name = printable(folder.resolve().name)
     neurons = functools.cache(lambda: results.read_neurons(run))
     found: dict[str, Callable[[], Figure]] = {
         "filters.png": lambda: draw_filters(Model.load(run), name),
@@ -68,8 +69,8 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
 def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
     """Read the metrics of a replica in order of steps.
 
-    Of a step that was repeated after a resume the last line counts. A last line that was cut off by
-    a crash is passed over.
+    Of a step that was repeated after a resume the last line counts. Lines that a crash cut short or
+    damaged are passed over.
 
     Raises
     ------
@@ -77,17 +78,11 @@ def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:
         There are none.
     """
     file = metrics_path(folder, replica)
-    steps: dict[int, dict[str, Any]] = {}
-    for line in file.read_bytes().splitlines() if file.is_file() else []:
-        try:
-            record = json.loads(line)
-            steps[int(record["step"])] = record
-        except (ValueError, KeyError, TypeError):
-            continue
-    if not steps:
-        raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out {folder} "
-                         "writes them")
-    return [steps[step] for step in sorted(steps)]
+    found = records(read_content(file), "objective", "seconds")
+    if not found:
+        raise InputError(f"{file} has no metrics: hpclcae train CONFIGURATION --out "
+                         f"{shlex.quote(str(folder))} writes them")
+    return found
 
 
 def filter_mosaic(

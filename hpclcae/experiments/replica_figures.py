@@ -4,6 +4,7 @@ Drawn from parallel.json (what every rank said of itself at the end; mpi/job.py)
 metrics of every replica.
 """
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpclcae.parameter_server.store import STALENESS_BINS
-from hpclcae.utils.errors import InputError
+from hpclcae.utils.reading import reading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,13 +32,37 @@ def read_parallel(folder: Path) -> list[dict[str, Any]]:
         The file is damaged.
     """
     file = folder / "parallel.json"
-    try:
-        ranks = json.loads(file.read_text())
-        return sorted(ranks, key=lambda rank: (
-            is_server(rank), [int(w) for w in rank["role"].split() if w.isdigit()]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is damaged ({error}): hpclcae train --resume writes it "
-                         "again") from error
+    with reading(file, "what the ranks of a job said", "hpclcae train --resume writes it again"):
+        ranks = [_checked(rank) for rank in json.loads(file.read_bytes())]
+        ranks.sort(key=lambda rank: (is_server(rank),
+                                     [int(w) for w in rank["role"].split() if w.isdigit()]))
+        workers = [rank["role"] for rank in ranks if not is_server(rank)]
+        replicas = 1 + max(int(role.split()[1]) for role in workers)
+        if workers != [f"replica {replica} block {block}" for replica in range(len(workers))
+                       for block in range(len(workers) // replicas)][:len(workers)]:
+            raise ValueError("workers are missing")
+        return ranks
+
+
+def _checked(rank: dict[str, Any]) -> dict[str, Any]:
+    """What a rank said, if it is complete.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        It is not.
+    """
+    numbers = ["seconds", "cpu_seconds", "wait_seconds"]
+    if not re.fullmatch(r"server \d{1,6}", rank["role"]):
+        numbers += ["steps", "fetched_bytes", "pushed_bytes", "training_seconds"]
+        if not re.fullmatch(r"replica \d{1,6} block \d{1,6}", rank["role"]):
+            raise ValueError("a rank has no role")
+    counts = rank["staleness"]
+    if (not all(type(rank[key]) in (int, float) and 0 <= rank[key] < 1e300 for key in numbers)
+            or len(counts) not in (0, STALENESS_BINS)
+            or not all(type(count) is int and 0 <= count < 2 ** 53 for count in counts)):
+        raise ValueError(f"what {rank['role']} said is not complete")
+    return rank | {"transport": str(rank["transport"])}
 
 
 def is_server(rank: dict[str, Any]) -> bool:

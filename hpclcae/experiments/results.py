@@ -1,7 +1,6 @@
 """Results of ``hpclcae neurons`` in a run folder: where they lie, how they are written and read."""
 import json
 import math
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,9 @@ from hpclcae.experiments.made_from import require_same, weights_fingerprint
 from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.single_neurons import Population
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing, replacing_hdf5
+from hpclcae.utils.files import check_output, is_json, read_hdf5, replacing, replacing_hdf5
+from hpclcae.utils.reading import reading
+from hpclcae.utils.text import storable
 
 KIND = "hpclcae neurons"
 SCHEMA = 2  # 1: no fingerprints, no halves of the dataset; `best` only
@@ -26,33 +27,20 @@ AUC_COMPUTED = (f"from the counts of images in {BINS} equal bins from minimum to
                 "pairs (auc_resolution)")
 
 
-def require_writable(file: Path) -> None:
-    """Check before the work, not after it, that a file can be written and replaces only results.
+def check_result(file: Path) -> None:
+    """See, before the work, that a file can be written and replaces only results of this command.
 
     Raises
     ------
     InputError
-        Its folder is missing or cannot be written to; there is a file that is neither empty nor
-        results of this command.
+        It cannot, or would replace something else.
     """
-    if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
-        raise InputError(f"cannot write {file}: {file.parent} is not a folder that can be written "
-                         "to")
-    if file.is_dir():
-        raise InputError(f"cannot write {file}: it is a folder; name a file in it")
-    if not file.exists() or not file.stat().st_size:
-        return
-    try:
-        ours = json.loads(file.read_bytes())["kind"] == KIND
-    except (ValueError, KeyError, TypeError, RecursionError):
-        ours = False
-    if not ours:
-        raise InputError(f"{file} holds no results of hpclcae neurons and is not replaced: name "
-                         "another file")
+    check_output(file, lambda path: is_json(path, "kind", KIND), "a result (hpclcae neurons)")
 
 
 def save_json(file: Path, results: Mapping[str, object]) -> None:
-    """Write results as JSON; None stands for what cannot be said."""
+    """Write results as JSON, in a folder that is made; None stands for what cannot be said."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as partial:
         partial.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
 
@@ -83,7 +71,7 @@ def save_neurons(file: Path, stages: Sequence[Population],
     the attributes is from these finer bins.
     """
     with replacing_hdf5(file) as store:
-        store.attrs.update(attributes)
+        store.attrs.update(storable(attributes))
         for number, stage in enumerate(stages, start=1):
             group = store.create_group(f"stage{number}")
             for name in ARRAYS:
@@ -129,19 +117,14 @@ def read_neurons(run: str, model: Model | None = None) -> dict[str, Any]:
     remedy = f"{command} writes it"
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
-    try:
-        with h5py.File(file, "r") as store:
-            neurons = dict(store.attrs)
-            if neurons["kind"] != KIND or neurons["schema"] > SCHEMA:
-                raise InputError(f"{file} is of another kind or a newer version: {remedy}")
-            names = sorted((name for name in store if name.startswith("stage")),
-                           key=lambda name: int(name[5:]))
-            neurons["stages"] = [_read_stage(store[name]) for name in names]
-            step = int(neurons["step"])
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} is damaged ({error}): {remedy}") from error
+    with reading(file, "HDF5 file of neurons", remedy), read_hdf5(file) as store:
+        neurons = dict(store.attrs)
+        if neurons["kind"] != KIND or neurons["schema"] > SCHEMA:
+            raise InputError(f"{file} is of another kind or a newer version: {remedy}")
+        names = sorted((name for name in store if name.startswith("stage")),
+                       key=lambda name: int(name[5:]))
+        neurons["stages"] = [_read_stage(store[name]) for name in names]
+        step = int(neurons["step"])
     model = model or Model.load(run)
     again = f"{command} writes it again"
     if step != model.step:

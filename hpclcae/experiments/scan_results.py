@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from hpclcae.checkpoint.trained import Model
@@ -18,9 +17,11 @@ from hpclcae.experiments.neurons import Settings, describe, labelled_images
 from hpclcae.experiments.results import read_neurons, save_json
 from hpclcae.experiments.scan import Neuron, ScaleMap
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.files import replacing, replacing_hdf5
+from hpclcae.utils.files import (check_output, check_picture, is_hdf5, is_json, replacing_hdf5,
+                                 save_figure)
 from hpclcae.utils.progress import progress
 from hpclcae.utils.provenance import versions
+from hpclcae.utils.text import printable, storable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,7 +123,7 @@ def scan_pictures(scanner: Scanner, pictures: Sequence[str], out: Path) -> list[
     for picture in pictures:  # all before the work on the first
         scan.require_windows(picture, scan.read_picture(picture, channels).shape[:2],
                              scanner.scales, scanner.size)
-    files = [[_result(out, stem, suffix) for suffix in (".png", ".h5")] for stem in stems]
+    files = [_results(out, stem, ".png", ".h5") for stem in stems]
     detector = scanner.neuron.detector(scanner.model)
     for picture, stem, (drawing, numbers) in zip(pictures, stems, files):
         pixels = scan.read_picture(picture, channels)
@@ -134,32 +135,31 @@ def scan_pictures(scanner: Scanner, pictures: Sequence[str], out: Path) -> list[
         next(ticks, None)
         out.mkdir(parents=True, exist_ok=True)
         with replacing_hdf5(numbers) as store:
-            store.attrs.update(scanner.attributes | {"picture": str(picture)})
+            store.attrs.update(storable(scanner.attributes | {"picture": str(picture)}))
             for number, found in enumerate(maps):
                 group = store.create_group(f"scale{number}")
                 group.attrs.update(scale=found.scale, side=found.side)
                 group["response"], group["top"] = found.response[0], found.rows
                 group["left"] = found.cols
         figure = draw_scan(pixels, maps, scanner, stem)
-        with replacing(drawing) as partial:
-            figure.savefig(partial, format="png", dpi=150)
+        save_figure(figure, drawing, 150)
         written += [drawing, numbers]
     return written
 
 
-def _result(out: Path, name: str, suffix: str) -> Path:
-    """Where a result goes; what is there already must be from an earlier scan."""
-    file, numbers = out / f"scan-{name}{suffix}", out / f"scan-{name}.h5"
-    if file.exists():
-        try:
-            with h5py.File(numbers, "r") as store:
-                ours = store.attrs.get("kind") == KIND
-        except (OSError, KeyError, ValueError, RuntimeError):
-            ours = False
-        if not ours:
-            raise InputError(f"{file} was not written by a scan and is not replaced: name another "
-                             "--out folder")
-    return file
+def _results(out: Path, name: str, *suffixes: str) -> list[Path]:
+    """Where results go; what is there already must be from an earlier scan."""
+    files = [out / f"scan-{name}{suffix}" for suffix in suffixes]
+    for file in files:
+        if file.suffix == ".png":
+            check_picture(file, "hpclcae neurons --scan")
+        else:
+            check_output(file, _is_scan, "a result (hpclcae neurons --scan)")
+    return files
+
+
+def _is_scan(path: Path) -> bool:
+    return is_hdf5(path, KIND) if path.suffix == ".h5" else is_json(path, "kind", KIND)
 
 
 def strongest_window(maps: Sequence[ScaleMap]) -> tuple[float, float, float, float]:
@@ -176,8 +176,9 @@ def draw_scan(pixels: np.ndarray, maps: Sequence[ScaleMap], scanner: Scanner,
     wide, high = (LONGEST * side / max(rows, cols) for side in (cols, rows))
     figure = Figure(figsize=(max(6.0, 2 * wide + 1), high + 1), layout="constrained")
     known = "" if scanner.threshold is None else f", threshold {scanner.threshold:.3g}"
-    figure.suptitle(f"{name}: neuron {scanner.neuron} at step {scanner.model.step:,}{known}; "
-                    f"windows of {', '.join(f'{found.side:.0f}' for found in maps)} pixels",
+    figure.suptitle(f"{printable(name)}: neuron {scanner.neuron} at step "
+                    f"{scanner.model.step:,}{known}; windows of "
+                    f"{', '.join(f'{found.side:.0f}' for found in maps)} pixels",
                     fontsize=11)
     shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     left, right = figure.subplots(1, 2)
@@ -223,7 +224,7 @@ def scan_set(scanner: Scanner, path: str, settings: Settings, out: Path) -> list
                              f"{channels}")
         scan.require_windows(path, (test.rows, test.cols), scanner.scales, scanner.size)
         images = labelled_images(test, settings)
-        written = [_result(out, Path(path).stem, suffix) for suffix in (".json", ".h5")]
+        written = _results(out, Path(path).stem, ".json", ".h5")
         print(describe(test, images), flush=True)
         found = scan.maxima(test, images.index, scanner.neuron.detector(scanner.model),
                             scanner.size, scanner.scales, scanner.step, scanner.batch)
@@ -238,7 +239,7 @@ def scan_set(scanner: Scanner, path: str, settings: Settings, out: Path) -> list
     out.mkdir(parents=True, exist_ok=True)
     attributes = scanner.attributes | source
     with replacing_hdf5(written[1]) as store:
-        store.attrs.update(attributes)
+        store.attrs.update(storable(attributes))
         store["index"] = images.index
         for name, values in found.items():
             store[name] = values

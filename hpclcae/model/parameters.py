@@ -2,6 +2,8 @@
 
 Gradients and update state have the same layout.
 """
+import math
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,12 +26,19 @@ class ParameterVector:
         What is sent, stored or updated as a whole.
     views : dict of str to ndarray
         The parts, as views into `vector`.
+
+    Raises
+    ------
+    MemoryError
+        They are more than fit.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]],
                  dtype: DTypeLike = np.float32) -> None:
         self.shapes = dict(shapes)
-        sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
+        sizes = [math.prod(shape) for shape in self.shapes.values()]  # NumPy's would overflow
+        if sum(sizes) * np.dtype(dtype).itemsize > sys.maxsize:
+            raise MemoryError(f"{sum(sizes):,} parameters")
         self.vector = np.zeros(sum(sizes), dtype)
         ends = np.cumsum([0, *sizes])
         self.views = {name: self.vector[start:end].reshape(shape) for (name, shape), start,

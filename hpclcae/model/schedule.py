@@ -34,8 +34,13 @@ class Schedule:
         self._expression: Expression | None = None
         if config.update.schedule not in SCHEDULES:
             self._expression = Expression(config.update.schedule, "update.schedule")
-            for step in np.unique(np.linspace(0, config.train.steps - 1, TRIED, dtype=int)):
-                self.learning_rate(int(step))
+            rates = [self.learning_rate(int(step)) for step in
+                     np.unique(np.linspace(0, config.train.steps - 1, TRIED, dtype=int))]
+            # in the only step of a stage, one that rises from 0 is 0 too
+            if len(rates) > len(config.stages) and not any(rates):
+                raise InputError(f"update.schedule = {config.update.schedule!r} is 0 in every step "
+                                 "that was tried, so nothing is learnt: it must be above 0 "
+                                 "somewhere")
 
     def learning_rate(self, step: int) -> float:
         """Of step `step` (from 0), in the units of UpdateConfig.rate.

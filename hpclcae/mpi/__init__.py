@@ -11,5 +11,6 @@ An outsider begins with `job.py`::
     window.py        Window: a server's memory, for one-sided access
     one_sided.py     RmaConnection: workers read and add to that memory
     waiting.py       waiting with naps, spinning, or as long as a stream flows
-    library.py       which MPI library there is, without starting it
+    library.py       the MPI library: which one there is, and starting it
+    shared_memory.py /dev/shm: enough of it, and nothing left behind
 """

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from hpclcae.mpi.waiting import wait
 from hpclcae.partition.communicator import Buffers, Channel, Communicator
+from hpclcae.utils.text import to_bytes, to_text
 
 
 class MpiCommunicator(Communicator):
@@ -39,12 +40,12 @@ class MpiCommunicator(Communicator):
 
     def gather_texts(self, text: str) -> list[str]:
         """What every rank says, on every rank; all call it."""
-        mine = np.frombuffer(text.encode(), np.uint8)
+        mine = np.frombuffer(to_bytes(text), np.uint8)
         sizes = np.empty(self.size, np.int64)
         self.comm.Allgather(np.array([mine.size], np.int64), sizes)
         everyones = np.empty(sizes.sum(), np.uint8)
         self.comm.Allgatherv(mine, [everyones, sizes])
-        return [part.tobytes().decode() for part in np.split(everyones, np.cumsum(sizes)[:-1])]
+        return [to_text(part.tobytes()) for part in np.split(everyones, np.cumsum(sizes)[:-1])]
 
     def channel(self, tag: int, sends: Buffers, receives: Buffers) -> "MpiChannel":
         return MpiChannel([*(self.comm.Recv_init(buffer, peer, tag) for peer, buffer in receives),

@@ -14,12 +14,13 @@ from mpi4py import MPI
 from hpclcae.cluster.ranks import grid_for
 from hpclcae.config import Config
 from hpclcae.model.layout import Layout
+from hpclcae.mpi import shared_memory
 from hpclcae.mpi.communicator import MpiCommunicator
 from hpclcae.mpi.control import MpiControlChannel
 from hpclcae.mpi.messages import MessageConnection
 from hpclcae.mpi.one_sided import RmaConnection
 from hpclcae.mpi.server import Server
-from hpclcae.mpi.window import Window, open_windows, self_test
+from hpclcae.mpi.window import Window, open_windows, self_test, window_bytes
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.parameter_server.roles import Role, roles
 from hpclcae.parameter_server.store import Store
@@ -114,7 +115,8 @@ def open_transport(job: Job) -> tuple[dict[int, Window], str]:
     Raises
     ------
     InputError
-        The configuration insists on one-sided sums, and they come out wrong.
+        The configuration insists on one-sided sums, and there is no room for them or they come out
+        wrong.
     """
     parallel, update = job.layout.config.parallel, job.layout.config.update
     possible = ((update.rule == "sgd" or parallel.elastic)
@@ -122,18 +124,41 @@ def open_transport(job: Job) -> tuple[dict[int, Window], str]:
                 and not parallel.log_events)
     if parallel.transport == "messages" or not possible:
         return {}, "messages"
-    windows = open_windows(job.world, job.roles, job.shards)
-    if job.world.allreduce_sum([not self_test(windows)])[0] == 0:
-        return windows, "rma"
+    windows: dict[int, Window] = {}
+    why_not = _shortage(job)
+    if not why_not:
+        windows = open_windows(job.world, job.roles, job.shards)
+        if job.world.allreduce_sum([not self_test(windows)])[0] == 0:
+            return windows, "rma"
+        why_not = "concurrent one-sided sums came out wrong on this machine and MPI library"
+    remedy = "parallel.transport = \"messages\" or another parallel.window"
     if parallel.transport == "rma":
-        raise InputError("parallel.transport = 'rma': concurrent one-sided sums came out wrong on "
-                         "this machine and MPI library: use 'messages', or another parallel.window")
+        raise InputError(f"parallel.transport = \"rma\": {why_not}: use {remedy}")
     if job.world.rank == 0:
-        print("one-sided sums came out wrong in the self-test: using messages",
+        print(f"hpclcae: {why_not}: using messages ({remedy} avoids this line)",
               file=sys.stderr, flush=True)
     for window in windows.values():
         window.close()
     return {}, "messages"
+
+
+def _shortage(job: Job) -> str:
+    """What windows that MPI allocates lack of shared memory; "" if they fit.
+
+    Only a window that a worker of the same node reaches is shared.
+    """
+    if job.layout.config.parallel.window == "create":
+        return ""
+    free = shared_memory.free_space(MPI.get_vendor()[0])
+    said = [text.split(" ", 1) for text in job.world.gather_texts(
+        f"{free} {MPI.Get_processor_name()}")]
+    nodes = [node for _, node in said]
+    working = {node for node, role in zip(nodes, job.roles) if role.server is None}
+    sizes = [(nodes[rank], window_bytes(job.shards.held_by(server), job.layout.dtype))
+             for server, rank in enumerate(job.server_ranks)]
+    lacking = shared_memory.shortage([(node, size) for node, size in sizes if node in working],
+                                     nodes, [float(there) for there, _ in said])
+    return lacking and f"{lacking}; {shared_memory.MORE}, or parallel.window = \"create\""
 
 
 def split_workers(job: Job) -> tuple[MpiCommunicator, MpiCommunicator]:

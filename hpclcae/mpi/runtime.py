@@ -3,11 +3,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from mpi4py import MPI
-
-from hpclcae.mpi.communicator import MpiCommunicator
+from hpclcae.cluster.launcher import launched, on_this_node
+from hpclcae.mpi import library
 from hpclcae.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from hpclcae.mpi.communicator import MpiCommunicator
 
 #: What is wrong with a configuration is wrong on every rank. The first one says so and ends the
 #: job; the others give it this long before they speak for themselves.
@@ -17,13 +22,17 @@ PATIENCE_SECONDS = 4.0
 LINGER_SECONDS = 1.0
 
 
-def run_on_all_ranks(name: str, program: Callable[[MpiCommunicator], None]) -> int:
-    """Run program(communicator) on each rank of the world; returns the exit code.
+def run_on_all_ranks(name: str, program: Callable[["MpiCommunicator"], None]) -> int:
+    """Start MPI and run program(communicator) on each rank of the world; returns the exit code.
 
     An exception on any rank ends the whole job with a non-zero exit code and one message, with a
     traceback only if it is a defect of the program.
     """
-    world = MPI.COMM_WORLD
+    try:
+        world = library.start()
+    except InputError as error:
+        return _refuse(name, error)
+    from hpclcae.mpi.communicator import MpiCommunicator
     communicator = MpiCommunicator(world)
     try:
         program(communicator)
@@ -37,7 +46,18 @@ def run_on_all_ranks(name: str, program: Callable[[MpiCommunicator], None]) -> i
     return 0
 
 
-def _end(world: MPI.Intracomm, message: str, code: int = 1) -> None:
+def _refuse(name: str, error: InputError) -> int:
+    """Say why there is no job: the first process of each node does, as nodes may differ."""
+    size, rank, _ = launched()
+    if rank:
+        time.sleep(PATIENCE_SECONDS)  # a launcher kills the first one, too, when another one ends
+    if on_this_node()[1] == 0:
+        of = f"rank {rank} of {size}: " if rank else ""
+        print(f"{of}{name}: {error}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _end(world: "MPI.Intracomm", message: str, code: int = 1) -> None:
     if world.rank:
         time.sleep(PATIENCE_SECONDS)
         message = f"rank {world.rank} of {world.size}: {message}"

@@ -51,8 +51,8 @@ class Window:
         self.direct = False  # whether all workers reach the memory without the server's help
         self.type = dtlib.from_numpy_dtype(dtype)
         self.bounds = np.cumsum([0, *(chunk.size for chunk in chunks)])
-        self._start = -(-(16 * self.count + 16) // 64) * 64  # where the parameters begin
-        size = self._start + int(self.bounds[-1]) * dtype.itemsize if comm.rank == 0 else 0
+        self._start = _head(self.count)
+        size = window_bytes(chunks, dtype) if comm.rank == 0 else 0
         info = MPI.Info.Create()
         info["accumulate_ops"], info["accumulate_ordering"] = "same_op_no_op", "none"
         if created:
@@ -155,6 +155,16 @@ class Window:
         self.win.Unlock_all()
         self.win.Free()
         self.comm.Free()
+
+
+def _head(chunks: int) -> int:
+    """Where the parameters begin, behind the counters of so many chunks."""
+    return -(-(16 * chunks + 16) // 64) * 64
+
+
+def window_bytes(chunks: Sequence[Chunk], dtype: np.dtype) -> int:
+    """Memory of the window of a server that holds these chunks."""
+    return _head(len(chunks)) + sum(chunk.size for chunk in chunks) * dtype.itemsize
 
 
 def open_windows(world: MpiCommunicator, roles: Sequence[Role],

@@ -10,11 +10,10 @@ The chunks of all blocks, in order of blocks, are cut into as many runs as there
 equal bytes. There may be more servers than blocks or fewer (the paper: 256 partitions for 169
 blocks).
 """
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-
-import numpy as np
 
 from hpclcae.model.layout import BlockLayout, Layout
 
@@ -59,7 +58,7 @@ def block_chunks(block: BlockLayout, chunk_bytes: int = CHUNK_BYTES) -> list[Chu
             for left in range(0, cols, across):
                 right = min(cols, left + across)
                 shape = bottom - top, right - left, inputs, units
-                stop = start + int(np.prod(shape))
+                stop = start + math.prod(shape)
                 chunks.append(Chunk(block.rank, name, (top, bottom), (left, right), start, stop,
                                     shape, plan.fan_in))
                 start = stop

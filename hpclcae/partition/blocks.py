@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from hpclcae.config import Config, StageConfig
 from hpclcae.geometry import StageGeometry
-from hpclcae.utils.errors import InputError
+from hpclcae.utils.errors import InputError, shown
 
 Span = tuple[int, int]  # positions start <= p < stop
 #: The arrays of a stage that blocks exchange; an exchange's tag counts them, stage by stage.
@@ -149,9 +149,9 @@ class Grid:
     def parse(cls, text: str) -> "Grid":
         """From "3x2"."""
         rows, _, cols = text.partition("x")
-        if not (rows.isdecimal() and cols.isdecimal()):
-            raise InputError(f"grid {text!r} is not understood: write ROWSxCOLUMNS of blocks, for "
-                             "instance 2x3, or auto")
+        if not (rows.isdecimal() and cols.isdecimal() and len(text) < 20):
+            raise InputError(f"grid {shown(text)} is not understood: write ROWSxCOLUMNS of blocks, "
+                             "for instance 2x3, or auto")
         return cls(int(rows), int(cols))
 
     @property

@@ -3,12 +3,13 @@
 That is how much it sends, and what its busiest block computes.
 """
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
-from hpclcae.partition.blocks import Grid, Share, check_grid, shares
+from hpclcae.partition.blocks import ARRAYS, Grid, Share, check_grid, shares
 from hpclcae.utils.errors import InputError
 
 #: What a block computes in the time in which it borrows one number: 50 GFLOP/s, 4 bytes at 2 GB/s
@@ -46,12 +47,14 @@ def fitting_grids(config: Config, blocks: int) -> list[Grid]:
     That is the one whose busiest block takes the least time. Among equals the squarest is first,
     then the one with more rows: a block with long rows computes and sends in longer runs.
     """
-    grids = [Grid(rows, blocks // rows) for rows in range(1, blocks + 1) if blocks % rows == 0]
-    grids = [grid for grid in grids if max(grid.rows, grid.cols) <= config.data.size]
+    side = config.data.size
+    grids = [Grid(rows, blocks // rows) for rows in range(1, min(side, blocks) + 1)
+             if blocks % rows == 0 and blocks // rows <= side]
     return sorted(grids, key=lambda grid: (busiest_block(config, grid),
                                            abs(grid.rows - grid.cols), grid.cols))
 
 
+@cache
 def busiest_block(config: Config, grid: Grid) -> float:
     """Estimate of what a step costs the block with the most to do, in FLOP per image.
 
@@ -92,14 +95,13 @@ def traffic(config: Config, grid: Grid) -> list[Traffic]:
     reads its pixels with the halo.
     """
     table, geometry = [], network_geometry(config)
-    along = (shares(config.stages, geometry, axis, parts)
-             for axis, parts in ((0, grid.rows), (1, grid.cols)))
+    along = (_needs(config, 0, grid.rows), _needs(config, 1, grid.cols))
     for index, (rows, cols) in enumerate(zip(*along)):
         stage, shape = config.stages[index], geometry[index]
         # of h: its mean over maps, and that of its square
         fields = 2 if stage.lcn_border == "centre" else 1
         maps = {"x": shape.input[2], "z": stage.maps, "h": fields, "g": 1, "y": stage.maps}
-        counts = {array: _count(getattr(rows, array), getattr(cols, array)) for array in maps}
+        counts = {array: _count(rows[array], cols[array]) for array in maps}
         for array, what in _exchanges(config, index):
             if counts[array].any():
                 times = maps[array], maps[array], fields if array == "h" else 1
@@ -124,10 +126,14 @@ def _exchanges(config: Config, index: int) -> list[tuple[str, str]]:
     return found
 
 
-def _count(rows: Share, cols: Share) -> np.ndarray:
-    """Positions that are sent, the most that one block borrows of them, and messages."""
-    def along(share: Share) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each block: positions needed, those of them it owns, and how many blocks own them."""
+#: For each block: positions needed, those of them it owns, and how many blocks own them.
+Needs = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@cache
+def _needs(config: Config, axis: int, parts: int) -> list[dict[str, Needs]]:
+    """What the blocks need of every array of every stage along one axis."""
+    def along(share: Share) -> Needs:
         (start, stop), (own_start, own_stop) = np.transpose(share.needed), np.transpose(share.owned)
         kept = np.maximum(0, np.minimum(stop, own_stop) - np.maximum(start, own_start))
         # spans are in order: bisection finds the first and the last owner
@@ -135,8 +141,13 @@ def _count(rows: Share, cols: Share) -> np.ndarray:
         owners = np.searchsorted(own_start[someone], stop) - np.searchsorted(own_stop[someone],
                                                                              start, "right")
         return stop - start, kept, np.where(start < stop, owners, 0)
-    (rows_needed, rows_kept, row_owners), (cols_needed, cols_kept,
-                                           col_owners) = along(rows), along(cols)
+    return [{array: along(getattr(stage, array)) for array in ARRAYS}
+            for stage in shares(config.stages, network_geometry(config), axis, parts)]
+
+
+def _count(rows: Needs, cols: Needs) -> np.ndarray:
+    """Positions that are sent, the most that one block borrows of them, and messages."""
+    (rows_needed, rows_kept, row_owners), (cols_needed, cols_kept, col_owners) = rows, cols
     kept = np.outer(rows_kept, cols_kept)
     borrowed = np.outer(rows_needed, cols_needed) - kept
     return np.array([borrowed.sum(), borrowed.max(),

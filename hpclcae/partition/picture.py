@@ -10,12 +10,13 @@ from hpclcae.geometry import network_geometry
 from hpclcae.partition.blocks import (ExchangePlan, Grid, Rectangle, Span, check_grid, plan_block,
                                       shares)
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import check_picture, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_BLOCKS = 200  # along a side of a picture
 #: Orange and blue: told apart by colour-blind people, too.
 OWNED, BORROWED, LINES = "#d95f02", "#7fb2e5", "#b0b0b0"
 #: Each array, and what it is needed for.
@@ -34,15 +35,19 @@ def write(config: Config, grid: Grid, path: Path, stage: int = 0, rank: int | No
     if not 0 <= stage < len(config.stages):
         raise InputError(f"there is no stage {stage + 1}: the configuration has "
                          f"{len(config.stages)}")
+    check_grid(config, grid)
+    if max(grid.rows, grid.cols) > MOST_BLOCKS:
+        raise InputError(f"grid {grid} has too many blocks for a picture: use at most "
+                         f"{MOST_BLOCKS} rows and columns of blocks")
     if rank is None:
         rank = grid.rows // 3 * grid.cols + grid.cols // 3
     if not 0 <= rank < grid.size:
         raise InputError(f"there is no block {rank}: grid {grid} has the blocks 0 to "
                          f"{grid.size - 1}")
     require("matplotlib", "figures", "drawing")
+    check_picture(path, "--partition")
     figure = draw(config, grid, stage, rank)
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
+    save_figure(figure, path, 150)
 
 
 def draw(config: Config, grid: Grid, stage: int, rank: int) -> "Figure":

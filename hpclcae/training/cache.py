@@ -13,8 +13,10 @@ import h5py
 import numpy as np
 
 from hpclcae.partition.communicator import Communicator
-from hpclcae.utils import memory
+from hpclcae.utils.cores import available_memory
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import read_hdf5
+from hpclcae.utils.reading import reading
 
 KIND = "hpclcae response cache"
 LARGEST = float(np.finfo(np.float16).max)
@@ -47,10 +49,10 @@ class ResponseCache:
         self.file, self._fingerprint = file, fingerprint
         self.nbytes = entries * int(np.prod(shape)) * 2
         if file is None:
-            if self.nbytes > memory.available():
+            if self.nbytes > available_memory():
                 raise InputError(f"train.cache = 'memory' needs {self.nbytes / 1e9:.1f} GB for the "
                                  f"responses to {entries} images, there are "
-                                 f"{memory.available() / 1e9:.1f} GB: set it to 'disk' or 'none'")
+                                 f"{available_memory() / 1e9:.1f} GB: set it to 'disk' or 'none'")
             self._kept = np.zeros((entries, *shape), np.float16)
         else:
             reusable = float(self._is_reusable(file, (entries, *shape)))
@@ -91,13 +93,12 @@ class ResponseCache:
         self._kept = self._kept[:0]
 
     def _is_reusable(self, path: Path, shape: tuple[int, ...]) -> bool:
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                return (file.attrs["kind"] == KIND and bool(file.attrs["closed"])
+        with contextlib.suppress(InputError), reading(path, "response cache", ""), \
+                read_hdf5(path) as file:
+            return bool(file.attrs["kind"] == KIND and file.attrs["closed"]
                         and file.attrs["fingerprint"] == self._fingerprint
                         and file["responses"].shape == shape)
-        except (OSError, KeyError):
-            return False
+        return False
 
     def _map(self, path: Path, shape: tuple[int, ...], is_kept: bool) -> np.ndarray:
         """The file's array as memory; the file is made anew unless it is to be kept."""

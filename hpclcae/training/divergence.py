@@ -2,7 +2,8 @@
 import math
 from collections.abc import Sequence
 
-from hpclcae.config import UpdateConfig
+from hpclcae.config import Config
+from hpclcae.geometry import network_geometry
 from hpclcae.model.stage import StageLoss
 from hpclcae.utils.errors import InputError
 
@@ -11,10 +12,18 @@ DIVERGED = 1000.0
 
 
 class Divergence:
-    """Compares the objective of every stage with its first value."""
+    """Compares the objective of every stage with its first value.
 
-    def __init__(self, config: UpdateConfig) -> None:
+    The first minibatch may be blank, or the run may go on when its objective is small already: then
+    a later one is many times larger and nothing is wrong. So the first value counts as at least
+    that of a stage which reconstructs nothing of an input of unit power, which is what prepared
+    images and normalised responses have: one for every input, times the stage's weight.
+    """
+
+    def __init__(self, config: Config) -> None:
         self.config = config
+        self._nothing = [stage.weight * math.prod(shape.input) for stage, shape
+                         in zip(config.stages, network_geometry(config))]
         self._first: dict[int, float] = {}
 
     def check(self, losses: Sequence[StageLoss | None], step: int) -> None:
@@ -29,13 +38,18 @@ class Divergence:
             if not loss:
                 continue
             first = self._first.setdefault(index, loss.objective)
-            if not math.isfinite(loss.objective) or loss.objective > DIVERGED * first:
+            if not (math.isfinite(loss.objective)
+                    and loss.objective <= DIVERGED * max(first, self._nothing[index])):
                 raise InputError(self.describe(index, loss.objective, first, step))
 
     def describe(self, stage: int, objective: float, first: float, step: int) -> str:
-        """The step, the stage and the likely cause, on one line."""
-        times = objective / first
-        how = f"{times:.2g} times its first value" if math.isfinite(times) else "not finite"
+        """The step, the stage, what was measured and the likely cause, on one line."""
+        how = "not finite"
+        if math.isfinite(objective):
+            how = f"{objective:.3g}, and {first:.3g} in the first step"
+            if first > 0:
+                how = f"{objective / first:.2g} times its first value ({how})"
+        update = self.config.update
         return (f"the objective of stage {stage + 1} is {how} in step {step + 1}: update.rate = "
-                f"{self.config.rate:g} is likely too large for rule {self.config.rule!r} (or the "
+                f"{update.rate:g} is likely too large for rule {update.rule!r} (or the "
                 "weights of an earlier checkpoint are damaged); the last checkpoint is untouched")

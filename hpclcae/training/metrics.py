@@ -11,36 +11,32 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hpclcae import config as configuration
+from hpclcae.checkpoint.metrics_log import lines_of_metrics, metrics_path, read_content
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
 from hpclcae.model.phases import phase_of
 from hpclcae.model.stage import StageLoss
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import replace_text, replacing
 from hpclcae.utils.progress import SECONDS_BETWEEN_LINES
 
 
-def metrics_path(run: Path, replica: int = 0) -> Path:
-    """The file with a replica's metrics; that of the first one is metrics.jsonl."""
-    return run / (f"metrics-replica{replica}.jsonl" if replica else "metrics.jsonl")
-
-
 def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
-    """Make the run folder with its configuration; metrics of steps after `step`, if any, are
-    dropped.
+    """Make the run folder with its configuration.
+
+    Metrics of steps after `step`, if any, are dropped, and so are damaged lines.
 
     Raises
     ------
     InputError
-        It cannot be written; its metrics are damaged.
+        It cannot be written.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
         if not replica:
-            with replacing(run / "configuration.toml") as partial:
-                partial.write_text(configuration.dumps(config))
+            replace_text(run / "configuration.toml", configuration.dumps(config))
         metrics = metrics_path(run, replica)
-        lines = _lines_until(step, metrics) if metrics.exists() and step else []
+        lines = _lines_until(step, metrics) if step else []
         with replacing(metrics) as partial:
             partial.write_text("".join(lines))
     except OSError as error:
@@ -49,14 +45,18 @@ def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
 
 
 def _lines_until(step: int, metrics: Path) -> list[str]:
-    lines = metrics.read_bytes().splitlines(keepends=True)
-    # a crash may have cut the last one short
-    whole = [line for line in lines if line.endswith(b"\n")]
-    try:
-        return [line.decode() for line in whole if json.loads(line)["step"] <= step]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{metrics} is damaged ({error}): move it away, and the run goes on "
-                         "without its old metrics") from error
+    content = read_content(metrics)
+    found = lines_of_metrics(content)
+    lost = len(content.splitlines()) - len(found)
+    if lost:
+        print(f"{metrics}: {lost} damaged line{'s are' if lost > 1 else ' is'} left out",
+              file=sys.stderr)
+    return [line for line, record in found if record["step"] <= step]
+
+
+def metrics_to_save(metrics: Path) -> str:
+    """What a checkpoint holds of a file of metrics: nothing of what HDF5 cannot store."""
+    return read_content(metrics).decode(errors="replace").replace("\0", "")
 
 
 class Metrics:

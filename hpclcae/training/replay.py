@@ -77,9 +77,10 @@ class ReplaySchedule:
         events = events[events["kind"] != ROUND_CLOSED]  # a server's own doing
         known = set(np.unique(events["kind"])) <= {FETCHED, PUSHED, PAUSED}
         of_replicas = (events["replica"] >= 0) & (events["replica"] < parallel.replicas)
-        if not (known and of_replicas.all()):
-            raise InputError("the log is damaged: it names replicas that there were not, or events "
-                             "of another version")
+        of_steps = (events["clock"] >= 0) & (events["clock"] <= config.train.steps)
+        if not (known and of_replicas.all() and of_steps.all()):
+            raise InputError("the log is damaged: it names replicas or steps that there were not, "
+                             "or events of another version")
         if parallel.backup and parallel.push_every > 1:
             raise InputError(f"parallel.push_every = {parallel.push_every} with backup replicas "
                              "cannot be replayed: a replica leaves out steps between two pushes, "
@@ -87,6 +88,9 @@ class ReplaySchedule:
         clocks = [np.unique(events["clock"][(events["replica"] == replica)
                                             & (events["kind"] != PAUSED)])
                   for replica in range(parallel.replicas)]
+        every = max(parallel.fetch_every, parallel.push_every)
+        if any(c.size and c[-1] - c[0] > every * events.size for c in clocks):
+            raise InputError("the log is damaged: it names steps far apart, and none between them")
         self.steps = [c.tolist() if parallel.backup or not c.size
                       else list(range(int(c[0]), int(c[-1]) + 1)) for c in clocks]
         self.pauses = _steps_with(events, PAUSED)
@@ -217,7 +221,7 @@ class _ReplayDivergence(Divergence):
     """Names what a replay can know of a run that diverges."""
 
     def __init__(self, replica: int, client: ParameterClient) -> None:
-        super().__init__(client.config.update)
+        super().__init__(client.config)
         self._replica, self._client = replica, client
 
     def describe(self, stage: int, objective: float, first: float, step: int) -> str:

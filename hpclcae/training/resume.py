@@ -1,5 +1,6 @@
 """How a run begins: where from, with which images, and whether all ranks mean the same."""
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from hpclcae.model.layout import BlockLayout
 from hpclcae.model.phases import meetings
 from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.text import to_bytes
 
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule
 #: follows.
 _MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every",
-               "train.log_every", "data.train", "data.test"}
+               "train.log_every", "data.train", "data.test", "update.rate"}
 
 #: Settings of a stage that decide what its weights and the numbers above it mean.
 _OF_THE_NETWORK = ("receptive_field", "stride", "maps", "pooling", "pooling_stride", "epsilon",
@@ -51,6 +53,9 @@ def starting_point(config: Config, run: Path, resume: bool, world: Communicator)
             raise InputError(f"{found[-1]} was written with {key} = {old.get(key)!r}, the "
                              f"configuration now says {new.get(key)!r}: change it back, or start a "
                              "new run with another --out")
+    if old["update.rate"] != new["update.rate"] and world.rank == 0:
+        print(f"update.rate = {config.update.rate:g} from here on, it was {old['update.rate']:g} "
+              f"up to {found[-1].name}; metrics and checkpoints say which", file=sys.stderr)
     return found[-1]
 
 
@@ -64,7 +69,7 @@ def check_agreement(communicator: Communicator, facts: dict[str, str]) -> None:
         Names what differs, and the ranks that differ from the first.
     """
     digests = np.zeros((len(facts), communicator.size))
-    digests[:, communicator.rank] = [int.from_bytes(hashlib.sha256(fact.encode()).digest()[:6],
+    digests[:, communicator.rank] = [int.from_bytes(hashlib.sha256(to_bytes(fact)).digest()[:6],
                                                     "big") for fact in facts.values()]
     for name, row in zip(facts, communicator.allreduce_sum(digests)):
         others = np.flatnonzero(row != row[0])

@@ -17,7 +17,7 @@ from hpclcae.model.phases import meetings
 from hpclcae.model.stage import StageLoss
 from hpclcae.parameter_server.roles import joint_step
 from hpclcae.training.coordination import Command, Coordination
-from hpclcae.training.metrics import Metrics, metrics_path, open_folder
+from hpclcae.training.metrics import Metrics, metrics_path, metrics_to_save, open_folder
 from hpclcae.training.updates import Updates
 from hpclcae.training.worker import WorkerContext, WorkerReport
 from hpclcae.utils.signals import Requests, requests
@@ -196,7 +196,7 @@ class Session:
         if self._committer:
             step, path = joint_step(cursors), metrics_path(self.run)
             with as_input_error(self.run, step, path):
-                metrics = path.read_text()
+                metrics = metrics_to_save(path)
             self._committer.start(RunState(
                 config=self.config, step=step, preprocessing=self.state.preprocessing,
                 conditioners=tuple(self._conditioners), seconds=self.seconds,

@@ -54,7 +54,7 @@ class Trainer:
         self.batches = MinibatchStream(self.dataset, phases(config), config.train.seed,
                                        role.replica, config.parallel.replicas,
                                        mirror=config.data.mirror)
-        self.timers, self.divergence = Timers(), Divergence(config.update)
+        self.timers, self.divergence = Timers(), Divergence(config)
         self.state = self._load(start) if start else self._new()
         self.prepare = self.state.preprocessing.preprocessor(
             config.data.size, self.network.dtype, self.network.block.plan.stages[0].x, communicator)

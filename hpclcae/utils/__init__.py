@@ -4,11 +4,15 @@ An outsider begins with `errors.py`::
 
     errors.py       InputError: one line for bad input; require: a library of an extra
     files.py        a file appears whole or not at all; HDF5 on a disk that may be full
+    reading.py      what damaged files raise, in one line; logs line by line
+    lock.py         one process at a time works in a folder
     signals.py      USR1 and TERM as requests to a run: a checkpoint; a checkpoint and the end
+    text.py         names of files as bytes and back, whatever their encoding
+    streams.py      stdout and stderr that take every name and never end a run
     progress.py     a bar on a terminal, plain lines in a log
     tables.py       tables of text
     timers.py       seconds in the named parts of a loop
-    cores.py        how many cores this process may use
+    cores.py        how many cores and how much memory this process may use
     expressions.py  arithmetic that a user writes: read, checked, computed by numexpr
     summary.py      what many numbers are like, taken piece by piece: mean, quantiles, histogram
     provenance.py   versions, revision of the code and host, for checkpoints

@@ -1,5 +1,6 @@
 """What a user may get wrong, as exceptions with one clear line."""
 import importlib
+import re
 from types import ModuleType
 
 
@@ -8,6 +9,27 @@ class InputError(ValueError):
 
     Raised at the boundaries only (configuration, file, command line, geometry that does not fit).
     """
+
+
+LONGEST = 300  # characters of what others say, in a message
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """What somebody else wrote, fit for a message: printable, on one line, and not too long.
+
+    Spaces stay, as in the name of a file, and so does what stands for bytes that are no text.
+    """
+    line = re.sub(r"\s*[^\S ]\s*", " ", text).strip()
+    line = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else " " for c in line)
+    return line if len(line) <= longest else f"{line[:longest * 2 // 3]} ... {line[-20:]}"
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """A value as Python writes it, fit for a message; Python itself refuses very long integers."""
+    try:
+        return one_line(repr(value), longest)
+    except (ValueError, RecursionError):
+        return "a number of thousands of digits"
 
 
 class MissingExtraError(InputError):

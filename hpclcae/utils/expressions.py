@@ -32,8 +32,6 @@ _ARITHMETIC: dict[type[ast.operator], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod: "%", ast.Pow: "**"}
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
-_ALLOWED = ("write numbers, names, + - * / % **, comparisons, and, or, not, and the functions "
-            + ", ".join(FUNCTIONS))
 
 
 class Expression:
@@ -140,11 +138,16 @@ class Expression:
         signature = [(variable, np.float64) for variable in self._variables.values()]
         return _numexpr().NumExpr(self._translation, signature)
 
+    @property
+    def _allowed(self) -> str:
+        return ("write numbers, names, + - * / % **, comparisons, and, or, not, and the functions "
+                + ", ".join([*FUNCTIONS, *self._reducing]))
+
     # ---- reading -------------------------------------------------------------------------------
 
     def _parsed(self) -> ast.expr:
         if not self.text:
-            self.refuse("it is empty", _ALLOWED)
+            self.refuse("it is empty", self._allowed)
         if len(self.text) > LONGEST:
             self.refuse(f"it has {len(self.text):,} characters",
                         f"use at most {LONGEST:,}, in several expressions if need be")
@@ -155,9 +158,9 @@ class Expression:
         except (RecursionError, MemoryError):  # so the parser says that its stack is full
             self._too_deep()
         except SyntaxError as error:
-            self.refuse(f"it cannot be read ({error.msg})", _ALLOWED)
+            self.refuse(f"it cannot be read ({error.msg})", self._allowed)
         except ValueError:
-            self.refuse("it has characters that are no text", _ALLOWED)
+            self.refuse("it has characters that are no text", self._allowed)
 
     def _translated(self, node: ast.expr, depth: int) -> tuple[str, bool]:
         """The translation of a part, and whether it is a condition; `depth` parts are around it."""
@@ -203,7 +206,7 @@ class Expression:
             case ast.Call(func=ast.Name(id=function)):
                 self.refuse(f"'{function}' is not a function that can be used here", "use "
                             + ", ".join([*FUNCTIONS, *self._reducing]))
-        self.refuse(f"{self._shown(node)} is not arithmetic", _ALLOWED)
+        self.refuse(f"{self._shown(node)} is not arithmetic", self._allowed)
 
     def _number(self, node: ast.expr, depth: int) -> str:
         """The translation of a part that is used as a number."""
@@ -249,7 +252,7 @@ class Expression:
             parts.append(rest.attr)
             rest = rest.value
         if not isinstance(rest, ast.Name):
-            self.refuse(f"{self._shown(node)} is not arithmetic", _ALLOWED)
+            self.refuse(f"{self._shown(node)} is not arithmetic", self._allowed)
         return ".".join([rest.id, *reversed(parts)])
 
     def _variable(self, value: str | float) -> str:
@@ -279,6 +282,7 @@ def _short(text: str) -> str:
 def _numexpr() -> ModuleType:
     """numexpr with one thread, as everything on a rank has."""
     os.environ["NUMEXPR_NUM_THREADS"] = "1"  # else it reads OMP_NUM_THREADS, and fails at "4,2"
+    import numpy.typing  # noqa: F401  numexpr 2.14 needs it, and with NumPy 1 nobody imports it
     import numexpr
     numexpr.set_num_threads(1)
     return numexpr

@@ -24,13 +24,13 @@ def revision(folder: Path | None = None) -> str:
         head = parent / ".git" / "HEAD"
         if not head.is_file():
             continue
-        text = head.read_text().strip()
+        text = head.read_text(errors="replace").strip()
         if not text.startswith("ref: "):
             return text
         name = text.removeprefix("ref: ")
         if (head.parent / name).is_file():
-            return (head.parent / name).read_text().strip()
+            return (head.parent / name).read_text(errors="replace").strip()
         packed = head.with_name("packed-refs")
-        lines = packed.read_text().splitlines() if packed.is_file() else []
+        lines = packed.read_text(errors="replace").splitlines() if packed.is_file() else []
         return next((line.split()[0] for line in lines if line.endswith(f" {name}")), "")
     return ""

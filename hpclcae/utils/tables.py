@@ -28,6 +28,12 @@ def table(columns: Sequence[str | tuple[str, str]], rows: Sequence[Sequence[obje
     return "\n".join([lines[0], *["  ".join("-" * width for width in widths)] * rule, *lines[1:]])
 
 
+def summed(names: Sequence[str], shown: int = 3) -> str:
+    """Name the first few of many things, and count the others."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
 def _alignment(cells: Sequence[object]) -> str:
     """The format that aligns numbers to the right and everything else to the left."""
     return ">" if cells and all(isinstance(cell, (int, float)) for cell in cells) else ""

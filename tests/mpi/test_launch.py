@@ -91,6 +91,36 @@ def test_ranks_that_were_given_different_things_are_refused(tiny_dataset, tmp_pa
     assert "Traceback" not in job.stderr
 
 
+def test_nothing_of_a_job_has_a_name_in_shared_memory(installed):
+    """So a job that is killed leaves nothing: what has no name ends with its processes."""
+    names = ("from hpclcae.mpi import library, shared_memory; world = library.start(); "
+             "print([p for p in shared_memory._mapped() if p.name.startswith('mpich')])")
+    assert installed.run(2, "-c", names) == ["[]", "[]"]
+
+
+#: hpclcae on a machine whose shared memory is almost full.
+FULL = """
+import sys
+from hpclcae.mpi import shared_memory
+shared_memory.free_space = lambda vendor: 100e3
+from hpclcae.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("transport, code", [("auto", 0), ("rma", 1)])
+def test_windows_that_do_not_fit_into_shared_memory(tiny_dataset, tmp_path, transport, code):
+    words = train(tiny_dataset, tmp_path / "run")[2:]
+    job = mpiexec(2, "-c", FULL, *words, "--servers", "1", "--set", "update.rule=sgd", "--set",
+                  f"parallel.transport={transport}")
+    assert (job.returncode != 0) == code, job.stderr
+    [line] = [line for line in job.stderr.splitlines() if "/dev/shm" in line]
+    assert line.startswith("hpclcae") and "parallel.transport = \"messages\"" in line
+    assert "parallel.window = \"create\"" in line and "Traceback" not in job.stderr
+    if not code:
+        assert '"transport": "messages"' in (tmp_path / "run/parallel.json").read_text()
+
+
 def test_other_commands_refuse_several_ranks_with_one_message():
     job = mpiexec(2, "-m", "hpclcae", "show", RUN / "tiny.toml")
     assert job.returncode != 0

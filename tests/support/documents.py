@@ -59,7 +59,7 @@ def check_typed(where, words):
         return
     parser = Parser()
     importlib.import_module(COMMANDS[name][0]).configure(parser)
-    args = parser.parse_args(rest)
+    args = parser.parse_intermixed_args(rest)
     file = str(getattr(args, "configuration", ""))
     if file.startswith("run/"):
         # The file exists, and every --set is allowed; what a script puts in for a variable is not

@@ -1,6 +1,7 @@
 """Configurations: what is refused and how, and that nothing is lost between text and dataclass."""
 import dataclasses
 import math
+import os
 import typing
 
 import pytest
@@ -11,6 +12,7 @@ from hpclcae.config import (Config, DataConfig, ParallelConfig, PreprocessConfig
                             TrainConfig, UpdateConfig)
 from hpclcae.geometry import network_geometry
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replace_text
 from tests.support.processes import RUN
 
 SECTIONS = {"data": DataConfig, "preprocess": PreprocessConfig, "update": UpdateConfig,
@@ -81,6 +83,36 @@ def test_a_number_below_its_range_is_refused_for_every_key(section, name, hint):
                                               "allowed:"))
 
 
+@pytest.mark.parametrize("section, name, hint", NUMBERS, ids=ids(NUMBERS))
+@pytest.mark.parametrize("digits", [60, 400, 5000])
+def test_a_number_above_its_range_is_refused_for_every_key(section, name, hint, digits):
+    """Also those that neither a float nor Python can take, in a file and as --set."""
+    message = refused(STAGE, f"{section}.{name}={'9' * digits}")
+    assert message.startswith(f"some.toml: {section}.{name} = ") and len(message) < 300
+    head = STAGE if section == "stages.0" else f"[{section}]\n"
+    in_file = refused(f"{head}{name} = {'9' * digits}\n")
+    assert in_file.startswith("some.toml") and len(in_file) < 300
+    if digits == 60:
+        assert any(words in message for words in ("must be at most", "allowed:"))
+
+
+@pytest.mark.parametrize("change", ["stages." + "9" * 5000 + ".maps=3", "9" * 5000 + "=3",
+                                    "data.size=" + "[" * 5000,
+                                    "data.size=0x" + "f" * 9000, "data=" + "9" * 5000])
+def test_arguments_of_thousands_of_digits_are_one_short_line(change):
+    assert len(refused(STAGE, change)) < 300
+
+
+@pytest.mark.parametrize("section, name, hint", NUMBERS, ids=ids(NUMBERS))
+def test_every_number_has_a_range(section, name, hint):
+    known = configuration._RANGES.keys() | {"data.channels"}
+    assert f"{section.partition('.')[0]}.{name}" in known
+
+
+def test_a_text_that_is_nested_too_deeply_is_refused():
+    assert "nested too deeply" in refused("x = " + "[" * 5000 + "]" * 5000)
+
+
 FLOATS = [field for field in FIELDS if field[2] is float]
 
 
@@ -98,6 +130,9 @@ def test_no_float_may_be_nan_or_infinite(section, name, hint, wrong):
     ("update.momentum=1", "update.momentum = 1.0; it must be below 1"),
     ("update.second_moment=1.5", "update.second_moment = 1.5; it must be below 1"),
     ("update.rate=0", "update.rate = 0.0; it must be greater than 0"),
+    ("update.rate=1e-300", "update.rate = 1e-300; it must be at least 1e-30"),
+    ("data.size=16385", "data.size = 16385; it must be at most 16,384"),
+    ("update.rate=1e31", "update.rate = 1e+31; it must be at most 1e+30"),
     ("stages.0.epsilon=0", "stages.0.epsilon = 0.0; it must be greater than 0"),
     ("train.steps=0", "train.steps = 0; it must be at least 1"),
     ("stages.0.tile=-1", "stages.0.tile = -1; it must be at least 0"),
@@ -158,6 +193,30 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path):
             configuration.load(path)
 
 
+@pytest.mark.parametrize("change", [
+    lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n"),
+    lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n")])
+def test_files_of_windows_editors_are_read(tmp_path, change):
+    plain = (RUN / "tiny.toml").read_bytes()
+    (tmp_path / "a.toml").write_bytes(change(plain))
+    assert configuration.load(tmp_path / "a.toml") == configuration.load(RUN / "tiny.toml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_is_named(tmp_path, encoding):
+    (tmp_path / "a.toml").write_text((RUN / "tiny.toml").read_text(), encoding=encoding)
+    with pytest.raises(InputError, match="it is UTF-16.* save it as UTF-8"):
+        configuration.load(tmp_path / "a.toml")
+
+
+def test_names_that_are_not_utf8_survive(tmp_path):
+    odd = os.fsdecode(b"b\xe9.h5")
+    config = configuration.load(RUN / "tiny.toml", [f"data.train={odd}"])
+    replace_text(tmp_path / "a.toml", configuration.dumps(config))
+    assert b'train = "b\xe9.h5"' in (tmp_path / "a.toml").read_bytes()
+    assert configuration.load(tmp_path / "a.toml") == config
+
+
 # ---- --set ---------------------------------------------------------------------------------------
 
 
@@ -211,10 +270,9 @@ def values(section, name, hint):
     if (section, name) == ("data", "channels"):
         return st.sampled_from([1, 3])
     if hint is int:
-        return st.integers(0, 10 ** 6).map(lambda n: 2 * n + 1)
-    upper = 1.0 if name in ("momentum", "second_moment") else None
-    return st.floats(0, upper, exclude_min=True, exclude_max=upper is not None,
-                     allow_infinity=False)
+        return st.integers(0, 8_000).map(lambda n: 2 * n + 1)
+    upper = 1.0 if name in ("momentum", "second_moment") else 1e30
+    return st.floats(1e-30, upper, exclude_max=True)
 
 
 def sections(section):

@@ -40,6 +40,7 @@ def test_the_newest_entry_of_the_changes_is_this_version():
 @pytest.mark.skipif(not shutil.which("shellcheck"),
                     reason="no shellcheck here: a package of that name brings it")
 def test_shellcheck_has_nothing_to_say():
-    said = subprocess.run(["shellcheck", "--external-sources", "tests/wheel.sh"],
+    scripts = ["tests/wheel.sh", "tests/lowest.sh"]
+    said = subprocess.run(["shellcheck", "--external-sources", *scripts],
                           capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert (said.returncode, said.stdout) == (0, "")

@@ -8,6 +8,7 @@ import numpy as np
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.reading import reading
 from hpclcae.utils.tables import table
 
 
@@ -23,19 +24,23 @@ def run(args: argparse.Namespace) -> None:
     """Print settings that differ and one line for every parameter."""
     first, second = _two(args.first, args.second)
     with checkpoint.opened(first) as one, checkpoint.opened(second) as other:
-        print(f"{first} (step {one.attrs['step']}) -> {second} (step {other.attrs['step']})")
+        lines = [f"{first} (step {one.attrs['step']}) -> {second} (step {other.attrs['step']})"]
         configs = [configuration.loads(str(file.attrs["configuration"]), where=str(path))
                    for file, path in ((one, first), (other, second))]
         settings = [configuration.flatten(config) for config in configs]
         for key in sorted(settings[0].keys() | settings[1].keys()):
             old, new = (flat.get(key) for flat in settings)
             if old != new:
-                print(f"{key}: {old!r} -> {new!r}")
+                lines.append(f"{key}: {old!r} -> {new!r}")
         names = [name for name in checkpoint.update_counts(one)]
         slots = list(one["update"]) if args.state and "update" in one else []
         names += [f"update/{slot}/{name}" for slot in slots for name in names]
-        print(table(["parameter", "moved, %", "relative change", "cosine", "largest change",
-                     "at row, col"], [_compared(one, other, name).row(name) for name in names]))
+        with reading(f"{first} or {second}", "HDF5 checkpoint", "use other ones"):
+            lines.append(table(["parameter", "moved, %", "relative change", "cosine",
+                                "largest change", "at row, col"],
+                               [_compared(one, other, name).row(name) for name in names]))
+    # Only now, since an error of the terminal would be taken for one of the file that is read.
+    print("\n".join(lines))
 
 
 def _two(first: str, second: str | None) -> tuple[Path, Path]:

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 
 from hpclcae import checkpoint
+from hpclcae.checkpoint.metrics_log import records
 from hpclcae.utils.tables import table
 
 
@@ -26,20 +27,20 @@ def run(args: argparse.Namespace) -> None:
     state = checkpoint.load_state(path)
     with checkpoint.opened(path) as file:
         if args.configuration:
-            print(file.attrs["configuration"], end="")
+            text = str(file.attrs["configuration"])
         elif args.metrics:
-            print(state.metrics, end="")
+            text = state.metrics
         else:
-            print(f"{path}: step {state.step} of {state.config.train.steps}, {state.seconds:,.0f} "
-                  "s of training")
-            print(_origin(file))
-            print(f"next step of every replica: {' '.join(map(str, state.cursors))}")
-            if state.metrics:
-                last = json.loads(state.metrics.splitlines()[-1])
-                print(f"objective in step {last['step']}: {last['objective']:.6g}")
-            print()
-            print(table(["parameter", "row x col x krow x kcol x map in x map", "type", "numbers",
-                         "root mean square", "updates"], _rows(file, state.config.train.dtype)))
+            text = "\n".join([
+                f"{path}: step {state.step} of {state.config.train.steps}, {state.seconds:,.0f} s "
+                "of training", _origin(file),
+                f"next step of every replica: {' '.join(map(str, state.cursors))}",
+                *(f"objective in step {last['step']}: {last['objective']:.6g}"
+                  for last in records(state.metrics.encode(), "objective")[-1:]), "",
+                table(["parameter", "row x col x krow x kcol x map in x map", "type", "numbers",
+                       "root mean square", "updates"], _rows(file, state.config.train.dtype)), ""])
+    # Only now, since an error of the terminal would be taken for one of the file that is read.
+    print(text, end="")
 
 
 def _origin(file: h5py.File) -> str:

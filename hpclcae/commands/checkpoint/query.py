@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hpclcae.checkpoint.query import (Answer, Block, Query, Rows, Sources, answer, axes,
-                                      check_output, sources)
-from hpclcae.utils.errors import InputError
+                                      check_result, sources)
+from hpclcae.commands.arguments import whole
+from hpclcae.utils.errors import InputError, one_line, shown
 from hpclcae.utils.files import replacing
 from hpclcae.utils.progress import progress
 from hpclcae.utils.summary import QUANTILES, Summary
@@ -20,8 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN",
                         help="a checkpoint, a run folder for its newest, or a neurons.h5")
-    expression = parser.add_argument(
-        "expression", metavar="EXPRESSION",
+    parser.add_argument(
+        "expression", metavar="EXPRESSION", nargs="*",
         help="such as 'abs(stage1.encode)', of two files 'rms(a.stage1.encode - b.stage1.encode)'; "
              "rms, mean, sum, norm, min and max give one number per filter; put (-x), not -x first")
     parser.add_argument("--and", dest="second", metavar="CHECKPOINT_OR_RUN",
@@ -30,35 +31,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="such as 'stage3.auc > 0.7', of the same shape as EXPRESSION: "
                              "summarise and list the places where it holds")
     parser.add_argument("--sort", action="store_true", help="list the largest values first")
-    parser.add_argument("--limit", type=int, metavar="N", default=50,
+    parser.add_argument("--limit", type=whole(1, 10 ** 7), metavar="N", default=50,
                         help="places to list at most (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE.h5",
                         help="write the whole result to an HDF5 file")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the places that are listed")
-    parser.add_argument("--list", action=_List, nargs=0, default=False, const=expression,
-                        help="print names, shapes and types of the arrays; needs no EXPRESSION")
-
-
-class _List(argparse.Action):
-    """``--list``: the argument `const` may be missing then, wherever it would stand."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        namespace.list, self.const.required = True, False
+    parser.add_argument("--csv", type=Path, metavar="FILE",
+                        help="write the places that are listed")
+    parser.add_argument("--list", action="store_true",
+                        help="print names, shapes and types of the arrays; takes no EXPRESSION")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print a summary of the result, and its places if --where, --sort or --csv asks for them."""
-    if args.limit < 1:
-        raise InputError(f"--limit {args.limit}: it must be at least 1")
+    _check_expression(args)
     with sources(args.checkpoint, args.second) as found:
         if args.list:
             lines = [_arrays(found)]
         else:
             if args.csv:
-                check_output(args.csv, found, _is_table)
+                check_result(args.csv, found, _is_table)
                 if args.out and args.out.resolve() == args.csv.resolve():
                     raise InputError(f"--out and --csv are both {args.out}: choose two names")
-            query = Query(args.expression, found)
+            query = Query(args.expression[0], found)
             chosen = Query(args.where, found, "--where") if args.where is not None else None
             listed = args.where is not None or args.sort or args.csv
             result = answer(query, chosen, args.limit if listed else 0, args.sort, args.out,
@@ -72,6 +66,22 @@ def run(args: argparse.Namespace) -> None:
         _write(args.csv, query.axes, result.rows)
     for path in filter(None, (args.out, args.csv)):
         print(f"wrote {path}")
+
+
+def _check_expression(args: argparse.Namespace) -> None:
+    """See that there is one expression, or none with --list."""
+    given = args.expression
+    if args.list and given:
+        raise InputError(f"--list prints the names of the arrays and takes no EXPRESSION: leave "
+                         f"out {shown(given[0])}, or --list")
+    if not args.list and not given:
+        raise InputError("no EXPRESSION: give one, such as 'rms(stage1.encode)', or --list for "
+                         "the names of the arrays")
+    if len(given) > 1:
+        second = "" if args.second else (f"; for two checkpoints: {args.checkpoint} --and "
+                                         f"{one_line(given[0], 60)} EXPRESSION")
+        raise InputError(f"{len(given)} EXPRESSIONs where there is one, the first is "
+                         f"{shown(given[0])}: write it in quotes{second}")
 
 
 def _watched(blocks: Sequence[tuple[int, Block]]) -> Iterable[tuple[int, Block]]:
@@ -93,14 +103,17 @@ def _origin(found: Sources) -> list[str]:
 def _described(query: Query, result: Answer, by_value: bool) -> list[str]:
     shape = " x ".join(map(str, query.shape))
     lines = [f"{query.expression.text}: {' x '.join(query.axes)} = {shape}"]
-    if result.summary is None:
+    if not result.count:
+        lines.append("no place fulfils the condition" if query.shape and min(query.shape) else
+                     "it has no numbers")
+    elif result.summary is None:
         lines.append(f"true for {result.true:,} of {result.count:,}")
     else:
         lines += _summary(result.summary)
-    if result.rows:
-        shown = len(result.rows.values)
+    if result.rows and result.rows.count:
+        listed = len(result.rows.values)
         order = "the largest first" if by_value else "in order"
-        lines += ["", f"{result.rows.count:,} places, {shown:,} listed, {order}:",
+        lines += ["", f"{result.rows.count:,} places, {listed:,} listed, {order}:",
                   table([*query.axes, "value"],
                         [[*map(int, place), _rounded(value)]
                          for place, value in zip(result.rows.places, result.rows.values)])]

@@ -1,23 +1,23 @@
 """The command ``hpclcae checkpoint reshard``: the same checkpoint in another number of shards, as a
 run of its own."""
 import argparse
-from pathlib import Path
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint import Committer, ShardWriter
+from hpclcae.commands.arguments import output, positive
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import replacing
+from hpclcae.utils.files import replace_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT_OR_RUN",
                         help="a checkpoint, or a run folder for its newest")
-    parser.add_argument("--shards", required=True, type=int, metavar="N",
+    parser.add_argument("--shards", required=True, type=positive, metavar="N",
                         help="files to write the weights to")
-    parser.add_argument("--out", required=True, type=Path, metavar="RUN",
+    parser.add_argument("--out", required=True, type=output, metavar="RUN",
                         help="new run folder; --resume goes on in it")
 
 
@@ -26,11 +26,15 @@ def run(args: argparse.Namespace) -> None:
     path = checkpoint.find(args.checkpoint)
     state = checkpoint.load_state(path)
     layout = Layout(state.config)
-    if args.shards < 1:
-        raise InputError(f"--shards {args.shards}: it must be at least 1")
+    tiles = sum(plan.shape[0] * plan.shape[1] for plan in layout.block(0).filters.values())
+    if args.shards > tiles:
+        raise InputError(f"--shards {args.shards}: the weights are {tiles:,} tiles, and a shard "
+                         f"holds at least one: at most {tiles}")
     shards = Shards(layout, args.shards)
     if checkpoint.saved(args.out / "checkpoints"):
         raise InputError(f"{args.out} already holds checkpoints: choose another --out")
+    if args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
+        raise InputError(f"--out {args.out} exists and is not an empty folder: choose another")
     checkpoint.clean(args.out)
     committer = Committer(args.out, args.shards)
     committer.start(state)
@@ -46,6 +50,5 @@ def run(args: argparse.Namespace) -> None:
         committer.close()
     for name, text in (("configuration.toml", configuration.dumps(state.config)),
                        ("metrics.jsonl", state.metrics)):
-        with replacing(args.out / name) as partial:
-            partial.write_text(text)
+        replace_text(args.out / name, text)
     print(f"{committer.committed}: {args.shards} shards")

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hpclcae.commands.arguments import output
 from hpclcae.data import catalogue
 from hpclcae.data.sources import registry
 from hpclcae.data.sources.fetch import Fetched, fetch
@@ -14,7 +15,7 @@ from hpclcae.utils.tables import table
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     names = [source.name for source in registry.SOURCES]
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder that the images go to")
+    parser.add_argument("--out", type=output, metavar="FOLDER", help="folder that the images go to")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, default=[],
                         help="just these sources")
     parser.add_argument("--all", action="store_true",

@@ -2,9 +2,11 @@
 import argparse
 from pathlib import Path
 
+from hpclcae.commands.arguments import output, whole
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.summary import describe, draw_sheet
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import check_picture
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -12,16 +14,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="dataset (HDF5)")
     parser.add_argument("--verify", action="store_true",
                         help="compare every image with its checksum")
-    parser.add_argument("--sheet", type=Path, metavar="PNG",
+    parser.add_argument("--sheet", type=output, metavar="PNG",
                         help="draw a random sample of the images with labels")
-    parser.add_argument("--count", type=int, default=100, help="images on the sheet (default 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--count", type=whole(1, 10 ** 4), default=100,
+                        help="images on the sheet (default 100)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of the samples")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print what is in the dataset; draw the sheet and verify on request."""
-    if args.count < 1:
-        raise InputError(f"--count {args.count}: a sheet needs at least 1 image")
+    if args.sheet:
+        check_picture(args.sheet, "--sheet")
     with Dataset(args.file) as dataset:
         print(describe(dataset, args.seed))
         if args.sheet:

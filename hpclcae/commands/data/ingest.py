@@ -4,7 +4,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from hpclcae.data.ingest.build import Settings, ingest
-from hpclcae.utils.tables import table
+from hpclcae.utils.tables import summed, table
+
+MAX_SOURCES = 20  # that are listed; the rest is summed up
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="with --every: store each frame of a film with its partner, the frame so many seconds "
         "later")
     add("--label-from", choices=("none", "folder"), default="none",
-        help="label images by the folder they lie in")
+        help="label images by the folder below the source that they lie in, at any depth; a table "
+        "says which, before anything is read")
     add("--concept", metavar="FOLDER",
-        help="with --label-from folder: label 1 is this folder, label 0 all others")
+        help="with --label-from folder: label 1 is all below this folder, label 0 everything else")
+    add("--label-level", type=int, metavar="N",
+        help="folders that are labels: 0 the source, 1 those below it, 2 those below them "
+        "(default: 1, what lies deeper belongs to it; 2 in an archive that is one folder; the "
+        "level where the concept stands)")
     add("--group", choices=("file", "folder"), default="file",
         help="what a split never divides: a picture or film (default), or a folder (one per "
         "person)")
@@ -46,9 +53,13 @@ def run(args: argparse.Namespace) -> None:
     """Write the dataset and print what came in and what did not."""
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     tally, names = ingest(args.sources, args.out, settings)
-    rows = [("stored", f"from {source}", count) for source, count in tally.stored.items()]
+    rows = [("stored", f"from {source}", count)
+            for source, count in tally.stored.most_common(MAX_SOURCES)]
+    if more := len(tally.stored) - len(rows):
+        rows.append(("stored", f"from {more} more sources",
+                     tally.stored.total() - sum(row[2] for row in rows)))
     rows += [("converted", note, count) for note, count in tally.noted.most_common()]
     rows += [("skipped", reason, count) for reason, count in tally.skipped.most_common()]
     print(table(("", "what", "images"), rows))
-    labels = f", labels: {', '.join(names)}" if names else ""
+    labels = f", labels: {summed(names, MAX_SOURCES)}" if names else ""
     print(f"\n{sum(tally.stored.values())} images in {args.out}{labels}")

@@ -7,6 +7,7 @@ Composed.cues says how much such cues still tell.
 """
 import functools
 import multiprocessing
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -153,8 +154,8 @@ def filled_bank(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> B
         mesh = catalogue.heads_folder(folder)
         if mesh is None:
             raise InputError(f"--heads {recipe.heads} needs the head mesh, which is not in "
-                             f"{folder}: bring it with 'hpclcae data fetch --out {folder}', or use "
-                             "--heads 0")
+                             f"{folder}: bring it with hpclcae data fetch --out "
+                             f"{shlex.quote(str(folder))}, or use --heads 0")
         render = functools.partial(render_head, recipe, HeadModel(mesh))
         bank.heads.extend(_spread(render, range(recipe.head_bank), jobs, "heads"))
     return bank

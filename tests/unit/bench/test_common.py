@@ -171,7 +171,7 @@ def test_a_network_counts_its_own_flop_and_takes_steps():
     assert network.flop == 2 * weights * 2
 
 
-@pytest.mark.parametrize("words", [("--positions", 8), ("--size", 75), ("--tile", -1)])
+@pytest.mark.parametrize("words", [("--positions", 8), ("--size", 75)])
 def test_sizes_that_do_not_fit_are_refused(words):
     with pytest.raises(InputError, match=str(words[1])):
         kernels.run(arguments(kernels, *words))

@@ -281,7 +281,7 @@ def test_a_file_that_is_no_result_of_a_query_is_never_replaced(run, tmp_path, ti
         (copy / text).write_text("mine\n")
     before = (copy / name).read_bytes()
     line = said(capsys, run, "stage1.encode", option, copy / name, code=1)
-    assert f"{copy / name} exists, and is no earlier result of a query: choose" in line
+    assert f"{copy / name} exists and is not a result of a query of ours" in line
     assert (copy / name).read_bytes() == before
 
 
@@ -291,7 +291,7 @@ def test_an_earlier_result_is_replaced_and_two_results_need_two_names(run, tmp_p
         said(capsys, run, "stage1.encode", "--out", out, "--csv", table, "--limit", limit)
         assert len(table.read_text().splitlines()) == 1 + limit
     for words in (("--out", table), ("--csv", out)):
-        assert "is no earlier result" in said(capsys, run, "stage1.encode", *words, code=1)
+        assert "is not a result of a query" in said(capsys, run, "stage1.encode", *words, code=1)
     both = tmp_path / "both"
     line = said(capsys, run, "stage1.encode", "--out", both, "--csv", both, code=1)
     assert f"--out and --csv are both {both}: choose two names" in line and not both.exists()
@@ -299,8 +299,9 @@ def test_an_earlier_result_is_replaced_and_two_results_need_two_names(run, tmp_p
 
 def test_a_result_that_cannot_be_written_is_one_line(both, tmp_path, monkeypatch):
     query = Query("a.stage1.encode", both)
-    for out in (tmp_path, tmp_path / "no" / "file.h5"):
-        with pytest.raises(InputError, match="must be a file in a folder that exists"):
+    for out, words in ((tmp_path, "it is a folder; name a file in it"),
+                       (tmp_path / "no" / "file.h5", "must be a file in a folder that exists")):
+        with pytest.raises(InputError, match=words):
             answer(query, out=out)
 
     def full(descriptor):
@@ -369,7 +370,7 @@ def test_neurons_are_asked_as_the_help_says(run, capsys):
     assert said(capsys, run / "neurons.h5", "stage3.auc > 0.7")[2] == f"true for {count} of 50"
 
 
-@pytest.mark.parametrize("words", [["--list"], ["any.thing", "--list", "--csv", "never.csv"]])
+@pytest.mark.parametrize("words", [["--list"], ["--list", "--csv", "never.csv"]])
 def test_list_names_what_can_be_used(run, arrays, capsys, words):
     rows = cells(said(capsys, run, *words)[2:])
     assert {f"b.{name}" for name in rows} == {name for name in arrays if name.startswith("b.")}
@@ -412,7 +413,10 @@ def test_what_is_wrong_with_an_expression_is_one_line(run, capsys, text, words):
     (["stage1.encode", "--where", "stage1.encode"], "it is no condition: compare something"),
     (["stage1.encode", "--where", "stage2.encode > 0"], "it has shape (12, 12, 5, 5, 4, 3), and "),
     (["stage1.encode", "--where", "rms(stage1.encode) > 0"], "it has shape (20, 20, 4), and "),
-    (["stage1.encode", "--limit", "0"], "--limit 0: it must be at least 1"),
+    (["stage1/encode"], "'stage1/encode' is not known here: write dots for slashes: stage1.encode"),
+    (["any.thing", "--list"], "takes no EXPRESSION: leave out 'any.thing'"),
+    (["runs/b", "a.stage1.encode"], "--and runs/b EXPRESSION"),
+    (["no[t"], "the functions sqrt, exp, "), (["no[t"], "rms, mean, sum, norm, min, max"),
     (["stage1.encode", "--csv", "no/such/file"], "no/such/file cannot be written"),
     (["stage1.encode", "--out", "no/such/file"], "no/such/file cannot be written"),
     (["stage1.encode", "--and", "nowhere"], "nowhere is neither a checkpoint nor"),
@@ -429,10 +433,17 @@ def test_with_two_files_every_name_says_which(run, capsys):
 
 
 def test_an_expression_is_needed_but_for_the_list(run, capsys):
+    assert "no EXPRESSION: give one" in said(capsys, run, code=1)
     with pytest.raises(SystemExit) as caught:
-        main(["checkpoint", "query", str(run)])
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.endswith("the following arguments are required: EXPRESSION\n")
+        main(["checkpoint", "query", str(run), "stage1.encode", "--limit", "0"])
+    line = capsys.readouterr().err
+    assert caught.value.code == 2 and line.count("\n") == 1
+    assert "argument --limit: 0; it must be at least 1" in line
+
+
+def test_a_condition_that_nothing_fulfils_says_so(run, capsys):
+    lines = said(capsys, run, "stage1.encode", "--where", "stage1.encode > 1e9", "--sort")
+    assert lines[-1] == "no place fulfils the condition"
 
 
 def test_files_that_are_damaged_or_of_another_kind_are_named(run, tmp_path, tiny_dataset, capsys):
@@ -445,7 +456,7 @@ def test_files_that_are_damaged_or_of_another_kind_are_named(run, tmp_path, tiny
     broken.write_bytes(content)
     with h5py.File(broken, "r+") as file:
         del file.attrs["step"]
-    assert f"{broken} is damaged" in said(capsys, broken, "stage3.accuracy", code=1)
+    assert f"{broken} cannot be read as HDF5" in said(capsys, broken, "stage3.accuracy", code=1)
 
 
 def test_long_work_shows_progress(run, monkeypatch, capsys):

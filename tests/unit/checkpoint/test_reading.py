@@ -415,11 +415,12 @@ def test_verify_finds_any_flipped_bit_and_names_the_file(saved):
 def test_a_manifest_from_another_run_is_refused(saved, tiny_config, tmp_path):
     folder, state = saved
     other = save(tmp_path / "other", state, 3)
-    shutil.copy(other / "manifest.json", folder / "manifest.json")
-    assert "manifest.json is of another run or step than model.h5 beside it" in refused(folder)
     later = save(tmp_path / "other", replace(state, step=8), 3)
-    shutil.copy(other / "manifest.json", later / "manifest.json")
-    assert "manifest.json is of another run or step" in refused(later)
+    for place, manifest in ((folder, checkpoint.read_manifest(other)),
+                            (later, checkpoint.read_manifest(other))):
+        files = checkpoint.read_manifest(place).files
+        folders.write_manifest(place, replace(manifest, files=files))
+        assert "manifest.json is of another run or step than model.h5 beside it" in refused(place)
 
 
 def test_files_of_another_kind_are_refused(saved, tmp_path, tiny_dataset):
@@ -446,11 +447,19 @@ def test_a_missing_part_is_refused(saved, what):
     folder, _ = saved
     with h5py.File(folder / "model.h5", "r+") as file:
         del (file if what in file else file.attrs)[what]
-    size = (folder / "model.h5").stat().st_size
     manifest = checkpoint.read_manifest(folder)
-    manifest.files["model.h5"] = replace(manifest.files["model.h5"], size=size)
+    manifest.files["model.h5"] = folders.content_of(folder / "model.h5")
     checkpoint.folder.write_manifest(folder, manifest)
-    assert "is a damaged checkpoint" in refused(folder)
+    assert "it is damaged, or of another kind" in refused(folder)
+
+
+def test_damage_of_the_model_is_found_before_hdf5_parses_it(saved, monkeypatch):
+    folder, _ = saved
+    content = bytearray((folder / "model.h5").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.h5").write_bytes(content)
+    monkeypatch.setattr(h5py, "File", None)
+    assert "model.h5 has CRC-32" in refused(folder)
 
 
 @pytest.mark.parametrize("text",

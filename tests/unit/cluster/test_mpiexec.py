@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from hpclcae.cluster import mpiexec
+from hpclcae.utils.errors import InputError
 
 
 @pytest.mark.parametrize("said, root, wanted", [
@@ -18,7 +19,7 @@ def test_open_mpi_is_told_what_it_wants_to_hear(tmp_path, monkeypatch, said, roo
     program = tmp_path / "mpiexec"
     program.write_text(f"#!/bin/sh\necho '{said}'\n")
     program.chmod(0o755)
-    for name in [*mpiexec.OVERSUBSCRIBE, *mpiexec.AS_ROOT]:
+    for name in [*mpiexec.OVERSUBSCRIBE, *mpiexec.AS_ROOT, "SLURM_JOB_ID"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")  # what is set already stays
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
@@ -68,6 +69,54 @@ def test_signals_reach_every_rank_and_not_the_launcher(tmp_path):
     finally:
         job.kill()
         job.wait()
+
+
+SLOW_RANK = """
+import pathlib, signal, sys
+folder = pathlib.Path({folder!r})
+(folder / "born").touch()
+while not (folder / "go").exists():
+    pass
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit(5))
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.skipif(not mpiexec.HAS_PROC, reason="who listens is found in /proc")
+def test_usr1_waits_until_a_rank_listens(tmp_path):
+    """A rank that has just been born would be killed by it."""
+    program = [sys.executable, "-c", SLOW_RANK.format(folder=str(tmp_path))]
+    job = subprocess.Popen([sys.executable, "-c", LAUNCH.format(command=program, program=program)])
+    try:
+        await_files(job, tmp_path, "born", 1)
+        job.send_signal(signal.SIGUSR1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            job.wait(2 * mpiexec.LOOK_SECONDS)
+        (tmp_path / "go").touch()
+        assert job.wait(60) == 5
+    finally:
+        job.kill()
+        job.wait()
+
+
+@pytest.mark.parametrize("said", ["HYDRA build details:", "another"])
+def test_mpich_does_not_start_this_machine_with_srun(tmp_path, monkeypatch, said):
+    program = tmp_path / "mpiexec"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    wanted = mpiexec.ON_THIS_MACHINE if said.startswith("HYDRA") else {}
+    assert mpiexec.settings_of(str(program)) == wanted
+
+
+def test_an_mpiexec_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    program = tmp_path / "mpiexec"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(mpiexec, "ANSWER_SECONDS", 0.1)
+    with pytest.raises(InputError, match="mpiexec --version says nothing for 0.1 s"):
+        mpiexec.settings_of(str(program))
 
 
 def await_files(job, folder, pattern, count):

@@ -19,7 +19,8 @@ def asked(dataset, *words):
 def test_a_machine_that_is_ready_is_like_itself(tiny_dataset, tmp_path, capsys):
     assert asked(tiny_dataset, "--out", tmp_path, "--ranks", 4, "--facts") == 0
     facts = capsys.readouterr().out.strip()
-    assert facts.startswith("Python 3.") and "; numpy " in facts and "; MPI " in facts
+    assert facts.startswith("hpclcae facts: Python 3.")
+    assert "; numpy " in facts and "; MPI " in facts
     assert asked(tiny_dataset, "--like", facts) == 0
     assert capsys.readouterr().out == "" and list(tmp_path.iterdir()) == []
 
@@ -30,9 +31,18 @@ def test_a_machine_that_differs_is_refused(tiny_dataset):
 
 
 def test_no_mpi_library_is_one_line(tiny_dataset, monkeypatch):
-    monkeypatch.setitem(sys.modules, "hpclcae.mpi.library", None)
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(InputError, match=r"^no MPI library can be loaded .*hpclcae\[mpich\]"):
         asked(tiny_dataset)
+
+
+def test_one_rank_needs_no_mpi_library(tiny_dataset, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    assert asked(tiny_dataset, "--ranks", 1, "--facts") == 0
+    facts = capsys.readouterr().out.strip()
+    assert facts.endswith("; MPI none") and asked(tiny_dataset, "--like", facts) == 0
+    with pytest.raises(InputError, match="no MPI library"):
+        asked(tiny_dataset, "--like", facts.replace("MPI none", "MPI some library"))
 
 
 @pytest.mark.parametrize("words, message", [

@@ -156,20 +156,20 @@ def test_reshard_makes_a_run_with_the_same_numbers_in_other_files(run, tmp_path,
                                                again, code=1)
 
 
-def test_reshard_into_more_shards_than_there_are_tiles_leaves_some_empty(tiny_config, tmp_path,
-                                                                         capsys):
+def test_reshard_into_more_shards_than_there_are_tiles_is_refused(tiny_config, tmp_path, capsys):
     state = made(tiny_config(*(f"stages.{i}.tile=8" for i in range(3))))  # 28 tiles
     folder = save(tmp_path / "run", state)
-    said(capsys, "reshard", folder, "--shards", "40", "--out", tmp_path / "many")
+    for shards in (29, 100_000):
+        line = said(capsys, "reshard", folder, "--shards", shards, "--out", tmp_path / "x", code=1)
+        assert "the weights are 28 tiles" in line and not (tmp_path / "x").exists()
+    said(capsys, "reshard", folder, "--shards", "28", "--out", tmp_path / "many")
     many = checkpoint.find(tmp_path / "many")
     chunks = []
     for path in many.glob("shard-*.h5"):
         with h5py.File(path) as file:
             chunks.append(len(file["chunks"]))
-    assert (len(chunks), sum(chunks)) == (40, 28)
+    assert (len(chunks), sum(chunks)) == (28, 28)
     assert_same(datasets(many), datasets(folder))
-    assert "--shards 0: it must be at least 1" in said(capsys, "reshard", folder, "--shards", 0,
-                                                       "--out", "x", code=1)
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
@@ -198,6 +198,29 @@ def test_export_refuses_names_and_folders_that_it_cannot_use(run, tmp_path, caps
                                                       tmp_path / "weights.h5", code=1)
     assert "none is not a folder" in said(capsys, "export", run, "--out",
                                           tmp_path / "none/weights.npz", code=1)
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_export_replaces_its_own_files_and_no_others(run, tmp_path, capsys, ending):
+    if ending == "safetensors":
+        pytest.importorskip("safetensors.numpy")
+    out = tmp_path / f"weights.{ending}"
+    for _ in range(2):
+        said(capsys, "export", run, "--out", out)
+    np.savez(tmp_path / "x.npz", step=1)
+    for content in (b"mine", (tmp_path / "x.npz").read_bytes()):
+        out.write_bytes(content)
+        assert "not an export of ours" in said(capsys, "export", run, "--out", out, code=1)
+        assert out.read_bytes() == content
+
+
+def test_reshard_writes_into_nothing_that_exists(run, tmp_path, capsys):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "configuration.toml").write_text("mine")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "configuration.toml"):
+        assert "is not an empty folder" in said(capsys, "reshard", run, "--shards", 2, "--out",
+                                                out, code=1)
+    assert (tmp_path / "taken" / "configuration.toml").read_text() == "mine"
 
 
 @pytest.mark.parametrize("words",

@@ -67,7 +67,10 @@ def test_replicas_are_drawn_if_there_were_any(tmp_path, capsys):
     assert str(run / "figures/replicas.png") in capsys.readouterr().out.splitlines()
 
 
-@pytest.mark.parametrize("text, words", [("[{", "is damaged"), ('[{"rank": 1}]', "is damaged")])
+@pytest.mark.parametrize("text, words", [
+    ("[{", "it is damaged"), ('[{"rank": 1}]', "no 'role'"), ("3", "it is damaged"),
+    ("[]", "it is damaged"),
+    ('[{"role": "replica 999999 block 0"}]', "it is damaged")])
 def test_a_damaged_account_leaves_the_other_figures(tmp_path, capsys, text, words):
     run = write_run(tmp_path)
     (run / "parallel.json").write_text(text)
@@ -83,3 +86,14 @@ def test_metrics_of_a_replica_that_are_gone_are_named(tmp_path, capsys):
     assert cli.main(["figures", str(run)]) == 0
     gone = run / "metrics-replica1.jsonl"
     assert f"replicas.png is left out: {gone} has no metrics" in capsys.readouterr().out
+
+
+def test_pictures_of_others_are_not_replaced(tmp_path, capsys):
+    run = write_run(tmp_path)
+    out = tmp_path / "pictures"
+    for _ in range(2):
+        assert cli.main(["figures", str(run), "--out", str(out)]) == 0
+    (out / "objective.png").write_bytes(b"mine")
+    assert cli.main(["figures", str(run), "--out", str(out)]) == 1
+    assert "objective.png exists and is not a picture" in capsys.readouterr().err
+    assert (out / "objective.png").read_bytes() == b"mine"

@@ -2,6 +2,8 @@
 import argparse
 import sys
 
+import pytest
+
 from hpclcae import cli
 from hpclcae.commands import launch, train
 from tests.support.processes import RUN
@@ -15,11 +17,11 @@ def test_every_argument_of_train_is_passed_on():
     words = ["x.toml", "--out", "a run"]
     for action in parser._actions:
         if action.option_strings and action.dest not in ("help", "out"):
-            value = {int: "7", None: "some text"}[action.type]
+            value = "some text" if action.type is None else "7"
             words += [action.option_strings[-1], *([] if action.nargs == 0 else [value])]
     words += ["--set", "another"]
     given = parser.parse_args(words)
-    assert parser.parse_args(launch.train_words(given)) == given
+    assert parser.parse_args(train.train_words(given)) == given
     assert parser.get_default("resume") is False and given.resume is True
 
 
@@ -34,6 +36,20 @@ def test_the_line_is_printed_and_can_be_typed(capsys, monkeypatch):
                                        "--replicas 2\n")
     assert cli.main(["launch", str(TINY), "--out", "x", "--ranks", "1", "--dry-run"]) == 0
     assert capsys.readouterr().out == f"{sys.executable} -m hpclcae train {TINY} --out x\n"
+
+
+@pytest.mark.parametrize("gigabytes, ranks, warned", [(64, 6, False), (0.6, 4, False),
+                                                      (0.1, 1, True)])
+def test_as_many_ranks_as_memory_holds(capsys, monkeypatch, gigabytes, ranks, warned):
+    """Each of them takes 130 MB before it has anything to do."""
+    monkeypatch.setattr(launch, "find_mpiexec", lambda: "mpiexec")
+    monkeypatch.setattr(launch, "settings_of", lambda mpiexec: {})
+    monkeypatch.setattr(launch, "cores", lambda: 6)
+    monkeypatch.setattr(launch, "memory", lambda: gigabytes * 1e9)
+    assert cli.main(["launch", str(TINY), "--out", "x", "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"mpiexec -n {ranks} " if ranks > 1 else sys.executable)
+    assert ("the job needs about" in said.err) == warned
 
 
 def test_a_missing_mpiexec_is_named(monkeypatch, tmp_path, capsys):

@@ -310,8 +310,8 @@ def folder(tmp_path_factory):
     (["RUN", "--bootstrap", "20"], "--bootstrap 20: it must be at least 100"),
     (["RUN", "--batch", "0"], "--batch 0: it must be at least 1"),
     (["RUN", "--random-seeds", "-1"], "--random-seeds -1: it must be at least 0"),
-    (["RUN", "--json", "FOLDER/gone/a.json"], "is not a folder that can be written to"),
-    (["RUN", "--json", "FOLDER/test.h5"], "test.h5 holds no results of hpclcae neurons and is"),
+    (["RUN", "--json", "FOLDER/test.h5/a.json"], "test.h5 is not a folder"),
+    (["RUN", "--json", "FOLDER/test.h5"], "test.h5 exists and is not a result (hpclcae neurons)"),
     (["RUN", "--json", "FOLDER"], "it is a folder"),
     (["RUN", "--out", "FOLDER/test.h5"], "test.h5 is a file: name a folder"),
     (["RUN", "--training-images", "-1"], "--training-images -1: it must be at least 0"),
@@ -409,7 +409,8 @@ def test_a_scan_replaces_only_what_a_scan_wrote(examined, pictures, tmp_path, ca
     for kept in ("scan-large.json", "scan-large.h5"):
         (tmp_path / kept).write_text("mine")
         assert cli.main(words) == 1
-        assert f"{kept} was not written by a scan and is not replaced" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"{kept} exists and is not a result (hpclcae neurons --scan) of ours" in said
         assert (tmp_path / kept).read_text() == "mine"
         (tmp_path / kept).unlink()
     assert cli.main(words) == cli.main(words) == 0

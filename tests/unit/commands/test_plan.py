@@ -1,10 +1,12 @@
 """hpclcae plan: the line to submit a plan with, and what is refused."""
 import argparse
 import shlex
+import time
 
 import pytest
 
-from hpclcae import config as configuration
+from hpclcae import cli, config as configuration
+from hpclcae.cluster.plan import choose
 from hpclcae.commands import plan
 from hpclcae.parameter_server.roles import blocks_of
 from hpclcae.partition.blocks import Grid
@@ -22,12 +24,37 @@ def asked(*words):
     ("--nodes 1 --cores 2 --memory 16",
      r"needs [\d.]+ GB on the fullest node, 14.4 of 16 GB can be used"),
     ("--nodes 1 --cores 2 --memory 999 --replicas 9", "2 ranks are too few for the servers and 9"),
-    ("--nodes 1 --cores 2 --memory 0", "--memory 0"),
+    ("--nodes 100000 --cores 128 --memory 64", "12,800,000 ranks: a plan is made for at most"),
     ("--nodes 9 --cores 2 --memory 64 --replicas 2 --servers 0", "replicas meet at parameter serv"),
     ("--nodes 1 --cores 2 --memory 64 --set data.sice=3", "unknown key 'data.sice'")])
 def test_what_cannot_be_planned_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         asked(RUN / "paper.toml", *options.split())
+
+
+def test_this_machine_is_planned_for_if_no_other_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(plan, "cores", lambda: 3)
+    monkeypatch.setattr(plan, "memory", lambda: 7e9)
+    asked(RUN / "tiny.toml")
+    assert "on 1 nodes of 3 cores and 7 GB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [
+    "--memory 0", "--memory nan", "--memory inf", "--memory -1", "--memory 64 --nodes 0",
+    f"--memory 64 --nodes {'9' * 400}", f"--memory 64 --cores {'9' * 5000}",
+    "--memory 64 --servers -1", "--memory 1e400"])
+def test_numbers_out_of_range_are_refused_on_one_line(options, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["plan", str(RUN / "desk.toml"), "--nodes", "1", "--cores", "2", *options.split()])
+    line = capsys.readouterr().err
+    assert caught.value.code == 2 and line.count("\n") == 1 and len(line) < 300
+    assert options.split()[-2] in line
+
+
+def test_many_ranks_are_planned_in_seconds():
+    began = time.monotonic()
+    found = choose(configuration.load(RUN / "desk.toml"), 500, 100, 64e9)
+    assert found.replicas > 1000 and time.monotonic() - began < 60
 
 
 def test_the_line_gives_the_plan_back(capsys):

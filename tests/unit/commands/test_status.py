@@ -1,6 +1,8 @@
 """hpclcae status: where runs stand, and the exit codes that batch jobs decide with."""
 import argparse
 import csv
+import re
+import shlex
 
 import pytest
 
@@ -45,6 +47,28 @@ def test_a_run_that_is_not_complete_says_how_to_go_on(run, capsys):
     assert f"hpclcae train {run}/configuration.toml --out {run} --resume" in said
 
 
+@pytest.mark.parametrize("parallel, command, submit", [
+    ("", ["hpclcae", "train"], ["sbatch"]),
+    ("parallel.grid = '1x1'\n", ["hpclcae", "train"], ["sbatch"]),
+    ("parallel.grid = '2x2'\n", ["hpclcae", "launch"], ["sbatch", "--ntasks=4"]),
+    ("parallel.servers = 2\nparallel.replicas = 3\n", ["hpclcae", "launch"],
+     ["sbatch", "--ntasks=5"])])
+def test_the_lines_to_go_on_with_can_be_pasted(run, capsys, parallel, command, submit):
+    run = run.rename(run.with_name("it's a run"))
+    (run / "configuration.toml").write_text(parallel + settings(80))
+    assert asked(run) == 3
+    said = dict(re.split("  +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()
+                if line.startswith(("go on ", "or in a cluster ")))
+    resolved = str(run / "configuration.toml")
+    assert shlex.split(said["go on"]) == [*command, resolved, "--out", str(run), "--resume"]
+    assert shlex.split(said["or in a cluster"]) == [*submit, "slurm/train.sbatch", resolved,
+                                                    str(run)]
+    (run / "configuration.toml").write_text(settings(20))
+    assert asked(run) == 0
+    line = re.search("look at it +(.*)", capsys.readouterr().out)[1]
+    assert shlex.split(line) == ["hpclcae", "neurons", str(run)]
+
+
 def test_a_run_without_a_checkpoint_stands_at_zero(tmp_path, capsys):
     (tmp_path / "configuration.toml").write_text(settings(80))
     assert asked(tmp_path) == 3
@@ -71,16 +95,21 @@ def damage_a_file(run):
 
 @pytest.mark.parametrize("damage, word", [
     (damage_a_file, "bytes instead of"),
-    (lambda run: (run / "configuration.toml").write_text("steps = ="), "is not valid TOML"),
-    (lambda run: (run / "metrics.jsonl").write_text("no metrics\n"),
-     "the last line is no line of metrics"),
-    (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe\n"),
-     "the last line is no line of metrics")])
+    (lambda run: (run / "configuration.toml").write_text("steps = ="), "is not valid TOML")])
 def test_a_broken_run_says_what_is_broken(run, capsys, damage, word):
     damage(run)
     assert asked(run) == 1
     said = capsys.readouterr().out
     assert f"{run}: broken" in said and word in said and "go on" not in said
+
+
+@pytest.mark.parametrize("line", [b"no metrics\n", b"\xff\xfe\n", bytes(200) + b"\n", b"[1]\n",
+                                  b'{"step": 1e400, "objective": 1, "seconds": 1}\n',
+                                  b'{"step": 3, "objective": "x", "seconds": 1}\n'])
+def test_a_damaged_line_of_metrics_is_left_out(run, capsys, line):
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(line)
+    assert asked(run) == 0 and "last objective     4.5" in capsys.readouterr().out
 
 
 def test_a_last_line_of_metrics_that_was_cut_short_is_left_out(run, capsys):
@@ -121,3 +150,12 @@ def test_the_worst_run_decides_the_exit_code(run, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "configuration.toml").write_text("steps = =")
     assert asked(run, tmp_path / "empty") == 1
+
+
+def test_a_table_replaces_tables_only(run, tmp_path):
+    for _ in range(2):
+        assert asked(run, "--csv", tmp_path / "table.csv") == 0
+    (tmp_path / "table.csv").write_text("my,own,table\n")
+    with pytest.raises(InputError, match="not a table of runs of ours"):
+        asked(run, "--csv", tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text() == "my,own,table\n"

@@ -33,8 +33,8 @@ def test_missing_catalogue_and_files(folder, tmp_path):
 
 
 @pytest.mark.parametrize("text, message",
-                         [("{", "not a catalogue"), ("[]", "not a catalogue"),
-                          ('{"schema": 1, "items": [{"name": 1}]}', "not a catalogue"),
+                         [("{", "as a catalogue of images"), ("[]", "as a catalogue of images"),
+                          ('{"schema": 1, "items": [{"name": 1}]}', "as a catalogue of images"),
                           ('{"schema": 9, "items": []}', "schema 9"),
                           ('{"schema": 1, "items": [{"path": "a/1.pgm", "kind": "drawing", '
                            '"group": "a", "source": "a", "licence": ""}]}', "'drawing'"),

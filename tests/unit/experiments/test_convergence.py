@@ -7,7 +7,7 @@ import pytest
 from hpclcae.config import Config, ParallelConfig
 from hpclcae.experiments import convergence
 from hpclcae.utils.errors import InputError
-from tests.support.tiny_run import write_metrics, write_run
+from tests.support.tiny_run import write_metrics, write_parallel, write_run
 
 
 @pytest.fixture
@@ -26,9 +26,11 @@ def test_curves_are_means_of_neighbouring_lines(folder):
 
 
 def test_staleness_is_the_mean_over_servers_or_workers(folder):
-    told = [{"role": "replica 0 block 0", "staleness": []},
-            {"role": "server 0", "staleness": [1, 2, 1]},
-            {"role": "server 1", "staleness": [0, 0, 4]}]
+    write_parallel(folder)
+    told = json.loads((folder / "parallel.json").read_text())
+    counts = {"server 0": [1, 2, 1], "server 1": [0, 0, 4]}
+    for rank in told:
+        rank["staleness"] = counts[rank["role"]] + [0] * 62 if rank["role"] in counts else []
     (folder / "parallel.json").write_text(json.dumps(told))
     assert convergence.mean_staleness(folder) == pytest.approx((2 * 1 + 5 * 2) / 8)
 

@@ -47,8 +47,8 @@ def test_another_test_set_of_the_same_size_is_refused(examined, tmp_path):
 
 
 def test_metrics_survive_a_crash_and_a_resume(tmp_path):
-    lines = [{"step": 10, "objective": 5.0}, {"step": 20, "objective": 4.0},
-             {"step": 20, "objective": 3.0}, {"step": 15, "objective": 4.5}]
+    lines = [{"step": step, "objective": objective, "seconds": 1.0}
+             for step, objective in ((10, 5.0), (20, 4.0), (20, 3.0), (15, 4.5))]
     text = "\n".join(map(json.dumps, lines)) + '\n[1]\n{"step": 30, "obj'
     (tmp_path / "metrics.jsonl").write_text(text)
     read = figures.read_metrics(tmp_path)

@@ -39,3 +39,8 @@ def test_like_is_zero_and_separate():
 def test_an_unknown_name_is_an_error():
     with pytest.raises(KeyError, match="stage3"):
         ParameterVector(SHAPES)["stage3/encode"]
+
+
+def test_more_parameters_than_an_integer_of_64_bits_counts_are_no_negative_number():
+    with pytest.raises(MemoryError, match="parameters"):
+        ParameterVector({"stage1/encode": (2 ** 16, 2 ** 16, 2 ** 16, 2 ** 16)})

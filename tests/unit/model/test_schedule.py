@@ -72,3 +72,10 @@ def test_a_rate_that_is_none_is_refused_before_training(text, value):
     with pytest.raises(InputError,
                        match=rf"update.schedule = .* is {value}.* where step = \d+: it must"):
         schedule(text)
+
+
+@pytest.mark.parametrize("text", ["0*step", "0", "step - step", "1e-320 * 0"])
+def test_a_schedule_that_is_always_zero_is_refused(text):
+    config = configuration.loads("[[stages]]\n", [f'update.schedule="{text}"'])
+    with pytest.raises(InputError, match="is 0 in every step that was tried"):
+        Schedule(config, 1000)

@@ -1,30 +1,10 @@
-"""Who this process is, from what launchers leave in the environment.
-
-And who does what in a job with servers.
-"""
+"""Who does what in a job with servers."""
 from collections import Counter
 
 import pytest
 
-from hpclcae.cluster.launcher import launched
 from hpclcae.parameter_server.roles import Role, blocks_of, joint_step, roles
 from hpclcae.utils.errors import InputError
-
-
-@pytest.mark.parametrize("environment, expected", [
-    ({}, (1, 0)),
-    # a batch script
-    ({"PATH": "/bin", "SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (1, 0)),
-    ({"PMI_SIZE": "4", "PMI_RANK": "3"}, (4, 3)),
-    ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, (2, 1)),
-    ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5"}, (8, 5)),
-    ({"PMI_SIZE": "1", "PMI_RANK": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5"}, (1, 0)),
-])
-def test_launchers(environment, expected):
-    assert launched(environment) == expected
-
-
-# ---- roles ---------------------------------------------------------------------------------------
 
 BLOCKWISE = ["a"] * 4 + ["b"] * 4 + ["c"] * 4   # as srun deals ranks out
 CYCLIC = ["a", "b", "c"] * 4                    # as mpiexec -hosts does

@@ -346,7 +346,7 @@ def test_a_cache_that_cannot_be_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="a response of 1e[+]06 does not fit"):
         cache.get(np.array([0]), np.dtype("f4"), lambda missing: np.full((1, 1, 1, 1), 1e6))
     with pytest.raises(InputError, match="train.cache = 'memory' needs .* set it to 'disk'"):
-        monkeypatch.setattr("hpclcae.utils.memory.available", lambda: 100)
+        monkeypatch.setattr("hpclcae.training.cache.available_memory", lambda: 100)
         ResponseCache(100, (1, 1, 1), None, "", alone)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="train.cache = 'disk': .* cannot be written"):

@@ -124,17 +124,40 @@ def test_what_was_done_after_the_last_checkpoint_is_done_again(tiny_config, tmp_
     assert_same_run(whole, tmp_path / "parts")
 
 
-@pytest.mark.parametrize("line", [b"\xff\xfe", b"no metrics", b"[]", b'{"step": "x"}', b"{}"])
-def test_metrics_that_are_damaged_are_named_and_kept(tiny_config, tmp_path, line):
-    config = tiny_config("train.steps=2", "train.log_every=1")
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"no metrics", b"[]", b'{"step": "x"}', b"{}",
+                                  bytes(200),
+                                  b'{"step": 2, "obj', b"[" * 5000, b'{"step": 1e999}'])
+def test_a_run_goes_on_without_damaged_lines_of_metrics(tiny_config, tmp_path, capsys, line):
+    config = tiny_config("train.steps=3", "train.log_every=1")
+    run = trained(config, tmp_path / "run", stop_at=2)
+    first, second = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_bytes(first + line + b"\n" + second)
+    assert [row["step"] for row in metrics(trained(config, run, resume=True))] == [1, 2, 3]
+    assert "metrics.jsonl: 1 damaged line is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mark", [b"", b"\n", bytes(33), b"\xff\xfe" * 9])
+def test_a_damaged_mark_of_the_run_is_mended_at_once(tiny_config, tmp_path, capsys, mark):
+    config = tiny_config("train.steps=3", "train.log_every=1")
     run = trained(config, tmp_path / "run", stop_at=1)
-    damaged = (run / "metrics.jsonl").read_bytes() + line + b"\n"
-    (run / "metrics.jsonl").write_bytes(damaged)
-    with pytest.raises(InputError, match=r"metrics.jsonl is damaged .*: move it away"):
-        trained(config, run, resume=True)
-    assert (run / "metrics.jsonl").read_bytes() == damaged
-    (run / "metrics.jsonl").unlink()
-    assert [row["step"] for row in metrics(trained(config, run, resume=True))] == [2]
+    file, (newest,) = run / "checkpoints/run-id", checkpoint.saved(run / "checkpoints")
+    file.write_bytes(mark)
+    trained(config, run, resume=True)
+    assert file.read_text().strip() == checkpoint.read_manifest(newest).run
+    assert f"{file} was damaged, and is written again" in capsys.readouterr().err
+
+
+def test_another_rate_is_said_and_recorded_when_a_run_goes_on(tiny_config, tmp_path, capsys):
+    trained(tiny_config("train.steps=2", "train.log_every=1", "update.schedule=constant",
+                        "update.rate=0.01"), tmp_path, stop_at=1)
+    config = tiny_config("train.steps=2", "train.log_every=1", "update.schedule=constant",
+                         "update.rate=0.002")
+    trained(config, tmp_path, resume=True)
+    said = capsys.readouterr().err
+    assert "update.rate = 0.002 from here on, it was 0.01 up to step-00000001" in said
+    assert [row["rate"] for row in metrics(tmp_path)] == [0.01, 0.002]
+    assert checkpoint.load_state(checkpoint.find(tmp_path)).config.update.rate == 0.002
+    assert "rate = 0.002" in (tmp_path / "configuration.toml").read_text()
 
 
 def test_resume_without_a_checkpoint_starts_from_the_beginning(tiny_config, tmp_path):
@@ -164,7 +187,7 @@ def test_a_finished_run_can_go_on_for_longer(tiny_config, tmp_path):
 
 
 @pytest.mark.parametrize("change, key", [
-    ("update.rule=adam", "update.rule = 'momentum'"), ("update.rate=0.1", "update.rate = 0.05"),
+    ("update.rule=adam", "update.rule = 'momentum'"),
     ("stages.1.maps=2", "stages.1.maps = 3"), ("train.seed=1", "train.seed = 0"),
     ("preprocess.whitening=3", "preprocess.whitening = 5"), ("train.batch=10", "train.batch = 20"),
 ])

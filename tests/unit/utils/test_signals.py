@@ -32,6 +32,59 @@ def test_requests_are_noted_and_handlers_put_back():
     assert (signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)) == before
 
 
+STARTING = """
+import os, signal, sys
+from types import SimpleNamespace
+from hpclcae import cli
+from hpclcae.utils.signals import requests
+
+def configure(parser):  # the command's module is loaded
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+def run(args):
+    with requests() as asked:
+        print(asked.checkpoint)
+    with requests() as asked:
+        print(asked.checkpoint)
+    os.kill(os.getpid(), signal.SIGUSR1)
+sys.modules["hpclcae.fake"] = SimpleNamespace(configure=configure, run=run)
+cli.COMMANDS["fake"] = ("hpclcae.fake", "Do as told.", "hpclcae fake")
+sys.exit(cli.main(["fake"]))
+"""
+
+
+def test_usr1_while_a_command_starts_is_kept_and_afterwards_ends_nothing():
+    process = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True,
+                             timeout=30)
+    assert (process.returncode, process.stdout) == (0, "True\nFalse\n"), process.stderr
+
+
+def test_signals_are_heeded_before_anything_is_loaded():
+    """What cli.py imports at its top is imported before its first line."""
+    heavy = "import sys, hpclcae.cli; print({'numpy', 'h5py', 'argparse'} & set(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True,
+                             timeout=30)
+    assert process.stdout == "set()\n", process.stderr
+
+
+RESTARTED = """
+import os, signal, sys
+from hpclcae.utils import signals, streams
+signals.listen()
+if not sys.flags.utf8_mode:
+    os.kill(os.getpid(), signal.SIGUSR1)
+    streams.prepare()  # starts this program again
+print(signals.take_early())
+"""
+
+
+def test_usr1_before_the_restart_in_utf8_mode_is_kept():
+    process = subprocess.run(
+        [sys.executable, "-c", RESTARTED], capture_output=True, text=True, timeout=30,
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"})
+    assert (process.returncode, process.stdout) == (0, "True\n"), process.stderr
+
+
 TWO_TERMS = """
 import os, signal
 from hpclcae.utils.signals import requests

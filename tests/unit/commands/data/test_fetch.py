@@ -263,3 +263,18 @@ def test_list_fetches_nothing(offline, capsys, monkeypatch):
     assert "--all" in out
     with pytest.raises(InputError, match="give --out FOLDER"):
         call(None)
+
+
+def test_folders_of_others_are_not_replaced(tmp_path, offline, monkeypatch):
+    monkeypatch.setattr(packages, "download", None)  # before anything is fetched
+    (tmp_path / "orl-made").mkdir()
+    (tmp_path / "orl-made" / "work").write_text("mine")
+    with pytest.raises(InputError, match="orl-made exists and was not fetched by us"):
+        call(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "catalogue.json").write_text("[]")
+    with pytest.raises(InputError, match="is not a catalogue of ours"):
+        call(tmp_path / "other")
+    with pytest.raises(InputError, match="is not a folder"):
+        call(tmp_path / "orl-made" / "work" / "new")
+    assert (tmp_path / "orl-made" / "work").read_text() == "mine"

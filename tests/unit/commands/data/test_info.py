@@ -107,7 +107,18 @@ def test_grey_without_labels(tmp_path, capsys):
 
 def test_one_clear_line(dataset, tmp_path, capsys):
     for arguments, message in (([tmp_path / "missing.h5"], "not a file"),
-                               ([dataset, "--count", 0], "--count 0"),
                                ([dataset, "--sheet", dataset / "a.png"], "a.h5")):
         assert info(*arguments) == 1
         assert message in (error := capsys.readouterr().err) and error.count("\n") == 1
+    with pytest.raises(SystemExit):
+        info(dataset, "--count", 0)
+    assert "--count: 0; it must be at least 1" in capsys.readouterr().err
+
+
+def test_a_sheet_replaces_sheets_only(dataset, tmp_path, capsys):
+    for _ in range(2):
+        assert info(dataset, "--sheet", tmp_path / "a.png") == 0
+    content = dataset.read_bytes()
+    assert info(dataset, "--sheet", dataset) == 1
+    assert "is not a picture (--sheet) of ours" in capsys.readouterr().err
+    assert dataset.read_bytes() == content

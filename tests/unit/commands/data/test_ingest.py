@@ -12,6 +12,7 @@ from PIL import Image
 from hpclcae import cli
 from hpclcae.data import catalogue
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.ingest import build
 from tests.support import films, folders
 from tests.support.pictures import encode, scene
 
@@ -243,6 +244,112 @@ def test_one_clear_line(tmp_path, out, capsys):
     assert not out.exists()
 
 
+def test_labels_are_told_before_anything_is_read(tmp_path, out, capsys, monkeypatch):
+    for name, scenes in (("faces", range(3)), ("faces/child", range(3, 5)), ("other", [5])):
+        folder_of(tmp_path / "set" / name, scenes)
+    arguments = [tmp_path / "set", "--out", out, "--size", SIZE, "--label-from", "folder"]
+    assert ingest(*arguments, "--concept", "faces") == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in table[2:4]] == [
+        ["not", "faces", "1", "set/other"], ["faces", "5", "set/faces,", "set/faces/child"]]
+    with Dataset(out) as dataset:
+        labels = {source: dataset.label_names[label]
+                  for source, label in zip(dataset.sources, dataset.labels)}
+    assert labels["set/faces/child/003.png"] == "faces"
+    assert labels["set/other/005.png"] == "not faces"
+
+    def read_nothing(*arguments, **options):
+        raise AssertionError("a picture was read")
+    monkeypatch.setattr(build, "decode", read_nothing)
+    assert "near: faces" in fails(capsys, *arguments, "--concept", "Faces")
+    assert "--label-level -1" in fails(capsys, *arguments, "--label-level", -1)
+    assert "--concept ''" in fails(capsys, *arguments, "--concept", "")
+    assert "needs --label-from" in fails(capsys, *arguments[:-2], "--label-level", 1)
+
+
+def test_a_label_without_images_is_a_warning(tmp_path, out, capsys):
+    folder_of(tmp_path / "set" / "faces", range(3))
+    (tmp_path / "set" / "other").mkdir()
+    (tmp_path / "set" / "other" / "broken.png").write_bytes(b"")
+    assert ingest(tmp_path / "set", "--out", out, "--size", SIZE, "--label-from", "folder",
+                  "--concept", "faces") == 0
+    assert "warning: no image has the label not faces" in capsys.readouterr().err
+
+
+def test_arguments_are_checked_before_anything_is_read(tmp_path, out, capsys, monkeypatch):
+    photos = folder_of(tmp_path / "photos", range(2))
+
+    def read_nothing(*arguments):
+        raise AssertionError("a source was read")
+    monkeypatch.setattr(build.walk, "entries", read_nothing)
+    for option, value in (("--seed", -1), ("--seed", 2**64), ("--size", 10**6), ("--every", "nan"),
+                          ("--test-share", "nan")):
+        wrong = fails(capsys, photos, "--out", out, option, value)
+        assert option in wrong or "test share" in wrong
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    holiday = folders.make_tar(tmp_path / "holiday.tar", mode="w")
+    kept = holiday.read_bytes()
+    (tmp_path / "locked").mkdir()
+    for target, words in ((photos / "000.png", "lies in the source"), (photos / "new" / "o.h5",
+                          "lies in the source"), (photos, "is the source"),
+                          (holiday, "is not a dataset of ours"),
+                          (tmp_path / "link", "not a regular file")):
+        if target.name == "link":
+            target.symlink_to(tmp_path / "nowhere")
+        assert words in fails(capsys, photos, "--out", target)
+    assert "is the source" in fails(capsys, photos / "000.png", "--out", photos / "000.png")
+    assert holiday.read_bytes() == kept and before == {p: p.read_bytes() for p in photos.iterdir()}
+
+
+def test_an_older_dataset_and_an_empty_file_are_replaced(tmp_path, out):
+    photos = folder_of(tmp_path / "photos", range(2))
+    out.write_bytes(b"")
+    for _ in range(2):
+        assert ingest(photos, "--out", out, "--size", SIZE) == 0
+    with Dataset(out) as dataset:
+        assert dataset.count == 2
+
+
+def test_many_sources_are_summed_up(tmp_path, out, capsys):
+    files = [folder_of(tmp_path / f"c{i}", [i]).joinpath(f"{i:03d}.png") for i in range(30)]
+    assert ingest(*files, "--out", out, "--size", SIZE, "--label-from", "folder") == 0
+    said = capsys.readouterr().out
+    assert "from 10 more sources" in said and "and 10 more labels" in said
+    assert cli.main(["data", "info", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "10 more sources" in said and "and 10 more]" in said and "and 10 more}" in said
+    with Dataset(out) as dataset:
+        assert dataset.label_names == [f"c{i}" for i in range(30)]
+
+
+def test_wrong_endings(tmp_path, out):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "jpeg.png").write_bytes(encode(scene(1), "JPEG"))
+    (photos / "png.MP4").write_bytes(encode(scene(2), "PNG"))
+    (photos / "none").write_bytes(encode(scene(3), "PNG"))
+    films.write(tmp_path / "clip.mp4", [films.SCENE] * 10).rename(photos / "film.jpg")
+    assert ingest(photos, "--out", out, "--size", SIZE) == 0
+    with Dataset(out) as dataset:
+        assert sorted(dataset.sources) == ["photos/film.jpg@0.50s", "photos/jpeg.png",
+                                           "photos/none", "photos/png.MP4"]
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    odd = os.fsdecode(b"b\xe9b\xe9")
+    folder_of(tmp_path / "set" / odd, range(3))
+    folder_of(tmp_path / "set" / "other", range(3, 6))
+    command = [sys.executable, "-m", "hpclcae", "data", "ingest", "set", "--out", f"{odd}.h5",
+               "--size", str(SIZE), "--label-from", "folder", "--concept", odd]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60,
+                          env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})
+    assert done.returncode == 0 and b"6 images in b\xe9b\xe9.h5" in done.stdout
+    with Dataset(tmp_path / f"{odd}.h5") as dataset:
+        assert dataset.label_names == ["not b\\xe9b\\xe9", "b\\xe9b\\xe9"]
+        assert dataset.settings["out"] == f"{odd}.h5" and dataset.settings["concept"] == odd
+        assert np.bincount(dataset.labels).tolist() == [3, 3]
+
+
 def test_enlarging_on_request(tmp_path, out):
     assert ingest(folder_of(tmp_path / "photos", range(2)), "--out", out, "--size", 120,
                   "--min-side", 96) == 0
@@ -268,8 +375,9 @@ sys.exit(cli.main())
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_in_the_middle(tmp_path, out, how):
-    out.write_bytes(b"older")
     photos = folder_of(tmp_path / "photos", range(5))
+    assert ingest(photos, "--out", out, "--size", SIZE) == 0
+    older = out.read_bytes()
     command = [sys.executable, "-c", WAITING, "data", "ingest", photos, "--out", out, "--size",
                str(SIZE)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -279,4 +387,4 @@ def test_interrupted_in_the_middle(tmp_path, out, how):
         assert process.wait(timeout=30) == (130 if how == signal.SIGINT else -signal.SIGKILL)
         lines = process.stderr.read().splitlines()
         assert lines == (["hpclcae data ingest: interrupted"] if how == signal.SIGINT else [])
-    assert out.read_bytes() == b"older" and sorted(os.listdir(tmp_path)) == ["out.h5", "photos"]
+    assert out.read_bytes() == older and sorted(os.listdir(tmp_path)) == ["out.h5", "photos"]

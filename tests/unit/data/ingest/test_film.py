@@ -1,4 +1,5 @@
 """Frames of small films that are written here."""
+import os
 from fractions import Fraction
 
 import av
@@ -7,7 +8,8 @@ import pytest
 
 from hpclcae.data.decode import Undecodable
 from hpclcae.data.ingest.film import frames
-from tests.support.films import COLS, RATE, ROWS, SCENE, write
+from tests.support.films import (COLS, RATE, ROWS, SCENE, displayed_by, write,
+                                 write_colour)
 
 BLACK = np.zeros_like(SCENE)
 TOLERANCE = 16  # of the codec
@@ -70,14 +72,84 @@ def test_a_stream_without_a_clock(tmp_path, every):
     assert found and all(error(picture.pixels, SCENE) <= TOLERANCE for _, picture in found)
 
 
-@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"),
-                    reason="this PyAV cannot write a turned film")
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_turned_upright(tmp_path, degrees):
-    (_, picture), = frames(write(tmp_path / "a.mp4", [SCENE] * 5, rotation=degrees))
-    assert error(picture.pixels, np.rot90(SCENE, degrees // 90)) <= TOLERANCE
+#: Display matrix (a, b, c, d), and what a player shows of a stored picture.
+MATRICES = {(1, 0, 0, 1): lambda s: s, (-1, 0, 0, 1): lambda s: s[:, ::-1],
+            (1, 0, 0, -1): lambda s: s[::-1], (-1, 0, 0, -1): lambda s: s[::-1, ::-1],
+            (0, 1, -1, 0): lambda s: np.rot90(s, -1), (0, -1, 1, 0): lambda s: np.rot90(s),
+            (0, 1, 1, 0): lambda s: s.swapaxes(0, 1),
+            (0, -1, -1, 0): lambda s: np.rot90(s, 2).swapaxes(0, 1)}
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_shown_by_the_display_matrix(tmp_path, matrix):
+    path = displayed_by(write(tmp_path / "a.mp4", [SCENE] * 5), tmp_path / "b.mp4", matrix)
+    (_, picture), = frames(path)
+    assert error(picture.pixels, MATRICES[matrix](SCENE)) <= TOLERANCE
     assert picture.original == picture.pixels.shape[:2] and picture.notes == (
-        "turned by its display matrix",)
+        () if matrix == (1, 0, 0, 1) else ("turned by its display matrix",))
+
+
+def test_an_oblique_angle_is_refused(tmp_path):
+    path = displayed_by(write(tmp_path / "a.mp4", [SCENE] * 5), tmp_path / "b.mp4",
+                        (0.7, 0.7, -0.7, 0.7))
+    with pytest.raises(Undecodable, match="oblique angle"):
+        list(frames(path))
+
+
+@pytest.mark.parametrize("matrix", [1, 5, 9])
+@pytest.mark.parametrize("full_range", [False, True])
+def test_colours_by_the_stated_matrix_and_range(tmp_path, matrix, full_range):
+    colour = (200, 60, 40)
+    (_, picture), = frames(write_colour(tmp_path / "a.mp4", colour, matrix, full_range))
+    assert np.abs(picture.pixels[40, 40].astype(int) - colour).max() <= 4
+
+
+def test_transparency_of_a_film_is_put_on_mid_grey(tmp_path):
+    clear = np.dstack([SCENE, np.full(SCENE.shape[:2], 255, np.uint8)])
+    clear[:, :COLS // 2, 3] = 0
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("png", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = COLS, ROWS, "rgba"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(clear, format="rgba")))
+        container.mux(stream.encode())
+    (_, picture), = frames(tmp_path / "a.mov")
+    assert (picture.pixels[:, :COLS // 2] == 128).all() and error(
+        picture.pixels[:, COLS // 2:], SCENE[:, COLS // 2:]) == 0
+    assert picture.notes == ("transparency on mid-grey",)
+
+
+@pytest.mark.parametrize("count", [1, 3, 12, 100])
+@pytest.mark.parametrize("every", [None, 100.0])
+def test_a_live_recording_without_a_duration(tmp_path, count, every):
+    path = write(tmp_path / "a.mkv", [SCENE] * count, options={"live": "1"})
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    for content in (path, path.read_bytes()):
+        (seconds, picture), = frames(content, every)
+        assert error(picture.pixels, SCENE) <= TOLERANCE
+        assert abs(RATE * seconds - count / 2) <= 1 + count / 8
+
+
+def test_a_live_recording_that_is_dark_in_the_middle(tmp_path):
+    dark = [BLACK if 20 < i < 40 else SCENE for i in range(60)]
+    (seconds, picture), = frames(write(tmp_path / "a.mkv", dark, options={"live": "1"}))
+    assert error(picture.pixels, SCENE) <= TOLERANCE and not 20 < RATE * seconds < 40
+
+
+@pytest.mark.parametrize("name", [b"a:b.mp4", b"caf\xc3\xa9.mp4", b"caf\xe9.mp4"])
+def test_any_name(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "a.mp4", [SCENE] * 5).rename(os.fsdecode(name))
+    assert len(list(frames(path))) == 1
+
+
+def test_what_came_before_the_damage_is_kept(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (30, *SCENE.shape), dtype=np.uint8)
+    path = write(tmp_path / "a.mkv", [*noise])
+    content = path.read_bytes()
+    found = list(frames(content[:len(content) // 2], every=0.5))
+    assert found and len(found) < len(list(frames(content, every=0.5)))
 
 
 def test_pixels_that_are_not_square(tmp_path):

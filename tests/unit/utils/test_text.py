@@ -1,0 +1,24 @@
+"""Names of files as bytes, as attributes of HDF5, as what can be drawn."""
+import os
+
+import h5py
+import pytest
+
+from hpclcae.utils.text import attribute, printable, readable, to_bytes, to_text
+
+NAMES = [os.fsdecode(b"b\xe9b\xe9"), "caf\u00e9", "", "plain"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_and_back(name, tmp_path):
+    assert to_text(to_bytes(name)) == name
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs.update(one=attribute(name), several=attribute([name, "x"]))
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file.attrs["one"] == name and list(file.attrs["several"]) == [name, "x"]
+    printable(name).encode()
+
+
+def test_odd_bytes_become_escapes():
+    assert printable("a\nb\0\x1b") == "a\\nb\\x00\\x1b" and readable("a\nb") == "a\nb"
+    assert printable(NAMES[0]) == "b\\xe9b\\xe9" and printable("caf\u00e9") == "caf\u00e9"
