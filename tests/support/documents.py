@@ -39,7 +39,14 @@ def command_lines(lines):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises where argparse ends the process."""
+    """A parser that raises where argparse ends the process, and takes a script's variables."""
+
+    def _get_value(self, action, text):
+        return text if re.fullmatch(r"\$\w+", text) else super()._get_value(action, text)
+
+    def _check_value(self, action, value):
+        if not re.fullmatch(r"\$\w+", str(value)):
+            super()._check_value(action, value)
 
     def error(self, message):
         raise AssertionError(message)
