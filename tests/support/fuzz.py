@@ -79,7 +79,7 @@ def make(place: Path) -> None:
     write_dataset(place / "test.h5", images, [int(i % 3 == 0) for i in range(60)])
     config = configuration.load(RUN / "tiny.toml", [
         "data.train=train.h5", "data.test=test.h5", "train.steps=6", "train.batch=5",
-        "train.checkpoint_every=4", "train.log_every=1"])
+        "train.checkpoint_every=4", "train.log_every=1", "stages.0.standardise=true"])
     (place / "tiny.toml").write_text(configuration.dumps(config))
     for words in (["train", "tiny.toml", "--out", "run"],
                   ["neurons", "run", "--filters", "0", "--bootstrap", "100"],
