@@ -24,8 +24,10 @@ hpclcae data info "$data/test.h5" --sheet "$data/test.png"
 
 step "3/5 train three stages, one after the other, without labels: two replicas and a parameter server"
 # The replicas wait for each other between stages alone; every ten steps each exchanges with the server by one-sided sums.
+# Each takes half of a minibatch.
 hpclcae launch run/desk.toml --out "$folder/runs/desk" --resume --servers 1 --replicas 2 --grid 1x1 \
     --set parallel.elastic=0.25 --set parallel.fetch_every=10 --set parallel.push_every=10 \
+    --set stages.0.batch=50 --set stages.1.batch=200 --set stages.2.batch=200 \
     --set "data.train=$data/train.h5" --set "data.test=$data/test.h5"
 
 step "4/5 the face neuron, beside what it has to beat"
