@@ -60,6 +60,7 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
         "objective.png": lambda: draw_objective(read_metrics(folder), name),
         "histogram.png": lambda: draw_histograms(neurons(), name),
         "stimuli.png": lambda: draw_stimuli(neurons(), test, name),
+        "means.png": lambda: draw_means(neurons(), test, name),
         "positions.png": lambda: draw_positions(neurons(), name)}
     if (folder / "parallel.json").exists():  # a run with parameter servers
         found["replicas.png"] = lambda: draw_parallel_run(folder, name)
@@ -223,14 +224,7 @@ def draw_stimuli(neurons: dict[str, Any], test_path: str | None, name: str) -> "
     """
     accuracies = [stage["best"]["accuracy"] for stage in neurons["stages"]]
     numbers = sorted({1, int(np.argmax(accuracies)) + 1, len(accuracies)})
-    path = Path(test_path or neurons["test"])
-    with Dataset(path) as test:
-        if test.count != neurons["test_images"]:
-            raise InputError(f"{path} holds {test.count} images, the neurons were tested with "
-                             f"{neurons['test_images']}: --test names the file they were tested "
-                             "with")
-        require_same(neurons.get("test_fingerprint"), test.fingerprint, "neurons.h5",
-                     f"test set than {path}", "--test names the file the neurons were tested with")
+    with _test_images(neurons, test_path) as test:
         shown = {number: neurons["stages"][number - 1]["stimuli"] for number in numbers}
         mosaics = {number: stimulus_mosaic(test.read(chosen), np.asarray(test.labels)[chosen] == 1)
                    for number, chosen in shown.items()}
@@ -247,6 +241,65 @@ def draw_stimuli(neurons: dict[str, Any], test_path: str | None, name: str) -> "
         axes.set_axis_off()
         axes.set_anchor("S")  # what is left over of the height keeps the titles apart
     return figure
+
+
+def draw_means(neurons: dict[str, Any], test_path: str | None, name: str) -> "Figure":
+    """Means of the test images with the highest response, beside those of all images.
+
+    What they have in common stays, no single picture is shown. Each image counts with mean 0 and
+    deviation 1.
+
+    Raises
+    ------
+    InputError
+        The test set is not the one that the neurons were tested with.
+    """
+    stages, concept = neurons["stages"], neurons["concept"]
+    with _test_images(neurons, test_path) as test:
+        labels = np.asarray(test.labels)
+        panels = {f"all that show '{concept}'": np.flatnonzero(labels == 1),
+                  "the rest": np.flatnonzero(labels == 0)}
+        for number, stage in enumerate(stages, start=1):
+            share = (labels[stage["stimuli"]] == 1).mean()
+            panels[f"the {len(stage['stimuli'])} highest of the best\nneuron of stage {number}: "
+                   f"{100 * share:.0f} % show it"] = stage["stimuli"]
+        means = {title: mean_image(test, chosen) for title, chosen in panels.items()}
+    figure = _figure(3.2 * len(means), 3.9, name, neurons["step"],
+                     "means of test images, each with mean 0 and deviation 1")
+    for axes, (title, mean) in zip(figure.subplots(1, len(means)), means.items()):
+        largest = np.abs(mean).max() or 1.0
+        axes.imshow(_showable(0.5 + 0.5 * mean / largest), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(title, fontsize=10)
+        axes.set_axis_off()
+    return figure
+
+
+def mean_image(test: Dataset, chosen: np.ndarray, portion: int = 500) -> np.ndarray:
+    """Mean (row, col, channel) of some images, each brought to mean 0 and deviation 1."""
+    total = np.zeros((test.rows, test.cols, test.channels))
+    for first in range(0, len(chosen), portion):
+        images = test.read(np.sort(chosen[first:first + portion])).astype(float)
+        images -= images.mean(axis=(1, 2, 3), keepdims=True)
+        images /= np.maximum(images.std(axis=(1, 2, 3), keepdims=True), 1e-9)
+        total += images.sum(axis=0)
+    return total / max(1, len(chosen))
+
+
+def _test_images(neurons: dict[str, Any], test_path: str | None) -> Dataset:
+    """Open the test set that the neurons were tested with."""
+    path = Path(test_path or neurons["test"])
+    test = Dataset(path)
+    try:
+        if test.count != neurons["test_images"]:
+            raise InputError(f"{path} holds {test.count} images, the neurons were tested with "
+                             f"{neurons['test_images']}: --test names the file they were tested "
+                             "with")
+        require_same(neurons.get("test_fingerprint"), test.fingerprint, "neurons.h5",
+                     f"test set than {path}", "--test names the file the neurons were tested with")
+    except InputError:
+        test.close()
+        raise
+    return test
 
 
 def stimulus_mosaic(images: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, float]:

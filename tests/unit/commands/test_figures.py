@@ -8,7 +8,8 @@ pytest.importorskip("matplotlib")
 from hpclcae import cli  # noqa: E402
 from tests.support.tiny_run import write_parallel, write_run  # noqa: E402
 
-FILES = {"filters.png", "objective.png", "histogram.png", "stimuli.png", "positions.png"}
+FILES = {"filters.png", "objective.png", "histogram.png", "stimuli.png", "means.png",
+         "positions.png"}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -33,7 +34,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path, capsy
     out = capsys.readouterr().out
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["filters.png"]
     assert "objective.png is left out: " in out and "hpclcae train CONFIGURATION" in out
-    for name in ("histogram.png", "stimuli.png", "positions.png"):
+    for name in ("histogram.png", "stimuli.png", "means.png", "positions.png"):
         assert (f"{name} is left out: there is no {run / 'neurons.h5'}: "
                 f"hpclcae neurons {run} writes it\n") in out
 

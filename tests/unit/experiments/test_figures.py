@@ -8,9 +8,11 @@ pytest.importorskip("matplotlib")
 
 from hpclcae import cli  # noqa: E402
 from hpclcae.checkpoint.trained import Model  # noqa: E402
+from hpclcae.data.dataset import Dataset  # noqa: E402
 from hpclcae.experiments import figures  # noqa: E402
 from hpclcae.experiments.results import read_neurons  # noqa: E402
 from hpclcae.utils.errors import InputError  # noqa: E402
+from tests.support.images import write_dataset  # noqa: E402
 from tests.support.tiny_run import write_images, write_parallel, write_run  # noqa: E402
 
 
@@ -181,3 +183,19 @@ def test_many_ranks_stay_readable(tmp_path):
     labels = [label.get_text() for label in times.get_xticklabels()]
     assert len(labels) <= 16 and labels[:2] == ["r0 b0", "r1 b3"] and len(times.patches) == 2 * 108
     assert panels["objective against the replica's step"].get_legend() is None
+
+
+def test_a_mean_image_counts_every_image_alike(tmp_path):
+    g = np.random.default_rng(0)
+    images = g.integers(0, 256, (7, 6, 6, 1), np.uint8)
+    images[2] = 9  # a flat one adds nothing
+    write_dataset(tmp_path / "test.h5", images)
+    chosen = np.array([5, 2, 0, 3])
+    expected = np.zeros((6, 6, 1))
+    for index in chosen:
+        image = images[index].astype(float) - images[index].mean()
+        expected += image / (image.std() or 1)
+    with Dataset(tmp_path / "test.h5") as test:
+        for portion in (2, 500):
+            np.testing.assert_allclose(figures.mean_image(test, chosen, portion), expected / 4,
+                                       atol=1e-12)
