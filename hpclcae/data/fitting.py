@@ -2,7 +2,7 @@
 
 The seed chooses them: the same in every run, on every rank and for every replica.
 """
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,18 +12,19 @@ from hpclcae.data.minibatches import read_mirrored
 from hpclcae.model.conditioner_fit import Pass
 from hpclcae.model.preprocess import Preprocessor
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.progress import progress
 
 PORTION = 200  # images that are prepared and run at a time; even, so that no pair is divided
 
 
 def fitting_pass(config: Config, dataset: Dataset, index: int, prepare: Preprocessor,
-                 check: Callable[[], object] = lambda: None) -> Pass:
+                 told: str = "") -> Pass:
     """Passes over the images that the conditioner of stage `index` (from 0) is fitted on.
 
     Parameters
     ----------
-    check : callable
-        Called before every portion; raises if the work is in vain.
+    told : str
+        What a pass is called where progress is shown; "": nowhere.
 
     Raises
     ------
@@ -48,8 +49,8 @@ def fitting_pass(config: Config, dataset: Dataset, index: int, prepare: Preproce
     mirrored &= config.data.mirror
 
     def start() -> Iterator[np.ndarray]:
-        for first in range(0, len(chosen), PORTION):
-            check()
+        firsts = range(0, len(chosen), PORTION)
+        for first in progress(firsts, told, unit="portions") if told else firsts:
             part = slice(first, first + PORTION)
             yield prepare(read_mirrored(dataset, chosen[part], mirrored[part], prepare.pixels))
     return start

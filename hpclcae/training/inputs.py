@@ -4,10 +4,11 @@ Here the conditioners between the stages come into being: in greedy training tha
 stage when the stage above begins, else at the first step and every train.condition_every.
 """
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from hpclcae.config import Config
 from hpclcae.data.fitting import fitting_pass
@@ -34,8 +35,8 @@ class Inputs:
         Of a checkpoint.
     folder : Path or None
         Where a cache on disk lies; None: there is no cache.
-    tell : callable
-        Is told what was fitted, on one rank of a job.
+    speaks : bool
+        It tells of progress and of what was fitted: one rank of a job does.
 
     Attributes
     ----------
@@ -45,12 +46,11 @@ class Inputs:
 
     def __init__(self, network: Network, batches: MinibatchStream, prepare: Preprocessor,
                  conditioners: Sequence[Conditioner | None], folder: Path | None = None,
-                 tell: Callable[[str], object] = lambda text: None,
-                 timers: Timers | None = None) -> None:
+                 speaks: bool = False, timers: Timers | None = None) -> None:
         self.config: Config = network.config
         self.network, self.batches, self.prepare = network, batches, prepare
         self.conditioners = list(conditioners) or [None] * len(network.stages)
-        self._folder, self._tell, self._timers = folder, tell, timers or Timers()
+        self._folder, self._speaks, self._timers = folder, speaks, timers or Timers()
         self._cache: ResponseCache | None = None
         self._cached_stage = -1
         network.condition(self.conditioners)
@@ -111,11 +111,13 @@ class Inputs:
 
     def _fit(self, index: int, parameters: ParameterVector) -> None:
         began = time.monotonic()
-        images = fitting_pass(self.config, self.batches.dataset, index, self.prepare)
+        images = fitting_pass(self.config, self.batches.dataset, index, self.prepare,
+                              f"conditioning stage {index + 1}" if self._speaks else "")
         fitted = self.conditioners[index] = fit_conditioner(self.network, index, parameters, images)
-        count = min(self.config.train.condition_images, self.batches.dataset.count)
-        self._tell(f"stage {index + 1} conditioned on {count:,} images in "
-                   f"{time.monotonic() - began:.1f} s: {fitted.summary()}")
+        if self._speaks:
+            count = min(self.config.train.condition_images, self.batches.dataset.count)
+            tqdm.write(f"stage {index + 1} conditioned on {count:,} images in "
+                       f"{time.monotonic() - began:.1f} s: {fitted.summary()}")
 
     def _open(self, stage: int, parameters: ParameterVector) -> ResponseCache:
         network, batches = self.network, self.batches

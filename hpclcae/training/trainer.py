@@ -59,8 +59,7 @@ class Trainer:
         self.prepare = self.state.preprocessing.preprocessor(
             config.data.size, self.network.dtype, self.network.block.plan.stages[0].x, communicator)
         self.inputs = Inputs(self.network, self.batches, self.prepare, self.state.conditioners,
-                             run / "cache", print if self.worker.is_leader else lambda text: None,
-                             self.timers)
+                             run / "cache", self.worker.is_leader, self.timers)
         schedule = Schedule(config, self.batches.count)
         self.updates = open_updates(self.worker, run, self.state, schedule, is_new=start is None,
                                     verify=self._verify)
