@@ -264,7 +264,7 @@ def draw_means(neurons: dict[str, Any], test_path: str | None, name: str) -> "Fi
             panels[f"the {len(stage['stimuli'])} highest of the best\nneuron of stage {number}: "
                    f"{100 * share:.0f} % show it"] = stage["stimuli"]
         means = {title: mean_image(test, chosen) for title, chosen in panels.items()}
-    figure = _figure(3.2 * len(means), 3.9, name, neurons["step"],
+    figure = _figure(3.2 * len(means), 4.4, name, neurons["step"],
                      "means of test images, each with mean 0 and deviation 1")
     for axes, (title, mean) in zip(figure.subplots(1, len(means)), means.items()):
         largest = np.abs(mean).max() or 1.0
