@@ -67,7 +67,10 @@ def phase_of(config: Config, step: int) -> Phase:
 
 def find(among: Sequence[Phase], step: int) -> Phase:
     """The phase of a step among some in order; of steps beyond, the last."""
-    return next((phase for phase in among if step < phase.end), among[-1])
+    for phase in among:
+        if step < phase.end:
+            return phase
+    return among[-1]
 
 
 @cache
