@@ -254,6 +254,28 @@ def test_conditioners_of_stages_that_learn_together_are_fitted_again(tiny_config
     assert_same(end(tmp_path / "whole"), end(tmp_path / "parts"))
 
 
+@pytest.mark.parametrize("changes", [["parallel.warm_start=3"], []], ids=["warm start", "at once"])
+def test_replicas_that_learn_jointly_begin_with_the_same_conditioners(tiny_config, tmp_path,
+                                                                      monkeypatch, changes):
+    """Fitted with the first weights, also by a replica that begins when others have made steps."""
+    fitted, original = [], inputs.fit_conditioner
+
+    def remember(*arguments):
+        fitted.append(original(*arguments))
+        return fitted[-1]
+    monkeypatch.setattr(inputs, "fit_conditioner", remember)
+    config = tiny_config("train.steps=6", "train.batch=6", "train.condition_images=40",
+                         "update.rate=0.001", "stages.0.standardise=true", "parallel.servers=1",
+                         "parallel.replicas=2", "parallel.log_events=true",
+                         'parallel.grid="1x1"', *changes)
+    run_local_job(config, tmp_path)
+    assert len(fitted) == 2
+    assert_same(*(found.arrays() for found in fitted))
+    _, events = read_log(logs(tmp_path)[0])
+    server, = replay(config, events, None, checkpoint.find(tmp_path))
+    assert set(server.gaps.values()) == {0.0}
+
+
 def test_joint_training_goes_on_from_what_greedy_training_came_to(config_of, tmp_path):
     train(config_of(), tmp_path / "greedy")
     joint = ["train.gradient=joint", *(f"stages.{i}.{key}=0" for i in range(3)
