@@ -15,25 +15,28 @@ class Background:
 
     What writes checkpoints inherits from it. The end of the process waits for it (so it is no
     daemon): a thread that vanished inside the HDF5 library would leave a lock behind, at which the
-    library hangs when it closes.
+    library hangs when it closes. For the same reason nobody joins it: a join that Ctrl-C interrupts
+    makes Python (3.11) take a thread at work for one that has ended.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.closed = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._idle = threading.Event()
+        self._idle.set()
         self._error: BaseException | None = None
 
     def begin(self, work: Callable[[], None]) -> None:
         """Begin a piece of work; waits for the piece before, and raises its error if it had one."""
         self.wait()
-        self._thread = threading.Thread(target=self._run, args=[work], name=self.name)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=[work], name=self.name)
+        self._idle.clear()
+        thread.start()
 
     @property
     def busy(self) -> bool:
         """Whether it is at work."""
-        return self._thread is not None and self._thread.is_alive()
+        return not self._idle.is_set()
 
     def check(self) -> None:
         """Raise the error of the work so far, if there is one; cheap, for every step."""
@@ -42,15 +45,13 @@ class Background:
 
     def wait(self) -> None:
         """Return when the work is done; raises its error."""
-        if self._thread is not None:
-            self._thread.join()
+        self._idle.wait()
         self.check()
 
     def close(self) -> None:
         """Give up what is not finished."""
         self.closed.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._idle.wait()
 
     def go_on(self) -> None:
         """For the work to ask.
@@ -70,3 +71,5 @@ class Background:
             pass
         except BaseException as error:  # whatever it is, it belongs to the one who asks
             self._error = error
+        finally:
+            self._idle.set()

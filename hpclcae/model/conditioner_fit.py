@@ -25,6 +25,8 @@ Pass = Callable[[], Iterator[np.ndarray]]
 CONTRAST_IMAGES = 2000    # that the floor of the contrast is taken from
 CONTRAST_FLOOR = 0.1      # in units of the mean deviation of an image
 DEVIATION_FLOOR = 1e-3    # added to each unit's deviation, in units of the root mean square of all
+LEAST_VARIANCE = 1e-9     # of a direction that the images vary in, in units of the largest; with
+#                           less than float64 ten times its resolution: below that is rounding
 POOL = 200                # pairs: directions of largest variance among which they choose
 COVARIANCE_BYTES = 10**9  # of the windows whose covariances are gathered in one pass
 LARGEST_MAP = 20_000      # units; the covariance of a whole map is a square of so many
@@ -211,7 +213,7 @@ class _Covariance:
     """
 
     def __init__(self, units: int, pairs: bool = False) -> None:
-        self.count, self._total = 0, np.zeros(units)
+        self.count, self._total, self._least = 0, np.zeros(units), LEAST_VARIANCE
         self._products = np.zeros((units, units))
         self._across = np.zeros((units, units)) if pairs else None
 
@@ -220,6 +222,7 @@ class _Covariance:
         self.count += r.shape[1]
         self._total += r.sum(axis=1, dtype=np.float64)
         self._products += r @ r.T
+        self._least = max(self._least, 10 * float(np.finfo(r.dtype).eps))
         if self._across is not None:
             both = r[:, ::2] @ r[:, 1::2].T
             self._across += both
@@ -249,7 +252,7 @@ class _Covariance:
         most = min(units, max(rank, pool))
         values, vectors = scipy.linalg.eigh(covariance, subset_by_index=(units - most, units - 1))
         values, vectors = values[::-1], vectors[:, ::-1]
-        varied = int((values > 1e-9 * max(values[0], 1e-30)).sum())
+        varied = int((values > self._least * max(values[0], 1e-30)).sum())
         if varied < rank:
             raise InputError(f"{fit.name}.whiten = {rank}: the responses of stage {fit.index + 1} "
                              f"vary in only {varied} directions: make it at most {varied}")

@@ -6,6 +6,7 @@ matter when an image was computed.
 """
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,9 @@ LARGEST = float(np.finfo(np.float16).max)
 
 
 class ResponseCache:
-    """Float16 arrays by image; an array of zeros is one that is not there.
+    """Float16 arrays by image, each as one row of numbers after a 1 that says that it is there.
+
+    All blocks have computed the same images, whatever they hold of them: zeros, or nothing at all.
 
     Parameters
     ----------
@@ -46,18 +49,19 @@ class ResponseCache:
 
     def __init__(self, entries: int, shape: tuple[int, ...], file: Path | None, fingerprint: str,
                  communicator: Communicator) -> None:
-        self.file, self._fingerprint = file, fingerprint
-        self.nbytes = entries * int(np.prod(shape)) * 2
+        self.file, self._fingerprint, self._shape = file, fingerprint, shape
+        table = entries, 1 + int(np.prod(shape))
+        self.nbytes = 2 * int(np.prod(table))
         if file is None:
             if self.nbytes > available_memory():
                 raise InputError(f"train.cache = 'memory' needs {self.nbytes / 1e9:.1f} GB for the "
                                  f"responses to {entries} images, there are "
                                  f"{available_memory() / 1e9:.1f} GB: set it to 'disk' or 'none'")
-            self._kept = np.zeros((entries, *shape), np.float16)
+            self._kept = np.zeros(table, np.float16)
         else:
-            reusable = float(self._is_reusable(file, (entries, *shape)))
+            reusable = float(self._is_reusable(file, table))
             is_kept = communicator.allreduce_sum([reusable])[0] == communicator.size
-            self._kept = self._map(file, (entries, *shape), is_kept)
+            self._kept = self._map(file, table, is_kept)
 
     def get(self, entries: np.ndarray, dtype: np.dtype,
             compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -74,15 +78,17 @@ class ResponseCache:
         InputError
             A response does not fit into float16.
         """
-        missing = ~self._kept[entries].reshape(len(entries), -1).any(axis=1)
+        missing = self._kept[entries, 0] == 0
         if missing.any():
             made = np.moveaxis(compute(missing), -1, 0)
             largest = float(np.abs(made).max(initial=0))
             if not largest < LARGEST:
                 raise InputError(f"a response of {largest:g} does not fit into the cache's 16-bit "
                                  "numbers: set train.cache = 'none', or standardise the stage")
-            self._kept[entries[missing]] = made
-        return np.ascontiguousarray(np.moveaxis(self._kept[entries], 0, -1), dtype)
+            self._kept[entries[missing], 1:] = made.reshape(len(made), -1)
+            self._kept[entries[missing], 0] = 1
+        found = self._kept[entries, 1:].reshape(len(entries), *self._shape)
+        return np.ascontiguousarray(np.moveaxis(found, 0, -1), dtype)
 
     def close(self) -> None:
         """Let go of it; a file may be used again by a run that goes on."""
@@ -111,10 +117,13 @@ class ResponseCache:
                     kept.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
                     h5py.h5d.create(file.id, b"responses", h5py.h5t.IEEE_F16LE,
                                     h5py.h5s.create_simple(shape), kept)
-                    file["responses"].attrs["axes"] = ["image", "row", "col", "map"]
+                    file["responses"].attrs["axes"] = ["image", "1 if there; row, col, map"]
                     file.attrs.update(kind=KIND, fingerprint=self._fingerprint)
                 file.attrs["closed"] = False
                 offset = file["responses"].id.get_offset()
+            if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process later on
+                with path.open("r+b") as opened:
+                    os.posix_fallocate(opened.fileno(), offset, self.nbytes)
             return np.memmap(path, np.float16, "r+", offset, shape)
         except OSError as error:
             raise InputError(f"train.cache = 'disk': {path} cannot be written "

@@ -67,7 +67,7 @@ class Inputs:
         wanted = range(len(self.network.stages) - 1 if stage is None else stage)
         due = [index for index in wanted if is_fitted(self.config.stages[index])
                and (self.conditioners[index] is None
-                    or stage is None and every and step % every == 0
+                    or stage is None and every and step and step % every == 0
                     or stage == index + 1 and step == phase_of(self.config, step).first)]
         for index in due:
             with self._timers("condition"):

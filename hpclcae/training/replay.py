@@ -148,6 +148,9 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
                                                       replica, config.parallel.replicas,
                                                       mirror=config.data.mirror)
                                       for replica in range(config.parallel.replicas))]
+            if start is None:
+                for each in inputs:  # as Trainer.train does
+                    each.begin(0, network.parameters(config.train.seed))
             replay_block(network, server, schedule, inputs)
             for each in inputs:
                 each.close()

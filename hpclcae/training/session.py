@@ -232,5 +232,5 @@ class Session:
     def _tell_of_interrupt(self) -> None:
         """Say where a run that was interrupted goes on."""
         newest = checkpoint.saved(self.run / "checkpoints")
-        where = f"--resume goes on from {newest[-1]}" if newest else "no checkpoint was due yet"
+        where = f"--resume goes on from {newest[-1]}" if newest else "no checkpoint is complete yet"
         print(f"interrupted after step {self.step}; {where}", file=sys.stderr)

@@ -55,13 +55,14 @@ class Trainer:
                                        role.replica, config.parallel.replicas,
                                        mirror=config.data.mirror)
         self.timers, self.divergence = Timers(), Divergence(config)
+        self._is_new = start is None
         self.state = self._load(start) if start else self._new()
         self.prepare = self.state.preprocessing.preprocessor(
             config.data.size, self.network.dtype, self.network.block.plan.stages[0].x, communicator)
         self.inputs = Inputs(self.network, self.batches, self.prepare, self.state.conditioners,
                              run / "cache", self.worker.is_leader, self.timers)
         schedule = Schedule(config, self.batches.count)
-        self.updates = open_updates(self.worker, run, self.state, schedule, is_new=start is None,
+        self.updates = open_updates(self.worker, run, self.state, schedule, is_new=self._is_new,
                                     verify=self._verify)
         self._run, self._asked = run, asked
         self._last: tuple[int, np.ndarray] | None = None  # step and prepared images
@@ -75,6 +76,8 @@ class Trainer:
         """
         last = min(self.config.train.steps, stop_at or self.config.train.steps)
         with self._session(last) as session:       # the run folder, signals, the last checkpoint
+            if self._is_new:  # all replicas from the same numbers, whoever makes the first step
+                self.inputs.begin(0, self.state.parameters)
             for step in session.steps():           # brings parameters; ends when the leader says so
                 self.inputs.begin(step, self.updates.parameters)  # conditioners, where due
                 x = self.inputs.read(step, self.updates.parameters)

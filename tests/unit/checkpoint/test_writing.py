@@ -1,6 +1,7 @@
 """Writing checkpoints while training goes on: what is copied, what waits, what fails."""
 import errno
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -338,6 +339,23 @@ def test_a_background_thread_does_one_thing_after_the_other():
     later.join(TIMEOUT)
     thread.wait()
     assert done == [1, 2] and not thread.busy
+
+
+def test_ctrl_c_while_it_is_waited_for_does_not_end_it():
+    """Python would leave it behind at the end of the process, inside HDF5."""
+    background, opened = Background("test"), threading.Event()
+    background.begin(lambda: opened.wait(TIMEOUT) and None)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            background.wait()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert background.busy
+    assert "test" in [thread.name for thread in threading.enumerate()]  # waited for at the end
+    opened.set()
+    background.wait()
 
 
 # ---- real disks ----------------------------------------------------------------------------------

@@ -222,6 +222,14 @@ def test_a_unit_that_never_changes_stays_0():
     assert (v[0, 0] == 0).all() and np.isfinite(v).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rounding_is_no_direction(dtype):
+    """Contrast takes each image's mean away, and so one direction: what is left of it is noise."""
+    change = dict(standardise=True, contrast=True, whiten=147)
+    with pytest.raises(InputError, match="vary in only 146 directions: make it at most 146"):
+        fitted_network(network_config(change, dtype=dtype), images(200).astype(dtype))
+
+
 @pytest.mark.parametrize("change, x, message", [
     (dict(whiten=40), images(20), r"^stages\.0\.whiten = 40: 20 images are too few"),
     (dict(standardise=True), np.ones((SIZE, SIZE, 1, 20)), "^stage 1 gives the same response"),

@@ -1,4 +1,6 @@
 """Stages one after the other: conditioners between them, own steps, kept responses, replicas."""
+import errno
+import os
 import threading
 
 import h5py
@@ -252,6 +254,28 @@ def test_conditioners_of_stages_that_learn_together_are_fitted_again(tiny_config
     assert_same(end(tmp_path / "whole"), end(tmp_path / "parts"))
 
 
+@pytest.mark.parametrize("changes", [["parallel.warm_start=3"], []], ids=["warm start", "at once"])
+def test_replicas_that_learn_jointly_begin_with_the_same_conditioners(tiny_config, tmp_path,
+                                                                      monkeypatch, changes):
+    """Fitted with the first weights, also by a replica that begins when others have made steps."""
+    fitted, original = [], inputs.fit_conditioner
+
+    def remember(*arguments):
+        fitted.append(original(*arguments))
+        return fitted[-1]
+    monkeypatch.setattr(inputs, "fit_conditioner", remember)
+    config = tiny_config("train.steps=6", "train.batch=6", "train.condition_images=40",
+                         "update.rate=0.001", "stages.0.standardise=true", "parallel.servers=1",
+                         "parallel.replicas=2", "parallel.log_events=true",
+                         'parallel.grid="1x1"', *changes)
+    run_local_job(config, tmp_path)
+    assert len(fitted) == 2
+    assert_same(*(found.arrays() for found in fitted))
+    _, events = read_log(logs(tmp_path)[0])
+    server, = replay(config, events, None, checkpoint.find(tmp_path))
+    assert set(server.gaps.values()) == {0.0}
+
+
 def test_joint_training_goes_on_from_what_greedy_training_came_to(config_of, tmp_path):
     train(config_of(), tmp_path / "greedy")
     joint = ["train.gradient=joint", *(f"stages.{i}.{key}=0" for i in range(3)
@@ -338,6 +362,34 @@ def test_a_cache_of_other_numbers_is_begun_anew(tmp_path):
     assert asked(opened("b"), 4.0) == ([4, 4], [2])
     file.write_bytes(b"no HDF5")
     assert asked(opened("b"), 5.0) == ([5, 5], [2])
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+@pytest.mark.parametrize("shape", [(2, 2, 1), (0, 2, 1)], ids=["zeros", "nothing"])
+def test_what_is_kept_does_not_depend_on_what_a_block_holds(tmp_path, shape, kind):
+    """All blocks compute together; one whose part is zero, or empty, must not ask once more."""
+    file = tmp_path / "cache.h5" if kind == "disk" else None
+    cache, calls = ResponseCache(5, shape, file, "", SerialCommunicator()), []
+
+    def compute(missing):
+        calls.append(missing.sum())
+        return np.zeros((*shape, missing.sum()))
+    for _ in range(2):
+        assert cache.get(np.array([3, 0]), np.dtype("f4"), compute).shape == (*shape, 2)
+    assert calls == [2]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space")
+def test_a_cache_has_its_place_on_the_disk_before_it_is_used(tmp_path, monkeypatch):
+    """Memory that is mapped to a file without one ends the process when the disk is full."""
+    ResponseCache(100, (100, 10, 1), tmp_path / "cache.h5", "", SerialCommunicator())
+    assert (tmp_path / "cache.h5").stat().st_blocks * 512 >= 2 * 100 * 1000
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="cannot be written .No space left on device.: free some"):
+        ResponseCache(1, (1, 1, 1), tmp_path / "other.h5", "", SerialCommunicator())
 
 
 def test_a_cache_that_cannot_be_is_refused(tmp_path, monkeypatch):

@@ -297,7 +297,7 @@ def test_ctrl_c_before_the_first_checkpoint_says_so(tiny_config, tmp_path, monke
     monkeypatch.setattr(training, "train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trained(tiny_config(), tmp_path)
-    assert capsys.readouterr().err == "interrupted after step 0; no checkpoint was due yet\n"
+    assert capsys.readouterr().err == "interrupted after step 0; no checkpoint is complete yet\n"
 
 
 # ---- what a run leaves behind --------------------------------------------------------------------
