@@ -430,6 +430,11 @@ def _check_stages(config: Config, where: str) -> None:
         raise InputError(f"{where}: train.condition_every = {config.train.condition_every}: in "
                          "greedy training a conditioner is fitted once, when its stage has been "
                          "trained; set it to 0")
+    if config.train.condition_every and config.parallel.replicas > 1 \
+            and not config.parallel.lockstep:
+        raise InputError(f"{where}: train.condition_every = {config.train.condition_every}: "
+                         "replicas that do not make the same steps would fit different numbers; "
+                         "set parallel.consistency = 'synchronous' (no backup), or leave it 0")
     if config.train.cache != "none" and not greedy:
         raise InputError(f"{where}: train.cache = {config.train.cache!r}: only greedy training has "
                          "finished stages whose responses can be kept; set it to 'none'")

@@ -17,6 +17,37 @@ from hpclcae.utils.progress import progress
 PORTION = 200  # images that are prepared and run at a time; even, so that no pair is divided
 
 
+def check_fitting(config: Config, dataset: Dataset) -> None:
+    """Refuse what a conditioner could not be fitted on, before anything is trained.
+
+    Raises
+    ------
+    InputError
+        There are fewer images than directions, or no pairs where they are asked for.
+    """
+    for index, stage in enumerate(config.stages):
+        if not stage.whiten:
+            continue
+        images = min(config.train.condition_images, dataset.count)
+        if stage.whiten_by == "pairs":
+            images = min(config.train.condition_images // 2 * 2, 2 * len(_firsts(dataset, index)))
+        if images <= stage.whiten:
+            raise InputError(f"stages.{index}.whiten = {stage.whiten}: {images} images are too few "
+                             f"to find {stage.whiten} directions: use more images "
+                             "(train.condition_images, or a larger dataset) or a smaller rank")
+
+
+def _firsts(dataset: Dataset, index: int) -> np.ndarray:
+    """The first image of every pair."""
+    partner = np.full(dataset.count, -1) if dataset.pair is None else dataset.pair
+    firsts = np.flatnonzero(partner > np.arange(dataset.count))
+    if not firsts.size:
+        raise InputError(f"stages.{index}.whiten_by = 'pairs': {dataset.path} has no pairs of "
+                         "frames; make it with hpclcae data frames --pairs (or data ingest "
+                         "--pairs, for films), or set it to 'variance'")
+    return firsts
+
+
 def fitting_pass(config: Config, dataset: Dataset, index: int, prepare: Preprocessor,
                  told: str = "") -> Pass:
     """Passes over the images that the conditioner of stage `index` (from 0) is fitted on.
@@ -34,12 +65,8 @@ def fitting_pass(config: Config, dataset: Dataset, index: int, prepare: Preproce
     generator = np.random.default_rng([config.train.seed, 2, index])
     most = config.train.condition_images
     if config.stages[index].whiten_by == "pairs":
-        partner = np.full(dataset.count, -1) if dataset.pair is None else dataset.pair
-        firsts = np.flatnonzero(partner > np.arange(dataset.count))
-        if not firsts.size:
-            raise InputError(f"stages.{index}.whiten_by = 'pairs': {dataset.path} has no pairs of "
-                             "frames; make it with hpclcae data frames --pairs (or data ingest "
-                             "--pairs, for films), or set it to 'variance'")
+        firsts, partner = _firsts(dataset, index), dataset.pair
+        assert partner is not None
         firsts = generator.permutation(firsts)[:max(1, most // 2)]
         chosen = np.stack([firsts, partner[firsts]], axis=1).ravel()
         mirrored = np.repeat(generator.random(len(firsts)) < 0.5, 2)

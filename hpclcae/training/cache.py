@@ -90,9 +90,11 @@ class ResponseCache:
         found = self._kept[entries, 1:].reshape(len(entries), *self._shape)
         return np.ascontiguousarray(np.moveaxis(found, 0, -1), dtype)
 
-    def close(self) -> None:
-        """Let go of it; a file may be used again by a run that goes on."""
-        if self.file is not None and isinstance(self._kept, np.memmap):
+    def close(self, for_good: bool = False) -> None:
+        """Let go of it; a file may be used again by a run that goes on, or goes for good."""
+        if for_good and self.file is not None:
+            self.file.unlink(missing_ok=True)
+        elif self.file is not None and isinstance(self._kept, np.memmap):
             self._kept.flush()
             with contextlib.suppress(OSError), h5py.File(self.file, "r+") as file:
                 file.attrs["closed"] = True

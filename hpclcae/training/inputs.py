@@ -80,7 +80,7 @@ class Inputs:
             return self._prepared(self.batches.indices(step), self.batches.mirrored(step))
         assert stage is not None
         if self._cached_stage != stage:
-            self.close()
+            self.close(for_good=True)
             self._cache, self._cached_stage = self._open(stage, parameters), stage
         assert self._cache is not None
         indices, mirrored = self.batches.indices(step), self.batches.mirrored(step)
@@ -97,10 +97,10 @@ class Inputs:
         """Whether `read` gives what the trained stage gets, and not images."""
         return bool(self.config.train.cache != "none" and phase_of(self.config, step).stage)
 
-    def close(self) -> None:
-        """Let go of the cache."""
+    def close(self, for_good: bool = False) -> None:
+        """Let go of the cache; `for_good`: no step will ask for it again."""
         if self._cache:
-            self._cache.close()
+            self._cache.close(for_good)
         self._cache, self._cached_stage = None, -1
 
     def _prepared(self, indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import checkpoint
-from hpclcae.checkpoint import ChunkState
+from hpclcae.checkpoint import BlockState, ChunkState
 from hpclcae.checkpoint.event_log import first_checkpoint
 from hpclcae.config import Config
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
+from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.phases import meetings, phases
 from hpclcae.model.schedule import Schedule
 from hpclcae.parameter_server.chunks import Chunk, Shards
@@ -33,7 +34,7 @@ from hpclcae.training.divergence import Divergence
 from hpclcae.training.inputs import Inputs
 from hpclcae.training.replay_server import (ReplayConnection, ReplayServer, describe,
                                             events_of_chunks)
-from hpclcae.training.resume import fit_preprocessing, open_dataset
+from hpclcae.training.resume import fit_preprocessing, open_dataset, weights_of
 from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
@@ -132,17 +133,21 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
 
     def block(communicator: Communicator) -> ReplayServer:
         network, chunks = Network(layout, communicator), shards.chunks[communicator.rank]
+        began = checkpoint.load_state(start) if start else None
+        if began is None and config.train.weights:
+            began = weights_of(config, network.block)
+        vector = (began.parameters if isinstance(began, BlockState)
+                  else network.parameters(config.train.seed))
         first = (checkpoint.load_chunk_states(start, layout, chunks) if start
-                 else initial_states(network, chunks))
+                 else initial_states(vector, chunks))
         compared = checkpoint.load_chunk_states(goal, layout, chunks) if goal else ()
         server = ReplayServer(chunks, config, events_of_chunks(events, shards, communicator.rank),
                               first, compared)
         with open_dataset(config) as dataset:
-            fitted = (checkpoint.load_state(start).preprocessing if start
-                      else fit_preprocessing(config, dataset))
+            fitted = began.preprocessing if began else fit_preprocessing(config, dataset)
             prepare = fitted.preprocessor(config.data.size, network.dtype,
                                           network.block.plan.stages[0].x, communicator)
-            conditioners = checkpoint.load_state(start).conditioners if start else ()
+            conditioners = began.conditioners if began else ()
             inputs = [Inputs(network, batches, prepare, conditioners)
                       for batches in (MinibatchStream(dataset, phases(config), config.train.seed,
                                                       replica, config.parallel.replicas,
@@ -150,7 +155,7 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
                                       for replica in range(config.parallel.replicas))]
             if start is None:
                 for each in inputs:  # as Trainer.train does
-                    each.begin(0, network.parameters(config.train.seed))
+                    each.begin(0, vector)
             replay_block(network, server, schedule, inputs)
             for each in inputs:
                 each.close()
@@ -158,10 +163,9 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
     return run_blocks(layout.grid.size, block)
 
 
-def initial_states(network: Network, chunks: Sequence[Chunk]) -> list[ChunkState]:
-    """What servers hold at the beginning of a new run."""
-    vector = network.parameters(network.config.train.seed).vector
-    return [ChunkState(chunk, vector[chunk.start:chunk.stop]) for chunk in chunks]
+def initial_states(parameters: ParameterVector, chunks: Sequence[Chunk]) -> list[ChunkState]:
+    """What servers hold at the beginning of a new run, from a block's first parameters."""
+    return [ChunkState(chunk, parameters.vector[chunk.start:chunk.stop]) for chunk in chunks]
 
 
 def replay_block(network: Network, server: ReplayServer, schedule: ReplaySchedule,

@@ -6,6 +6,7 @@ import numpy as np
 from hpclcae import checkpoint
 from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config
+from hpclcae.data.fitting import check_fitting
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.network import Network
 from hpclcae.model.phases import phase_of, phases
@@ -51,6 +52,7 @@ class Trainer:
         self.dataset = open_dataset(config)
         images = f"{self.dataset.created} {self.dataset.count}"
         check_agreement(self.worker.peers, {"training images": images})
+        check_fitting(config, self.dataset)
         self.batches = MinibatchStream(self.dataset, phases(config), config.train.seed,
                                        role.replica, config.parallel.replicas,
                                        mirror=config.data.mirror)
@@ -85,7 +87,7 @@ class Trainer:
                 losses = train_step(self.network, self.updates, step, x, self.divergence,
                                     self.timers, self.inputs.is_given(step))
                 session.finished(step, losses)     # metrics, a checkpoint if due
-        self.inputs.close()
+        self.inputs.close(for_good=session.step >= self.config.train.steps)
         return session.report()
 
     def _session(self, last: int) -> Session:

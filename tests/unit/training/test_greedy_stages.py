@@ -120,8 +120,10 @@ def test_kept_responses_give_the_same_numbers_up_to_float16(config_of, tmp_path)
         train(config_of(f"train.cache={cache}"), tmp_path / cache)
     assert_same(end(tmp_path / "memory"), end(tmp_path / "disk"))
     assert_close(end(tmp_path / "none"), end(tmp_path / "memory"), 0.02)
-    assert sorted(path.name for path in (tmp_path / "disk/cache").iterdir()) == [
-        "stage2-replica0-block0.h5", "stage3-replica0-block0.h5"]
+    assert not list((tmp_path / "disk/cache").iterdir())  # nobody asks any more
+    train(config_of("train.cache=disk"), tmp_path / "parts", 9)
+    assert [path.name for path in (tmp_path / "parts/cache").iterdir()] == [
+        "stage3-replica0-block0.h5"]
 
 
 def test_lower_stages_run_once_for_each_image(config_of, tmp_path, monkeypatch):
@@ -308,6 +310,9 @@ def test_joint_training_goes_on_from_what_greedy_training_came_to(config_of, tmp
     (["train.condition_every=4"], r"train\.condition_every = 4: in greedy training"),
     (["train.gradient=stopped", "train.cache=memory", "stages.0.steps=0", "stages.1.steps=0",
       "stages.1.batch=0", "stages.1.rate=0"], r"train\.cache = 'memory': only greedy training"),
+    (["train.gradient=joint", "stages.0.steps=0", "stages.1.steps=0", "stages.1.batch=0",
+      "stages.1.rate=0", "train.condition_every=4", "parallel.servers=1", "parallel.replicas=2"],
+     r"train\.condition_every = 4: replicas that do not make the same steps"),
     (["train.condition_images=1"], r"train\.condition_images = 1; it must be at least 2")])
 def test_settings_that_do_not_fit_are_refused(config_of, changes, message):
     with pytest.raises(InputError, match=message):
@@ -323,6 +328,22 @@ def test_a_changed_conditioner_is_no_resumption(config_of, tmp_path):
     train(config_of(), tmp_path, 5)
     with pytest.raises(InputError, match=r"stages\.0\.whiten = 12, the configuration now says 13"):
         train(config_of("stages.0.whiten=13"), tmp_path, resume=True)
+
+
+def test_too_few_images_for_a_rank_are_refused_before_training(config_of, tmp_path):
+    with pytest.raises(InputError, match=r"stages\.0\.whiten = 12: 10 images are too few"):
+        train(config_of("train.condition_images=10"), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_run_with_the_weights_of_another_is_replayed(config_of, tmp_path):
+    train(config_of(), tmp_path / "greedy")
+    config = config_of("parallel.servers=1", "parallel.replicas=2", "parallel.log_events=true",
+                       'parallel.grid="1x1"', f"train.weights={tmp_path / 'greedy'}")
+    run_local_job(config, tmp_path / "again")
+    _, events = read_log(logs(tmp_path / "again")[0])
+    for server in replay(config, events, None, checkpoint.find(tmp_path / "again")):
+        assert server.left == 0 and not any(server.gaps.values())
 
 
 def test_pairs_need_a_dataset_that_has_them(config_of, tmp_path):

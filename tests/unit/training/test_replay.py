@@ -75,7 +75,8 @@ def replayed(config, events, servers, grid=Grid(1, 1)):
         held_x = network.block.plan.stages[0].x.held
         server = ReplayServer(chunks, config,
                               events_of_chunks(events, servers.shards, communicator.rank),
-                              initial_states(network, chunks), held(servers, communicator.rank))
+                              initial_states(network.parameters(config.train.seed), chunks),
+                              held(servers, communicator.rank))
         replay_block(network, server, schedule,
                      [Prepared(config, replica, held_x) for replica in range(replicas)])
         return server
@@ -218,7 +219,8 @@ def test_where_the_numbers_go_wrong_is_named(run):
     config, servers, events = run
     chunks = servers.shards.chunks[0]
     replay = ReplayServer(chunks, config, events_of_chunks(events, servers.shards, 0),
-                          initial_states(Network(Layout(config)), chunks))
+                          initial_states(Network(Layout(config)).parameters(config.train.seed),
+                                         chunks))
     event = np.array([(PUSHED, 1, 0, 2, 4, 1)], EVENT)
     replay.events[2] = event
     gradient = np.zeros(chunks[2].size)
