@@ -1,6 +1,6 @@
 """What an experiment on tolerance leaves: tables, JSON, HDF5, a figure; tolerance.py computes."""
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -178,7 +178,9 @@ def as_text(found: Sequence[Measured]) -> str:
                 for place, response, share, auc in zip(at, each.response, each.share, each.auc)]
         parts.append(table([(f"{name}, {UNITS[name]}", ">"), ("response", ">"), ("95 %", ">"),
                             ("above %", ">"), ("AUC", ">"), ("95 %", ">")], rows))
-        parts.append(f"above half {widths_as_text(each)}")
+        peak = each.response[:, 0].argmax()
+        parts.append(f"above half {widths_as_text(each)}; highest, {each.response[peak, 0]:.2f}, "
+                     f"at {at[peak]:g}")
     patch = next(each for each in found if each.sweep.name == "patch")
     grid = patch.response[:, 0].reshape(PATCH_PLACES, PATCH_PLACES)
     lefts = patch.sweep.at[:PATCH_PLACES, 1]
@@ -219,7 +221,7 @@ def _known(value: float, form: str) -> str:
 
 def as_json(each: Measured) -> dict[str, object]:
     """A sweep; None stands for what cannot be said, and for half-widths beyond what was tried."""
-    def finite(values: Sequence[float]) -> list[float | None]:
+    def finite(values: Iterable[float]) -> list[float | None]:
         return [float(value) if math.isfinite(value) else None for value in values]
 
     found: dict[str, object] = {"name": each.sweep.name, "at": each.sweep.at.tolist()}
