@@ -34,6 +34,7 @@ class Sweep:
     name: str         # "shift x", "shift y", "scale" or "patch"
     at: np.ndarray    # float64 (view,): pixels or ratio; of patches (view, 2): top, left
     views: tuple[View, ...]
+    centre: float | None = 0.0  # where the concept is as it was; None: nowhere
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,10 @@ class Measured:
     auc: np.ndarray       # against the images without the concept, unchanged
 
     def half_widths(self) -> np.ndarray:
-        """How far to either side the response stays above half; float64 (side, 1 + replicate)."""
-        return np.array([half_width(self.sweep.at, column, SWEEP_CENTRE[self.sweep.name])
+        """From where to where the response stays above half; float64 (side, 1 + replicate)."""
+        assert self.sweep.centre is not None
+        return np.array([half_width(self.sweep.at, column, self.sweep.centre)
                          for column in self.response.T]).T
-
-
-#: Where a sweep leaves the concept as it is.
-SWEEP_CENTRE = {"shift x": 0.0, "shift y": 0.0, "scale": 1.0}
 
 
 def window(frames: np.ndarray, size: int, down: int = 0, right: int = 0) -> np.ndarray:
@@ -120,8 +118,8 @@ def sweeps(size: int, frame: int, step: int, scales: Sequence[float], patch: int
 
     return [Sweep("shift x", shifts.astype(float), tuple(right(int(by)) for by in shifts)),
             Sweep("shift y", shifts.astype(float), tuple(down(int(by)) for by in shifts)),
-            Sweep("scale", ratios, tuple(scaled(float(by)) for by in ratios)),
-            Sweep("patch", np.array(corners, float), tuple(patched(*at) for at in corners))]
+            Sweep("scale", ratios, tuple(scaled(float(by)) for by in ratios), 1.0),
+            Sweep("patch", np.array(corners, float), tuple(patched(*at) for at in corners), None)]
 
 
 def respond(dataset: Dataset, images: LabelledImages, swept: Sequence[Sweep], size: int,
@@ -190,7 +188,7 @@ def measure(swept: Sequence[Sweep], rest: np.ndarray, shown: Sequence[np.ndarray
     weights = np.hstack([np.ones((drawn.shape[0], 1)), drawn])  # column 0: as they are
     having, lacking = _shares(weights[images.concept]), _shares(weights[~images.concept])
     low = rest @ lacking
-    middle = shown[0][list(swept[0].at).index(SWEEP_CENTRE[swept[0].name])]
+    middle = shown[0][list(swept[0].at).index(swept[0].centre)]
     unit = middle @ having - low
     if unit[0] <= 0:
         raise InputError(f"the mean response to the concept in the middle is {unit[0] + low[0]:.4g}"

@@ -15,7 +15,7 @@ from hpclcae.experiments.labelled_images import HALF_NAMES, LabelledImages, inte
 from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.results import save_json
 from hpclcae.experiments.scan import Neuron
-from hpclcae.experiments.tolerance import PATCH_PLACES, SWEEP_CENTRE, Measured
+from hpclcae.experiments.tolerance import PATCH_PLACES, Measured
 from hpclcae.utils.errors import InputError, MissingExtraError, require
 from hpclcae.utils.files import (check_output, check_picture, is_hdf5, is_json, replacing_hdf5,
                                  save_figure)
@@ -57,13 +57,15 @@ def run(model: Model, neuron: Neuron, threshold: float | None, path: str, settin
     Raises
     ------
     InputError
-        The set does not fit, has no labels or no halves, or a result cannot be written.
+        Pillow is missing; the set does not fit, has no labels or no halves; a result cannot be
+        written.
     """
     files = [out / f"tolerance.{suffix}" for suffix in ("json", "h5", "png")]
     for file, is_ours in ((files[0], lambda path: is_json(path, "kind", KIND)),
                           (files[1], lambda path: is_hdf5(path, KIND))):
         check_output(file, is_ours, f"a result ({KIND})")
     check_picture(files[2], KIND)
+    require("PIL.Image", "images", "scaling frames")
     with Dataset(path) as frames:
         size = model.config.data.size
         require_larger(frames, size, model.config.data.channels)
@@ -116,7 +118,7 @@ def require_larger(frames: Dataset, size: int, channels: int) -> None:
     Raises
     ------
     InputError
-        It has not, or channels differ.
+        It has none, or channels differ.
     """
     if frames.channels != channels:
         raise InputError(f"{frames.path} holds images of {frames.channels} channels, the network "
@@ -170,7 +172,7 @@ def as_text(found: Sequence[Measured]) -> str:
     parts = []
     for each in found:
         name, at = each.sweep.name, each.sweep.at
-        if name == "patch":
+        if each.sweep.centre is None:
             continue
         rows = [[f"{place:+g}" if name != "scale" else f"{place:g}", f"{response[0]:.2f}",
                  _span(interval(response[1:])), _known(share[0] * 100, ".0f"), f"{auc[0]:.2f}",
@@ -181,7 +183,7 @@ def as_text(found: Sequence[Measured]) -> str:
         peak = each.response[:, 0].argmax()
         parts.append(f"above half {widths_as_text(each)}; highest, {each.response[peak, 0]:.2f}, "
                      f"at {at[peak]:g}")
-    patch = next(each for each in found if each.sweep.name == "patch")
+    patch = next(each for each in found if each.sweep.centre is None)
     grid = patch.response[:, 0].reshape(PATCH_PLACES, PATCH_PLACES)
     lefts = patch.sweep.at[:PATCH_PLACES, 1]
     rows = [[f"{top:g}", *(f"{value:.2f}" for value in row)]
@@ -211,7 +213,7 @@ def widths_as_text(each: Measured) -> str:
 
 
 def _span(between: tuple[float, float], before: str = "") -> str:
-    low, high = between
+    low, high = (round(end, 2) + 0.0 for end in between)  # no -0.00
     return "" if math.isnan(low) else f"{before}[{low:.2f}, {high:.2f}]"
 
 
@@ -229,7 +231,7 @@ def as_json(each: Measured) -> dict[str, object]:
         values = getattr(each, name)
         found[name] = finite(values[:, 0])
         found[f"{name}_interval"] = [finite(interval(row[1:])) for row in values]
-    if each.sweep.name in SWEEP_CENTRE:
+    if each.sweep.centre is not None:
         widths = each.half_widths()
         found["half_widths"] = finite(widths[:, 0])
         found["half_widths_interval"] = [
@@ -259,7 +261,7 @@ def draw(found: Sequence[Measured], title: str) -> "Figure":
     figure.suptitle(f"{title}; response in units: 0 other images, 1 unchanged", fontsize=11)
     for axes, each in zip(figure.subplots(1, len(found)), found):
         at, mean = each.sweep.at, each.response[:, 0]
-        if each.sweep.name == "patch":
+        if each.sweep.centre is None:
             heat = axes.imshow(mean.reshape(PATCH_PLACES, PATCH_PLACES), cmap="inferno")
             for place, value in zip(np.ndindex(PATCH_PLACES, PATCH_PLACES), mean):
                 axes.text(*place[::-1], f"{value:.2f}", ha="center", va="center", fontsize=9,

@@ -95,6 +95,14 @@ def test_without_matplotlib_a_line_names_the_extra(folder, neuron, tmp_path, cap
     assert sorted(file.name for file in tmp_path.iterdir()) == ["tolerance.h5", "tolerance.json"]
 
 
+def test_without_pillow_nothing_begins(folder, neuron, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    assert cli.main(["experiment", "tolerance", str(folder / "run"), "--frames",
+                     str(folder / "large.h5"), "--neuron", neuron]) == 1
+    said = capsys.readouterr()
+    assert "pip install 'hpclcae[images]'" in said.err and not said.out
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["--frames", "FOLDER/gone.h5"], "gone.h5 is not a file"),
     (["--frames", "FOLDER/colour.h5"], "holds images of 3 channels, the network takes 1"),
