@@ -53,7 +53,8 @@ trial() {  # TRIAL SEED
 import json, sys
 rows = {row["name"]: row for row in json.load(open(f"{sys.argv[1]}/neurons.json"))["rows"]}
 cells = [f"{name.removeprefix('trained, ')}: {100 * row['accuracy']:.1f} ({100 * row['honest']:.1f})"
-         for name, row in rows.items() if name.startswith("trained") or name.endswith("labels")]
+         for name, row in rows.items() if name.startswith("trained")]
+cells += [f"by training labels: {100 * row['honest']:.1f}" for name, row in rows.items() if name.endswith("training labels")]
 print(f"{sys.argv[2]:15} seed {sys.argv[3]}  " + "  ".join(cells))
 PY
 }

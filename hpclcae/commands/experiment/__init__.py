@@ -1,0 +1,6 @@
+"""``hpclcae experiment ...``: questions of the paper to a trained network.
+
+An outsider begins with `tolerance.py`::
+
+    tolerance.py  how a neuron's response stands shift, scale and covering
+"""
