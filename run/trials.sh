@@ -19,8 +19,9 @@ changes() {  # the settings of a trial, one a line
     case $1 in
         desk) ;;
         # what stands between stage 1 and stage 2
-        lcn) printf 'stages.0.%s\n' log=false contrast=false lcn=5 ;;               # the paper's, of standardised units
-        lcn-alone) printf 'stages.0.%s\n' log=false contrast=false lcn=5 standardise=false ;;
+        # (the paper's normalisation loses 4 of 13 positions, so the next stage has windows of 8 of 9)
+        lcn) printf '%s\n' stages.0.{log,contrast}=false stages.0.lcn=5 stages.1.receptive_field=8 ;;
+        lcn-alone) printf '%s\n' stages.0.{log,contrast,standardise}=false stages.0.lcn=5 stages.1.receptive_field=8 ;;
         standardised) printf 'stages.0.%s\n' log=false contrast=false ;;
         no-log) echo stages.0.log=false ;;
         no-contrast) echo stages.0.contrast=false ;;
