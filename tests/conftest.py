@@ -1,4 +1,5 @@
 """What many tests share: a tiny dataset, the tiny configuration, the command line."""
+import signal
 import sys
 
 import numpy as np
@@ -11,6 +12,10 @@ from tests.support.processes import RUN, run_limited
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+# A job in the background of a shell has SIGINT ignored; processes that tests interrupt would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
