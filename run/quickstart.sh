@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job, from nothing: install, fetch real images, train, find the face neuron, draw the figures.
 #
-#   bash run/quickstart.sh [FOLDER]     FOLDER (default: quickstart) gets data/ and runs/; about 5 minutes on two cores
+#   bash run/quickstart.sh [FOLDER]     FOLDER (default: quickstart) gets data/ and runs/; about 5 minutes on two free cores
 #
 # Needs Python 3.11 with venv and a package index; no root, no MPI, no compiler. What is there already is kept,
 # so a second run is quick and works offline.
