@@ -95,7 +95,8 @@ def test_nothing_of_a_job_has_a_name_in_shared_memory(installed):
     """So a job that is killed leaves nothing: what has no name ends with its processes."""
     names = ("from hpclcae.mpi import library, shared_memory; world = library.start(); "
              "print([p for p in shared_memory._mapped() if p.name.startswith('mpich')])")
-    assert installed.run(2, "-c", names) == ["[]", "[]"]
+    # what two ranks print may share a line
+    assert "".join(installed.run(2, "-c", names)) == "[][]"
 
 
 #: hpclcae on a machine whose shared memory is almost full.
