@@ -129,7 +129,22 @@ def pixels_seen(config: Config) -> tuple[int, ...]:
     is not counted. Above a map whose contrast or whitening is that of the whole map, every unit
     sees all pixels.
     """
-    seen, jump, sides = 1, 1, []
+    return tuple(side for side, _ in _fields(config))
+
+
+def receptive_field(config: Config, stage: int, row: int, col: int) -> tuple[int, int, int, int]:
+    """The pixels that an output of a stage (from 0) covers: top, left, bottom and right edge.
+
+    The same is not counted as in `pixels_seen`.
+    """
+    side, jump = _fields(config)[stage]
+    return row * jump, col * jump, row * jump + side, col * jump + side
+
+
+def _fields(config: Config) -> list[tuple[int, int]]:
+    """Of each stage the side of the square that an output covers, and pixels from one to the next.
+    """
+    seen, jump, found = 1, 1, []
     for stage in config.stages:
         nested = 2 if stage.lcn_border == "valid" else 1
         for window, stride in ((stage.receptive_field, stage.stride),
@@ -137,13 +152,13 @@ def pixels_seen(config: Config) -> tuple[int, ...]:
                                *([(stage.lcn, 1)] * nested if stage.lcn else [])):
             seen += (window - 1) * jump
             jump *= stride
-        sides.append(seen)
+        found.append((seen, jump))
         if stage.window:
             seen += (stage.window - 1) * jump
             jump *= stage.window_stride
         elif stage.whiten or stage.contrast:
-            seen = config.data.size
-    return tuple(sides)
+            seen, jump = config.data.size, 0  # all see all
+    return found
 
 
 def training_flop(config: Config, only: int | None = None, given: bool = False) -> int:
