@@ -99,6 +99,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.figures",
         "draw filters, curves, histogram and top stimuli of a run",
         "hpclcae figures runs/desk"),
+    "report": (
+        "hpclcae.commands.report",
+        "write a run as one page to read, with an atlas of its neurons",
+        "hpclcae report runs/desk"),
     "convergence": (
         "hpclcae.commands.convergence",
         "compare how runs learn, at equal work and at equal time",

@@ -113,3 +113,14 @@ class Model:
                    else filters.weights * filters.scale[:, :, None, :])
         return np.concatenate([plan.filter.unpack_row(weights, j)
                                for j in range(plan.filter.tile_rows)])
+
+    def filters_at(self, stage: int, row: int, col: int) -> np.ndarray:
+        """Encoding filters of one position of a stage (from 0), as they are stored.
+
+        Returns
+        -------
+        (krow, kcol, map in, map)
+        """
+        plan = self.network.stages[stage]
+        j, above = divmod(row, plan.filter.tile)
+        return plan.filter.unpack_row(self.parameters[f"{plan.name}/encode"], j)[above, col]

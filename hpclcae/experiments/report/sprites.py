@@ -1,0 +1,105 @@
+"""Many small pictures as few large ones: data URIs that the page shows parts of."""
+import base64
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hpclcae.utils.errors import require
+
+SIDE = 2000     # of a sheet, pixels, at most: phones refuse much larger ones
+QUALITY = 80    # of photographs
+PURPOSE = "the pictures of a report"
+
+
+@dataclass
+class Sprites:
+    """Pictures of one size, side by side on sheets.
+
+    Attributes
+    ----------
+    rows, cols, channels : int
+        Of every picture.
+    exact : bool
+        Without loss: for what was computed; photographs are compressed.
+    """
+    rows: int
+    cols: int
+    channels: int
+    exact: bool
+    _pictures: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def across(self) -> int:
+        """Pictures in a row of a sheet."""
+        return max(1, min(SIDE // self.cols, len(self._pictures)))
+
+    @property
+    def each(self) -> int:
+        """Pictures on a sheet, at most."""
+        return self.across * max(1, SIDE // self.rows)
+
+    def add(self, picture: np.ndarray) -> int:
+        """Take in a uint8 picture (row, col, channel); return its number."""
+        if picture.shape != (self.rows, self.cols, self.channels):
+            raise ValueError(f"a picture of {picture.shape} among those of "
+                             f"{(self.rows, self.cols, self.channels)}")
+        self._pictures.append(picture)
+        return len(self._pictures) - 1
+
+    def layout(self) -> dict[str, object]:
+        """What the page needs to find a picture: how sheets are divided, and their data URIs."""
+        sheets = [data_uri(self._sheet(self._pictures[first:first + self.each]), self.exact)
+                  for first in range(0, len(self._pictures), self.each)]
+        return {"rows": self.rows, "cols": self.cols, "across": self.across, "each": self.each,
+                "count": len(self._pictures), "sheets": sheets}
+
+    def _sheet(self, pictures: list[np.ndarray]) -> np.ndarray:
+        down = -(-len(pictures) // self.across)
+        sheet = np.zeros((down * self.rows, self.across * self.cols, self.channels), np.uint8)
+        for number, picture in enumerate(pictures):
+            row, col = divmod(number, self.across)
+            sheet[row * self.rows:(row + 1) * self.rows,
+                  col * self.cols:(col + 1) * self.cols] = picture
+        return sheet
+
+
+def data_uri(pixels: np.ndarray, exact: bool) -> str:
+    """A uint8 picture (row, col, 1 or 3 channels) as the text that stands for it in a page.
+
+    WebP where Pillow can write it, else PNG.
+
+    Raises
+    ------
+    MissingExtraError
+        Pillow is not installed.
+    """
+    images = require("PIL.Image", "report", PURPOSE)
+    features = require("PIL.features", "report", PURPOSE)
+    picture = images.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    content = io.BytesIO()
+    kind = "webp" if features.check("webp") else "png"
+    if kind == "webp":
+        picture.convert("RGB").save(content, "WEBP", lossless=exact, quality=QUALITY, method=4)
+    else:
+        picture.save(content, "PNG", optimize=True)
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def signed(picture: np.ndarray) -> np.ndarray:
+    """Numbers around zero as uint8: grey is zero, white the largest, black its negative."""
+    largest = np.abs(picture).max(initial=0) or 1.0
+    return np.rint(127.5 + 127.5 * picture / largest).astype(np.uint8)
+
+
+def mosaic(pictures: np.ndarray, across: int, gap: int = 1, ground: int = 255) -> np.ndarray:
+    """uint8 pictures (picture, row, col, channel) in rows of `across`, as one."""
+    count, rows, cols, channels = pictures.shape
+    down = -(-count // across)
+    out = np.full((down * (rows + gap) - gap, across * (cols + gap) - gap, channels), ground,
+                  np.uint8)
+    for number, picture in enumerate(pictures):
+        row, col = divmod(number, across)
+        out[row * (rows + gap):row * (rows + gap) + rows,
+            col * (cols + gap):col * (cols + gap) + cols] = picture
+    return out
