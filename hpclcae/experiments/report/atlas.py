@@ -12,7 +12,7 @@ half, and all that is shown of it is of the final half.
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isqrt
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from hpclcae.experiments.labelled_images import (DEVELOPMENT, FINAL, LabelledIma
                                                  interval, ratio)
 from hpclcae.experiments.scan import Neuron
 from hpclcae.experiments.single_neurons import Tally, find_ranges
-from hpclcae.experiments.training_images import read
+from hpclcae.experiments.training_images import read_ahead
 from hpclcae.utils.progress import progress
 
 #: Test images that are shown of a neuron: strongest, around two quantiles, weakest.
@@ -96,39 +96,31 @@ def choose(scores: Sequence[np.ndarray], limit: int, named: Sequence[Neuron] = (
     limit : int
         At most so many of a stage, half of them the most selective.
     named : sequence of Neuron
-        These in any case.
+        These, too.
     """
     chosen: list[Neuron] = []
     for number, score in enumerate(scores, start=1):
-        order = np.argsort(-score.ravel(), kind="stable")
-        wanted = [np.ravel_multi_index(neuron.where, score.shape) for neuron in named
+        wanted = [int(np.ravel_multi_index(neuron.where, score.shape)) for neuron in named
                   if neuron.stage == number]
-        places = dict.fromkeys(map(int, [*wanted, *order[:(limit + 1) // 2],
-                                         *regular_sample(score.shape, limit)]))
+        best = np.argsort(-score.ravel(), kind="stable")[:(limit + 1) // 2].tolist()
+        places = {*best, *regular_sample(score.shape, limit - len(best)), *wanted}
         if score.size <= limit:
-            places = dict.fromkeys(range(score.size))
-        for place in sorted(list(places)[:max(limit, len(wanted))]):
-            row, col, map_ = np.unravel_index(place, score.shape)
-            chosen.append(Neuron(number, (int(row), int(col), int(map_))))
+            places = set(range(score.size))
+        for place in sorted(places):
+            row, col, map_ = map(int, np.unravel_index(place, score.shape))
+            chosen.append(Neuron(number, (row, col, map_)))
     return chosen
 
 
 def regular_sample(shape: tuple[int, ...], count: int) -> list[int]:
-    """Flat indices of `count` neurons of (row, col, map): an even grid, and all maps in turn."""
+    """Flat indices of about `count` neurons of (row, col, map): an even grid, and maps in turn."""
     rows, cols, maps = shape
-    down = min(rows, max(1, int(np.sqrt(count))))
+    down = min(rows, max(1, isqrt(count)))
     across = min(cols, max(1, count // down))
-    grid = [(int(row), int(col)) for row in _spread(rows, down) for col in _spread(cols, across)]
-    found: list[int] = []
-    for turn in range(maps):
-        for number, (row, col) in enumerate(grid):
-            map_ = (number + turn * max(1, maps // 2 - 1)) % maps
-            place = (row * cols + col) * maps + map_
-            if place not in found:
-                found.append(place)
-            if len(found) == min(count, prod(shape)):
-                return found
-    return found
+    turns = min(maps, -(-count // (down * across)))
+    grid = [(row, col) for row in _spread(rows, down) for col in _spread(cols, across)]
+    return [int((row * cols + col) * maps + (number + turn * maps // turns) % maps)
+            for turn in range(turns) for number, (row, col) in enumerate(grid)][:count]
 
 
 def _spread(size: int, count: int) -> np.ndarray:
@@ -158,6 +150,14 @@ def parts_of(count: int, size: int) -> list[slice]:
     return [slice(first, min(first + size, count)) for first in range(0, count, size)]
 
 
+def _batches(test: Dataset, places: np.ndarray, batch: int, label: str
+             ) -> Iterator[tuple[slice, np.ndarray]]:
+    """Read images batch by batch, with progress: which of the places, and their pixels."""
+    parts = parts_of(places.size, batch)
+    pixels = read_ahead(test, [places[part] for part in parts])
+    return zip(progress(parts, label, unit="batches"), pixels)
+
+
 def look_at(model: Model, test: Dataset, judged: Judged, neurons: Sequence[Neuron],
             batch: int, seed: int = 0) -> list[Facts]:
     """Find what the test images say about some neurons; one pass of the network.
@@ -170,8 +170,8 @@ def look_at(model: Model, test: Dataset, judged: Judged, neurons: Sequence[Neuro
     images, respond = judged.images, responses_of(model, neurons)
     with tempfile.TemporaryFile() as file:
         store = np.memmap(file, np.float32, "w+", shape=(len(neurons), images.index.size))
-        for part in progress(parts_of(images.index.size, batch), "neurons", unit="batches"):
-            store[:, part] = respond(read(test, images.index[part]))
+        for part, pixels in _batches(test, images.index, batch, "neurons"):
+            store[:, part] = respond(pixels)
         facts = _facts(store, judged, neurons, seed)
         del store
     return facts
@@ -304,9 +304,8 @@ def look_at_pixels(test: Dataset, judged: Judged, facts: Sequence[Facts], batch:
     shown = np.unique(np.concatenate([at for fact in facts for at in fact.shown]))
     totals: np.ndarray | None = None
     counts = np.zeros(2 + len(facts))
-    for part in progress(parts_of(places.size, batch), "pictures", unit="batches"):
+    for part, pixels in _batches(test, places, batch, "pictures"):
         mine = places[part]
-        pixels = read(test, mine)
         for at in np.flatnonzero(np.isin(mine, shown)):
             take(int(mine[at]), pixels[at])
         small = shrunk(pixels, MEAN_SIDE)

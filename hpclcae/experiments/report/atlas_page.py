@@ -12,7 +12,7 @@ from hpclcae.experiments.labelled_images import LabelledImages
 from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.record import plain
 from hpclcae.experiments.report import atlas
-from hpclcae.experiments.report.atlas import Facts, Judged
+from hpclcae.experiments.report.atlas import Facts
 from hpclcae.experiments.report.curves import Curve, curves, examples
 from hpclcae.experiments.report.sprites import Sprites, data_uri, mosaic, signed
 from hpclcae.experiments.scan import Neuron
@@ -42,17 +42,17 @@ class Thumbnails:
         count = np.unique(np.concatenate([at for fact in facts for at in fact.shown])).size
         most = min(THUMBNAIL, max(8, isqrt(int(THUMBNAILS / (count * test.channels)))))
         side = atlas.shrunk(np.zeros((1, test.rows, test.cols, test.channels)), most).shape[1]
-        return cls(Sprites(side, side, test.channels, exact=False))
+        return cls(Sprites((side, side, test.channels), exact=False))
 
     def take(self, position: int, pixels: np.ndarray) -> None:
         """Take in one image, uint8 (row, col, channel)."""
-        small = np.rint(atlas.shrunk(pixels[None], self.sprites.rows)[0]).astype(np.uint8)
+        small = np.rint(atlas.shrunk(pixels[None], self.sprites.shape[0])[0]).astype(np.uint8)
         self.numbers[position] = self.sprites.add(small)
 
 
-def atlas_data(model: Model, test: Dataset, images: LabelledImages, stages: Sequence[dict[str, Any]],
-               limit: int, named: Sequence[Neuron], optimum: Optimum | None = None,
-               batch: int = 100) -> dict[str, Any]:
+def atlas_data(model: Model, test: Dataset, images: LabelledImages,
+               stages: Sequence[dict[str, Any]], limit: int, named: Sequence[Neuron],
+               optimum: Optimum | None = None, batch: int = 100) -> dict[str, Any]:
     """Collect everything that the page shows of some neurons of every stage.
 
     Parameters
@@ -63,6 +63,11 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages, stages: Sequ
         Neurons of a stage, at most.
     named : sequence of Neuron
         These in any case.
+
+    Raises
+    ------
+    InputError
+        A response is not finite.
     """
     judged = atlas.judged_by(test, images)
     scores = [stage.get("development", stage["accuracy"]) for stage in stages]
@@ -70,42 +75,36 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages, stages: Sequ
     facts = atlas.look_at(model, test, judged, neurons, batch)
     thumbnails = Thumbnails.of(facts, test)
     means = atlas.look_at_pixels(test, judged, facts, batch, thumbnails.take)
-    found = curves(atlas.responses_of(model, neurons), test, examples(judged))
-    mean_sprites = Sprites(*means.shape[1:3], test.channels, exact=True)
-    for mean in means:
-        mean_sprites.add(signed(mean))
-    sprites = {"images": thumbnails.sprites.layout(), "means": mean_sprites.layout()}
+    chosen = examples(judged)
+    found = curves(atlas.responses_of(model, neurons), test, chosen)
+    sprites = {"images": thumbnails.sprites, "means": Sprites.of([signed(mean) for mean in means])}
     if optimum is not None:
-        pictures = optimum(model, neurons)
-        best = Sprites(*pictures.shape[1:3], test.channels, exact=True)
-        for picture in pictures:
-            best.add(signed(picture))
-        sprites["optima"] = best.layout()
-    kind = dict(zip(images.index.tolist(), judged.kind.tolist()))
-    shows = dict(zip(images.index.tolist(), images.concept.tolist()))
+        sprites["optima"] = Sprites.of([signed(best) for best in optimum(model, neurons)])
+    for number in range(1, 1 + len(stages)):
+        sprites[f"filters{number}"] = Sprites.of(
+            [filter_picture(model, number - 1, neuron.where) for neuron in neurons
+             if neuron.stage == number])
     place = thumbnails.numbers
-    filters = [filter_sprites(model, stage, [neuron for neuron in neurons
-                                             if neuron.stage == stage + 1])
-               for stage in range(len(stages))]
-    sprites |= {f"filters{number}": each.layout() for number, each in enumerate(filters, 1)}
+    label = {at: (kind, shows) for at, kind, shows in zip(
+        images.index.tolist(), judged.kind.tolist(), images.concept.tolist())}
+    count, shown = int(judged.mine.sum()), int((judged.mine & images.concept).sum())
     return plain({
         "concept": printable(concept_of(test)), "honest": judged.honest,
-        "judged": int(judged.mine.sum()), "judgedConcept": int((judged.mine & images.concept).sum()),
+        "judged": count, "judgedConcept": shown, "chance": max(shown, count - shown) / count,
         "kinds": list(map(printable, judged.kinds)),
         "kindCounts": np.bincount(judged.kind[judged.mine], minlength=len(judged.kinds)),
         "size": test.size, "groups": [name for name, _, _ in atlas.GROUPS],
-        "highest": len(facts[0].top), "examples": len(examples(judged)),
+        "highest": len(facts[0].top), "examples": chosen.size,
         "all": sum(score.size for score in scores),
-        "images": {"at": list(place), "kind": [kind[at] for at in place],
-                   "shows": [int(shows[at]) for at in place]},
-        "stages": [stage_data(model, number, scores[number],
-                              stages[number].get("final", stages[number]["accuracy"]))
-                   for number in range(len(stages))],
+        "images": {"at": list(place), "kind": [label[at][0] for at in place],
+                   "shows": [int(label[at][1]) for at in place]},
+        "stages": [stage_data(model, number, score, stage.get("final", stage["accuracy"]))
+                   for number, (score, stage) in enumerate(zip(scores, stages))],
         "curves": [{"name": curve.name, "unit": curve.unit, "at": curve.at.round(3),
                     "unchanged": curve.unchanged} for curve in found],
-        "neurons": [neuron_data(model, number, fact, facts, place, found)
-                    for number, fact in enumerate(facts)],
-        "sprites": sprites})
+        "neurons": [neuron_data(model, number, facts, place, found)
+                    for number in range(len(facts))],
+        "sprites": {name: each.layout() for name, each in sprites.items()}})
 
 
 def stage_data(model: Model, stage: int, score: np.ndarray, shown: np.ndarray) -> dict[str, Any]:
@@ -126,9 +125,18 @@ def stage_data(model: Model, stage: int, score: np.ndarray, shown: np.ndarray) -
             "picture": data_uri(np.rint(colours).astype(np.uint8), True)}
 
 
-def neuron_data(model: Model, number: int, fact: Facts, facts: Sequence[Facts],
-                place: dict[int, int], found: Sequence[Curve]) -> dict[str, Any]:
-    """One neuron, with few digits."""
+def neuron_data(model: Model, number: int, facts: Sequence[Facts], place: dict[int, int],
+                found: Sequence[Curve]) -> dict[str, Any]:
+    """One neuron, with few digits.
+
+    Parameters
+    ----------
+    number : int
+        Of the neuron in `facts` and in the curves that were `found`.
+    place : dict
+        Number of a thumbnail by the position of its image in the dataset.
+    """
+    fact = facts[number]
     stage, (row, col, map_) = fact.neuron.stage, fact.neuron.where
     size = model.config.data.size
     first = next(n for n, other in enumerate(facts) if other.neuron.stage == stage)
@@ -152,15 +160,6 @@ def _rounded(values: Sequence[float] | np.ndarray, digits: int) -> list[float]:
 
 def _digits(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-def filter_sprites(model: Model, stage: int, neurons: Sequence[Neuron]) -> Sprites:
-    """A picture of each neuron's filters."""
-    pictures = [filter_picture(model, stage, neuron.where) for neuron in neurons]
-    sprites = Sprites(*pictures[0].shape, exact=True)
-    for picture in pictures:
-        sprites.add(picture)
-    return sprites
 
 
 def pooled_positions(model: Model, stage: int, row: int, col: int) -> list[tuple[int, int]]:
@@ -214,7 +213,8 @@ def filter_caption(model: Model, stage: int) -> str:
     if config.receptive_field == 1:
         return (f"Weights of the {config.pooling ** 2} pooled filters (rows) on the {maps} maps of "
                 f"the stage below (columns). {zero}")
-    which = "of the middle one of the filters that it pools" if config.pooling > 1 else "of its filter"
+    which = ("of the middle one of the filters that it pools" if config.pooling > 1
+             else "of its filter")
     count = min(STRONGEST_MAPS, maps)
     return (f"Weights {which}, on {side} positions of the stage below: first the strength over all "
             f"{maps} maps, then the {count} strongest maps. {zero}")

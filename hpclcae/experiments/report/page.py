@@ -20,8 +20,8 @@ from hpclcae.experiments.report.atlas_page import atlas_data
 from hpclcae.experiments.report.sections import Missing
 from hpclcae.experiments.scan import Neuron
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.files import check_output, replace_text
-from hpclcae.utils.text import printable, readable
+from hpclcae.utils.files import check_output, replacing
+from hpclcae.utils.text import printable
 
 MARK = '<meta name="generator" content="hpclcae report'
 LARGEST = 15_000_000  # bytes of a page
@@ -64,13 +64,13 @@ def write(request: Request, file: Path) -> list[str]:
     require("jinja2", "report", "a report")
     require("PIL.Image", "report", "the pictures of a report")
     missing = Missing()
-    text = render(request, missing)
-    size = len(text.encode("utf-8", "replace"))
-    if size > LARGEST:
-        raise InputError(f"the page would have {size:,} bytes, and readers expect at most "
+    content = render(request, missing).encode("utf-8", "backslashreplace")
+    if len(content) > LARGEST:
+        raise InputError(f"the page would have {len(content):,} bytes, and readers expect at most "
                          f"{LARGEST:,}: --neurons fewer than {request.neurons}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(file, text)
+    with replacing(file) as partial:
+        partial.write_bytes(content)
     return missing.lines
 
 
@@ -110,10 +110,8 @@ def render(request: Request, missing: Missing) -> str:
             "experiments": made, "figures": figures, "parallel": parallel,
             "configuration": sections.configuration_text(model),
             "commands": sections.reproduce(run, folder, model, found, made, request.command),
-            "provenance": sections.provenance(model, found, test), "missing": [],
-            "step": model.step}
-    values["missing"] = [readable(line) for line in missing.lines]
-    return template().render(**values)
+            "provenance": sections.provenance(model, found, test), "step": model.step}
+    return template().render(**values, missing=missing.lines)
 
 
 def _results(run: str, model: Model, missing: Missing
@@ -161,7 +159,7 @@ def _labelled(request: Request, test: Dataset, neurons: dict[str, Any],
 def _about(test: Dataset | None) -> str:
     if test is None:
         return ""
-    return readable(f"{test.count:,} images, {test.path}; framing: {test.framing}")
+    return f"{test.count:,} images, {test.path}; framing: {test.framing}"
 
 
 def template() -> Any:

@@ -21,7 +21,7 @@ from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import SVG_MARK
 from hpclcae.utils.provenance import versions
 from hpclcae.utils.reading import reading
-from hpclcae.utils.text import printable, readable
+from hpclcae.utils.text import printable
 
 MOST_RANKS = 40  # of a job, that are listed one by one
 #: Largest picture of an experiment that goes into the page, bytes.
@@ -106,14 +106,15 @@ def headline(rows: Sequence[dict[str, Any]], concept: str) -> str:
     value, bounds = ((top["honest"], top["honest_interval"]) if honest
                      else (top["accuracy"], top["accuracy_interval"]))
     chosen = ("neuron and threshold chosen on one half of the test set, judged on the other"
-              if honest else "neuron and threshold chosen and judged on the same test images, which "
-              "is optimistic")
+              if honest else "neuron and threshold chosen and judged on the same test images, "
+              "which is optimistic")
     against = ""
     if chance:
         share = chance["honest" if honest else "accuracy"]
-        against = f" Always giving the more frequent answer is right in {percent(share)} %."
+        against = f" Always giving the more frequent answer is right in {percent(share)}\u00a0%."
     return (f"One threshold on one neuron of the top stage tells '{concept}' from the rest in "
-            f"{percent(value)} % of test images{_between(bounds)}: {chosen}.{against}")
+            f"{percent(value)}\u00a0% of test images{_between(bounds)}: {chosen}."
+            f"{against}")
 
 
 def percent(share: float | None) -> str:
@@ -122,7 +123,7 @@ def percent(share: float | None) -> str:
 
 
 def _between(bounds: Sequence[float] | None) -> str:
-    return "" if bounds is None else (f" (95 % interval {percent(bounds[0])} to "
+    return "" if bounds is None else (f" (95\u00a0% interval {percent(bounds[0])} to "
                                       f"{percent(bounds[1])})")
 
 
@@ -172,8 +173,8 @@ def neurons_table(found: dict[str, Any]) -> Table:
                if row["name"].startswith("trained")]
     notes = [*(["Held out: neuron and threshold chosen on the development half, judged on the "
                 "final half."] if honest else [f"Nothing is held out: {found['why_not_honest']}."]),
-             "Best of 20: the paper's measure; neuron and threshold chosen on the images that judge "
-             "them. Among: so many candidates.",
+             "Best of 20: the paper's measure; neuron and threshold chosen on the images that "
+             "judge them. Among: so many candidates.",
              f"Intervals resample the {found['resampled']} of the test set; another training seed "
              "changes a best neuron by some points more.",
              "The paper's figures are of its own 37,000 images: context, no comparison. 'Recalled' "
@@ -214,7 +215,7 @@ def _experiment(folder: Path, found: dict[str, Any], missing: Missing) -> Experi
         said.append(f"images: {found['frames']}" + (f" ({found['framing']})" if found["framing"]
                                                     else ""))
     return Experiment(str(found["experiment"]), str(found["title"]), str(found["command"]),
-                      readable("; ".join(said)), parts)
+                      "; ".join(said), parts)
 
 
 def _embedded(folder: Path, part: dict[str, Any]) -> str:
@@ -338,8 +339,8 @@ def duration(seconds: float) -> str:
 def facts(folder: Path, model: Model, missing: Missing) -> list[tuple[str, str]]:
     """What was trained and how long, as names and values."""
     config = model.config
-    said = [("Images", f"{config.data.size} x {config.data.size}, "
-             f"{'grey' if config.data.channels == 1 else 'colour'}, from {config.data.train}")]
+    said = [("Images", f"{config.data.size} x {config.data.size} pixels, "
+             f"{'grey' if config.data.channels == 1 else 'colour'}: {config.data.train}")]
     try:
         with Dataset(config.data.train) as train:
             said[0] = ("Images", f"{train.count:,} of {said[0][1]}")
@@ -362,7 +363,7 @@ def facts(folder: Path, model: Model, missing: Missing) -> list[tuple[str, str]]
     weights = sum(stage.parameters for stage in model.network.layout.geometry)
     said.append(("Weights", f"{weights:,} learned, in {len(config.stages)} stages"))
     said.append(("Checkpoint", f"{model.path}, step {model.step:,} of {config.train.steps:,}"))
-    return [(name, readable(value)) for name, value in said]
+    return said
 
 
 def reproduce(run: str, folder: Path, model: Model, found: dict[str, Any] | None,
@@ -373,7 +374,7 @@ def reproduce(run: str, folder: Path, model: Model, found: dict[str, Any] | None
                          f"{folder}-again"])]
     if found is not None:
         lines.append(shlex.join(["hpclcae", "neurons", run, "--test", str(found.get("test"))]))
-    return [readable(line) for line in [*lines, *(each.command for each in made), command]]
+    return [*lines, *(each.command for each in made), command]
 
 
 def provenance(model: Model, found: dict[str, Any] | None, test: Dataset | None
@@ -386,9 +387,9 @@ def provenance(model: Model, found: dict[str, Any] | None, test: Dataset | None
     if found is not None and isinstance(found.get("versions"), dict):
         said += [(f"{name} (neurons.json)", str(version))
                  for name, version in found["versions"].items()]
-    return [(readable(name), value) for name, value in said]
+    return said
 
 
 def configuration_text(model: Model) -> str:
     """The configuration of the checkpoint as TOML."""
-    return readable(configuration.dumps(model.config))
+    return configuration.dumps(model.config)

@@ -1,6 +1,7 @@
 """Many small pictures as few large ones: data URIs that the page shows parts of."""
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,32 +19,37 @@ class Sprites:
 
     Attributes
     ----------
-    rows, cols, channels : int
-        Of every picture.
+    shape : tuple of int
+        Rows, cols, channels of every picture.
     exact : bool
         Without loss: for what was computed; photographs are compressed.
     """
-    rows: int
-    cols: int
-    channels: int
+    shape: tuple[int, ...]
     exact: bool
     _pictures: list[np.ndarray] = field(default_factory=list)
 
     @property
     def across(self) -> int:
         """Pictures in a row of a sheet."""
-        return max(1, min(SIDE // self.cols, len(self._pictures)))
+        return max(1, min(SIDE // self.shape[1], len(self._pictures)))
 
     @property
     def each(self) -> int:
         """Pictures on a sheet, at most."""
-        return self.across * max(1, SIDE // self.rows)
+        return self.across * max(1, SIDE // self.shape[0])
+
+    @classmethod
+    def of(cls, pictures: Sequence[np.ndarray] | np.ndarray, exact: bool = True) -> "Sprites":
+        """Take in uint8 pictures of one shape."""
+        made = cls(pictures[0].shape, exact)
+        for picture in pictures:
+            made.add(picture)
+        return made
 
     def add(self, picture: np.ndarray) -> int:
         """Take in a uint8 picture (row, col, channel); return its number."""
-        if picture.shape != (self.rows, self.cols, self.channels):
-            raise ValueError(f"a picture of {picture.shape} among those of "
-                             f"{(self.rows, self.cols, self.channels)}")
+        if picture.shape != self.shape:
+            raise ValueError(f"a picture of {picture.shape} among those of {self.shape}")
         self._pictures.append(picture)
         return len(self._pictures) - 1
 
@@ -51,16 +57,16 @@ class Sprites:
         """What the page needs to find a picture: how sheets are divided, and their data URIs."""
         sheets = [data_uri(self._sheet(self._pictures[first:first + self.each]), self.exact)
                   for first in range(0, len(self._pictures), self.each)]
-        return {"rows": self.rows, "cols": self.cols, "across": self.across, "each": self.each,
-                "count": len(self._pictures), "sheets": sheets}
+        return {"rows": self.shape[0], "cols": self.shape[1], "across": self.across,
+                "each": self.each, "count": len(self._pictures), "sheets": sheets}
 
     def _sheet(self, pictures: list[np.ndarray]) -> np.ndarray:
+        rows, cols, channels = self.shape
         down = -(-len(pictures) // self.across)
-        sheet = np.zeros((down * self.rows, self.across * self.cols, self.channels), np.uint8)
+        sheet = np.zeros((down * rows, self.across * cols, channels), np.uint8)
         for number, picture in enumerate(pictures):
             row, col = divmod(number, self.across)
-            sheet[row * self.rows:(row + 1) * self.rows,
-                  col * self.cols:(col + 1) * self.cols] = picture
+            sheet[row * rows:(row + 1) * rows, col * cols:(col + 1) * cols] = picture
         return sheet
 
 

@@ -19,11 +19,14 @@
     element.append(...children.filter((child) => child !== null));
     return element;
   }
-  const percent = (share) => share === null ? "-" : `${(100 * share).toFixed(1)} %`;
+  const percent = (share) => share === null ? "-" : `${(100 * share).toFixed(1)}\u00a0%`;
   const number = (value) => value === null ? "-" : Number(value.toPrecision(3)).toLocaleString("en");
   const nameOf = (n) => `${n.stage}/${n.row},${n.col},${n.map}`;
   const fragment = (n) => `#neuron=${nameOf(n)}`;
-  const interval = ([low, high]) => low === null ? "" : `${percent(low).slice(0, -2)} to ${percent(high)}`;
+  const between = (low, high) => low === null ? "" : percent(low) === percent(high) ? percent(low)
+    : `${percent(low).slice(0, -2)} to ${percent(high)}`;
+  const legend = (shows, text) => make("span", { class: "legend-item" },
+    make("span", { class: shows ? "key shows" : "key", "aria-hidden": "true" }), text);
 
   // Sprites: a rule for every sheet, so that the page holds each picture once.
   const rules = [];
@@ -105,7 +108,7 @@
       plane.append(...buttons);
       network.append(make("span", { class: "arrow", "aria-hidden": "true" }, "\u2192"), make("figure", {}, plane,
         make("figcaption", {}, `Stage ${index + 1}: ${stage.rows} \u00d7 ${stage.cols} positions \u00d7 ${stage.maps} maps; ` +
-          `best map ${percent(stage.low).slice(0, -2)} to ${percent(stage.high)}`)));
+          `best map ${between(stage.low, stage.high)}`)));
     });
     const ramp = make("span", { class: "ramp", style:
       "background:linear-gradient(90deg,#f0f9e8,#bae4bc,#7bccc4,#43a2ca,#08589e)" });
@@ -285,16 +288,14 @@
       picture(sprite("means", 1, 138, `mean of the rest`, ""), "The mean of the rest."));
     at("panels").replaceChildren(
       panel(data.honest ? "Held-out accuracy" : "Accuracy", true,
-        make("p", { class: "big" }, percent(n.accuracy), " ", make("small", {}, interval(n.interval) && `95 % interval ${interval(n.interval)}`)),
-        make("p", { class: "note" }, `Area under the curve ${percent(n.auc)}. It \u201cfires\u201d above ${number(n.threshold)}. How often, by what the images show:`),
+        make("p", { class: "big" }, percent(n.accuracy), " ", make("small", {}, between(...n.interval) && `95\u00a0% interval ${between(...n.interval)}`)),
+        make("p", { class: "note" }, `Always the more frequent answer: ${percent(data.chance)}. Area under the curve ${percent(n.auc)}. The neuron \u201cfires\u201d above ${number(n.threshold)}. How often, by what the images show:`),
         fires),
       panel("Responses", true, histogram(n), make("p", { class: "note" },
-        make("span", { class: "key shows", "aria-hidden": "true" }), `green: with \u2018${data.concept}\u2019`,
-        make("span", { class: "key", "aria-hidden": "true" }), "orange: the rest. Dashed: the threshold.")),
+        legend(true, `green: with \u2018${data.concept}\u2019`), legend(false, "orange: the rest"), "Dashed line: the threshold.")),
       panel("What it sees", false, make("div", { class: "row" }, ...seen)),
-      panel("Test images", false, thumbs(n), make("p", { class: "note" }, "Whole frames, strongest response first; the neuron sees the part marked above.",
-        make("span", { class: "key shows", "aria-hidden": "true" }), `solid green: \u2018${data.concept}\u2019`,
-        make("span", { class: "key", "aria-hidden": "true" }), "dashed orange: the rest")),
+      panel("Test images", false, thumbs(n), make("p", { class: "note" }, legend(true, `solid green: \u2018${data.concept}\u2019`), legend(false, "dashed orange: the rest"),
+        "Whole frames, strongest response first; the neuron sees the part of them that is marked above.")),
       panel("What it tolerates", false, make("div", { class: "charts" }, ...data.curves.map((_, i) => curve(n, i))),
         make("p", { class: "note" }, `Mean response to ${data.examples} test images with \u2018${data.concept}\u2019, changed by cubic interpolation; ` +
           "what comes in from outside is mirrored. Band: 95 % interval of the mean over these images. Dashed: the threshold. " +
