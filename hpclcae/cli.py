@@ -5,6 +5,7 @@ A command's module is imported only when that command is called, so that ``hpclc
 and no command starts what it does not need.
 """
 import importlib
+import shlex
 import sys
 
 from hpclcae import __version__
@@ -180,7 +181,9 @@ def _run(name: str, words: list[str]) -> int:
     module = importlib.import_module(module_name)
     parser = Parser(name, summary, example)
     module.configure(parser)
-    return module.run(parser.parse_intermixed_args(words)) or 0
+    args = parser.parse_intermixed_args(words)
+    args.command_line = shlex.join(["hpclcae", *name.split(), *words])
+    return module.run(args) or 0
 
 
 def _overview(words: list[str]) -> int:

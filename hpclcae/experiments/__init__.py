@@ -11,6 +11,7 @@ An outsider begins with `neurons.py`::
     comparison.py       the table of neurons and baselines, and its verdicts
     seeds.py            several runs in one table
     results.py          results in a run folder
+    record.py           what every experiment leaves: tables, figures, texts, values
     made_from.py        fingerprints of what results were made from
     scan.py             a neuron at every place and several scales of a picture
     scan_results.py     the heat maps and tables of a scan

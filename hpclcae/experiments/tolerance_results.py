@@ -1,8 +1,7 @@
-"""What an experiment on tolerance leaves: tables, JSON, HDF5, a figure; tolerance.py computes."""
+"""What an experiment on tolerance leaves: tables, numbers, a figure; tolerance.py computes."""
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,24 +9,17 @@ import numpy as np
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.halves import DEVELOPMENT, FINAL
-from hpclcae.experiments import made_from, tolerance
+from hpclcae.experiments import tolerance
 from hpclcae.experiments.labelled_images import HALF_NAMES, LabelledImages, interval
 from hpclcae.experiments.neurons import concept_of
-from hpclcae.experiments.results import save_json
+from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import Neuron
 from hpclcae.experiments.tolerance import PATCH_PLACES, Measured
-from hpclcae.utils.errors import InputError, MissingExtraError, require
-from hpclcae.utils.files import (check_output, check_picture, is_hdf5, is_json, replacing_hdf5,
-                                 save_figure)
-from hpclcae.utils.provenance import versions
-from hpclcae.utils.tables import table
-from hpclcae.utils.text import storable
+from hpclcae.utils.errors import InputError, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KIND = "hpclcae experiment tolerance"
-SCHEMA = 1
 FRAMES = ("hpclcae data frames SOURCES --split test --size {} --place 0 --face-size 0.33 0.42 "
           "makes such")
 UNITS = {"shift x": "pixels to the right", "shift y": "pixels down", "scale": "times as large"}
@@ -46,13 +38,18 @@ class Settings:
 
 
 def run(model: Model, neuron: Neuron, threshold: float | None, path: str, settings: Settings,
-        out: Path) -> None:
-    """Measure, print, and write tolerance.json, tolerance.h5 and tolerance.png into `out`.
+        record: Record) -> None:
+    """Measure, print, and write what the record holds.
 
     The HDF5 file has a group ``rest`` with ``index`` (image,), the positions in the dataset, and
     ``response`` (image,); and one for every sweep, ``shift x``, ``shift y``, ``scale`` and
     ``patch``: ``at`` (view,), ``index`` (image,), ``response`` (view, image) and, in units,
     ``mean`` (view,) and ``mean_interval`` (view, 2).
+
+    Parameters
+    ----------
+    record : Record
+        With the figure "curves".
 
     Raises
     ------
@@ -60,11 +57,6 @@ def run(model: Model, neuron: Neuron, threshold: float | None, path: str, settin
         Pillow is missing; the set does not fit, has no labels or no halves; a result cannot be
         written.
     """
-    files = [out / f"tolerance.{suffix}" for suffix in ("json", "h5", "png")]
-    for file, is_ours in ((files[0], lambda path: is_json(path, "kind", KIND)),
-                          (files[1], lambda path: is_hdf5(path, KIND))):
-        check_output(file, is_ours, f"a result ({KIND})")
-    check_picture(files[2], KIND)
     require("PIL.Image", "images", "scaling frames")
     with Dataset(path) as frames:
         size = model.config.data.size
@@ -76,40 +68,35 @@ def run(model: Model, neuron: Neuron, threshold: float | None, path: str, settin
             raise InputError(f"--patch {patch}: from 1 to {size - 1}, the network sees {size} "
                              "pixels")
         swept = tolerance.sweeps(size, frames.size, settings.step, scales, patch)
-        print(describe(frames, images, neuron, threshold, settings), flush=True)
+        record.about(frames)
+        record.text(describe(frames, images, neuron, threshold, settings))
         for scale in sorted(set(settings.scales) - set(scales)):
-            print(f"scale {scale:g} is left out: of {frames.size} pixels it wants "
-                  f"{math.ceil(size / scale)}", flush=True)
+            record.text(f"scale {scale:g} is left out: of {frames.size} pixels it wants "
+                        f"{math.ceil(size / scale)}")
         rest, shown = tolerance.respond(frames, images, swept, size, neuron.detector(model),
                                         settings.batch)
-        attributes: dict[str, object] = {
-            "kind": KIND, "schema": SCHEMA, "network": str(model.path), "step": model.step,
-            "neuron": str(neuron), "window": size, "patch": patch,
-            **({} if threshold is None else {"threshold": threshold}),
-            "weights_fingerprint": made_from.weights_fingerprint(model),
-            "concept": concept_of(frames), "frames": str(frames.path), "frame": frames.size,
-            "frames_fingerprint": frames.fingerprint, "framing": frames.framing,
-            "half": HALF_NAMES[settings.final]}
+        concept = concept_of(frames)
     found = tolerance.measure(swept, rest, shown, images, threshold, settings.bootstrap)
-    print(f"\n{as_text(found)}\n")
-    out.mkdir(parents=True, exist_ok=True)
-    save_json(files[0], attributes | {
+    for each in found:
+        add_table(record, each)
+    record.figure(lambda: draw(found, f"neuron {neuron} at step {model.step:,}: {concept}, "
+                                      f"{HALF_NAMES[settings.final]}"), "curves",
+                  f"Mean response of neuron {neuron} to {concept} that are shifted, scaled or "
+                  "covered: 0 is that to other images, 1 that to unchanged ones; 95 % intervals by "
+                  f"{images.resampled}.",
+                  "Three curves with their intervals and a heat map of five by five patches; "
+                  + "; ".join(f"{each.sweep.name} stays above half {widths_as_text(each)}"
+                              for each in found if each.sweep.centre is not None))
+    record.values |= {
+        "neuron": str(neuron), "window": size, "patch": patch, "threshold": threshold,
+        "concept": concept, "half": HALF_NAMES[settings.final],
         "unit": "response: 0 the mean of the rest, 1 that of the concept in the middle; share: "
                 "above the threshold; half_widths: pixels, or ratio; null: beyond what was tried",
         "sweeps": [as_json(each) for each in found], "resampled": images.resampled,
         "images_with_concept": int(images.concept.sum()), "images_without": int(rest.size),
-        "why_no_interval": images.why_no_interval, "settings": vars(settings),
-        "versions": versions()})
-    save_responses(files[1], attributes, images, rest, shown, found)
-    try:
-        require("matplotlib", "figures", "drawing")
-    except MissingExtraError as error:
-        print(f"{files.pop().name} is left out: {error}")
-    else:
-        save_figure(draw(found, f"neuron {neuron} at step {model.step:,}: "
-                                f"{attributes['concept']}, {HALF_NAMES[settings.final]}"),
-                    files[2], 150)
-    print("wrote " + ", ".join(map(str, files)))
+        "why_no_interval": images.why_no_interval, "settings": vars(settings)}
+    record.arrays |= responses(images, rest, shown, found)
+    record.save()
 
 
 def require_larger(frames: Dataset, size: int, channels: int) -> None:
@@ -167,34 +154,31 @@ def describe(frames: Dataset, images: LabelledImages, neuron: Neuron, threshold:
     return "\n".join(lines)
 
 
-def as_text(found: Sequence[Measured]) -> str:
-    """Tables of the sweeps, their half-widths, and the patches as a grid."""
-    parts = []
-    for each in found:
-        name, at = each.sweep.name, each.sweep.at
-        if each.sweep.centre is None:
-            continue
-        rows = [[f"{place:+g}" if name != "scale" else f"{place:g}", f"{response[0]:.2f}",
-                 _span(interval(response[1:])), _known(share[0] * 100, ".0f"), f"{auc[0]:.2f}",
-                 _span(interval(auc[1:]))]
-                for place, response, share, auc in zip(at, each.response, each.share, each.auc)]
-        parts.append(table([(f"{name}, {UNITS[name]}", ">"), ("response", ">"), ("95 %", ">"),
-                            ("above %", ">"), ("AUC", ">"), ("95 %", ">")], rows))
-        peak = each.response[:, 0].argmax()
-        parts.append(f"above half {widths_as_text(each)}; highest, {each.response[peak, 0]:.2f}, "
-                     f"at {at[peak]:g}")
-    patch = next(each for each in found if each.sweep.centre is None)
-    grid = patch.response[:, 0].reshape(PATCH_PLACES, PATCH_PLACES)
-    lefts = patch.sweep.at[:PATCH_PLACES, 1]
-    rows = [[f"{top:g}", *(f"{value:.2f}" for value in row)]
-            for top, row in zip(patch.sweep.at[::PATCH_PLACES, 0], grid)]
-    parts.append(table([("patch: top, left", ">"), *((f"{left:g}", ">") for left in lefts)], rows))
-    middle = patch.response[len(patch.response) // 2]
-    rim = np.ones(grid.shape, bool)
-    rim[1:-1, 1:-1] = False
-    parts.append(f"patch over the middle: {middle[0]:.2f}{_span(interval(middle[1:]), ' ')}; along "
-                 f"the rim {grid[rim].min():.2f} to {grid[rim].max():.2f}")
-    return "\n\n".join(parts)
+def add_table(record: Record, each: Measured) -> None:
+    """Add the table of a sweep, with its half-widths; patches are a grid."""
+    name, at = each.sweep.name, each.sweep.at
+    if each.sweep.centre is None:
+        grid = each.response[:, 0].reshape(PATCH_PLACES, PATCH_PLACES)
+        middle = each.response[len(each.response) // 2]
+        rim = np.ones(grid.shape, bool)
+        rim[1:-1, 1:-1] = False
+        record.table(
+            "A grey patch: response by its top and left edge, pixels",
+            ["top, left", *(f"{left:g}" for left in at[:PATCH_PLACES, 1])],
+            [[f"{top:g}", *(f"{value:.2f}" for value in row)]
+             for top, row in zip(at[::PATCH_PLACES, 0], grid)],
+            [f"patch over the middle: {middle[0]:.2f}{_span(interval(middle[1:]), ' ')}; along the "
+             f"rim {grid[rim].min():.2f} to {grid[rim].max():.2f}"])
+        return
+    rows = [[f"{place:+g}" if name != "scale" else f"{place:g}", f"{response[0]:.2f}",
+             _span(interval(response[1:])), _known(share[0] * 100, ".0f"), f"{auc[0]:.2f}",
+             _span(interval(auc[1:]))]
+            for place, response, share, auc in zip(at, each.response, each.share, each.auc)]
+    peak = each.response[:, 0].argmax()
+    record.table(f"{name[0].upper()}{name[1:]}, {UNITS[name]}",
+                 [name, "response", "95 % interval", "above threshold, %", "AUC", "95 % interval"],
+                 rows, [f"above half {widths_as_text(each)}; highest, "
+                        f"{each.response[peak, 0]:.2f}, at {at[peak]:g}"])
 
 
 def widths_as_text(each: Measured) -> str:
@@ -239,19 +223,16 @@ def as_json(each: Measured) -> dict[str, object]:
     return found
 
 
-def save_responses(file: Path, attributes: Mapping[str, object], images: LabelledImages,
-                   rest: np.ndarray, shown: Sequence[np.ndarray],
-                   found: Sequence[Measured]) -> None:
-    """Write every response as HDF5; `run` documents it."""
-    with replacing_hdf5(file) as store:
-        store.attrs.update(storable(attributes))
-        group = store.create_group("rest")
-        group["index"], group["response"] = images.index[~images.concept], rest
-        for answers, each in zip(shown, found):
-            group = store.create_group(each.sweep.name)
-            group["at"], group["index"] = each.sweep.at, images.index[images.concept]
-            group["response"], group["mean"] = answers, each.response[:, 0]
-            group["mean_interval"] = [interval(row[1:]) for row in each.response]
+def responses(images: LabelledImages, rest: np.ndarray, shown: Sequence[np.ndarray],
+              found: Sequence[Measured]) -> dict[str, np.ndarray]:
+    """Every response, as `run` documents the HDF5 file."""
+    arrays = {"rest/index": images.index[~images.concept], "rest/response": rest}
+    for answers, each in zip(shown, found):
+        name = each.sweep.name
+        arrays |= {f"{name}/at": each.sweep.at, f"{name}/index": images.index[images.concept],
+                   f"{name}/response": answers, f"{name}/mean": each.response[:, 0],
+                   f"{name}/mean_interval": np.array([interval(row[1:]) for row in each.response])}
+    return arrays
 
 
 def draw(found: Sequence[Measured], title: str) -> "Figure":

@@ -25,8 +25,10 @@ _BLOCK = 1 << 20
 _LOCKING = "HDF5_USE_FILE_LOCKING"  # what the environment says of it counts more than what we say
 #: The two files that make a folder a checkpoint (checkpoint/folder.py).
 CHECKPOINT = ("manifest.json", "model.h5")
-#: What tells a picture of ours from all others: a text in the PNG.
+#: What tells a picture of ours from all others: a text in it. Without a date in an SVG the same
+#: figure is the same file.
 PNG_MARK = {"Software": "hpclcae"}
+SVG_MARK = {"Creator": "hpclcae", "Date": None}
 
 Span = tuple[int, int]
 
@@ -85,26 +87,33 @@ def check_output(path: Path, is_ours: Callable[[Path], bool], what: str) -> None
 
 
 def save_figure(figure: Any, path: Path, dpi: int) -> None:
-    """Write a figure of Matplotlib as PNG in a single step, with our mark in it."""
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=dpi, metadata=PNG_MARK)
+    """Write a figure of Matplotlib as SVG or PNG (all other names) in one step, marked as ours.
+
+    The names inside an SVG depend on that of its file, so that a page may hold several.
+    """
+    from matplotlib import rc_context
+    is_svg = path.suffix.lower() == ".svg"
+    with replacing(path) as partial, rc_context({"svg.hashsalt": path.name}):
+        figure.savefig(partial, format="svg" if is_svg else "png", dpi=dpi,
+                       metadata=SVG_MARK if is_svg else PNG_MARK)
 
 
 def check_picture(path: Path, option: str) -> None:
-    """The same as `check_output` for a PNG that we draw; `option` asks for it.
+    """The same as `check_output` for a PNG or SVG that we draw; `option` asks for it.
 
     Raises
     ------
     InputError
         It would replace something that we did not draw, or cannot be written.
     """
-    check_output(path, _is_our_png, f"a picture ({option})")
+    check_output(path, _is_our_picture, f"a picture ({option})")
 
 
-def _is_our_png(path: Path) -> bool:
+def _is_our_picture(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(2**12)
-    return head.startswith(b"\x89PNG") and b"Software\0hpclcae" in head
+    return (head.startswith(b"\x89PNG") and b"Software\0hpclcae" in head
+            or b"<svg" in head and b"<dc:title>hpclcae</dc:title>" in head)
 
 
 def is_json(path: Path, key: str, value: str | None = None) -> bool:

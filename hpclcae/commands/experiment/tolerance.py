@@ -5,11 +5,11 @@ from dataclasses import fields
 from hpclcae.checkpoint.trained import Model
 from hpclcae.commands.arguments import output, positive, real, whole
 from hpclcae.experiments import tolerance_results
-from hpclcae.experiments.neurons import LEAST, run_folder
+from hpclcae.experiments.neurons import LEAST
+from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan_results import choose_neuron
 from hpclcae.experiments.tolerance import SCALES
 from hpclcae.experiments.tolerance_results import Settings
-from hpclcae.utils.errors import InputError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,15 +38,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="replicates (%(default)s)")
     parser.add_argument("--seed", type=whole(0), default=0, help="of the bootstrap (%(default)s)")
     parser.add_argument("--out", type=output, metavar="FOLDER",
-                        help="where tolerance.json, .h5 and .png go (default: RUN)")
+                        help="where results go (default: RUN/experiments)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure one neuron."""
-    out = args.out or run_folder(args.run)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file: name a folder")
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     model = Model.load(args.run)
     neuron, threshold = choose_neuron(args.run, model, args.neuron)
-    tolerance_results.run(model, neuron, threshold, args.frames, settings, out)
+    record = Record("tolerance", "How a neuron stands shift, scale and covering", args.run, model,
+                    args.command_line, figures=["curves"], out=args.out)
+    tolerance_results.run(model, neuron, threshold, args.frames, settings, record)

@@ -1,5 +1,6 @@
 """``hpclcae experiment``: tables, files, and one line for what goes wrong."""
 import json
+import shlex
 import sys
 
 import h5py
@@ -9,7 +10,6 @@ import pytest
 from hpclcae import cli
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset, DatasetWriter
-from hpclcae.experiments import made_from
 from tests.support.tiny_run import SIZE, write_images, write_run
 
 LARGE = SIZE + 8
@@ -63,17 +63,20 @@ def test_a_neuron_is_measured_and_everything_is_written(folder, neuron, tmp_path
     assert "scale 0.5 is left out: of 20 pixels it wants 24" in said
     assert "no threshold is known of it" in said and "patch over the middle: " in said
     out = tmp_path / "out"
-    assert (out / "tolerance.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "tolerance-curves.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((out / "tolerance.json").read_text())
     model = Model.load(folder / "run")
-    assert results["weights_fingerprint"] == made_from.weights_fingerprint(model)
-    right, _, scale, patch = results["sweeps"]
+    assert results["command"] == shlex.join(["hpclcae", *words])
+    tables = [part for part in results["parts"] if part["type"] == "table"]
+    assert [each["columns"][0] for each in tables] == ["shift x", "shift y", "scale", "top, left"]
+    assert tables[0]["rows"][1][:2] == ["+0", "1.00"]
+    right, _, scale, patch = results["values"]["sweeps"]
     assert right["at"] == [-4, 0, 4] and right["response"][1] == pytest.approx(1)
     assert right["share"] == [None] * 3 and right["response_interval"][1] == pytest.approx([1, 1])
     assert scale["at"] == [0.75, 1, 1.5] and scale["response"][1] == pytest.approx(1)
     assert len(patch["response"]) == 25 and "half_widths" not in patch
     with h5py.File(out / "tolerance.h5") as store, Dataset(folder / "large.h5") as large:
-        assert store.attrs["frames_fingerprint"] == large.fingerprint
+        assert results["frames_fingerprint"] == large.fingerprint
         index = store["shift x/index"][:]
         assert (large.half[index] == 0).all() and (large.labels[index] == 1).all()
         windows = large.read(index)[:, 4:4 + SIZE, :SIZE]
@@ -91,7 +94,7 @@ def test_without_matplotlib_a_line_names_the_extra(folder, neuron, tmp_path, cap
                      str(folder / "large.h5"), "--neuron", neuron, "--bootstrap", "100", "--out",
                      str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "tolerance.png is left out" in said and "pip install 'hpclcae[figures]'" in said
+    assert "tolerance-curves.png is left out" in said and "pip install 'hpclcae[figures]'" in said
     assert sorted(file.name for file in tmp_path.iterdir()) == ["tolerance.h5", "tolerance.json"]
 
 
@@ -114,7 +117,7 @@ def test_without_pillow_nothing_begins(folder, neuron, capsys, monkeypatch):
      "faces.h5, development half: 40 of 40 labelled images show the concept"),
     (["--frames", "FOLDER/large.h5", "--patch", "12"], "--patch 12: from 1 to 11"),
     (["--frames", "FOLDER/large.h5", "--neuron", "2/9,9,9"], "stage 2 has 3 rows"),
-    (["--frames", "FOLDER/large.h5", "--out", "FOLDER/same.h5"], "is a file: name a folder")])
+    (["--frames", "FOLDER/large.h5", "--out", "FOLDER/same.h5"], "is a file, and results go into")])
 def test_what_cannot_be_measured_is_one_line(folder, capsys, arguments, message):
     words = [word.replace("FOLDER", str(folder)) for word in arguments]
     assert cli.main(["experiment", "tolerance", str(folder / "run"), "--neuron", "1/0,0,0",

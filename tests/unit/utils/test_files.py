@@ -115,7 +115,13 @@ def test_pictures_of_ours_are_told_from_others(tmp_path):
         save_figure(figure, tmp_path / "a.png", 50)
     with Image.open(tmp_path / "a.png") as image:
         assert image.text["Software"] == PNG_MARK["Software"]
-    for content in (encode(scene(0), "PNG"), encode(scene(0), "JPEG"), zlib.compress(b"hpclcae")):
+    save_figure(figure, tmp_path / "a.svg", 50)
+    first = (tmp_path / "a.svg").read_bytes()
+    check_picture(tmp_path / "a.svg", "--plot")
+    save_figure(figure, tmp_path / "a.svg", 50)
+    assert (tmp_path / "a.svg").read_bytes() == first
+    for content in (encode(scene(0), "PNG"), encode(scene(0), "JPEG"), zlib.compress(b"hpclcae"),
+                    b"<svg>hpclcae</svg>"):
         (tmp_path / "b.png").write_bytes(content)
         with pytest.raises(InputError, match="not a picture .--plot. of ours"):
             check_picture(tmp_path / "b.png", "--plot")
