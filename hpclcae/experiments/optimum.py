@@ -38,7 +38,7 @@ class Optima:
     pixels: np.ndarray     # float32 (neuron, row, col, channel), grey levels; some beyond 0 to 255
     response: np.ndarray   # float64 (neuron, start): at the end of each climb, highest first
     shown: np.ndarray      # float64 (neuron,): to the picture as it can be shown, whole levels
-    alike: np.ndarray      # float64 (neuron,): correlation of the two best climbs; NaN: one start
+    alike: np.ndarray      # float64 (neuron,): |correlation| of the two best climbs; NaN: one start
 
     def pictures(self) -> np.ndarray:
         """As they can be shown, uint8 (neuron, row, col, channel)."""
@@ -199,10 +199,13 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], spectrum: np.ndarra
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Of the pixels of each pair of images (image, ...), float64 (image,)."""
+    """Of the pixels of each pair of images (image, ...), without sign, float64 (image,).
+
+    A pooled response does not tell a picture from its negative.
+    """
     both = [image.reshape(len(image), -1) - image.mean(axis=tuple(range(1, image.ndim)))[:, None]
             for image in (first.astype(np.float64), second.astype(np.float64))]
-    return (both[0] * both[1]).sum(axis=1) / np.sqrt(
+    return np.abs((both[0] * both[1]).sum(axis=1)) / np.sqrt(
         np.square(both[0]).sum(axis=1) * np.square(both[1]).sum(axis=1))
 
 
