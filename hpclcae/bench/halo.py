@@ -308,6 +308,10 @@ class Meter(Communicator):
             self.add(what, value)
         return total
 
+    def combine(self, values: np.ndarray, how: str) -> None:
+        """Passed on; no training step does it."""
+        self._communicator.combine(values, how)
+
     def close(self) -> None:
         """See exchange.Communicator."""
         self._communicator.close()

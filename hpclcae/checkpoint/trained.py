@@ -11,9 +11,12 @@ from hpclcae.data.dataset import Dataset
 from hpclcae.data.fitting import fitting_pass
 from hpclcae.model.conditioner import Conditioner, is_fitted
 from hpclcae.model.conditioner_fit import fit_conditioner
+from hpclcae.model.layout import WHOLE
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.preprocess import Preprocessor
+from hpclcae.partition.blocks import Grid
+from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
 
 
@@ -33,17 +36,28 @@ class Model:
     conditioners: tuple[Conditioner | None, ...] = ()
 
     @classmethod
-    def load(cls, path: str | Path) -> "Model":
-        """Load a checkpoint, or the newest one of a run folder.
+    def load(cls, path: str | Path, grid: Grid = WHOLE,
+             communicator: Communicator | None = None) -> "Model":
+        """Load a checkpoint, or the newest one of a run folder; on a grid, one block of it.
+
+        Parameters
+        ----------
+        path : str or Path
+        grid : Grid, optional
+            Blocks that share the network; without it there is one.
+        communicator : Communicator, optional
+            To the other blocks.
 
         Raises
         ------
         InputError
-            There is none, or it cannot be read.
+            There is none, or it cannot be read, or the grid does not fit.
         """
         file = checkpoint.find(path)
-        state, network = checkpoint.load(file)
-        preprocessor = state.preprocessing.preprocessor(state.config.data.size, network.dtype)
+        state, network = checkpoint.load(file, grid, communicator)
+        preprocessor = state.preprocessing.preprocessor(
+            state.config.data.size, network.dtype, network.block.plan.stages[0].x,
+            network.communicator)
         return cls(state.config, network, state.parameters, preprocessor, state.step, file,
                    state.conditioners)
 
@@ -62,7 +76,7 @@ class Model:
         InputError
             The training images are needed and cannot be opened.
         """
-        network = Network(self.network.layout)
+        network = Network(self.network.layout, self.network.communicator)
         parameters = network.parameters(seed)
         fitted: list[Conditioner] = []
         stages = [index for index, stage in enumerate(self.config.stages) if is_fitted(stage)]
@@ -77,7 +91,7 @@ class Model:
                      tuple(fitted))
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
-        """Turn images into the network's input (row, col, channel, image).
+        """Turn images into the network's input (row, col, channel, image), of the block's part.
 
         They are (image, row, col, channel), uint8 or real numbers in grey levels.
 
@@ -90,10 +104,12 @@ class Model:
         if images.shape[1:] != (data.size, data.size, data.channels):
             raise InputError(f"images are {' x '.join(map(str, images.shape[1:]))}, the network of "
                              f"{self.path} takes {data.size} x {data.size} x {data.channels}")
-        return self.preprocessor(images)
+        rows, cols = (slice(*span) for span in (self.preprocessor.pixels.rows,
+                                                self.preprocessor.pixels.cols))
+        return self.preprocessor(images[:, rows, cols])
 
     def responses(self, x: np.ndarray) -> list[np.ndarray]:
-        """Each stage's response (row, col, map, image) for prepared images.
+        """Each stage's response (row, col, map, image) for prepared images, of the block's part.
 
         Overwritten by the next call. In the course of greedy training only of the stages that have
         been trained, or are being trained.

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from hpclcae.experiments.labelled_images import LabelledImages, ratio
+from hpclcae.partition.communicator import Communicator
 
 THRESHOLDS = 20
 BINS = THRESHOLDS + 1  # bin k holds the responses above exactly k of the thresholds
@@ -119,6 +120,21 @@ class NeuronLook:
         positions = np.append(self.stimuli, index)
         strongest = np.argsort(-response, kind="stable")[:STIMULI]
         self.stimuli_response, self.stimuli = response[strongest], positions[strongest]
+
+    def combine(self, world: Communicator) -> None:
+        """Add what other processes have seen."""
+        for counts in (self.histogram, self.weighted, self.answers, self.weighted_answers):
+            world.combine(counts, "sum")
+        response = np.full((world.size, STIMULI), -np.inf)
+        index = np.full((world.size, STIMULI), -1, np.int64)
+        response[world.rank, :self.stimuli.size] = self.stimuli_response
+        index[world.rank, :self.stimuli.size] = self.stimuli
+        world.combine(response, "maximum")
+        world.combine(index, "maximum")
+        there = np.flatnonzero(index.ravel() >= 0)
+        order = np.lexsort((index.ravel()[there], -response.ravel()[there]))[:STIMULI]
+        self.stimuli_response = response.ravel()[there][order]
+        self.stimuli = index.ravel()[there][order]
 
     def judged(self, shape: Sequence[int]) -> JudgedNeuron:
         """Sum up; `shape` is (row, col, map) of the population."""

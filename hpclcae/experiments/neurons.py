@@ -19,8 +19,9 @@ from hpclcae.data.halves import DEVELOPMENT
 from hpclcae.experiments import baselines
 from hpclcae.experiments.comparison import Row
 from hpclcae.experiments.labelled_images import HALF_NAMES, LabelledImages
-from hpclcae.experiments.single_neurons import Pass, Population, TrainingImages, examine
-from hpclcae.experiments.training_images import read, sample_alike
+from hpclcae.experiments.ranks import Ranks
+from hpclcae.experiments.single_neurons import Part, Pass, Population, TrainingImages, examine
+from hpclcae.experiments.training_images import read_ahead, sample_alike
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
 
@@ -172,6 +173,8 @@ class Examination:
     train : Dataset or None
         What linear filters are cut from, and whose labels may choose; None: neither.
     settings : Settings
+    ranks : Ranks, optional
+        The processes that share the work; all have the same results.
 
     Attributes
     ----------
@@ -182,8 +185,9 @@ class Examination:
     """
 
     def __init__(self, test: Dataset, images: LabelledImages, train: Dataset | None,
-                 settings: Settings) -> None:
+                 settings: Settings, ranks: Ranks = Ranks()) -> None:
         self.test, self.images, self.train, self.settings = test, images, train, settings
+        self.ranks = ranks
         self.labels, self.why_no_labels = training_labels(train, test)
 
     def compare(self, model: Model,
@@ -205,9 +209,7 @@ class Examination:
             trained stages, the neuron of the top stage that training labels choose.
         """
         settings = self.settings
-        stages = self._study("trained stages",
-                             lambda pixels: model.responses(model.prepare(pixels)),
-                             by_training=True)
+        stages = self.trained("trained stages", model, by_training=True)
         candidates = stages[-1].accuracy.size
 
         def row(name: str, populations: Sequence[Population], paper: str = "",
@@ -230,6 +232,11 @@ class Examination:
                                         stages[-1].by_training))
         return stages, rows
 
+    def trained(self, name: str, model: Model, by_training: bool = False) -> list[Population]:
+        """Examine the stages of a network."""
+        return self._study(name, lambda pixels: model.responses(model.prepare(pixels)),
+                           self.ranks.parts(model), by_training)
+
     def linear_rows(self, candidates: int) -> list[Row]:
         """The linear filters and their ceiling, on contrast-normalised pixels."""
         if self.train is None or not self.settings.filters:
@@ -246,15 +253,15 @@ class Examination:
         return rows
 
     def _random(self, model: Model, seed: int) -> list[Population]:
-        random = model.with_random_weights(seed)
-        return self._study(f"random weights, seed {seed}",
-                           lambda pixels: random.responses(random.prepare(pixels)))
+        return self.trained(f"random weights, seed {seed}", model.with_random_weights(seed))
 
-    def _study(self, name: str, respond: Respond, by_training: bool = False) -> list[Population]:
-        """Examine what responds to the test images."""
+    def _study(self, name: str, respond: Respond, parts: Sequence[Part] | None = None,
+               by_training: bool = False) -> list[Population]:
+        """Examine what responds to the test images; `parts` are its neurons on a grid."""
         training = self._training(name, respond) if by_training else None
-        return examine(self._passes(name, self.test, self.images.index, respond, 3), self.images,
-                       self.settings.bootstrap, training)
+        passes = self._passes(name, self.test, self.images.index, respond, 3, parts is not None)
+        return examine(passes, self.images, self.settings.bootstrap, training, self.ranks.world,
+                       parts)
 
     def _training(self, name: str, respond: Respond) -> TrainingImages | None:
         """Labelled training images that show the concept as often as the test images do."""
@@ -268,17 +275,21 @@ class Examination:
                                            1), self.labels[places] == 1)
 
     def _passes(self, name: str, dataset: Dataset, places: np.ndarray, respond: Respond,
-                count: int) -> Pass:
-        """Passes over some images, of which `count` will be made: one bar for all of them."""
-        parts = [slice(first, first + self.settings.batch)
-                 for first in range(0, places.size, self.settings.batch)]
-        ticks = iter(progress(range(count * len(parts)), name, unit="batches"))
+                count: int, network: bool = True) -> Pass:
+        """Passes over this process's part of some images, of which `count` will be made.
+
+        One bar for all of them. The next batch is read while one is looked at.
+        """
+        parts = self.ranks.batches(places.size, self.settings.batch, network)
+        total = range(count * len(parts))
+        ticks = iter(progress(total, name, unit="batches") if self.ranks.is_first else total)
         started = itertools.count(1)
 
         def start() -> Iterator[tuple[Sequence[np.ndarray], slice]]:
             last = next(started) == count
-            for part, _ in zip(parts, ticks):
-                yield respond(read(dataset, places[part])), part
+            images = read_ahead(dataset, [places[part] for part in parts])
+            for part, pixels, _ in zip(parts, images, ticks):
+                yield respond(pixels), part
             if last:
                 next(ticks, None)  # the bar learns that it is full
         return start

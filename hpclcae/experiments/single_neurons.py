@@ -22,6 +22,7 @@ from hpclcae.experiments.close_look import (BINS, JudgedNeuron, NeuronLook, area
                                             bin_of)
 from hpclcae.experiments.labelled_images import (DEVELOPMENT, FINAL, LabelledImages,
                                                  group_weights)
+from hpclcae.partition.communicator import Communicator, SerialCommunicator
 from hpclcae.utils.errors import InputError
 
 BLOCK = 512  # neurons counted at once: their bins stay in the cache
@@ -30,6 +31,18 @@ DRAWS = 50   # of fewer candidates, when numbers of candidates are made equal
 #: Starts a pass over images: minibatch by minibatch the responses (row, col, map, image) of each
 #: population of neurons, and which of the images they belong to.
 Pass = Callable[[], Iterable[tuple[Sequence[np.ndarray], slice]]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The neurons of a population that this process looks at."""
+    shape: tuple[int, ...]  # row, col, map: of all of them
+    own: np.ndarray         # int64: where the neurons of the responses are among all, flattened
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], rows: slice, cols: slice) -> "Part":
+        """The positions of a rectangle."""
+        return cls(shape, np.arange(np.prod(shape)).reshape(shape)[rows, cols].ravel())
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,8 @@ class Population:
 
 
 def examine(responses: Pass, images: LabelledImages, replicates: int = 1000,
-            training: TrainingImages | None = None) -> list[Population]:
+            training: TrainingImages | None = None, world: Communicator = SerialCommunicator(),
+            parts: Sequence[Part] | None = None) -> list[Population]:
     """Examine every neuron of each population.
 
     Parameters
@@ -93,6 +107,11 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000,
     training : TrainingImages, optional
         One pass over them is made, too. Each neuron of the last population is scored by the best
         of its 20 thresholds, spaced between its extremes on the development half.
+    world : Communicator, optional
+        The processes that share the images and neurons; each passes over its part of them, and all
+        of them together over every image and neuron once. All return the same.
+    parts : sequence of Part, optional
+        The neurons of each population that the responses are of; without it all.
 
     Returns
     -------
@@ -107,16 +126,21 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000,
     """
     honest, everything = not images.why_not_honest, not images.why_no_interval
     replicates = replicates if everything else 0
-    ranges = find_ranges(responses(), images)
-    whole = [Tally(lowest[0], highest[0], images.concept, images.half)
-             for lowest, highest, _ in ranges]
-    development = [Tally(lowest[1], highest[1], images.concept, images.half)
-                   for lowest, highest, _ in ranges] if honest else []
+    ranges = find_ranges(responses(), images, world, parts)
+    parts = (parts or [Part.of(shape, slice(None), slice(None)) for _, _, shape in ranges]
+             )[:len(ranges)]
+    whole = [Tally(lowest[0], highest[0], images.concept, images.half, part.own)
+             for (lowest, highest, _), part in zip(ranges, parts)]
+    development = [Tally(lowest[1], highest[1], images.concept, images.half, part.own)
+                   for (lowest, highest, _), part in zip(ranges, parts)] if honest else []
     for arrays, part in responses():
         for tallies in (whole, development):
             for tally, response in zip(tallies, arrays):
                 tally.add(response, part)
-    by_training = _choose_by_training(development[-1], training) if training and honest else None
+    for tally in (*whole, *development):
+        tally.combine(world)
+    by_training = (_choose_by_training(development[-1], training, parts[-1].own, world)
+                   if training and honest else None)
 
     looks = []
     for number, tally in enumerate(whole):
@@ -131,15 +155,21 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000,
         looks.append(chosen)
     for arrays, part in responses():
         weights = group_weights(images.key[part], replicates)
-        for chosen, response in zip(looks, arrays):
+        for chosen, response, held in zip(looks, arrays, parts):
             flat = response.reshape(-1, response.shape[-1])
             for look in chosen:
-                look.add(flat[look.neuron], part, weights)
+                at = int(np.searchsorted(held.own, look.neuron))
+                if at < held.own.size and held.own[at] == look.neuron:
+                    look.add(flat[at], part, weights)
+    for chosen in looks:
+        for look in chosen:
+            look.combine(world)
     return [_population(tally, development[number] if honest else None, chosen, shape)
             for number, (tally, chosen, (_, _, shape)) in enumerate(zip(whole, looks, ranges))]
 
 
-def find_ranges(batches: Iterable[tuple[Sequence[np.ndarray], slice]], images: LabelledImages
+def find_ranges(batches: Iterable[tuple[Sequence[np.ndarray], slice]], images: LabelledImages,
+                world: Communicator = SerialCommunicator(), parts: Sequence[Part] | None = None
                 ) -> list[tuple[np.ndarray, np.ndarray, tuple[int, ...]]]:
     """Find the smallest and largest response of each neuron, and the shape (row, col, map).
 
@@ -162,13 +192,25 @@ def find_ranges(batches: Iterable[tuple[Sequence[np.ndarray], slice]], images: L
             for row, chosen in enumerate((flat, flat[:, development])):
                 np.minimum(lowest[row], chosen.min(axis=1, initial=np.inf), out=lowest[row])
                 np.maximum(highest[row], chosen.max(axis=1, initial=-np.inf), out=highest[row])
-    for lowest, highest, shape in found:
+    everyones = []
+    for number, (lowest, highest, shape) in enumerate(found):
+        if parts is not None:
+            whole = parts[number]
+            size, own, shape = int(np.prod(whole.shape)), whole.own, whole.shape
+            (lowest, held), (highest, also) = ((np.full((2, size), np.inf), lowest),
+                                               (np.full((2, size), -np.inf), highest))
+            lowest[:, own], highest[:, own] = held, also
+        # NaN would get lost in the comparisons of other processes
+        lowest[np.isnan(lowest)], highest[np.isnan(highest)] = -np.inf, np.inf
+        world.combine(lowest, "minimum")
+        world.combine(highest, "maximum")
         broken = ~(np.isfinite(lowest[0]) & np.isfinite(highest[0]))
         if broken.any():
             raise InputError(f"{broken.sum()} of the {broken.size} neurons of a "
                              f"{'x'.join(map(str, shape))} stage gave a response that is not "
                              "finite: training diverged, take an earlier checkpoint")
-    return found
+        everyones.append((lowest, highest, shape))
+    return everyones
 
 
 class Tally:
@@ -184,36 +226,50 @@ class Tally:
         The range in which the thresholds are spaced.
     concept : bool array (image,)
     half : int64 array (image,)
+    own : int64 array, optional
+        The neurons that responses are added of; without it all.
 
     Attributes
     ----------
     balance : int32 array (half, neuron, bin)
-        Images with the concept minus those without it.
+        Images with the concept minus those without it; of the own neurons, until `combine`.
     shown : int32 array (neuron, bin)
         Images with the concept, of both halves.
     """
 
     def __init__(self, lowest: np.ndarray, highest: np.ndarray, concept: np.ndarray,
-                 half: np.ndarray) -> None:
+                 half: np.ndarray, own: np.ndarray | None = None) -> None:
         self.lowest, self.highest, self.concept, self.half = lowest, highest, concept, half
         self.neurons = lowest.size
-        self.balance = np.zeros((2, self.neurons, BINS), np.int32)
-        self.shown = np.zeros((self.neurons, BINS), np.int32)
+        self.own = np.arange(self.neurons) if own is None else own
+        self.balance = np.zeros((2, self.own.size, BINS), np.int32)
+        self.shown = np.zeros((self.own.size, BINS), np.int32)
 
     def add(self, response: np.ndarray, part: slice) -> None:
         """Count the responses (row, col, map, image) to the images `part`."""
-        flat = response.reshape(self.neurons, -1)
+        flat = response.reshape(self.own.size, -1)
         kind = 2 * self.concept[part] + self.half[part]  # 0 to 3
-        for first in range(0, self.neurons, BLOCK):
-            block = slice(first, min(first + BLOCK, self.neurons))
-            size = block.stop - first
+        for first in range(0, self.own.size, BLOCK):
+            block = slice(first, min(first + BLOCK, self.own.size))
+            size, own = block.stop - first, self.own[block]
             row = (kind * size + np.arange(size)[:, None]) * BINS
-            place = row + bin_of(flat[block], self.lowest[block, None], self.highest[block, None],
+            place = row + bin_of(flat[block], self.lowest[own, None], self.highest[own, None],
                                  BINS)
             counts = np.bincount(place.ravel(), minlength=4 * size * BINS).astype(np.int32)
             without, shown = counts.reshape(2, 2, size, BINS)  # (half, neuron, bin)
             self.balance[:, block] += shown - without
             self.shown[block] += shown.sum(axis=0, dtype=np.int32)
+
+    def combine(self, world: Communicator) -> None:
+        """Add what other processes have counted; from here on it is about all neurons."""
+        for name in ("balance", "shown"):
+            counts = getattr(self, name)
+            if self.own.size < self.neurons:
+                mine, counts = counts, np.zeros((*counts.shape[:-2], self.neurons, BINS), np.int32)
+                counts[..., self.own, :] = mine
+            world.combine(counts, "sum")
+            setattr(self, name, counts)
+        self.own = np.arange(self.neurons)
 
     def correct(self, halves: Sequence[int]) -> np.ndarray:
         """Count correct answers in some halves, int64 (neuron, threshold)."""
@@ -244,12 +300,14 @@ class Tally:
         return lowest + (number + 1) * ((highest - lowest) / BINS)
 
 
-def _choose_by_training(development: Tally, training: TrainingImages) -> int:
+def _choose_by_training(development: Tally, training: TrainingImages, own: np.ndarray,
+                        world: Communicator) -> int:
     """The neuron of the last population that has most right answers on the training images."""
     tally = Tally(development.lowest, development.highest, training.concept,
-                  np.zeros(training.concept.size, np.int64))
+                  np.zeros(training.concept.size, np.int64), own)
     for arrays, part in training.responses():
         tally.add(arrays[-1], part)
+    tally.combine(world)
     return tally.best((0,))[0]
 
 

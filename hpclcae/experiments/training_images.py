@@ -1,4 +1,7 @@
 """Training images as material for filters and choices: drawn by a seed, read in few goes."""
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from hpclcae.data.dataset import Dataset
@@ -48,3 +51,19 @@ def read(dataset: Dataset, places: np.ndarray) -> np.ndarray:
     runs = np.split(places, cuts)
     wanted = np.concatenate([np.arange(run[0], run[-1] + 1) for run in runs])
     return dataset.read(wanted)[np.searchsorted(wanted, places)]
+
+
+def read_ahead(dataset: Dataset, batches: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the images at some positions, batch by batch; the next is read meanwhile.
+
+    Two batches are held at most, whatever their number.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        waiting = None
+        for places in batches:
+            ready, waiting = waiting, reader.submit(read, dataset, places)
+            if ready is not None:
+                yield ready.result()
+                del ready
+        if waiting is not None:
+            yield waiting.result()

@@ -58,6 +58,10 @@ class MpiCommunicator(Communicator):
         wait([self.comm.Iallgather(mine, everyones)])
         return everyones.sum(axis=0)
 
+    def combine(self, values: np.ndarray, how: str) -> None:
+        operation = {"sum": MPI.SUM, "minimum": MPI.MIN, "maximum": MPI.MAX}[how]
+        wait([self.comm.Iallreduce(MPI.IN_PLACE, values, operation)])
+
     def close(self) -> None:
         """Free the communicator; channels are closed before."""
         self.comm.Free()

@@ -42,6 +42,12 @@ class Communicator(Protocol):
         For a few numbers.
         """
 
+    def combine(self, values: np.ndarray, how: str) -> None:
+        """Put into an array the "sum", "minimum" or "maximum" over all blocks of its every number.
+
+        For many numbers; those of a sum are whole numbers, so that its order does not matter.
+        """
+
     def close(self) -> None:
         """Release what belongs to the communicator; every block does."""
 
@@ -58,6 +64,9 @@ class SerialCommunicator(Communicator):
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
         """The values themselves."""
         return np.array(values, np.float64)
+
+    def combine(self, values: np.ndarray, how: str) -> None:
+        """The values stay as they are."""
 
     def close(self) -> None:
         """Nothing to release."""

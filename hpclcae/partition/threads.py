@@ -89,6 +89,18 @@ class ThreadCommunicator(Communicator):
             self.send(rank, _SUM, total)
         return total
 
+    def combine(self, values: np.ndarray, how: str) -> None:
+        """Block 0 combines in order of ranks and tells the others."""
+        operation = {"sum": np.add, "minimum": np.minimum, "maximum": np.maximum}[how]
+        if self.rank:
+            self.send(0, _SUM, values)
+            values[...] = self.receive(0, _SUM)
+            return
+        for rank in range(1, self.size):
+            operation(values, self.receive(rank, _SUM), out=values)
+        for rank in range(1, self.size):
+            self.send(rank, _SUM, values)
+
     def send(self, rank: int, tag: int, content: np.ndarray) -> None:
         """Leave a copy for another block."""
         me = self._members[self.rank]
