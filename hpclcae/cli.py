@@ -91,10 +91,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.neurons",
         "find the neuron that tells the labelled images apart best",
         "hpclcae neurons runs/desk --test data/test.h5"),
-    "experiment tolerance": (
-        "hpclcae.commands.experiment.tolerance",
-        "measure how a neuron's response stands shift, scale and covering",
-        "hpclcae experiment tolerance runs/faces --frames data/large.h5"),
+    "experiment invariance": (
+        "hpclcae.commands.experiment.invariance",
+        "measure how a neuron's response stands shift, scale, rotation, turning heads, covering",
+        "hpclcae experiment invariance runs/faces --frames data/large.h5"),
     "figures": (
         "hpclcae.commands.figures",
         "draw filters, curves, histogram and top stimuli of a run",

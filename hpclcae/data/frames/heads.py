@@ -108,10 +108,7 @@ class HeadModel:
         mesh, look = self.mesh, person.look
         samples = 3 if size < FINE_BELOW else 2
         turn = rotation(yaw, pitch, roll)
-        view = person.vertices @ turn.T
-        middle = size * samples / 2
-        scale = FILLS * zoom * size * samples * DISTANCE / (DISTANCE - view[:, 2])
-        points = np.stack([middle + scale * view[:, 0], middle - scale * view[:, 1], view[:, 2]], 1)
+        points = projected(person.vertices @ turn.T, size * samples, zoom)
         shown = slice(None) if look.curtain else mesh.part != CURTAIN
         triangles, part = mesh.triangles[shown], mesh.part[shown]
 
@@ -130,7 +127,7 @@ class HeadModel:
         occlusion = np.maximum(_mix(mesh.occlusion[:, None], corners, weights)[:, 0],
                                0.6 * (part[seen] == EYE))
         lit = illuminate(colour, gloss, normals @ turn.T, occlusion, np.array(light, float))
-        return _averaged(pixels, lit, size, samples)
+        return averaged(pixels, lit, size, samples)
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -145,12 +142,22 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return (about_z @ about_x @ about_y).astype(np.float32)
 
 
+def projected(vertices: np.ndarray, size: int, zoom: float) -> np.ndarray:
+    """Where a camera before a head sees its vertices (vertex, 3), as `rasterize` wants it.
+
+    They are in head heights from the middle of the head. At zoom 1 it fills FILLS of `size` pixels.
+    """
+    scale = FILLS * zoom * size * DISTANCE / (DISTANCE - vertices[:, 2])
+    return np.stack([size / 2 + scale * vertices[:, 0], size / 2 - scale * vertices[:, 1],
+                     vertices[:, 2]], 1)
+
+
 def _mix(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Interpolate (vertex, k) at pixels with corners and weights (pixel, 3); array (pixel, k)."""
     return np.einsum("pck,pc->pk", values[corners], weights)
 
 
-def _averaged(pixels: np.ndarray, lit: np.ndarray, size: int, samples: int) -> np.ndarray:
+def averaged(pixels: np.ndarray, lit: np.ndarray, size: int, samples: int) -> np.ndarray:
     """Average samples x samples points to a pixel: uint8 (row, col, 4)."""
     fine = np.zeros(((size * samples) ** 2, 4), np.float32)
     fine[pixels, :3], fine[pixels, 3] = lit, 1
