@@ -19,6 +19,7 @@ import numpy as np
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments.close_look import BINS, bin_of
+from hpclcae.experiments.invariance import Asked
 from hpclcae.experiments.labelled_images import (DEVELOPMENT, FINAL, LabelledImages, group_weights,
                                                  interval, ratio)
 from hpclcae.experiments.scan import Neuron
@@ -47,6 +48,7 @@ class Facts:
     neuron: Neuron
     lowest: float            # response to the judged images
     highest: float
+    rest: float              # mean response to those without the concept
     threshold: float         # above it the neuron says that the concept is there
     accuracy: float          # of the judged images
     interval: tuple[float, float]
@@ -128,9 +130,8 @@ def _spread(size: int, count: int) -> np.ndarray:
     return ((np.arange(count) + 0.5) * size / count).astype(int)
 
 
-def responses_of(model: Model, neurons: Sequence[Neuron]
-                 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The answers (neuron, image) of some neurons as a function of images."""
+def asked(model: Model, neurons: Sequence[Neuron]) -> Asked:
+    """The answers (neuron, image) of many neurons as a function of images."""
     shapes = [geometry.output for geometry in model.network.layout.geometry]
     by_stage = [(stage, [n for n, neuron in enumerate(neurons) if neuron.stage == stage + 1])
                 for stage in range(len(shapes))]
@@ -167,7 +168,7 @@ def look_at(model: Model, test: Dataset, judged: Judged, neurons: Sequence[Neuro
     InputError
         A response is not finite.
     """
-    images, respond = judged.images, responses_of(model, neurons)
+    images, respond = judged.images, asked(model, neurons)
     with tempfile.TemporaryFile() as file:
         store = np.memmap(file, np.float32, "w+", shape=(len(neurons), images.index.size))
         for part, pixels in _batches(test, images.index, batch, "neurons"):
@@ -207,7 +208,8 @@ def _facts(store: np.ndarray, judged: Judged, neurons: Sequence[Neuron],
         kinds = len(judged.kinds)
         of_kind = judged.kind[mine]
         facts.append(Facts(
-            neuron, float(answers.min()), float(answers.max()), float(threshold[n]),
+            neuron, float(answers.min()), float(answers.max()), float(answers[~concept].mean()),
+            float(threshold[n]),
             float(accuracy[n]), intervals[n], area(answers, concept),
             ratio(np.bincount(of_kind, says, kinds), np.bincount(of_kind, minlength=kinds)),
             np.stack([np.bincount(where[concept == label], minlength=HISTOGRAM)

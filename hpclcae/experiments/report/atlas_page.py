@@ -1,5 +1,5 @@
 """The atlas as the page has it: numbers as JSON, pictures as sprites, a map of each stage."""
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isqrt, prod
 from typing import Any
@@ -8,12 +8,13 @@ import numpy as np
 
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
+from hpclcae.experiments import optimum
 from hpclcae.experiments.labelled_images import LabelledImages
 from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.record import plain
 from hpclcae.experiments.report import atlas
 from hpclcae.experiments.report.atlas import Facts
-from hpclcae.experiments.report.curves import Curve, curves, examples
+from hpclcae.experiments.report.curves import Curve, curves
 from hpclcae.experiments.report.sprites import Sprites, data_uri, mosaic, signed
 from hpclcae.experiments.scan import Neuron
 from hpclcae.geometry import receptive_field
@@ -25,9 +26,6 @@ MOST_FILTERS = 25     # of the first stage, that a neuron's picture shows
 STRONGEST_MAPS = 7    # of the stage below
 #: From few to many right answers; each step darker to the eye (so that grey print tells them, too).
 RAMP = np.array([[240, 249, 232], [186, 228, 188], [123, 204, 196], [67, 162, 202], [8, 88, 158]])
-
-#: Pictures (neuron, row, col, channel) of the stimulus that excites each neuron most.
-Optimum = Callable[[Model, Sequence[Neuron]], np.ndarray]
 
 
 @dataclass
@@ -46,13 +44,18 @@ class Thumbnails:
 
     def take(self, position: int, pixels: np.ndarray) -> None:
         """Take in one image, uint8 (row, col, channel)."""
-        small = np.rint(atlas.shrunk(pixels[None], self.sprites.shape[0])[0]).astype(np.uint8)
+        small = small_pictures(pixels[None], self.sprites.shape[0])[0]
         self.numbers[position] = self.sprites.add(small)
+
+
+def small_pictures(pictures: np.ndarray, most: int = atlas.MEAN_SIDE) -> np.ndarray:
+    """uint8 pictures (picture, row, col, channel) of side `most` at the largest."""
+    return np.rint(atlas.shrunk(pictures, most)).astype(np.uint8)
 
 
 def atlas_data(model: Model, test: Dataset, images: LabelledImages,
                stages: Sequence[dict[str, Any]], limit: int, named: Sequence[Neuron],
-               optimum: Optimum | None = None, batch: int = 100) -> dict[str, Any]:
+               batch: int = 100) -> dict[str, Any]:
     """Collect everything that the page shows of some neurons of every stage.
 
     Parameters
@@ -75,11 +78,10 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages,
     facts = atlas.look_at(model, test, judged, neurons, batch)
     thumbnails = Thumbnails.of(facts, test)
     means = atlas.look_at_pixels(test, judged, facts, batch, thumbnails.take)
-    chosen = examples(judged)
-    found = curves(atlas.responses_of(model, neurons), test, chosen)
-    sprites = {"images": thumbnails.sprites, "means": Sprites.of([signed(mean) for mean in means])}
-    if optimum is not None:
-        sprites["optima"] = Sprites.of([signed(best) for best in optimum(model, neurons)])
+    found = curves(atlas.asked(model, neurons), test, judged)
+    optima = optimum.find(model, neurons, batch=batch)
+    sprites = {"images": thumbnails.sprites, "means": Sprites.of([signed(mean) for mean in means]),
+               "optima": Sprites.of(small_pictures(optima.pictures()))}
     for number in range(1, 1 + len(stages)):
         sprites[f"filters{number}"] = Sprites.of(
             [filter_picture(model, number - 1, neuron.where) for neuron in neurons
@@ -94,7 +96,8 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages,
         "kinds": list(map(printable, judged.kinds)),
         "kindCounts": np.bincount(judged.kind[judged.mine], minlength=len(judged.kinds)),
         "size": test.size, "groups": [name for name, _, _ in atlas.GROUPS],
-        "highest": len(facts[0].top), "examples": chosen.size,
+        "highest": len(facts[0].top), "examples": found[0].images,
+        "contrast": optimum.CONTRAST, "starts": optimum.STARTS,
         "all": sum(score.size for score in scores),
         "images": {"at": list(place), "kind": [label[at][0] for at in place],
                    "shows": [int(label[at][1]) for at in place]},
@@ -103,7 +106,8 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages,
         "curves": [{"name": curve.name, "unit": curve.unit, "at": curve.at.round(3),
                     "unchanged": curve.unchanged} for curve in found],
         "neurons": [neuron_data(model, number, facts, place, found)
-                    for number in range(len(facts))],
+                    | {"optimum": _digits(optima.shown[number]), "agree": _digits(
+                        optima.alike[number])} for number in range(len(facts))],
         "sprites": {name: each.layout() for name, each in sprites.items()}})
 
 
@@ -145,7 +149,7 @@ def neuron_data(model: Model, number: int, facts: Sequence[Facts], place: dict[i
             "sees": [min(edge, size) for edge in field_],
             "accuracy": round(fact.accuracy, 4), "interval": _rounded(fact.interval, 4),
             "auc": round(fact.auc, 4), "threshold": _digits(fact.threshold),
-            "low": _digits(fact.lowest), "high": _digits(fact.highest),
+            "rest": _digits(fact.rest), "low": _digits(fact.lowest), "high": _digits(fact.highest),
             "fires": _rounded(fact.fires, 4), "histogram": fact.histogram,
             "shown": [[place[int(at)] for at in group] for group in fact.shown],
             "responses": [[_digits(value) for value in group] for group in fact.responses],

@@ -162,12 +162,11 @@
     const items = order.map((index) => {
       const n = neurons[index];
       return make("li", {}, make("button", { type: "button", "data-neuron": index, tabindex: "-1", onclick: () => show(index) },
-        sprite(best, shift + index, 34, ""), make("span", {}, nameOf(n)), make("span", {}, percent(n.accuracy))));
+        sprite("optima", index, 34, "", ""), make("span", {}, nameOf(n)), make("span", {}, percent(n.accuracy))));
     });
     at("list").replaceChildren(...items);
     markList();
   }
-  const best = data.sprites.optima ? "optima" : "means", shift = data.sprites.optima ? 0 : 2;
 
   function markList() {
     for (const button of at("list").querySelectorAll("button")) {
@@ -224,7 +223,7 @@
   function curve(n, index) {
     const sweep = data.curves[index], [mean, half] = n.curves[index];
     const low = mean.map((m, i) => m - (half[i] || 0)), high = mean.map((m, i) => m + (half[i] || 0));
-    const y0 = Math.min(n.low, ...low), y1 = Math.max(n.threshold, ...high);
+    const y0 = Math.min(n.rest, ...low), y1 = Math.max(n.threshold, n.rest, ...high);
     const start = sweep.at.reduce((a, b, i) => Math.abs(b - sweep.unchanged) < Math.abs(sweep.at[a] - sweep.unchanged) ? i : a, 0);
     let first = start, last = start;
     while (first > 0 && mean[first - 1] > n.threshold) first--;
@@ -238,6 +237,7 @@
       [across[0], across[across.length - 1]], [y0, y1], edges.map((i) => [across[i], number(sweep.at[i])]), sweep.unit, sweep.name);
     svg.append(make("svg:path", { class: "band", d: `${path([...high.map((v, i) => [x(across[i]), y(v)]),
       ...low.map((v, i) => [x(across[i]), y(v)]).reverse()])}Z` }),
+      make("svg:line", { class: "rest", x1: LEFT, x2: WIDTH - RIGHT, y1: y(n.rest), y2: y(n.rest) }),
       make("svg:line", { class: "level", x1: LEFT, x2: WIDTH - RIGHT, y1: y(n.threshold), y2: y(n.threshold) }),
       make("svg:path", { class: "curve", d: path(mean.map((v, i) => [x(across[i]), y(v)])) }));
     return svg;
@@ -280,8 +280,10 @@
     const broad = filters.cols > 2 * filters.rows ? Math.min(300, 6 * filters.cols) : Math.round(filters.cols * zoom);
     const seen = [
       picture(sprite(`filters${n.stage}`, n.filter, broad, `filters of neuron ${nameOf(n)}`), `Filters. ${stage.filters}`, broad > 140)];
-    if (data.sprites.optima) seen.push(picture(sprite("optima", index, 138, `numerical optimum of neuron ${nameOf(n)}`), data.optimum));
-    seen.push(picture(sprite("means", 2 + index, 138, `mean of the ${data.highest} images with the highest response`, ""),
+    const start = data.starts > 1 && n.agree !== null ? ` The two best of ${data.starts} starts correlate at ${n.agree.toFixed(2)}.` : "";
+    seen.push(picture(sprite("optima", index, 138, `numerical optimum of neuron ${nameOf(n)}`, ""),
+        `Numerical optimum: the picture of contrast ${number(data.contrast)} with the strongest response found, ${number(n.optimum)}.${start}`),
+      picture(sprite("means", 2 + index, 138, `mean of the ${data.highest} images with the highest response`, ""),
         `Mean of the ${data.highest} images with the highest response (1 %), each with mean 0 and deviation 1.`),
       picture(sprite("means", 0, 138, `mean of the images with the concept`, ""),
         `For comparison, the mean of all images with \u2018${data.concept}\u2019: what a neuron's mean shares with it may be framing.`),
@@ -297,12 +299,12 @@
       panel("Test images", false, thumbs(n), make("p", { class: "note" }, legend(true, `solid green: \u2018${data.concept}\u2019`), legend(false, "dashed orange: the rest"),
         "Whole frames, strongest response first; the neuron sees the part of them that is marked above.")),
       panel("What it tolerates", false, make("div", { class: "charts" }, ...data.curves.map((_, i) => curve(n, i))),
-        make("p", { class: "note" }, `Mean response to ${data.examples} test images with \u2018${data.concept}\u2019, changed by cubic interpolation; ` +
-          "what comes in from outside is mirrored. Band: 95 % interval of the mean over these images. Dashed: the threshold. " +
+        make("p", { class: "note" }, `Mean response to ${data.examples} test images with \u2018${data.concept}\u2019, one of each person where they are known, changed by cubic interpolation; ` +
+          "what comes in from outside is mirrored. Band: 95 % interval of the mean over these images. Dashed: the threshold; dotted: the mean response to the rest. " +
           "The same images for every neuron, so a neuron for something else has flat curves.")),
       panel("Respond most alike", false, make("div", { class: "alike" }, ...n.alike.map(([other, correlation]) =>
         make("a", { href: fragment(neurons[other]), "aria-label": `neuron ${nameOf(neurons[other])}, correlation ${correlation.toFixed(2)}` },
-          sprite(best, shift + other, 64, ""), make("span", {}, nameOf(neurons[other])), make("span", {}, `r = ${correlation.toFixed(2)}`)))),
+          sprite("optima", other, 64, "", ""), make("span", {}, nameOf(neurons[other])), make("span", {}, `r = ${correlation.toFixed(2)}`)))),
         make("p", { class: "note" }, "Correlation of the responses over the test images, among the neurons of the atlas.")));
     at("said").textContent = `Neuron ${nameOf(n)}, ${percent(n.accuracy)} right`;
   }
