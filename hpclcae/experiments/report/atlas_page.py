@@ -115,7 +115,8 @@ def stage_data(model: Model, stage: int, score: np.ndarray, shown: np.ndarray) -
     """Size of a stage (from 0), and the accuracy of the best map at each position as a picture."""
     best = np.take_along_axis(shown, score.argmax(axis=2)[..., None], 2)[..., 0]
     low, high = float(best.min()), float(best.max())
-    at = (best - low) / ((high - low) or 1.0) * (len(RAMP) - 1)
+    at = (best - low) / (high - low) if high > low else np.ones(best.shape)
+    at *= len(RAMP) - 1
     below = np.minimum(at.astype(int), len(RAMP) - 2)
     part = (at - below)[..., None]
     colours = RAMP[below] * (1 - part) + RAMP[below + 1] * part

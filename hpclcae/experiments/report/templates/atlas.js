@@ -162,7 +162,7 @@
     const items = order.map((index) => {
       const n = neurons[index];
       return make("li", {}, make("button", { type: "button", "data-neuron": index, tabindex: "-1", onclick: () => show(index) },
-        sprite("optima", index, 34, "", ""), make("span", {}, nameOf(n)), make("span", {}, percent(n.accuracy))));
+        sprite("means", 2 + index, 34, "", ""), sprite("optima", index, 34, "", ""), make("span", {}, nameOf(n)), make("span", {}, percent(n.accuracy))));
     });
     at("list").replaceChildren(...items);
     markList();
@@ -304,8 +304,8 @@
           "The same images for every neuron, so a neuron for something else has flat curves.")),
       panel("Respond most alike", false, make("div", { class: "alike" }, ...n.alike.map(([other, correlation]) =>
         make("a", { href: fragment(neurons[other]), "aria-label": `neuron ${nameOf(neurons[other])}, correlation ${correlation.toFixed(2)}` },
-          sprite("optima", other, 64, "", ""), make("span", {}, nameOf(neurons[other])), make("span", {}, `r = ${correlation.toFixed(2)}`)))),
-        make("p", { class: "note" }, "Correlation of the responses over the test images, among the neurons of the atlas.")));
+          make("span", { class: "two" }, sprite("means", 2 + other, 52, "", ""), sprite("optima", other, 52, "", "")), make("span", {}, nameOf(neurons[other])), make("span", {}, `r = ${correlation.toFixed(2)}`)))),
+        make("p", { class: "note" }, "Left the mean of the strongest images, right the optimum; r: correlation of the responses over the test images, among the neurons of the atlas.")));
     at("said").textContent = `Neuron ${nameOf(n)}, ${percent(n.accuracy)} right`;
   }
 
