@@ -57,6 +57,7 @@ class _Push:
     base: int
     learning_rate: float
     gradient: np.ndarray
+    then: np.ndarray | None
 
 
 @dataclass
@@ -120,14 +121,15 @@ class ReplayServer:
         self._go_on(index)
 
     def push(self, index: int, replica: int, clock: int, base: int, learning_rate: float,
-             gradient: np.ndarray) -> None:
+             gradient: np.ndarray, then: np.ndarray | None) -> None:
         """A replica pushes the gradient (n,) of a chunk."""
         waiting = self._pushes[replica, index]
-        push = _Push(clock, base, learning_rate, gradient)
+        push = _Push(clock, base, learning_rate, gradient, then)
         waiting.append(push)
         self._go_on(index)
         if waiting and waiting[-1] is push:
             push.gradient = gradient.copy()
+            push.then = None if then is None else then.copy()
 
     def _go_on(self, index: int) -> None:
         """Let happen to a chunk what comes next, as far as it has been asked for."""
@@ -161,7 +163,7 @@ class ReplayServer:
             raise InputError(f"{who}: the gradient of {describe(self.chunks[index])} is not "
                              f"finite; it was computed from version {push.base}")
         self.store.push(index, replica, push.clock, push.base, push.learning_rate,
-                        push.gradient)
+                        push.gradient, push.then)
         if not np.isfinite(self.store.values[index]).all():
             raise InputError(f"{who}: its push makes version {self.store.versions[index]} of "
                              f"{describe(self.chunks[index])} not finite")
@@ -202,16 +204,12 @@ class ReplayConnection(ServerConnection):
 
     def __init__(self, server: ReplayServer, replica: int) -> None:
         self.replica, self._server = replica, server
-        self.buffers = [np.empty(chunk.size, server.store.dtype) for chunk in server.chunks]
+        self._buffers = [np.empty(chunk.size, server.store.dtype) for chunk in server.chunks]
         self.newest = self.fetched_bytes = self.pushed_bytes = 0
-        self.staleness = np.zeros(0, np.int64)
         self.missing = 0
 
     def initialise(self, parameters: np.ndarray) -> None:
         raise AssertionError("the server of a replay begins with what the job began with")
-
-    def factor(self, index: int, learning_rate: float) -> float:
-        return 1.0
 
     def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
                     clock: int) -> None:
@@ -235,11 +233,14 @@ class ReplayConnection(ServerConnection):
         assert not self.missing, self.missing
         return self._versions
 
-    def push(self, index: int, clock: int, base: int, learning_rate: float) -> None:
-        self._server.push(index, self.replica, clock, base, learning_rate, self.buffers[index])
-
-    def wait_for_buffer(self, index: int) -> None:
+    def buffer(self, index: int) -> np.ndarray:
         """The server has taken a copy of what has to wait."""
+        return self._buffers[index]
+
+    def push(self, index: int, clock: int, base: int, learning_rate: float,
+             then: np.ndarray | None = None) -> None:
+        self._server.push(index, self.replica, clock, base, learning_rate, self._buffers[index],
+                          then)
 
     def flush(self) -> None:
         """Nothing is ever under way."""
