@@ -78,7 +78,10 @@ class Server:
         requests = [self._receive(worker) for worker in workers]
         while self._barrier.running:
             backoff, began = Backoff(), time.monotonic()
-            while not ((arrived := MPI.Request.Testsome(requests)) or self._has_mail()):
+            while True:
+                arrived, mail = MPI.Request.Testsome(requests), self._find_mail()
+                if arrived or mail:
+                    break
                 self._check()
                 if self._mailroom and self._mailroom.is_needed() or self._sends_go_on():
                     backoff = Backoff()
@@ -89,21 +92,20 @@ class Server:
                 self._take(worker, self._messages[worker])
                 if worker in self._barrier.running:
                     requests[number] = self._receive(worker)
-            self._take_mail()
+            for row, slot in mail:
+                self._take_mail(row, slot)
         for sent, _ in self._answers.values():
             wait_stream(sent)
 
-    def _has_mail(self) -> bool:
-        """Whether there is any; what there is comes into `_mail`."""
-        self._mail = self._mailroom.complete() if self._mailroom else []
-        return bool(self._mail)
+    def _find_mail(self) -> list[tuple[int, int]]:
+        """Row and slot of mail that is there, one of each worker."""
+        return self._mailroom.complete() if self._mailroom else []
 
-    def _take_mail(self) -> None:
-        """Take the mail that was found, one of each worker, and free its slots."""
-        for row, slot in self._mail:
-            assert self._mailroom
-            self._take(self._senders[row], self._mailroom.mail(row, slot), row)
-            self._mailroom.free(row, slot)
+    def _take_mail(self, row: int, slot: int) -> None:
+        """Take mail, and free its slot."""
+        assert self._mailroom
+        self._take(self._senders[row], self._mailroom.mail(row, slot), row)
+        self._mailroom.free(row, slot)
 
     def _longest_message(self, worker: int) -> int:
         """Bytes of a worker's longest message: what is pushed of a chunk, or two versions of each.

@@ -35,8 +35,22 @@ def events_of_chunks(logs: Sequence[np.ndarray], shards: Shards, block: int) -> 
         for number in numbers:
             mine = log[log["chunk"] == first + number - numbers.start]
             mine["chunk"] = number
-            events[number] = mine
+            events[number] = _in_order(mine)
     return events
+
+
+def _in_order(events: np.ndarray) -> np.ndarray:
+    """The events of a chunk, with every fetch before the update that follows what it got.
+
+    A replica that reads a server's memory by itself says later what it has read; others may have
+    pushed in between.
+    """
+    order = np.arange(len(events), dtype=float)
+    fetched, version = events["kind"] == FETCHED, events["version"]
+    last = {int(version[n]): n for n in np.flatnonzero(~fetched & (version >= 0))}
+    for number in np.flatnonzero(fetched).tolist():
+        order[number] = min(number, last.get(int(version[number]) + 1, number) - 0.5)
+    return events[np.argsort(order, kind="stable")]
 
 
 def _without_blocked_fetches(events: np.ndarray) -> np.ndarray:
