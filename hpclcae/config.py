@@ -144,10 +144,13 @@ class ParallelConfig:
     #                                  images
     placement: Literal["beside", "apart"] = "beside"  # servers spread over the workers' nodes, or
     #                                                   on nodes of their own
-    transport: Literal["auto", "rma", "messages"] = "auto"  # one-sided sums, or messages that the
-    #                                                         server answers
-    window: Literal["allocate", "create"] = "allocate"  # memory of RMA windows: MPI's (shared on a
-    #                                                     node), or NumPy's
+    transport: Literal["auto", "rma", "messages"] = "auto"  # gradients written into the server's
+    #                                  memory (MPI's remote memory access), or messages; auto: the
+    #                                  first, if it works here
+    window: Literal["allocate", "create"] = "allocate"  # that memory: MPI's, which ranks of a node
+    #                                                     share, or NumPy's
+    slots: int = 8                   # rma: gradients of chunks that may lie at a server, of each
+    #                                  worker
     # who waits for whom
     consistency: Literal["asynchronous", "bounded", "synchronous"] = "asynchronous"
     staleness: int = 4               # bounded: pushes that a replica may be ahead of the slowest
@@ -343,6 +346,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "train.keep_every": (0, _COUNT), "train.log_every": (1, _COUNT),
     "train.condition_images": (2, _COUNT), "train.condition_every": (0, _COUNT),
     "parallel.servers": (0, _RANKS), "parallel.replicas": (1, _RANKS),
+    "parallel.slots": (1, _RANKS),
     "parallel.staleness": (0, _COUNT), "parallel.backup": (0, _RANKS),
     "parallel.fetch_every": (1, _COUNT), "parallel.push_every": (1, _COUNT),
     "parallel.elastic": (0, _REAL), "parallel.warm_start": (0, _COUNT)}
@@ -489,13 +493,6 @@ def _check_parallel(config: Config, where: str) -> None:
     if p.backup and p.consistency != "synchronous":
         raise refuse("parallel.backup",
                      "only parallel.consistency = 'synchronous' has backup replicas")
-    sums_alone = u.rule == "sgd" or p.elastic
-    if p.transport == "rma" and not (sums_alone and p.consistency == "asynchronous"
-                                     and not u.delay_compensation and not p.log_events):
-        raise refuse("parallel.transport",
-                     "one-sided sums need update.rule = 'sgd' (or parallel.elastic), "
-                     "parallel.consistency = 'asynchronous', no update.delay_compensation and no "
-                     "parallel.log_events; 'auto' chooses messages for the others")
 
 
 def flatten(config: Config) -> types.MappingProxyType[str, Any]:

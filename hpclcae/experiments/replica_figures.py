@@ -57,12 +57,12 @@ def _checked(rank: dict[str, Any]) -> dict[str, Any]:
         numbers += ["steps", "fetched_bytes", "pushed_bytes", "training_seconds"]
         if not re.fullmatch(r"replica \d{1,6} block \d{1,6}", rank["role"]):
             raise ValueError("a rank has no role")
-    counts = rank["staleness"]
+    counts = rank.get("staleness", [])
     if (not all(type(rank[key]) in (int, float) and 0 <= rank[key] < 1e300 for key in numbers)
             or len(counts) not in (0, STALENESS_BINS)
             or not all(type(count) is int and 0 <= count < 2 ** 53 for count in counts)):
         raise ValueError(f"what {rank['role']} said is not complete")
-    return rank | {"transport": str(rank["transport"])}
+    return rank | {"transport": str(rank["transport"]), "staleness": counts}
 
 
 def is_server(rank: dict[str, Any]) -> bool:
@@ -104,7 +104,7 @@ def _draw_objectives(axes: "Axes", key: str, label: str,
 
 
 def _draw_staleness(axes: "Axes", ranks: list[dict[str, Any]]) -> None:
-    """Servers count it, or workers where they add by themselves."""
+    """Servers count it; workers did, in older runs with one-sided sums."""
     counts = np.zeros(STALENESS_BINS, np.int64)
     for rank in ranks:
         if rank["staleness"]:

@@ -17,13 +17,13 @@ from hpclcae.model.layout import Layout
 from hpclcae.mpi import shared_memory
 from hpclcae.mpi.communicator import MpiCommunicator
 from hpclcae.mpi.control import MpiControlChannel
+from hpclcae.mpi.mailbox import MailboxConnection
+from hpclcae.mpi.memory import Mailroom, ServerMemory, memory_bytes, open_memories, workers_of
 from hpclcae.mpi.messages import MessageConnection
-from hpclcae.mpi.one_sided import RmaConnection
+from hpclcae.mpi.self_test import self_test
 from hpclcae.mpi.server import Server
-from hpclcae.mpi.window import Window, open_windows, self_test, window_bytes
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.parameter_server.roles import Role, roles
-from hpclcae.parameter_server.store import Store
 from hpclcae.training.serving import ServerReport, Serving
 from hpclcae.training.worker import Served, WorkerContext
 from hpclcae.utils.errors import InputError
@@ -75,18 +75,18 @@ def run_job(world: MpiCommunicator, config: Config, run: Path, start: Path | Non
     Raises
     ------
     InputError
-        The number of ranks does not fit, or the configuration asks for one-sided sums and they do
-        not work here.
+        The number of ranks does not fit, or the configuration asks for one-sided updates and they
+        do not work here.
     """
     began = time.monotonic()
     job = assign_roles(world, config)
-    windows, transport = open_transport(job)
+    memories, transport = open_transport(job)
     peers, replica = split_workers(job)
     control = world.comm.Dup()
     if job.role.server is not None:
-        said = dataclasses.asdict(serve(job, control, windows.get(job.role.server), run, start))
+        said = dataclasses.asdict(serve(job, control, memories.get(job.role.server), run, start))
     else:
-        context = worker_context(job, control, windows, transport, replica, peers)
+        context = worker_context(job, control, memories, transport, replica, peers)
         said = dataclasses.asdict(work(context))
         context.control.close()
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -109,55 +109,54 @@ def assign_roles(world: MpiCommunicator, config: Config) -> Job:
     return Job(world, layout, everyone, Shards(layout, parallel.servers))
 
 
-def open_transport(job: Job) -> tuple[dict[int, Window], str]:
-    """Open windows where one-sided sums are wanted and work; says which way is taken.
+def open_transport(job: Job) -> tuple[dict[int, ServerMemory], str]:
+    """Open the servers' memories where one-sided updates are wanted and work; says which way is
+    taken.
 
     Raises
     ------
     InputError
-        The configuration insists on one-sided sums, and there is no room for them or they come out
-        wrong.
+        The configuration insists on one-sided updates, and there is no room for them or they come
+        out wrong.
     """
-    parallel, update = job.layout.config.parallel, job.layout.config.update
-    possible = ((update.rule == "sgd" or parallel.elastic)
-                and parallel.consistency == "asynchronous" and not update.delay_compensation
-                and not parallel.log_events)
-    if parallel.transport == "messages" or not possible:
+    parallel = job.layout.config.parallel
+    if parallel.transport == "messages" or not parallel.servers:
         return {}, "messages"
-    windows: dict[int, Window] = {}
+    memories: dict[int, ServerMemory] = {}
     why_not = _shortage(job)
     if not why_not:
-        windows = open_windows(job.world, job.roles, job.shards)
-        if job.world.allreduce_sum([not self_test(windows)])[0] == 0:
-            return windows, "rma"
-        why_not = "concurrent one-sided sums came out wrong on this machine and MPI library"
+        memories = open_memories(job.world, job.roles, job.shards)
+        if job.world.allreduce_sum([not self_test(memories)])[0] == 0:
+            return memories, "rma"
+        why_not = "concurrent one-sided updates came out wrong on this machine and MPI library"
     remedy = "parallel.transport = \"messages\" or another parallel.window"
     if parallel.transport == "rma":
         raise InputError(f"parallel.transport = \"rma\": {why_not}: use {remedy}")
     if job.world.rank == 0:
         print(f"hpclcae: {why_not}: using messages ({remedy} avoids this line)",
               file=sys.stderr, flush=True)
-    for window in windows.values():
-        window.close()
+    for memory in memories.values():
+        memory.close()
     return {}, "messages"
 
 
 def _shortage(job: Job) -> str:
-    """What windows that MPI allocates lack of shared memory; "" if they fit.
+    """What the servers' memories lack of shared memory; "" if they fit.
 
-    Only a window that a worker of the same node reaches is shared.
+    Only one that a worker of the same node reaches is shared.
     """
     if job.layout.config.parallel.window == "create":
         return ""
     free = shared_memory.free_space(MPI.get_vendor()[0])
     said = [text.split(" ", 1) for text in job.world.gather_texts(
         f"{free} {MPI.Get_processor_name()}")]
-    nodes = [node for _, node in said]
-    working = {node for node, role in zip(nodes, job.roles) if role.server is None}
-    sizes = [(nodes[rank], window_bytes(job.shards.held_by(server), job.layout.dtype))
-             for server, rank in enumerate(job.server_ranks)]
-    lacking = shared_memory.shortage([(node, size) for node, size in sizes if node in working],
-                                     nodes, [float(there) for there, _ in said])
+    nodes, sizes = [node for _, node in said], []
+    for server, rank in enumerate(job.server_ranks):
+        workers = workers_of(job.roles, job.shards, server)
+        if nodes[rank] in {nodes[worker] for worker in workers}:
+            blocks = [job.roles[worker].block for worker in workers]
+            sizes.append((nodes[rank], memory_bytes(job.shards, server, blocks)))
+    lacking = shared_memory.shortage(sizes, nodes, [float(there) for there, _ in said])
     return lacking and f"{lacking}; {shared_memory.MORE}, or parallel.window = \"create\""
 
 
@@ -169,36 +168,37 @@ def split_workers(job: Job) -> tuple[MpiCommunicator, MpiCommunicator]:
     return peers, peers.split(role.replica)
 
 
-def worker_context(job: Job, control: MPI.Intracomm, windows: dict[int, Window], transport: str,
-                   replica: MpiCommunicator, peers: MpiCommunicator) -> WorkerContext:
+def worker_context(job: Job, control: MPI.Intracomm, memories: dict[int, ServerMemory],
+                   transport: str, replica: MpiCommunicator, peers: MpiCommunicator) -> WorkerContext:
     """Where a worker stands, with its connection to the servers."""
     layout, block = job.layout, job.role.block
     messages = MessageConnection(control, job.server_ranks, job.shards, block)
-    rma = transport == "rma"
-    connection = RmaConnection(messages, layout.config, windows) if rma else messages
+    connection = (MailboxConnection(messages, layout.config, memories) if transport == "rma"
+                  else messages)
     return WorkerContext(job.role, layout, replica, peers,
                          MpiControlChannel(peers, job.role, layout.grid.size),
                          Served(job.shards.chunks[block], connection))
 
 
-def serve(job: Job, control: MPI.Intracomm, window: Window | None, run: Path,
+def serve(job: Job, control: MPI.Intracomm, memory: ServerMemory | None, run: Path,
           start: Path | None) -> ServerReport:
     """Run a server to its end."""
-    def refresh(store: Store) -> None:
-        """Workers count versions in the window by themselves."""
-        if window:
-            window.synchronise()
-            store.versions[:] = window.finished
-    assert job.role.server is not None
-    serving = Serving(job.shards, job.role.server, run, start, window.values if window else None,
-                      refresh)
-    if start and window:
-        window.set_versions(serving.store.versions)
+    number = job.role.server
+    assert number is not None
+    mailroom, senders = None, []
+    if memory is None:
+        serving = Serving(job.shards, number, run, start)
+    else:
+        mailroom = Mailroom(memory)
+        serving = Serving(job.shards, number, run, start, memory.values,
+                          mailroom.lock.changing)
+        workers = workers_of(job.roles, job.shards, number)
+        senders = [workers[place] for place in memory.order]
     server = Server(control, job.roles, serving.store, serving.checkpoint, serving.check,
-                    window)
+                    mailroom, senders)
     with requests():  # a first TERM is the leader's affair
         server.run()
     report = serving.close(server.wait_seconds)
-    if window:
-        window.close()
+    if memory:
+        memory.close()
     return report

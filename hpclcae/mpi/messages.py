@@ -6,10 +6,13 @@ keeps their order, so a fetch finds the pushes before it applied.
 | kind | header | then |
 |---|---|---|
 | INITIALISE | chunk | the parameters of the chunk |
-| PUSH | chunk, clock, base, learning rate | the gradient of the chunk |
+| PUSH | chunk, clock, base, learning rate | the gradient of the chunk; what it was made from |
 | FETCH | first chunk, clock, pushes | versions of the chunks: what it has, what it wants |
+| FETCHED | first chunk, clock | versions of the chunks: what it had, what it has read by itself |
 | BARRIER | clock, final | nothing: the worker pauses (for ever if final is 1) and waits |
 | CLOSE | clock | nothing: the worker has ended |
+
+The same headers stand before mail in a server's memory (mailbox.py), from where FETCHED comes.
 
 A server answers FETCH with (newest step, versions), then with the chunks that changed, one message
 each, which arrive where they belong without another copy. The worker receives one while the server
@@ -23,16 +26,17 @@ import numpy as np
 from mpi4py import MPI
 
 from hpclcae.mpi.waiting import Backoff, wait, wait_stream
-from hpclcae.parameter_server.chunks import Shards
+from hpclcae.parameter_server.chunks import Chunk, Shards
 from hpclcae.parameter_server.connection import ServerConnection
+from hpclcae.parameter_server.mailbox import HEADER
+from hpclcae.parameter_server.store import compensates
 
-INITIALISE, PUSH, FETCH, BARRIER, CLOSE = range(5)
+INITIALISE, PUSH, FETCH, FETCHED, BARRIER, CLOSE = range(6)
 TO_SERVER, VERSIONS, CHUNKS, RELEASED = range(1, 5)  # tags
-HEADER = 64  # bytes
 
 
 class Header(NamedTuple):
-    """The first 64 bytes of a message to a server; unused fields are zero."""
+    """The first 64 bytes of a message to a server, or of mail; unused fields are zero."""
     kind: int
     chunk: int = 0
     clock: int = 0
@@ -41,18 +45,32 @@ class Header(NamedTuple):
     final: int = 0
     learning_rate: float = 0.0
 
-    def write(self, message: np.ndarray) -> None:
-        """Into the first bytes of a message (n,) of uint8."""
+    def write(self, message: np.ndarray, rest: int | None = None) -> None:
+        """Into the first bytes of a message (n,) of uint8; `rest`: bytes that follow, if not all.
+        """
         message[:48].view(np.int64)[:] = self[:6]
         message[48:56].view(np.float64)[0] = self.learning_rate
-        message[56:HEADER] = 0
+        message[56:HEADER].view(np.int64)[0] = message.size - HEADER if rest is None else rest
 
     @classmethod
-    def read(cls, message: np.ndarray) -> "Header":
-        """From the first bytes of a message."""
+    def read(cls, message: np.ndarray) -> tuple["Header", np.ndarray]:
+        """The header of a message, and the bytes that follow."""
         kind, chunk, clock, base, pushes, final = message[:48].view(np.int64).tolist()
         learning_rate = message[48:56].view(np.float64).item()
-        return cls(kind, chunk, clock, base, pushes, final, learning_rate)
+        rest = message[56:HEADER].view(np.int64).item()
+        return (cls(kind, chunk, clock, base, pushes, final, learning_rate),
+                message[HEADER:HEADER + rest])
+
+
+def pushed_bytes(shards: Shards, chunks: Sequence[Chunk]) -> list[int]:
+    """Bytes of what is pushed of each chunk."""
+    each = shards.layout.dtype.itemsize * (1 + compensates(shards.layout.config))
+    return [chunk.size * each for chunk in chunks]
+
+
+def gradient_in(message: np.ndarray, size: int, dtype: np.dtype) -> np.ndarray:
+    """The gradient (size,) in a message or a slot of the mailbox."""
+    return message[HEADER:HEADER + size * dtype.itemsize].view(dtype)
 
 
 class MessageConnection(ServerConnection):
@@ -73,11 +91,10 @@ class MessageConnection(ServerConnection):
         self.chunks, self.spans = shards.chunks[block], shards.spans(block)
         # All in one piece: the system gives it large pages, of which another process reads twice as
         # fast.
-        sizes = [HEADER + chunk.size * self.dtype.itemsize for chunk in self.chunks]
+        sizes = [HEADER + size for size in pushed_bytes(shards, self.chunks)]
         ends = np.cumsum([-(-size // HEADER) * HEADER for size in sizes])
         pieces = np.split(np.zeros(ends[-1], np.uint8), ends[:-1])
-        self._messages = [piece[:size] for piece, size in zip(pieces, sizes)]
-        self.buffers = [message[HEADER:].view(self.dtype) for message in self._messages]
+        self.messages = [piece[:size] for piece, size in zip(pieces, sizes)]
         self._sent = [MPI.REQUEST_NULL] * len(self.chunks)
         #: Chunk of the block -> (server, its number there).
         self.held = {index: (server, number) for server, span in self.spans.items()
@@ -87,11 +104,10 @@ class MessageConnection(ServerConnection):
                           for server, count in counts.items()}
         self._answers = {server: np.zeros(1 + count, np.int64) for server, count in counts.items()}
         self.newest = self.fetched_bytes = self.pushed_bytes = 0
-        self.staleness = np.zeros(0, np.int64)  # the servers count it
 
     def initialise(self, parameters: np.ndarray) -> None:
         for index, chunk in enumerate(self.chunks):
-            self.buffers[index][:] = parameters[chunk.start:chunk.stop]
+            self.buffer(index)[:] = parameters[chunk.start:chunk.stop]
             self._send(index, Header(INITIALISE, self.held[index][1]))
         wait_stream(self._sent)
 
@@ -103,9 +119,6 @@ class MessageConnection(ServerConnection):
         ranks = [self._ranks[server] for server in self.spans]
         wait([*(self._comm.Irecv(answer, rank, VERSIONS) for rank, answer in zip(ranks, answers)),
               *(self._comm.Isend(nothing, rank, TO_SERVER) for rank in ranks)])
-
-    def factor(self, index: int, learning_rate: float) -> float:
-        return 1.0
 
     # ---- fetches ---------------------------------------------------------------------------------
 
@@ -145,18 +158,23 @@ class MessageConnection(ServerConnection):
 
     # ---- pushes ----------------------------------------------------------------------------------
 
-    def push(self, index: int, clock: int, base: int, learning_rate: float) -> None:
-        self._send(index, Header(PUSH, self.held[index][1], clock, base,
-                                 learning_rate=learning_rate))
-        self.pushed_bytes += self.buffers[index].nbytes
+    def buffer(self, index: int) -> np.ndarray:
+        wait([self._sent[index]])
+        return gradient_in(self.messages[index], self.chunks[index].size, self.dtype)
+
+    def push(self, index: int, clock: int, base: int, learning_rate: float,
+             then: np.ndarray | None = None) -> None:
+        chunk, header = self.chunks[index], Header(PUSH, self.held[index][1], clock, base,
+                                                   learning_rate=learning_rate)
+        if then is not None:
+            self.messages[index][HEADER:].view(self.dtype)[chunk.size:] = then
+        self._send(index, header)
+        self.pushed_bytes += chunk.size * self.dtype.itemsize
 
     def _send(self, index: int, header: Header) -> None:
-        message, rank = self._messages[index], self._ranks[self.held[index][0]]
+        message, rank = self.messages[index], self._ranks[self.held[index][0]]
         header.write(message)
         self._sent[index] = self._comm.Isend(message, rank, TO_SERVER)
-
-    def wait_for_buffer(self, index: int) -> None:
-        wait([self._sent[index]])
 
     def flush(self) -> None:
         """Messages go by themselves."""

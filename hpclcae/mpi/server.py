@@ -1,8 +1,9 @@
-"""The loop of a parameter server: one message after the other, each answered when it may be.
+"""The loop of a parameter server: one message or mail after the other, answered when it may be.
 
-The decisions are parameter_server.store.Store's. With one-sided sums (one_sided.py) workers read
-and add to the server's memory by themselves; then only the first parameters, the barrier and the
-end come as messages, and looking for them is what lets MPI make progress for the others.
+The decisions are parameter_server.store.Store's. With one-sided updates (mailbox.py) gradients come
+as mail in the server's memory, and workers read the chunks by themselves; then only the first
+parameters, the barrier and the end come as messages. Looking for them is what lets MPI make
+progress for workers on other nodes.
 """
 import time
 from collections import deque
@@ -12,22 +13,24 @@ from dataclasses import dataclass
 import numpy as np
 from mpi4py import MPI
 
-from hpclcae.mpi.messages import (BARRIER, CHUNKS, CLOSE, FETCH, HEADER, INITIALISE, PUSH, RELEASED,
-                                  TO_SERVER, VERSIONS, Header)
+from hpclcae.mpi.memory import Mailroom
+from hpclcae.mpi.messages import (BARRIER, CHUNKS, CLOSE, FETCH, FETCHED, INITIALISE, PUSH,
+                                  RELEASED, TO_SERVER, VERSIONS, Header)
 from hpclcae.mpi.waiting import Backoff, wait_stream
-from hpclcae.mpi.window import Window
 from hpclcae.parameter_server.barrier import Barrier
+from hpclcae.parameter_server.mailbox import HEADER
 from hpclcae.parameter_server.roles import Role
-from hpclcae.parameter_server.store import Store
+from hpclcae.parameter_server.store import Store, compensates
 
 
 @dataclass
 class _Fetch:
-    """A fetch that waits for its answer."""
+    """A fetch that waits for its answer; `mailbox`: the worker's row there, if it came as mail."""
     worker: int
     header: Header
     have: np.ndarray
     wanted: np.ndarray
+    mailbox: int | None
 
 
 class Server:
@@ -46,15 +49,18 @@ class Server:
         they have made.
     check : callable
         Called while there is nothing to do.
-    window : Window or None
-        The store's memory, where workers read and add to it by themselves.
+    mailroom : Mailroom or None
+        Where mail comes from.
+    senders : sequence of int
+        Rank of the worker of every row of the mailroom.
     """
 
     def __init__(self, comm: MPI.Intracomm, roles: Sequence[Role], store: Store,
                  checkpoint: Callable[[np.ndarray], None], check: Callable[[], None],
-                 window: Window | None) -> None:
+                 mailroom: Mailroom | None = None, senders: Sequence[int] = ()) -> None:
         self._comm, self._store, self._roles = comm, store, roles
-        self._checkpoint, self._check, self._window = checkpoint, check, window
+        self._checkpoint, self._check = checkpoint, check
+        self._mailroom, self._senders = mailroom, senders
         workers = [rank for rank, role in enumerate(roles) if role.server is None]
         replicas = max(roles[rank].replica for rank in workers) + 1
         self._barrier = Barrier(workers, replicas)
@@ -66,33 +72,48 @@ class Server:
 
     def run(self) -> None:
         """Serve until every worker has closed its connection."""
-        workers, statuses = list(self._messages), [MPI.Status() for _ in self._messages]
+        workers = list(self._messages)
         # One message of each worker is on its way: nobody waits for one that has stopped in the
         # middle of a message.
         requests = [self._receive(worker) for worker in workers]
         while self._barrier.running:
             backoff, began = Backoff(), time.monotonic()
-            while not (arrived := MPI.Request.Testsome(requests, statuses)):
+            while True:
+                arrived, mail = MPI.Request.Testsome(requests), self._find_mail()
+                if arrived or mail:
+                    break
                 self._check()
-                accessed = self._window is not None and self._window.being_accessed()
-                if accessed or self._sends_go_on():
+                if self._mailroom and self._mailroom.is_needed() or self._sends_go_on():
                     backoff = Backoff()
                 backoff.pause()
             self.wait_seconds += time.monotonic() - began
-            for number, status in zip(arrived, statuses):
+            for number in arrived or ():
                 worker = workers[number]
-                message = self._messages[worker][:status.Get_count(MPI.BYTE)]
-                self._take(worker, Header.read(message), message[HEADER:])
+                self._take(worker, self._messages[worker])
                 if worker in self._barrier.running:
                     requests[number] = self._receive(worker)
+            for row, slot in mail:
+                self._take_mail(row, slot)
         for sent, _ in self._answers.values():
             wait_stream(sent)
 
+    def _find_mail(self) -> list[tuple[int, int]]:
+        """Row and slot of mail that is there, one of each worker."""
+        return self._mailroom.complete() if self._mailroom else []
+
+    def _take_mail(self, row: int, slot: int) -> None:
+        """Take mail, and free its slot."""
+        assert self._mailroom
+        self._take(self._senders[row], self._mailroom.mail(row, slot), row)
+        self._mailroom.free(row, slot)
+
     def _longest_message(self, worker: int) -> int:
-        """Bytes of a worker's longest message: a chunk's gradient, or two versions of each."""
-        sizes = [chunk.size for chunk in self._store.chunks
+        """Bytes of a worker's longest message: what is pushed of a chunk, or two versions of each.
+        """
+        each = self._store.dtype.itemsize * (1 + compensates(self._store.config))
+        sizes = [chunk.size * each for chunk in self._store.chunks
                  if chunk.block == self._roles[worker].block]
-        return HEADER + max(16 * len(sizes), max(sizes, default=0) * self._store.dtype.itemsize)
+        return HEADER + max(16 * len(sizes), max(sizes, default=0))
 
     def _receive(self, worker: int) -> MPI.Request:
         """Let the next message of a worker come."""
@@ -106,17 +127,23 @@ class Server:
                 sent.popleft()
         return before > sum(len(sent) for sent, _ in self._answers.values())
 
-    def _take(self, worker: int, header: Header, rest: np.ndarray) -> None:
-        """Do what one message says; `rest` is overwritten by the next one."""
+    def _take(self, worker: int, message: np.ndarray, mailbox: int | None = None) -> None:
+        """Do what one message or mail says; it is overwritten by the next one."""
         store, replica, block = self._store, self._roles[worker].replica, self._roles[worker].block
+        header, rest = Header.read(message)
         if header.kind == PUSH:
+            gradient, *then = np.split(rest.view(store.dtype), 1 + compensates(store.config))
             store.push(header.chunk, replica, header.clock, header.base, header.learning_rate,
-                       rest.view(store.dtype))
+                       gradient, *then)
         elif header.kind == FETCH:
             have, wanted = rest.copy().view(np.int64).reshape(2, -1)
-            self._waiting.append(_Fetch(worker, header, have, wanted))
+            self._waiting.append(_Fetch(worker, header, have, wanted, mailbox))
+        elif header.kind == FETCHED:
+            have, got = rest.view(np.int64).reshape(2, -1)
+            store.note_fetch(replica, header.clock, header.chunk, have, got)
         elif header.kind == INITIALISE:
-            store.initialise(header.chunk, rest.view(store.dtype))
+            [size] = store.values[header.chunk].shape
+            store.initialise(header.chunk, rest.view(store.dtype)[:size])
         else:
             if header.kind == BARRIER:
                 self._barrier.arrive(worker, replica, header.clock, bool(header.final))
@@ -130,18 +157,21 @@ class Server:
 
     def _answer(self) -> None:
         """Answer the fetches that may be answered now, the oldest first."""
-        if self._waiting and self._window:
-            self._window.synchronise()  # what workers see of the store's memory
         store = self._store
         for fetch in list(self._waiting):
             header, replica = fetch.header, self._roles[fetch.worker].replica
             first, count = header.chunk, len(fetch.have)
-            if store.try_fetch(replica, header.pushes, first, fetch.wanted):
-                self._waiting.remove(fetch)
+            granted = store.try_fetch(replica, header.pushes, first, fetch.wanted)
+            if not granted and not store.blocked_by_paused_worker(first, fetch.wanted):
+                continue
+            self._waiting.remove(fetch)
+            if fetch.mailbox is not None:  # it reads, and says what (FETCHED)
+                assert self._mailroom
+                self._mailroom.answer(fetch.mailbox, store.newest, granted)
+            elif granted:
                 changed = store.take_changed(replica, header.clock, first, fetch.have)
                 self._send(fetch, store.versions[first:first + count], changed)
-            elif store.blocked_by_paused_worker(first, fetch.wanted):
-                self._waiting.remove(fetch)  # the worker is to pause, and to ask again afterwards
+            else:  # the worker is to pause, and to ask again afterwards
                 self._send(fetch, fetch.have, np.zeros(count, bool))
 
     def _send(self, fetch: _Fetch, versions: np.ndarray, changed: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from hpclcae.model.optimizers import Optimizer, clip
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.parameter_server.chunks import Chunk
 from hpclcae.parameter_server.connection import ServerConnection
+from hpclcae.parameter_server.store import compensates
 
 
 class ParameterClient:
@@ -48,8 +49,9 @@ class ParameterClient:
         self._have = self.base.copy()  # versions of the incoming vector
         self._wanted = np.zeros(len(chunks), np.int64)
         self._pushes, self._first, self._fetching = 0, True, False
-        # step in which a buffer was begun; -1: nothing to push
-        self._written = np.full(len(chunks), -1, np.int64)
+        self._compensates = compensates(config)
+        #: What is to be pushed: a chunk's buffer in its shape, and the step in which it was begun.
+        self._begun: dict[int, tuple[np.ndarray, int]] = {}
         self._step, self.learning_rate = 0, config.update.rate
         self.wait_seconds = 0.0
         # Between fetches a replica goes on from its own gradients (Downpour SGD); only for the rule
@@ -59,13 +61,10 @@ class ParameterClient:
         self.local = Optimizer(config.update, parameters,
                                {c.name: c.fan_in for c in chunks}) if moves else None
         self.overlap = self.parallel.overlap and self.parallel.consistency != "synchronous"
-        self._rows: dict[tuple[str, int], list[tuple[int, np.ndarray, slice, bool]]] = defaultdict(
-            list)
+        self._rows: dict[tuple[str, int], list[int]] = defaultdict(list)  # chunks of a row
         for index, chunk in enumerate(chunks):
-            tiles = connection.buffers[index].reshape(chunk.shape)
             for row in range(*chunk.rows):
-                self._rows[chunk.name, row].append((index, tiles[row - chunk.rows[0]],
-                                                    slice(*chunk.cols), row == chunk.rows[1] - 1))
+                self._rows[chunk.name, row].append(index)
 
     # ---- fetches ---------------------------------------------------------------------------------
 
@@ -125,10 +124,9 @@ class ParameterClient:
     def _average(self) -> None:
         """Elastic averaging: the replica and the servers' parameters move towards each other."""
         for index, chunk in enumerate(self.chunks):
-            self.connection.wait_for_buffer(index)
             mine, centre = (vector.vector[chunk.start:chunk.stop]
                             for vector in (self.parameters, self._incoming))
-            pull = self.connection.buffers[index]
+            pull = self.connection.buffer(index)
             np.subtract(mine, centre, out=pull)
             pull *= self.parallel.elastic
             mine -= pull
@@ -152,27 +150,32 @@ class ParameterClient:
             clip(gradient, self.config.update.clip)
         if self.parallel.elastic:
             return
-        for index, tiles, cols, last in self._rows[name, row]:
-            if self._written[index] < 0:
-                self.connection.wait_for_buffer(index)
-                self._written[index] = self._step
-            factor = tiles.dtype.type(self.connection.factor(index, self.learning_rate))
-            if self._written[index] == self._step:
-                np.multiply(gradient[cols], factor, out=tiles)
+        for index in self._rows[name, row]:
+            chunk = self.chunks[index]
+            if index not in self._begun:
+                self._begun[index] = self.connection.buffer(index).reshape(chunk.shape), self._step
+            tiles, begun = self._begun[index]
+            into = tiles[row - chunk.rows[0]]
+            if begun == self._step:
+                into[:] = gradient[slice(*chunk.cols)]
             else:
-                tiles += factor * gradient[cols]
-            if last and self._pushing:
+                into += gradient[slice(*chunk.cols)]
+            if row == chunk.rows[1] - 1 and self._pushing:
                 self._push(index)
 
     def _push(self, index: int) -> None:
-        self.connection.push(index, self._step, int(self.base[index]), self.learning_rate)
+        del self._begun[index]
+        then = None
+        if self._compensates:
+            chunk = self.chunks[index]
+            then = self.parameters.vector[chunk.start:chunk.stop]
+        self.connection.push(index, self._step, int(self.base[index]), self.learning_rate, then)
         self._wanted[index] = self.base[index] + 1
-        self._written[index] = -1
 
     def end(self) -> None:
         """After the backward sweep of a step."""
         if self._pushing:
-            for index in np.flatnonzero(self._written >= 0).tolist():
+            for index in sorted(self._begun):
                 self._push(index)  # of a stage whose training ended between two pushes
             self._pushes += 1
         self.connection.flush()

@@ -3,13 +3,13 @@
 A worker's step, in four lines (`ParameterClient` in client.py)::
 
     connection.start_fetch(...); versions = connection.finish_fetch()    # what others changed
-    compute a gradient; for every chunk:
-        connection.push(chunk, ...)                                      # while the sweep goes on
+    for every chunk, while the sweep goes on:
+        write its gradient into connection.buffer(chunk); connection.push(chunk, ...)
     connection.flush()
 
 Before the first step one replica calls `initialise`; between two steps all may meet at `barrier`,
 where servers take a checkpoint; `close` is the end. Implementations: `LocalConnection` (local.py),
-`MessageConnection` and `RmaConnection` (mpi/), `ReplayConnection` (training/replay_server.py).
+`MailboxConnection` and `MessageConnection` (mpi/), `ReplayConnection` (training/replay_server.py).
 """
 from collections.abc import Callable
 from typing import Protocol
@@ -20,26 +20,17 @@ import numpy as np
 class ServerConnection(Protocol):
     """One block's connection to the servers of its chunks.
 
-    buffers : list of ndarray (n,)
-        What is pushed of each chunk of the block.
     newest : int
         The step after the newest one whose gradients the servers have applied, as far as this block
         has heard.
     fetched_bytes, pushed_bytes : int
-    staleness : ndarray of int64
-        How many pushes were how stale, where the block learns it; empty where the servers count.
     """
-    buffers: list[np.ndarray]
     newest: int
-    staleness: np.ndarray
     fetched_bytes: int
     pushed_bytes: int
 
     def initialise(self, parameters: np.ndarray) -> None:
         """Give the servers the initial parameters (flat vector of the block)."""
-
-    def factor(self, index: int, learning_rate: float) -> float:
-        """What a gradient of chunk `index` is multiplied with before it is pushed."""
 
     def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
                     clock: int) -> None:
@@ -63,11 +54,19 @@ class ServerConnection(Protocol):
         worker that the round lacks pauses for a checkpoint, or has ended.
         """
 
-    def push(self, index: int, clock: int, base: int, learning_rate: float) -> None:
-        """Begin to send buffers[index], the gradient that step `clock` made from version `base`."""
+    def buffer(self, index: int) -> np.ndarray:
+        """Where the gradient (n,) of chunk `index` is written before it is pushed.
 
-    def wait_for_buffer(self, index: int) -> None:
-        """Return when buffers[index] may be written again."""
+        Asked for once before each push; waits until it may be written.
+        """
+
+    def push(self, index: int, clock: int, base: int, learning_rate: float,
+             then: np.ndarray | None = None) -> None:
+        """Begin to send the buffer of chunk `index`: what step `clock` made from version `base`.
+
+        then : ndarray (n,), optional
+            The parameters that it was made from, for delay compensation (store.compensates).
+        """
 
     def flush(self) -> None:
         """After the pushes of a step: nothing that was sent shall wait for the next step."""

@@ -83,9 +83,9 @@ class LocalConnection(ServerConnection):
     def __init__(self, servers: LocalServers, replica: int, block: int) -> None:
         self._servers, self._replica, self._block = servers, replica, block
         self._chunks, self._spans = servers.shards.chunks[block], servers.shards.spans(block)
-        self.buffers = [np.empty(chunk.size, servers.shards.layout.dtype) for chunk in self._chunks]
+        dtype = servers.shards.layout.dtype
+        self._buffers = [np.empty(chunk.size, dtype) for chunk in self._chunks]
         self.newest = self.fetched_bytes = self.pushed_bytes = 0
-        self.staleness = np.zeros(0, np.int64)
         self._held = {index: (servers.stores[server], number)
                       for server, span in self._spans.items()
                       for index, number in span.at_server.items()}
@@ -95,9 +95,6 @@ class LocalConnection(ServerConnection):
             for chunk, (store, number) in zip(self._chunks, self._held.values()):
                 store.initialise(number, parameters[chunk.start:chunk.stop])
             self._servers.changed.notify_all()
-
-    def factor(self, index: int, learning_rate: float) -> float:
-        return 1.0
 
     # ---- fetches ---------------------------------------------------------------------------------
 
@@ -135,15 +132,17 @@ class LocalConnection(ServerConnection):
 
     # ---- pushes ----------------------------------------------------------------------------------
 
-    def push(self, index: int, clock: int, base: int, learning_rate: float) -> None:
-        store, number = self._held[index]
-        self.pushed_bytes += self.buffers[index].nbytes
-        with self._servers.changed:
-            store.push(number, self._replica, clock, base, learning_rate, self.buffers[index])
-            self._servers.changed.notify_all()
-
-    def wait_for_buffer(self, index: int) -> None:
+    def buffer(self, index: int) -> np.ndarray:
         """The store has taken what it wanted before `push` returned."""
+        return self._buffers[index]
+
+    def push(self, index: int, clock: int, base: int, learning_rate: float,
+             then: np.ndarray | None = None) -> None:
+        (store, number), gradient = self._held[index], self._buffers[index]
+        self.pushed_bytes += gradient.nbytes
+        with self._servers.changed:
+            store.push(number, self._replica, clock, base, learning_rate, gradient, then)
+            self._servers.changed.notify_all()
 
     def flush(self) -> None:
         """Nothing is ever under way."""

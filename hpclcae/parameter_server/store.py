@@ -18,8 +18,8 @@ Who waits (`parallel.consistency`):
   whose gradients a round still lacks have all ended, the round is closed: it is the mean of the
   gradients that are there. So every gradient is applied once, or counted as dropped.
 """
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -55,12 +55,28 @@ class Counters:
         self.staleness[min(max(staleness, 0), STALENESS_BINS - 1)] += 1
 
 
+Changing = Callable[[int, int], AbstractContextManager[None]]
+
+
+def unguarded(index: int, version: int) -> AbstractContextManager[None]:
+    """Nobody but the store reads its chunks."""
+    return nullcontext()
+
+
 def owned_slots(config: Config) -> tuple[str, ...]:
     """The update rule's vectors that lie beside the parameters.
 
     In elastic averaging each replica has its own.
     """
     return () if config.parallel.elastic else SLOTS[config.update.rule]
+
+
+def compensates(config: Config) -> bool:
+    """Whether a push brings the parameters that its gradient was computed from.
+
+    In synchronous training those are the newest.
+    """
+    return config.update.delay_compensation > 0 and config.parallel.consistency != "synchronous"
 
 
 class Store:
@@ -72,9 +88,12 @@ class Store:
         In the server's order.
     config : Config
     memory : ndarray (elements of all chunks,), optional
-        Where the parameters lie; an RMA window brings its own.
+        Where the parameters lie; memory that workers read brings its own.
     log : callable, optional
         Called with every few events (n,) of EVENT when they have happened.
+    changing : callable, optional
+        changing(index, version) is entered while a chunk is changed to that version: it keeps
+        others from reading half of that (mailbox.SequenceLock).
 
     Attributes
     ----------
@@ -87,8 +106,9 @@ class Store:
     """
 
     def __init__(self, chunks: Sequence[Chunk], config: Config, memory: np.ndarray | None = None,
-                 log: Callable[[np.ndarray], object] | None = None) -> None:
-        self.chunks, self.config = list(chunks), config
+                 log: Callable[[np.ndarray], object] | None = None,
+                 changing: Changing = unguarded) -> None:
+        self.chunks, self.config, self._changing = list(chunks), config, changing
         self.kernel = OptimizerKernel(config.update, config.train.dtype)
         size = sum(chunk.size for chunk in chunks)
         self.dtype = np.dtype(config.train.dtype)
@@ -111,7 +131,6 @@ class Store:
         # workers (replica, block) that make no more steps
         self._ended: set[tuple[int, int]] = set()
         self._paused: set[tuple[int, int]] = set()  # that make none until the checkpoint is taken
-        self._seen: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = defaultdict(list)
 
     def _pieces(self, memory: np.ndarray) -> list[np.ndarray]:
         return [memory[start:stop] for start, stop in zip(self.bounds[:-1], self.bounds[1:])]
@@ -123,7 +142,8 @@ class Store:
 
         Its parameters (n,), and the update rule's memory of it as far as known.
         """
-        self.values[index][:] = values
+        with self._changing(index, version):
+            self.values[index][:] = values
         for slot in self.state.keys() & state.keys():
             self.state[slot][index][:] = state[slot].ravel()
         self.versions[index] = version
@@ -132,7 +152,7 @@ class Store:
     # ---- pushes ----------------------------------------------------------------------------------
 
     def push(self, index: int, replica: int, clock: int, base: int, learning_rate: float,
-             gradient: np.ndarray) -> None:
+             gradient: np.ndarray, then: np.ndarray | None = None) -> None:
         """Take the gradient (n,) of chunk `index`; it may be changed in place, and is not kept.
 
         Parameters
@@ -143,30 +163,34 @@ class Store:
             Version of the parameters that it was computed from.
         learning_rate : float
             Of that step (model/schedule.py).
+        then : ndarray (n,), optional
+            The parameters that it was computed from (delay compensation).
         """
         if self.config.parallel.consistency == "synchronous":
             self._gather(index, replica, base, _Gradient(clock, learning_rate, gradient))
             return
-        self._apply(index, replica, base, _Gradient(clock, learning_rate, gradient))
+        if then is not None:
+            self._compensate(index, gradient, then)
+        self._apply(index, base, _Gradient(clock, learning_rate, gradient))
         self._note(PUSHED, replica, clock, index, self.versions[index:index + 1])
 
-    def _apply(self, index: int, replica: int, base: int, pushed: "_Gradient") -> None:
+    def _apply(self, index: int, base: int, pushed: "_Gradient") -> None:
         update, w = self.config.update, self.values[index]
         self.newest = max(self.newest, pushed.clock + 1)
         staleness = int(self.versions[index]) - base
         self.versions[index] += 1
         self.counters.pushes += 1
         self.counters.note_staleness(staleness)
-        if self.config.parallel.elastic:
-            w += pushed.values
-            return
-        if update.delay_compensation:
-            self._compensate(index, replica, base, pushed.values)
-        learning_rate = pushed.learning_rate
+        learning_rate, version = pushed.learning_rate, int(self.versions[index])
         if update.staleness_scaled:
             learning_rate /= 1 + staleness
-        self.kernel.apply(w, pushed.values, [pieces[index] for pieces in self.state.values()],
-                          learning_rate, self.chunks[index].fan_in, int(self.versions[index]))
+        with self._changing(index, version):
+            if self.config.parallel.elastic:
+                w += pushed.values
+            else:
+                self.kernel.apply(w, pushed.values, [vector[index] for vector in
+                                                     self.state.values()],
+                                  learning_rate, self.chunks[index].fan_in, version)
 
     def _gather(self, index: int, replica: int, base: int, pushed: "_Gradient") -> None:
         """Keep a gradient until the others of its round are there, then apply their mean."""
@@ -194,8 +218,7 @@ class Store:
             total /= len(pushed)
         learning_rate = max(pushed, key=lambda one: one.clock).learning_rate
         clock = min(one.clock for one in pushed)
-        self._apply(index, replicas[0], int(self.versions[index]),
-                    _Gradient(clock, learning_rate, total))
+        self._apply(index, int(self.versions[index]), _Gradient(clock, learning_rate, total))
 
     def close_round(self, index: int) -> None:
         """Finish the round of a chunk without the gradients that it lacks."""
@@ -211,16 +234,14 @@ class Store:
                    for replica in range(self.config.parallel.replicas)):
                 self.close_round(index)
 
-    def _compensate(self, index: int, replica: int, base: int, gradient: np.ndarray) -> None:
+    def _compensate(self, index: int, gradient: np.ndarray, then: np.ndarray) -> None:
         """g + lambda g g (w - w then): a first-order guess of the gradient at today's parameters
         (DC-ASGD)."""
-        then = [values for version, values in self._seen[replica, index] if version == base]
-        if then:
-            moved = self.values[index] - then[0]
-            moved *= gradient
-            moved *= gradient
-            moved *= self.config.update.delay_compensation
-            gradient += moved
+        moved = self.values[index] - then
+        moved *= gradient
+        moved *= gradient
+        moved *= self.config.update.delay_compensation
+        gradient += moved
 
     # ---- fetches ---------------------------------------------------------------------------------
 
@@ -280,20 +301,25 @@ class Store:
         """Hand out the chunks first, first + 1, ... of which a replica has another version (a
         mask).
 
-        Counts and logs the fetch; delay compensation remembers what the replica gets.
+        Counts and logs the fetch.
         """
         now = self.versions[first:first + len(have)]
-        mask = now != have
-        self.counters.fetches += int(mask.sum())
-        self.counters.unchanged += int((~mask).sum())
-        self._note(FETCHED, replica, clock, first, now)
-        if self.config.update.delay_compensation:
-            for index in range(first, first + len(have)):
-                seen = self._seen[replica, index]
-                if not seen or seen[-1][0] != self.versions[index]:
-                    # Two are enough: the replica computes with one while it fetches the next.
-                    seen[:] = [*seen[-1:], (int(self.versions[index]), self.values[index].copy())]
-        return mask
+        self.note_fetch(replica, clock, first, have, now)
+        return now != have
+
+    def note_fetch(self, replica: int, clock: int, first: int, have: np.ndarray,
+                   got: np.ndarray) -> None:
+        """Count and log a fetch of chunks first, first + 1, ... that a replica has made by itself.
+
+        Parameters
+        ----------
+        have, got : ndarray of int64
+            Versions before and after it.
+        """
+        changed = int((got != have).sum())
+        self.counters.fetches += changed
+        self.counters.unchanged += len(have) - changed
+        self._note(FETCHED, replica, clock, first, got)
 
     # ---- the barrier, and the end ----------------------------------------------------------------
 

@@ -35,8 +35,22 @@ def events_of_chunks(logs: Sequence[np.ndarray], shards: Shards, block: int) -> 
         for number in numbers:
             mine = log[log["chunk"] == first + number - numbers.start]
             mine["chunk"] = number
-            events[number] = mine
+            events[number] = _in_order(mine)
     return events
+
+
+def _in_order(events: np.ndarray) -> np.ndarray:
+    """The events of a chunk, with every fetch before the update that follows what it got.
+
+    A replica that reads a server's memory by itself says later what it has read; others may have
+    pushed in between.
+    """
+    order = np.arange(len(events), dtype=float)
+    fetched, version = events["kind"] == FETCHED, events["version"]
+    last = {int(version[n]): n for n in np.flatnonzero(~fetched & (version >= 0))}
+    for number in np.flatnonzero(fetched).tolist():
+        order[number] = min(number, last.get(int(version[number]) + 1, number) - 0.5)
+    return events[np.argsort(order, kind="stable")]
 
 
 def _without_blocked_fetches(events: np.ndarray) -> np.ndarray:
@@ -57,6 +71,7 @@ class _Push:
     base: int
     learning_rate: float
     gradient: np.ndarray
+    then: np.ndarray | None
 
 
 @dataclass
@@ -120,14 +135,15 @@ class ReplayServer:
         self._go_on(index)
 
     def push(self, index: int, replica: int, clock: int, base: int, learning_rate: float,
-             gradient: np.ndarray) -> None:
+             gradient: np.ndarray, then: np.ndarray | None) -> None:
         """A replica pushes the gradient (n,) of a chunk."""
         waiting = self._pushes[replica, index]
-        push = _Push(clock, base, learning_rate, gradient)
+        push = _Push(clock, base, learning_rate, gradient, then)
         waiting.append(push)
         self._go_on(index)
         if waiting and waiting[-1] is push:
             push.gradient = gradient.copy()
+            push.then = None if then is None else then.copy()
 
     def _go_on(self, index: int) -> None:
         """Let happen to a chunk what comes next, as far as it has been asked for."""
@@ -161,7 +177,7 @@ class ReplayServer:
             raise InputError(f"{who}: the gradient of {describe(self.chunks[index])} is not "
                              f"finite; it was computed from version {push.base}")
         self.store.push(index, replica, push.clock, push.base, push.learning_rate,
-                        push.gradient)
+                        push.gradient, push.then)
         if not np.isfinite(self.store.values[index]).all():
             raise InputError(f"{who}: its push makes version {self.store.versions[index]} of "
                              f"{describe(self.chunks[index])} not finite")
@@ -202,16 +218,12 @@ class ReplayConnection(ServerConnection):
 
     def __init__(self, server: ReplayServer, replica: int) -> None:
         self.replica, self._server = replica, server
-        self.buffers = [np.empty(chunk.size, server.store.dtype) for chunk in server.chunks]
+        self._buffers = [np.empty(chunk.size, server.store.dtype) for chunk in server.chunks]
         self.newest = self.fetched_bytes = self.pushed_bytes = 0
-        self.staleness = np.zeros(0, np.int64)
         self.missing = 0
 
     def initialise(self, parameters: np.ndarray) -> None:
         raise AssertionError("the server of a replay begins with what the job began with")
-
-    def factor(self, index: int, learning_rate: float) -> float:
-        return 1.0
 
     def start_fetch(self, into: np.ndarray, have: np.ndarray, wanted: np.ndarray, pushes: int,
                     clock: int) -> None:
@@ -235,11 +247,14 @@ class ReplayConnection(ServerConnection):
         assert not self.missing, self.missing
         return self._versions
 
-    def push(self, index: int, clock: int, base: int, learning_rate: float) -> None:
-        self._server.push(index, self.replica, clock, base, learning_rate, self.buffers[index])
-
-    def wait_for_buffer(self, index: int) -> None:
+    def buffer(self, index: int) -> np.ndarray:
         """The server has taken a copy of what has to wait."""
+        return self._buffers[index]
+
+    def push(self, index: int, clock: int, base: int, learning_rate: float,
+             then: np.ndarray | None = None) -> None:
+        self._server.push(index, self.replica, clock, base, learning_rate, self._buffers[index],
+                          then)
 
     def flush(self) -> None:
         """Nothing is ever under way."""

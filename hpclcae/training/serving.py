@@ -1,5 +1,4 @@
 """A server's chunks from their first values to their last checkpoint, whoever moves the bytes."""
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from hpclcae.checkpoint import ChunkState, ShardWriter, load_chunk_states
 from hpclcae.checkpoint.event_log import EventLog
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.parameter_server.roles import joint_step
-from hpclcae.parameter_server.store import Store
+from hpclcae.parameter_server.store import Changing, Store, unguarded
 from hpclcae.utils.errors import InputError
 
 
@@ -40,20 +39,19 @@ class Serving:
     start : Path or None
         Checkpoint that it begins with.
     memory : ndarray (elements of all chunks,), optional
-        Where the parameters lie; an RMA window brings its own.
-    refresh : callable
-        Brings the store's versions up to date, where workers change them by themselves.
+        Where the parameters lie, if others read them there.
+    changing : callable, optional
+        What keeps them from reading half of a change (Store).
     """
 
     def __init__(self, shards: Shards, number: int, run: Path, start: Path | None,
-                 memory: np.ndarray | None = None,
-                 refresh: Callable[[Store], None] = lambda store: None) -> None:
+                 memory: np.ndarray | None = None, changing: Changing = unguarded) -> None:
         layout, chunks = shards.layout, shards.held_by(number)
-        self.number, self.config, self._refresh = number, layout.config, refresh
+        self.number, self.config = number, layout.config
         self._log = None
         if self.config.parallel.log_events:
             self._log = EventLog(run, start, number, self.config, layout.grid)
-        self.store = Store(chunks, self.config, memory, self._log)
+        self.store = Store(chunks, self.config, memory, self._log, changing)
         if start:
             for index, held in enumerate(load_chunk_states(start, layout, chunks)):
                 self.store.initialise(index, held.values.ravel(), held.state, held.version)
@@ -76,7 +74,6 @@ class Serving:
             Weights are not finite.
         """
         store = self.store
-        self._refresh(store)
         if not np.isfinite(store.memory).all():
             raise InputError(f"server {self.number} holds weights that are not finite: update.rate "
                              f"= {self.config.update.rate:g} is likely too large for "
@@ -93,7 +90,6 @@ class Serving:
         if self._log:
             self._log.close()
         store, counters = self.store, self.store.counters
-        self._refresh(store)
         limits = (np.min, np.max) if store.chunks else ()
         return ServerReport(
             len(store.chunks), store.memory.nbytes, int((store.versions - self._first).sum()),

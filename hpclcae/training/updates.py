@@ -195,5 +195,4 @@ class ServedUpdates(Updates):
         connection = self._connection
         return dataclasses.replace(
             WorkerReport(), fetched_bytes=connection.fetched_bytes,
-            pushed_bytes=connection.pushed_bytes, wait_seconds=self._client.wait_seconds,
-            staleness=tuple(connection.staleness.tolist()))
+            pushed_bytes=connection.pushed_bytes, wait_seconds=self._client.wait_seconds)

@@ -69,10 +69,9 @@ class WorkerContext:
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """What one worker has done; staleness as in ServerConnection."""
+    """What one worker has done."""
     steps: int = 0
     fetched_bytes: int = 0
     pushed_bytes: int = 0
     wait_seconds: float = 0.0
     training_seconds: float = 0.0
-    staleness: tuple[int, ...] = ()

@@ -157,7 +157,7 @@ SERVED = "[parallel]\nservers = 1\nreplicas = 3\n"
      "push_every = 1: synchronous training and elastic"),
     ({"consistency": "synchronous", "warm_start": 5},
      "warm_start = 5: synchronous replicas start together"),
-    ({"transport": "rma"}, "transport = rma: one-sided sums need update.rule = 'sgd'"),])
+    ({"slots": 0}, "slots = 0; it must be at least 1"),])
 def test_combinations_that_cannot_work(changes, reason):
     message = refused(SERVED + STAGE,
                       *(f"parallel.{key}={value}" for key, value in changes.items()))

@@ -27,7 +27,6 @@ class Report:
     chunks: int
     pushed_bytes: int
     block_bytes: int
-    staleness: list
 
 
 def numbers(chunk, index, replica, push):
@@ -50,8 +49,7 @@ def work(worker):
     worker.peers.allreduce_sum(0)  # all begin at once
     for push in range(pushes):
         for index, chunk in enumerate(chunks):
-            connection.wait_for_buffer(index)
-            connection.buffers[index][:] = numbers(chunk, index, role.replica, push)
+            connection.buffer(index)[:] = numbers(chunk, index, role.replica, push)
             connection.push(index, push, 0, config.update.rate)
         connection.flush()
     worker.peers.allreduce_sum(0)
@@ -68,7 +66,7 @@ def work(worker):
     # nothing has changed
     assert (connection.finish_fetch() == versions).all() and connection.fetched_bytes == before
     connection.close(pushes)
-    return Report(count, connection.pushed_bytes, start.nbytes, connection.staleness.tolist())
+    return Report(count, connection.pushed_bytes, start.nbytes)
 
 
 sys.exit(run_on_all_ranks("pushing", lambda world: run_job(world, config, folder, None, work)))

@@ -1,6 +1,7 @@
 """What a parameter server decides: versions, staleness, whose gradients make an update, who has to
 wait."""
 import dataclasses
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hpclcae import config as configuration
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.parameter_server.chunks import Chunk
 from hpclcae.parameter_server.store import (FETCHED, PAUSED, PUSHED, ROUND_CLOSED, STALENESS_BINS,
-                                            Counters, Store)
+                                            Counters, Store, unguarded)
 
 SIZES, FAN_IN = (6, 4), 4
 
@@ -23,20 +24,21 @@ def chunks():
         start += size
 
 
-def store(*changes, log=None, initialised=True):
+def store(*changes, log=None, initialised=True, changing=unguarded):
     """Of float64, with rate 1 and plain sums, unless changed."""
     config = configuration.loads('train = {dtype = "float64"}\nupdate = {rule = "sgd", rate = 1.0, '
                                  'schedule = "constant"}\nparallel = {servers = 1, replicas = 3}',
                                  changes)
-    made = Store(list(chunks()), config, log=log)
+    made = Store(list(chunks()), config, log=log, changing=changing)
     if initialised:
         for index, size in enumerate(SIZES):
             made.initialise(index, np.arange(size, dtype=float) + 10 * index)
     return made
 
 
-def push(store, replica, base, value=1.0, index=0, clock=0, learning_rate=1.0):
-    store.push(index, replica, clock, base, learning_rate, np.full(SIZES[index], float(value)))
+def push(store, replica, base, value=1.0, index=0, clock=0, learning_rate=1.0, then=None):
+    store.push(index, replica, clock, base, learning_rate, np.full(SIZES[index], float(value)),
+               then)
 
 
 def asked(store, replica, pushes=0, wanted=(0, 0)):
@@ -125,21 +127,35 @@ def test_elastic_averaging_adds_what_it_gets_and_needs_no_memory():
 
 
 def test_delay_compensation_is_the_first_order_guess():
-    """g + lambda g g (w - w then), against what the replica has fetched, not what is there now."""
+    """g + lambda g g (w - w then), against what the gradient was made from, not what is there now.
+    """
     held = store("update.delay_compensation=0.5")
-    nothing = np.full(2, -1)
-    held.take_changed(0, 0, 0, nothing)
-    held.take_changed(1, 0, 0, nothing)
     start = held.values[0].copy()
-    push(held, 1, 0, 2.0)                                   # w moves by -2 / 4
+    push(held, 1, 0, 2.0, then=start)                       # w moves by -2 / 4
     between = held.values[0].copy()
-    push(held, 0, 0, 3.0)                                   # computed before that
+    push(held, 0, 0, 3.0, then=start)                       # computed before that
     compensated = 3 + 0.5 * 3 * 3 * (between - start)
     np.testing.assert_allclose(held.values[0], between - compensated / FAN_IN, rtol=1e-15)
-    held.take_changed(0, 1, 0, nothing)
     now = held.values[0].copy()
-    push(held, 0, 2, 3.0)                                   # nothing came between: plain
+    push(held, 0, 2, 3.0, then=now)                         # nothing came between: plain
     np.testing.assert_allclose(held.values[0], now - 3 / FAN_IN, rtol=1e-15)
+
+
+def test_who_reads_the_memory_is_told_of_every_change():
+    seen = []
+
+    @contextmanager
+    def changing(index, version):
+        before = held.values[index].copy()
+        yield
+        seen.append((index, version, bool((held.values[index] != before).any())))
+    held = store("parallel.consistency=synchronous", "parallel.replicas=2", changing=changing,
+                 initialised=False)
+    held.initialise(0, np.ones(6), version=3)
+    push(held, 1, 3)                                        # kept: nothing changes yet
+    assert seen == [(0, 3, True)]
+    push(held, 0, 3)
+    assert seen == [(0, 3, True), (0, 4, True)]
 
 
 # ---- who waits -----------------------------------------------------------------------------------
