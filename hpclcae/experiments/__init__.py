@@ -16,8 +16,10 @@ An outsider begins with `neurons.py`::
     made_from.py        fingerprints of what results were made from
     scan.py             a neuron at every place and several scales of a picture
     scan_results.py     the heat maps and tables of a scan
-    tolerance.py        a neuron's response against shift, scale and covering
-    tolerance_results.py  its tables, files and figure
+    optimum.py          what a neuron would like best: numerical optima, many at once
+    invariance.py       a neuron's response against shift, scale, rotation and covering
+    turning_heads.py    heads that turn, rendered and scanned
+    invariance_results.py  tables, files and figure of both
     filters.py          is a filter oriented, is it localised
     convergence.py      how runs learn, at equal work and at equal time
     figures.py          the pictures of a run

@@ -140,5 +140,5 @@ def _read_stage(stage: h5py.Group) -> dict[str, Any]:
     best = dict(neuron.attrs)
     if not math.isfinite(best["threshold"]):
         raise ValueError("a threshold is not finite")
-    return {"accuracy": stage["accuracy"][:], "threshold": stage["threshold"][:], "best": best, "honest": "chosen" in stage,
-            **{key: value[:] for key, value in neuron.items()}}
+    return {"accuracy": stage["accuracy"][:], "threshold": stage["threshold"][:], "best": best,
+            "honest": "chosen" in stage, **{key: value[:] for key, value in neuron.items()}}

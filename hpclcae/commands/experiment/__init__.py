@@ -1,6 +1,7 @@
 """``hpclcae experiment ...``: questions of the paper to a trained network.
 
-An outsider begins with `tolerance.py`::
+An outsider begins with `invariance.py`::
 
-    tolerance.py  how a neuron's response stands shift, scale and covering
+    arguments.py   what several experiments are told
+    invariance.py  how a neuron's response stands shift, scale, rotation, turning and covering
 """

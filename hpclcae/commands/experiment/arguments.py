@@ -37,7 +37,7 @@ def chosen_neuron(args: argparse.Namespace, model: Model) -> tuple[Neuron, float
 
 
 def sources(args: argparse.Namespace, model: Model) -> Path | None:
-    """The folder of fetched images: the one named, or `sources` beside the test set, if it is there.
+    """The folder of fetched images: the one named, or `sources` beside the test set, if it exists.
 
     Raises
     ------
