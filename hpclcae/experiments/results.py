@@ -95,7 +95,8 @@ def _save_neuron(group: h5py.Group, neuron: JudgedNeuron) -> None:
 def read_neurons(run: str, model: Model | None = None) -> dict[str, Any]:
     """Read neurons.h5 of a run: its attributes, and a list ``stages`` of dicts.
 
-    Each stage has ``accuracy`` and ``threshold`` (row, col, map), and of the neuron that the development half chose
+    Each stage has ``accuracy`` and ``threshold`` (row, col, map), and of the neuron that the
+    development half chose
     (in older results, and where halves say nothing, of the best of all images) its arrays, its
     attributes as ``best``, and whether it was ``honest``.
 
