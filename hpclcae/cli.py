@@ -91,6 +91,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.neurons",
         "find the neuron that tells the labelled images apart best",
         "hpclcae neurons runs/desk --test data/test.h5"),
+    "experiment concepts": (
+        "hpclcae.commands.experiment.concepts",
+        "Table 1: the best neurons of several concepts beside what they have to beat",
+        "hpclcae experiment concepts runs/desk --test data/test.h5 --test data/cats-test.h5"),
     "experiment tolerance": (
         "hpclcae.commands.experiment.tolerance",
         "measure how a neuron's response stands shift, scale and covering",
@@ -136,7 +140,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 LONGEST_LINE = 3000  # characters of an error
 
 #: Commands that may run on many ranks.
-PARALLEL = {"train", "check", "bench halo", "bench server"}
+PARALLEL = {"train", "check", "experiment concepts", "bench halo", "bench server"}
 
 
 def main(argv: list[str] | None = None) -> int:

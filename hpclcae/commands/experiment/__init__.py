@@ -1,6 +1,7 @@
 """``hpclcae experiment ...``: questions of the paper to a trained network.
 
-An outsider begins with `tolerance.py`::
+An outsider begins with `concepts.py`::
 
+    concepts.py   Table 1: best neurons beside chance, random weights, linear filters
     tolerance.py  how a neuron's response stands shift, scale and covering
 """
