@@ -91,6 +91,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.neurons",
         "find the neuron that tells the labelled images apart best",
         "hpclcae neurons runs/desk --test data/test.h5"),
+    "experiment all": (
+        "hpclcae.commands.experiment.all",
+        "run every experiment that is not done, in order, with an estimate of the time",
+        "hpclcae experiment all runs/desk --frames data/large.h5"),
     "experiment concepts": (
         "hpclcae.commands.experiment.concepts",
         "Table 1: the best neurons of several concepts beside what they have to beat",

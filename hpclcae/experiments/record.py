@@ -244,7 +244,11 @@ def read_record(run: str, name: str, model: Model | None = None) -> dict[str, An
         It is missing, damaged, of a newer version, or about other weights than those of the
         checkpoint, or of the run's newest one.
     """
-    file = experiments_folder(run) / f"{name}.json"
+    return read_file(experiments_folder(run) / f"{name}.json", name, model or Model.load(run), run)
+
+
+def read_file(file: Path, name: str, model: Model, run: str = "RUN") -> dict[str, Any]:
+    """The same from any folder; errors as `read_record`."""
     remedy = f"hpclcae experiment {name} {run} writes it"
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
@@ -264,10 +268,18 @@ def read_record(run: str, name: str, model: Model | None = None) -> dict[str, An
                 part["file"], part["svg"], part["caption"], part["alt"]
             elif not isinstance(part["text"], str):
                 raise ValueError("a text is none")
-    model = model or Model.load(run)
     require_same(found["weights_fingerprint"], weights_fingerprint(model), file,
                  f"network than {model.path}", f"{remedy} again")
     return found
+
+
+def seconds_of(file: Path) -> float | None:
+    """How long an experiment took, by its result; None if that cannot be read."""
+    try:
+        with reading(file, "a result", ""):
+            return float(json.loads(file.read_text(encoding="utf-8"))["seconds"])
+    except InputError:
+        return None
 
 
 def records(run: str, model: Model | None = None) -> tuple[list[dict[str, Any]], list[str]]:

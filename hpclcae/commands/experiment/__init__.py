@@ -2,6 +2,7 @@
 
 An outsider begins with `concepts.py`::
 
+    all.py        every experiment, in order, as far as it is not done
     concepts.py   Table 1: best neurons beside chance, random weights, linear filters
     tolerance.py  how a neuron's response stands shift, scale and covering
 """
