@@ -10,6 +10,9 @@ An outsider begins with `neurons.py`::
     baselines.py        linear filters, and the best that is linear
     training_images.py  training images drawn and read
     comparison.py       the table of neurons and baselines, and its verdicts
+    concepts.py         Table 1: the best neurons of several concepts beside what they have to beat
+    paper.py            the paper's figures
+    rates.py            images a second, beside what the kernels can do
     seeds.py            several runs in one table
     results.py          results in a run folder
     record.py           what every experiment leaves: tables, figures, texts, values
