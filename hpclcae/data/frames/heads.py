@@ -130,7 +130,7 @@ class HeadModel:
         occlusion = np.maximum(_mix(mesh.occlusion[:, None], corners, weights)[:, 0],
                                0.6 * (part[seen] == EYE))
         lit = illuminate(colour, gloss, normals @ turn.T, occlusion, np.array(light, float))
-        return _averaged(pixels, lit, size, samples)
+        return averaged(pixels, lit, size, samples)
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -150,7 +150,7 @@ def _mix(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.nda
     return np.einsum("pck,pc->pk", values[corners], weights)
 
 
-def _averaged(pixels: np.ndarray, lit: np.ndarray, size: int, samples: int) -> np.ndarray:
+def averaged(pixels: np.ndarray, lit: np.ndarray, size: int, samples: int) -> np.ndarray:
     """Average samples x samples points to a pixel: uint8 (row, col, 4)."""
     fine = np.zeros(((size * samples) ** 2, 4), np.float32)
     fine[pixels, :3], fine[pixels, 3] = lit, 1
