@@ -9,6 +9,7 @@ from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.minibatches import sample
 from hpclcae.model import preprocess
 from hpclcae.model.layout import BlockLayout
 from hpclcae.model.phases import meetings
@@ -138,5 +139,5 @@ def open_dataset(config: Config) -> Dataset:
 def fit_preprocessing(config: Config, dataset: Dataset) -> preprocess.Preprocessing:
     """Fit on images that the seed chooses: the same in every run, on every rank."""
     count = min(config.preprocess.whitening_images, dataset.count)
-    chosen = np.random.default_rng(config.train.seed).permutation(dataset.count)[:count]
+    chosen = sample(np.random.default_rng(config.train.seed), dataset.count, count)
     return preprocess.fit(config.preprocess, dataset.read(np.sort(chosen)))

@@ -59,6 +59,7 @@ class Trainer:
         self.timers, self.divergence = Timers(), Divergence(config)
         self._is_new = start is None
         self.state = self._load(start) if start else self._new()
+        self.batches.check_order(self.state.order)
         self.prepare = self.state.preprocessing.preprocessor(
             config.data.size, self.network.dtype, self.network.block.plan.stages[0].x, communicator)
         self.inputs = Inputs(self.network, self.batches, self.prepare, self.state.conditioners,
