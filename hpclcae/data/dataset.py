@@ -21,6 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from hpclcae.data.compression import check_filters
 from hpclcae.data.framing import framing
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import read_hdf5, seal_of
@@ -55,6 +56,7 @@ class Dataset:
             stack.enter_context(self._file)
             with self._reading():
                 self._images = self._file["images"]
+                check_filters(self.path, self._images)
                 self.count, self.rows, self.cols, self.channels = map(int, self._images.shape)
                 if self._images.dtype != np.uint8 or not (self.count and self.rows == self.cols > 0
                                                           and self.channels in (1, 3)):
@@ -252,7 +254,7 @@ class Dataset:
         with self._reading():
             for start, stop in zip(starts, [*starts[1:], indices.size]):
                 first, last = indices[start], indices[stop - 1] + 1
-                self._images.read_direct(images, np.s_[first:last, rows, cols], np.s_[start:stop])
+                read_direct(self._images, images, np.s_[first:last, rows, cols], np.s_[start:stop])
         return images
 
     def verify(self) -> list[int]:
@@ -272,6 +274,22 @@ class Dataset:
             return [first + i for first, last in blocks(self._images.shape)
                     for i, image in enumerate(self._images[first:last])
                     if checksum(image.tobytes()) != stored[first + i]]
+
+
+def read_direct(data: h5py.Dataset, out: np.ndarray, source: tuple[slice, ...],
+                target: slice) -> None:
+    """``data.read_direct(out, source, target)``, for a C-contiguous `out` of the same type.
+
+    With h5py's own a run of small images takes five times as long as HDF5 needs for its pixels.
+    """
+    part = [range(*s.indices(length)) for s, length in zip(source, data.shape)]
+    part += [range(length) for length in data.shape[len(part):]]
+    count, view = tuple(map(len, part)), out[target]
+    assert view.shape == count and view.dtype == data.dtype, (view.shape, count)
+    if view.size:
+        file = data.id.get_space()
+        file.select_hyperslab(tuple(r.start for r in part), count, tuple(r.step for r in part))
+        data.id.read(h5py.h5s.create_simple(count), file, view)
 
 
 def _open(path: Path) -> h5py.File:
