@@ -5,7 +5,9 @@ An outsider begins with `dataset.py`::
     sources/        real images out of ordinary packages
     ingest/         your own folders, archives and films
     frames/         frames composed from what was fetched
-    dataset.py      Dataset and DatasetWriter: one HDF5 file with labels, groups and checksums
+    dataset.py      Dataset: one HDF5 file with labels, groups and checksums
+    writer.py       DatasetWriter: what writes it
+    compression.py  how pixels are compressed, and whether they can be read here
     minibatches.py  MinibatchStream: the images of a step, a function of (seed, replica, step)
     decode.py       one picture of any common format to bytes
     formats.py      what a file is by its bytes, whatever it is called

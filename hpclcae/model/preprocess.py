@@ -12,7 +12,6 @@ Paper, section 3; the paper's recipe is not known.
 The same stored numbers are applied in training and in every test. All of it is differentiable
 (`Preprocessor.backward`): what a neuron would like to see is found in pixels.
 """
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ from hpclcae.config import PreprocessConfig
 from hpclcae.model.layers.whitening import normalise_gradient
 from hpclcae.partition.blocks import ExchangePlan, Rectangle
 from hpclcae.partition.communicator import Communicator, SerialCommunicator
+from hpclcae.utils.ahead import Work, finish
 from hpclcae.utils.errors import InputError
 
 PORTION = 100  # images that the fit holds as float64 at a time
@@ -71,8 +71,9 @@ def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
     stride = max(1, int(np.sqrt((rows - side + 1) * (cols - side + 1) * count / 200_000)))
     for first in range(0, count, PORTION):
         part = images[first:first + PORTION]
-        contrast = _contrast_normalised(config, part, np.float64, whole,
-                                        lambda sums: sums / (rows * cols * channels))
+        contrast = finish(_contrast_normalised(config, part, np.float64, whole,
+                                               rows * cols * channels),
+                          SerialCommunicator().allreduce_sum)
         for y in range(0, rows - side + 1, stride):
             for x in range(0, cols - side + 1, stride):
                 patch = contrast[y:y + side, x:x + side].reshape(size, len(part))
@@ -128,11 +129,25 @@ class Preprocessor:
         -------
         (row, col, channel, image), of the held positions
         """
-        x = self._normalised(images, self.owned.within(self.pixels))
+        return finish(self.in_pieces(images), self.communicator.allreduce_sum)
+
+    @property
+    def sums(self) -> int:
+        """How often an image's numbers are added over the blocks; 0: there is one block."""
+        config = self.fitted.config
+        return 2 * config.contrast + config.rescale if self.communicator.size > 1 else 0
+
+    def in_pieces(self, images: np.ndarray) -> Work[np.ndarray]:
+        """The same, for the caller to add over the blocks what is yielded (utils/ahead.py)."""
+        count = self.size ** 2 * images.shape[-1]
+        own = self.owned.within(self.pixels)
+        x = yield from _contrast_normalised(self.fitted.config, images, self.dtype, own, count)
         if self.fitted.kernel is not None:
             x = self._whitened(x)
         if self.fitted.config.rescale:
-            x /= np.maximum(self._deviation(x), FLAT).astype(self.dtype)
+            own = self.owned.within(self.held)
+            squares = yield np.einsum("yxci,yxci->i", x[own], x[own])
+            x /= np.maximum(np.sqrt(squares / count), FLAT).astype(self.dtype)
         return x
 
     def backward(self, images: np.ndarray, dx: np.ndarray) -> np.ndarray:
@@ -152,11 +167,13 @@ class Preprocessor:
         """
         assert self.pixels.shape == (self.size, self.size) == self.held.shape
         config, images_last = self.fitted.config, dx.shape
-        u = self._normalised(images, np.s_[:, :])
+        count = self.size ** 2 * images.shape[-1]
+        u = finish(_contrast_normalised(config, images, self.dtype, np.s_[:, :], count),
+                   self.communicator.allreduce_sum)
         if config.rescale:
             w = u if self.fitted.kernel is None else self._whitened(u)
-            deviation = self._deviation(w)
-            along = np.einsum("yxci,yxci->i", w, dx) / w[..., 0].size
+            deviation = np.sqrt(np.einsum("yxci,yxci->i", w, w) / count)
+            along = np.einsum("yxci,yxci->i", w, dx) / count
             along = np.where(deviation > FLAT, along / np.maximum(deviation, FLAT) ** 2, 0)
             dx = (dx - w * along.astype(dx.dtype)) / np.maximum(deviation, FLAT).astype(dx.dtype)
         if self.fitted.kernel is not None:
@@ -169,20 +186,6 @@ class Preprocessor:
         else:
             dx = dx / dx.dtype.type(255)
         return np.ascontiguousarray(np.moveaxis(dx, -1, 0))
-
-    def _normalised(self, images: np.ndarray, own: tuple[slice, slice]) -> np.ndarray:
-        """Step 1 of images of which this block owns the pixels `own`."""
-        return _contrast_normalised(self.fitted.config, images, self.dtype, own,
-                                    lambda sums: self._mean(sums, images.shape[-1]))
-
-    def _deviation(self, x: np.ndarray) -> np.ndarray:
-        """Root mean square (image,) of the held x (row, col, channel, image), over whole images."""
-        own = self.owned.within(self.held)
-        return np.sqrt(self._mean(np.einsum("yxci,yxci->i", x[own], x[own]), x.shape[2]))
-
-    def _mean(self, sums: np.ndarray, channels: int) -> np.ndarray:
-        """Means over whole images of sums (image,) over what this block owns."""
-        return self.communicator.allreduce_sum(sums) / (self.size ** 2 * channels)
 
     def _whitened(self, x: np.ndarray) -> np.ndarray:
         """Apply the kernel at every held position of x (row, col, channel, image).
@@ -251,19 +254,19 @@ def _tiled(kernel: np.ndarray, dtype: DTypeLike) -> np.ndarray:
 
 
 def _contrast_normalised(config: PreprocessConfig, images: np.ndarray, dtype: DTypeLike,
-                         own: tuple[slice, slice],
-                         mean: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+                         own: tuple[slice, slice], count: int) -> Work[np.ndarray]:
     """Step 1; (image, row, col, channel) to (row, col, channel, image).
 
-    `mean` turns sums (image,) over the pixels `own` into means over whole images.
+    Yields sums (image,) over the pixels `own`; whole images have `count` numbers.
     """
     x = np.ascontiguousarray(np.moveaxis(images, 0, -1)).astype(dtype)
     if config.contrast:
         # The sum of integers is exact, so a flat image becomes zero and not noise.
         exact = np.int64 if images.dtype == np.uint8 else np.float64
-        x -= mean(images[:, own[0], own[1]].sum(axis=(1, 2, 3), dtype=exact)).astype(dtype)
-        deviation = np.sqrt(mean(np.einsum("yxci,yxci->i", x[own], x[own])))
-        x /= (deviation + config.contrast_floor).astype(x.dtype)
+        total = yield images[:, own[0], own[1]].sum(axis=(1, 2, 3), dtype=exact)
+        x -= (total / count).astype(dtype)
+        squares = yield np.einsum("yxci,yxci->i", x[own], x[own])
+        x /= (np.sqrt(squares / count) + config.contrast_floor).astype(x.dtype)
     else:
         x /= x.dtype.type(255)
     return x

@@ -3,6 +3,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hpclcae.data.compression import COMPRESSIONS
 from hpclcae.data.frames.build import COUNT, FACES_OF_A_PERSON, compose_frames
 from hpclcae.data.frames.recipe import LABELS, SPLITS, Recipe, check_range
 from hpclcae.data.framing import CENTRED
@@ -41,6 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="of people and photographs, kept for the test (0.5)")
     parser.add_argument("--jobs", type=int, default=cores(), metavar="N",
                         help="processes; the frames do not depend on it (one for each core)")
+    parser.add_argument("--compress", choices=COMPRESSIONS, default="none",
+                        help="how the pixels are stored (none)")
     what = parser.add_argument_group("what they show",
                                      "Shares of all frames; the rest are photographs alone.")
     what.add_argument("--concept", choices=tuple(LABELS), default="faces",
@@ -101,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
     count = args.count
     if count is None and args.split == "test" and args.concept != "faces":
         count = TEST_COUNT
-    composed = compose_frames(args.folder, args.out, recipe, count, args.jobs)
+    composed = compose_frames(args.folder, args.out, recipe, count, args.jobs, args.compress)
     print(f"{args.out}: {len(composed.kinds)} frames of {recipe.size}x{recipe.size} "
           f"{args.channels}, split {recipe.split}")
     print(composed.table())

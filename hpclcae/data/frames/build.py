@@ -19,7 +19,7 @@ import numpy as np
 
 from hpclcae.data import catalogue
 from hpclcae.data.catalogue import Item
-from hpclcae.data.dataset import DatasetWriter
+from hpclcae.data.writer import DatasetWriter
 from hpclcae.data.decode import Undecodable
 from hpclcae.data.frames.bodies import BodyModel
 from hpclcae.data.frames.compose import Picture, is_grey, load_picture
@@ -81,7 +81,7 @@ class Composed:
 
 
 def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = None,
-                   jobs: int = 1) -> Composed:
+                   jobs: int = 1, compress: str = "none") -> Composed:
     """Compose frames and write them as a dataset; pictures that are left out are named on stderr.
 
     Parameters
@@ -95,6 +95,8 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
         Frames; COUNT, but in a test as many as give FACES_OF_A_PERSON faces of each person.
     jobs : int
         Processes; the frames do not depend on it.
+    compress : str
+        How the pixels are stored (data/compression.py).
 
     Raises
     ------
@@ -110,7 +112,7 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
         licences[GROUPS[concept]] = LICENCES[concept]
     labels, measured = [], []
     with DatasetWriter(out, recipe.size, recipe.channels, LABELS[recipe.concept], asdict(recipe),
-                       licences=licences) as writer:
+                       licences=licences, compress=compress) as writer:
         bank = filled_bank(folder, items, recipe, jobs)
         if count is None:
             in_test = recipe.split == "test" and recipe.faces and recipe.concept == "faces"

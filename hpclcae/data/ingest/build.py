@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae.data.catalogue import split_of
-from hpclcae.data.dataset import DatasetWriter, check_seed
+from hpclcae.data.writer import DatasetWriter, check_seed
 from hpclcae.data.decode import MID_GREY, UNREADABLE, Picture, Undecodable, decode
 from hpclcae.data.formats import first_bytes, kind_of
 from hpclcae.data.ingest import film, labels, walk
