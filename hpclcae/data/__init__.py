@@ -11,6 +11,7 @@ An outsider begins with `dataset.py`::
     decode.py       one picture of any common format to bytes
     formats.py      what a file is by its bytes, whatever it is called
     catalogue.py    what was fetched; the split by person and photograph
+    faces.py        where OpenCV sees faces
     fitting.py      the training images that conditioners are fitted on
     framing.py      how large faces are in composed frames and where they lie, in words
     halves.py       which half is developed on, and which one is for the final figures
