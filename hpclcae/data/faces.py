@@ -1,9 +1,9 @@
 """Where OpenCV sees frontal faces in images (extra: detect).
 
 Its Haar cascade "frontalface_alt2" (Lienhart and Maydt 2002), which opencv-python-headless before
-version 5 ships. It needs about 20 pixels a face, so a small image is enlarged for it, and a large one made smaller:
-faces of less than a fifth of the image's side are not looked for. It misses faces that are turned
-or half hidden, and finds few where there are none (notes/data.md).
+version 5 ships. It needs about 20 pixels a face, so a small image is enlarged for it, and a large
+one made smaller: faces of less than a fifth of the image's side are not looked for. It misses faces
+that are turned or half hidden, and finds few where there are none (notes/data.md).
 """
 import functools
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def find_faces(image: np.ndarray) -> np.ndarray:
     if grey.ndim == 3 and grey.shape[2] == 3:
         grey = cv2.cvtColor(grey, cv2.COLOR_RGB2GRAY)
     grey = grey.reshape(grey.shape[:2])
-    side = min(grey.shape)
+    side: int = min(grey.shape)
     scale = min(max(side, SIDES[0]), SIDES[1]) / side
     if scale != 1:
         grey = cv2.resize(grey, None, fx=scale, fy=scale,
