@@ -6,6 +6,8 @@ An outsider begins with `dataset.py`::
     ingest/         your own folders, archives and films
     frames/         frames composed from what was fetched
     dataset.py      Dataset: one HDF5 file with labels, groups and checksums
+    shards.py       a dataset in several files
+    check.py        is a dataset as it was written, and what to do if not
     writer.py       DatasetWriter: what writes it
     minibatches.py  MinibatchStream: the images of a step, a function of (seed, replica, step)
     decode.py       one picture of any common format to bytes

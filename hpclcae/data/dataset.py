@@ -8,7 +8,9 @@ cols) and ``provenance/crop`` (top, left, bottom, right, in pixels of the origin
 (image,), what an image shows, names in its attribute ``kind_names``; ``pair`` (image,), the index
 of the image that shows the same at another place or time, -1 none: it is the next or the one
 before, so that a run of images that is read in one go holds both. Settings, versions and licences
-are attributes of the file, as JSON. writer.py writes it.
+are attributes of the file, as JSON. ``provenance/seconds`` (image,): the time in a film, not a
+number of a picture; only in datasets with films. writer.py writes it. Large datasets have their
+pixels in several files (shards.py).
 """
 import contextlib
 import functools
@@ -22,6 +24,7 @@ import h5py
 import numpy as np
 
 from hpclcae.data.framing import framing
+from hpclcae.data.shards import GROUP, ShardedImages, shards_of
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import read_hdf5, seal_of
 from hpclcae.utils.reading import reading
@@ -37,6 +40,12 @@ BLOCK_BYTES = 32 * 2**20  # images are copied and verified in blocks of this man
 class Dataset:
     """A dataset opened for reading; use as a context manager or call `close`.
 
+    Parameters
+    ----------
+    path : str or Path
+    whole : bool
+        Without it files of its pixels may be missing, as long as nobody reads these pixels.
+
     Attributes
     ----------
     count, rows, cols, channels : int
@@ -48,13 +57,18 @@ class Dataset:
         The file is missing, truncated, not HDF5, of another kind, or written by a newer hpclcae.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, whole: bool = True) -> None:
         self.path = Path(path)
         self._file = _open(self.path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._file)
             with self._reading():
                 self._images = self._file["images"]
+                self.shards = shards_of(self._file, self.path)
+                if self.shards:
+                    self._images = ShardedImages(self.path, self.shards, self._images.shape)
+                    if whole:
+                        self._images.check()
                 self.count, self.rows, self.cols, self.channels = map(int, self._images.shape)
                 if self._images.dtype != np.uint8 or not (self.count and self.rows == self.cols > 0
                                                           and self.channels in (1, 3)):
@@ -88,13 +102,20 @@ class Dataset:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, or files."""
+        if self.shards:
+            self._images.close()
         self._file.close()
 
     @property
     def size(self) -> int:
         """Rows and cols of an image, pixels."""
         return self.rows
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its files."""
+        return self.path.stat().st_size + sum(shard.size for shard in self.shards)
 
     @property
     def chunks(self) -> tuple[int, int, int, int]:
@@ -190,7 +211,8 @@ class Dataset:
             items: list[h5py.Dataset | h5py.Group] = []
             self._file.visititems(lambda _, item: items.append(item))
             for array in sorted(items, key=lambda item: item.name):
-                if not isinstance(array, h5py.Dataset) or array == self._images:
+                if (not isinstance(array, h5py.Dataset) or array.name == self._images.name
+                        or array.name.startswith(f"/{GROUP}/")):
                     continue
                 names = [np.ravel(value).tolist() for value in array.attrs.values()]
                 digest.update(f"{array.name} {array.shape} {names}".encode())
@@ -209,6 +231,24 @@ class Dataset:
         """File or clip that each image was made from, str (image,)."""
         with self._reading():
             return self._of_every_image("provenance/source").asstr()[:]
+
+    def column(self, name: str, run: slice) -> np.ndarray | None:
+        """What is known of a run of images: one of the arrays of the file; None if it lacks it."""
+        with self._reading():
+            return self._of_every_image(name)[run] if name in self._file else None
+
+    @functools.cached_property
+    def seconds(self) -> np.ndarray | None:
+        """Time of each image in its film, float64 (image,), not a number of a picture; or None."""
+        with self._reading():
+            return (self._of_every_image("provenance/seconds")[:]
+                    if "provenance/seconds" in self._file else None)
+
+    @functools.cached_property
+    def checksums(self) -> np.ndarray:
+        """Checksum of the pixels of each image, uint64 (image,): BLAKE2b of 8 bytes."""
+        with self._reading():
+            return self._of_every_image("checksum")[:]
 
     @functools.cached_property
     def originals(self) -> np.ndarray:
@@ -255,6 +295,19 @@ class Dataset:
                 self._images.read_direct(images, np.s_[first:last, rows, cols], np.s_[start:stop])
         return images
 
+    def check_seal(self) -> None:
+        """Compare all but the pixels with their checksum.
+
+        Raises
+        ------
+        InputError
+            They are damaged.
+        """
+        with self._reading():
+            expected, found = seal_of(self.path)
+            if found != expected:
+                raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
+
     def verify(self) -> list[int]:
         """Return the indices of images that do not have the checksum they were written with.
 
@@ -264,14 +317,23 @@ class Dataset:
             What is not images, names above all, is damaged: of a large dataset this is not looked
             at when it is opened.
         """
+        self.check_seal()
         with self._reading():
-            expected, found = seal_of(self.path)
-            if found != expected:
-                raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
-            stored = self._of_every_image("checksum")[:]
+            stored = self.checksums
             return [first + i for first, last in blocks(self._images.shape)
-                    for i, image in enumerate(self._images[first:last])
-                    if checksum(image.tobytes()) != stored[first + i]]
+                    for i, image in enumerate(self._readable(first, last))
+                    if image is None or checksum(image.tobytes()) != stored[first + i]]
+
+    def _readable(self, first: int, last: int) -> Iterator[np.ndarray | None]:
+        """Yield a run of images, None for those whose chunks are damaged."""
+        try:
+            yield from self._images[first:last]
+        except (OSError, InputError):  # chunk by chunk
+            if last - first <= CHUNK_IMAGES:
+                yield from [None] * (last - first)
+            else:
+                for start in range(first, last, CHUNK_IMAGES):
+                    yield from self._readable(start, min(last, start + CHUNK_IMAGES))
 
 
 def _open(path: Path) -> h5py.File:
