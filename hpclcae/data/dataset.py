@@ -8,7 +8,9 @@ cols) and ``provenance/crop`` (top, left, bottom, right, in pixels of the origin
 (image,), what an image shows, names in its attribute ``kind_names``; ``pair`` (image,), the index
 of the image that shows the same at another place or time, -1 none: it is the next or the one
 before, so that a run of images that is read in one go holds both. Settings, versions and licences
-are attributes of the file, as JSON. writer.py writes it.
+are attributes of the file, as JSON. ``provenance/seconds`` (image,): the time in a film, not a
+number of a picture; only in datasets with films. writer.py writes it. Large datasets have their
+pixels in several files (shards.py).
 """
 import contextlib
 import functools
@@ -23,6 +25,7 @@ import numpy as np
 
 from hpclcae.data.compression import check_filters
 from hpclcae.data.framing import framing
+from hpclcae.data.shards import GROUP, ShardedImages, read_direct, shards_of
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import read_hdf5, seal_of
 from hpclcae.utils.reading import reading
@@ -38,6 +41,12 @@ BLOCK_BYTES = 32 * 2**20  # images are copied and verified in blocks of this man
 class Dataset:
     """A dataset opened for reading; use as a context manager or call `close`.
 
+    Parameters
+    ----------
+    path : str or Path
+    whole : bool
+        Without it files of its pixels may be missing, as long as nobody reads these pixels.
+
     Attributes
     ----------
     count, rows, cols, channels : int
@@ -49,7 +58,7 @@ class Dataset:
         The file is missing, truncated, not HDF5, of another kind, or written by a newer hpclcae.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, whole: bool = True) -> None:
         self.path = Path(path)
         self._file = _open(self.path)
         with contextlib.ExitStack() as stack:
@@ -57,6 +66,11 @@ class Dataset:
             with self._reading():
                 self._images = self._file["images"]
                 check_filters(self.path, self._images)
+                self.shards = shards_of(self._file, self.path)
+                if self.shards:
+                    self._images = ShardedImages(self.path, self.shards, self._images.shape)
+                    if whole:
+                        self._images.check()
                 self.count, self.rows, self.cols, self.channels = map(int, self._images.shape)
                 if self._images.dtype != np.uint8 or not (self.count and self.rows == self.cols > 0
                                                           and self.channels in (1, 3)):
@@ -90,13 +104,20 @@ class Dataset:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, or files."""
+        if self.shards:
+            self._images.close()
         self._file.close()
 
     @property
     def size(self) -> int:
         """Rows and cols of an image, pixels."""
         return self.rows
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its files."""
+        return self.path.stat().st_size + sum(shard.size for shard in self.shards)
 
     @property
     def chunks(self) -> tuple[int, int, int, int]:
@@ -192,7 +213,8 @@ class Dataset:
             items: list[h5py.Dataset | h5py.Group] = []
             self._file.visititems(lambda _, item: items.append(item))
             for array in sorted(items, key=lambda item: item.name):
-                if not isinstance(array, h5py.Dataset) or array == self._images:
+                if (not isinstance(array, h5py.Dataset) or array.name == self._images.name
+                        or array.name.startswith(f"/{GROUP}/")):
                     continue
                 names = [np.ravel(value).tolist() for value in array.attrs.values()]
                 digest.update(f"{array.name} {array.shape} {names}".encode())
@@ -211,6 +233,24 @@ class Dataset:
         """File or clip that each image was made from, str (image,)."""
         with self._reading():
             return self._of_every_image("provenance/source").asstr()[:]
+
+    def column(self, name: str, run: slice) -> np.ndarray | None:
+        """What is known of a run of images: one of the arrays of the file; None if it lacks it."""
+        with self._reading():
+            return self._of_every_image(name)[run] if name in self._file else None
+
+    @functools.cached_property
+    def seconds(self) -> np.ndarray | None:
+        """Time of each image in its film, float64 (image,), not a number of a picture; or None."""
+        with self._reading():
+            return (self._of_every_image("provenance/seconds")[:]
+                    if "provenance/seconds" in self._file else None)
+
+    @functools.cached_property
+    def checksums(self) -> np.ndarray:
+        """Checksum of the pixels of each image, uint64 (image,): BLAKE2b of 8 bytes."""
+        with self._reading():
+            return self._of_every_image("checksum")[:]
 
     @functools.cached_property
     def originals(self) -> np.ndarray:
@@ -257,6 +297,19 @@ class Dataset:
                 read_direct(self._images, images, np.s_[first:last, rows, cols], np.s_[start:stop])
         return images
 
+    def check_seal(self) -> None:
+        """Compare all but the pixels with their checksum.
+
+        Raises
+        ------
+        InputError
+            They are damaged.
+        """
+        with self._reading():
+            expected, found = seal_of(self.path)
+            if found != expected:
+                raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
+
     def verify(self) -> list[int]:
         """Return the indices of images that do not have the checksum they were written with.
 
@@ -266,30 +319,23 @@ class Dataset:
             What is not images, names above all, is damaged: of a large dataset this is not looked
             at when it is opened.
         """
+        self.check_seal()
         with self._reading():
-            expected, found = seal_of(self.path)
-            if found != expected:
-                raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
-            stored = self._of_every_image("checksum")[:]
+            stored = self.checksums
             return [first + i for first, last in blocks(self._images.shape)
-                    for i, image in enumerate(self._images[first:last])
-                    if checksum(image.tobytes()) != stored[first + i]]
+                    for i, image in enumerate(self._readable(first, last))
+                    if image is None or checksum(image.tobytes()) != stored[first + i]]
 
-
-def read_direct(data: h5py.Dataset, out: np.ndarray, source: tuple[slice, ...],
-                target: slice) -> None:
-    """``data.read_direct(out, source, target)``, for a C-contiguous `out` of the same type.
-
-    With h5py's own a run of small images takes five times as long as HDF5 needs for its pixels.
-    """
-    part = [range(*s.indices(length)) for s, length in zip(source, data.shape)]
-    part += [range(length) for length in data.shape[len(part):]]
-    count, view = tuple(map(len, part)), out[target]
-    assert view.shape == count and view.dtype == data.dtype, (view.shape, count)
-    if view.size:
-        file = data.id.get_space()
-        file.select_hyperslab(tuple(r.start for r in part), count, tuple(r.step for r in part))
-        data.id.read(h5py.h5s.create_simple(count), file, view)
+    def _readable(self, first: int, last: int) -> Iterator[np.ndarray | None]:
+        """Yield a run of images, None for those whose chunks are damaged."""
+        try:
+            yield from self._images[first:last]
+        except (OSError, InputError):  # chunk by chunk
+            if last - first <= CHUNK_IMAGES:
+                yield from [None] * (last - first)
+            else:
+                for start in range(first, last, CHUNK_IMAGES):
+                    yield from self._readable(start, min(last, start + CHUNK_IMAGES))
 
 
 def _open(path: Path) -> h5py.File:

@@ -3,6 +3,7 @@ import json
 import platform
 import tempfile
 from datetime import datetime, timezone
+from math import nan
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -73,6 +74,7 @@ class DatasetWriter:
         self._halves: list[int] = []
         self._kinds: list[str] = []
         self._pairs: list[int] = []
+        self._seconds: list[float] = []
         self._checksums: list[int] = []
 
     def __enter__(self) -> "DatasetWriter":
@@ -103,7 +105,7 @@ class DatasetWriter:
 
     def append(self, image: np.ndarray, *, source: str, group: str, original: tuple[int, int],
                crop: tuple[int, int, int, int], label: int = -1, half: int = -1, kind: str = "",
-               pair: int = -1) -> None:
+               pair: int = -1, seconds: float = nan) -> None:
         """Add one image.
 
         Parameters
@@ -125,6 +127,8 @@ class DatasetWriter:
             What it shows; without it the dataset has no kinds.
         pair : int
             Its partner, one that was appended before (counted from 0); -1: it has none so far.
+        seconds : float
+            Its time in a film; not a number: it is a picture.
 
         Raises
         ------
@@ -152,6 +156,7 @@ class DatasetWriter:
         self._halves.append(half)
         self._kinds.append(kind)
         self._pairs.append(pair)
+        self._seconds.append(seconds)
         self._checksums.append(checksum(content))
 
     def _save(self, file: h5py.File) -> None:
@@ -162,8 +167,9 @@ class DatasetWriter:
         if max(self._pairs) >= 0:
             order, file["pair"] = _side_by_side(order, np.array(self._pairs))
         spool = np.memmap(self._spool, np.uint8, "r", shape=(self.count, *self.shape))
+        # with checksums that every reader compares: damaged pixels are an error, also in training
         images = file.create_dataset("images", spool.shape, np.uint8, chunks=_chunks(spool.shape),
-                                     **self._filters)
+                                     fletcher32=True, **self._filters)
         images.attrs["axes"] = ["image", "row", "col", "channel"]
         for first, last in blocks(spool.shape):
             images[first:last] = spool[order[first:last]]
@@ -174,6 +180,8 @@ class DatasetWriter:
             file.create_dataset(name, data=[texts[i] for i in order], dtype=h5py.string_dtype())
         file["provenance/original"] = np.array(self._originals, np.int32)[order]
         file["provenance/crop"] = np.array(self._crops, np.int32)[order]
+        if not np.isnan(self._seconds).all():
+            file["provenance/seconds"] = np.array(self._seconds)[order]
         file["checksum"] = np.array(self._checksums, np.uint64)[order]
         if min(self._halves) >= 0:
             file["half"] = np.array(self._halves, np.uint8)[order]

@@ -15,6 +15,7 @@ An outsider begins with `errors.py`::
     ahead.py        what coming steps need, made while one computes
     timers.py       seconds in the named parts of a loop
     cores.py        how many cores and how much memory this process may use
+    workers.py      work spread over processes, with its results in order
     expressions.py  arithmetic that a user writes: read, checked, computed by numexpr
     summary.py      what many numbers are like, taken piece by piece: mean, quantiles, histogram
     provenance.py   versions, revision of the code and host, for checkpoints
