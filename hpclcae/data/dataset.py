@@ -1,12 +1,13 @@
 """One HDF5 file of uint8 images with labels, groups, provenance and checksums.
 
-Layout: ``images`` (image, row, col, channel); ``labels`` (image,), optional: -1 unknown, 0 not the
-concept, 1 the concept, names in its attribute ``label_names``; ``group`` (image,): the person or
-the photograph, which a split never divides; ``provenance/source``, ``provenance/original`` (rows,
-cols) and ``provenance/crop`` (top, left, bottom, right, in pixels of the original); ``checksum``
-(image,). Where it is known: ``half`` (image,), 0 to develop on, 1 for final figures; ``kind``
-(image,), what an image shows, names in its attribute ``kind_names``; ``pair`` (image,), the index
-of the image that shows the same at another place or time, -1 none: it is the next or the one
+Layout: ``images`` (image, row, col, channel); ``labels`` (image,), optional: -1 unknown, else the
+class, names in its attribute ``label_names`` (of a concept: 0 not the concept, 1 the concept);
+``group`` (image,): the person or the photograph, which a split never divides;
+``provenance/source``, ``provenance/original`` (rows, cols) and ``provenance/crop`` (top, left,
+bottom, right, in pixels of the original); ``checksum`` (image,). Where it is known: ``half``
+(image,), 0 to develop on (classifiers: to train on), 1 for final figures; ``kind`` (image,), what
+an image shows, names in its attribute ``kind_names``; ``pair`` (image,), the index of the image
+that shows the same at another place or time, -1 none: it is the next or the one
 before, so that a run of images that is read in one go holds both. Settings, versions and licences
 are attributes of the file, as JSON.
 """
@@ -27,7 +28,7 @@ import numpy as np
 
 from hpclcae import __version__
 from hpclcae.data.framing import framing
-from hpclcae.data.halves import HALVES
+from hpclcae.data.halves import HALVES, halves_of_images
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import check_output, is_hdf5, read_hdf5, replacing_hdf5, seal_of
 from hpclcae.utils.reading import reading
@@ -65,6 +66,11 @@ class DatasetWriter:
     shuffle_seed : int, optional
         Store the images in the random order of this seed instead of the order in which they came.
 
+    Attributes
+    ----------
+    half_seed : int, optional
+        Set before the end, it deals the images of each class to the halves.
+
     Raises
     ------
     InputError
@@ -83,6 +89,7 @@ class DatasetWriter:
         self.path, self.shape = Path(path), (size, size, channels)
         self.label_names, self.settings = label_names, settings or {}
         self.licences, self.shuffle_seed = licences or {}, shuffle_seed
+        self.half_seed: int | None = None
         self._labels: list[int] = []
         self._groups: list[str] = []
         self._sources: list[str] = []
@@ -185,13 +192,17 @@ class DatasetWriter:
         for first, last in _blocks(spool.shape):
             images[first:last] = spool[order[first:last]]
         if self.label_names is not None:
-            file["labels"] = np.array(self._labels, np.int8)[order]
+            small = np.min_scalar_type(-max(1, len(self.label_names)))  # signed, for -1
+            file["labels"] = np.array(self._labels, small)[order]
             file["labels"].attrs["label_names"] = self.label_names
         for name, texts in (("group", self._groups), ("provenance/source", self._sources)):
             file.create_dataset(name, data=[texts[i] for i in order], dtype=h5py.string_dtype())
         file["provenance/original"] = np.array(self._originals, np.int32)[order]
         file["provenance/crop"] = np.array(self._crops, np.int32)[order]
         file["checksum"] = np.array(self._checksums, np.uint64)[order]
+        if self.half_seed is not None:
+            self._halves = halves_of_images(np.array(self._groups), np.array(self._labels),
+                                            self.half_seed).tolist()
         if min(self._halves) >= 0:
             file["half"] = np.array(self._halves, np.uint8)[order]
         if all(self._kinds):
@@ -287,14 +298,26 @@ class Dataset:
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:
-        """Labels, int8 (image,), or None."""
+        """Labels, signed integers (image,): -1 unknown, else an index of `label_names`; or None.
+
+        Raises
+        ------
+        InputError
+            One is neither: names the image.
+        """
         with self._reading():
             if "labels" not in self._file:
                 return None
             labels = self._of_every_image("labels")[:]
-            known = range(-1, len(self.label_names or ()))
-            if labels.dtype.kind != "i" or not np.isin(labels, known).all():
-                raise ValueError(f"labels are not all from -1 to {known[-1]}")
+            if labels.dtype.kind != "i":
+                raise ValueError(f"labels are {labels.dtype}, not signed integers")
+            classes = len(self.label_names or ())
+            wrong = (labels < -1) | (labels >= classes)
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                raise InputError(f"{self.path}: image {at} has label {labels[at]}, there are "
+                                 f"{classes} names of labels, for 0 to {classes - 1}, and -1 is "
+                                 "for unknown: write the dataset again")
             return labels
 
     @functools.cached_property

@@ -29,7 +29,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "later")
     add("--label-from", choices=("none", "folder"), default="none",
         help="label images by the folder below the source that they lie in, at any depth; a table "
-        "says which, before anything is read")
+        "says which, before anything is read; classes are halved, each by itself")
+    add("--label-file", metavar="FILE",
+        help="label images by the lines NAME,LABEL of this file, where NAME is as much of the end "
+        "of a picture's path as tells it from the others, with or without its ending; others are "
+        "stored without a label")
     add("--concept", metavar="FOLDER",
         help="with --label-from folder: label 1 is all below this folder, label 0 everything else")
     add("--label-level", type=int, metavar="N",
@@ -46,7 +50,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="drop images seen before (before the split, so that no copy crosses it)")
     add("--licence", default="not stated", metavar="TEXT",
         help="licence of the sources, kept in the dataset")
-    add("--seed", type=int, default=0, help="of the order in which the images are stored")
+    add("--seed", type=int, default=0,
+        help="of the order in which the images are stored, and of the halves of classes")
 
 
 def run(args: argparse.Namespace) -> None:

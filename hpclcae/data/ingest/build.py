@@ -15,7 +15,7 @@ from hpclcae.data.catalogue import split_of
 from hpclcae.data.dataset import DatasetWriter, check_seed
 from hpclcae.data.decode import MID_GREY, UNREADABLE, Picture, Undecodable, decode
 from hpclcae.data.formats import first_bytes, kind_of
-from hpclcae.data.ingest import film, labels, walk
+from hpclcae.data.ingest import film, label_file, labels, walk
 from hpclcae.data.ingest.duplicates import Seen
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.progress import progress
@@ -60,6 +60,7 @@ class Settings:
     every: float | None = None    # seconds between frames of a film; None: one, near its middle
     pairs: float | None = None    # seconds from a frame of a film to its partner; None: it has none
     label_from: str = "none"      # or "folder": that an image lies in
+    label_file: str | None = None  # or by the lines of a file, name,label
     concept: str | None = None    # with folders: label 1 is this one, label 0 all others
     label_level: int | None = None  # 0: the source is the class, 1: the folder below it, ...
     group: str = "file"           # what a split never divides, or "folder"
@@ -67,7 +68,7 @@ class Settings:
     test_share: float = 0.2       # of the groups
     dedupe: str = "none"          # images seen before are dropped: "exact" or "near"
     licence: str = "not stated"   # of the sources
-    seed: int = 0                 # of the order in which the images are stored
+    seed: int = 0                 # of the order in which the images are stored, and of the halves
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.min_side is not None and self.min_side < 1:
@@ -83,6 +84,9 @@ class Settings:
             for option, value in (("concept", self.concept), ("label-level", self.label_level)):
                 if value is not None:
                     raise InputError(f"--{option} {value} needs --label-from folder")
+        if self.label_file is not None and self.label_from != "none":
+            raise InputError(f"--label-file {self.label_file} and --label-from {self.label_from} "
+                             "both say what the labels are: give one of them")
         if self.concept is not None and not labels.normal(self.concept):
             raise InputError(f"--concept '{self.concept}' is not the name of a folder")
         if self.label_level is not None and not 0 <= self.label_level < 100:
@@ -124,15 +128,17 @@ def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tall
     writer = DatasetWriter(out, settings.size, 3 if settings.channels == "rgb" else 1, None, record,
                            licences=licences, shuffle_seed=settings.seed)
     with writer:
-        if settings.label_from == "folder":
+        if settings.label_from == "folder" or settings.label_file is not None:
             chosen = _labels(sources, settings)
             writer.label_names = chosen.names
+            if settings.concept is None:
+                writer.half_seed = settings.seed
             print(chosen.text + "\n", flush=True)
         seen, counts = Seen(near=settings.dedupe == "near"), Counter[int]()
         before = -1  # place of the image before, if it was stored
         for image in _images(sources, settings, tally):
             partner, before = before if image.has_partner_before else -1, -1
-            label = -1 if chosen is None else chosen.of.get(image.folders)
+            label = _label(image, chosen, settings)
             if label is None:
                 tally.skip(image.source, "new since the labels were chosen")
             elif settings.dedupe != "none" and partner < 0 and (copy := seen.add(image.pixels)):
@@ -141,6 +147,8 @@ def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tall
                 tally.skipped[f"not in the {settings.split} split"] += 1
             else:
                 counts[label] += 1
+                if label < 0 and chosen is not None:
+                    tally.noted["without a label"] += 1
                 before = writer.count
                 writer.append(image.pixels, source=image.source, group=image.group,
                               original=image.original, crop=image.crop, label=label,
@@ -162,7 +170,18 @@ def _labels(sources: Sequence[Path], settings: Settings) -> labels.Labels:
     """Choose labels by the names of all files, before any is decoded."""
     found = (entry for source in sources for entry in walk.entries(source, read=False)
              if isinstance(entry, walk.Entry))
+    if settings.label_file is not None:
+        return label_file.from_file(Path(settings.label_file), found)
     return labels.from_folders(found, settings.concept, settings.label_level)
+
+
+def _label(image: "Square", chosen: labels.Labels | None, settings: Settings) -> int | None:
+    """The label of an image, -1 unknown; None: its folder was not there when labels were chosen."""
+    if chosen is None:
+        return -1
+    if settings.label_file is not None:
+        return chosen.of.get(image.name, -1)
+    return chosen.of.get(image.folders)
 
 
 def _check(sources: Sequence[Path], out: Path) -> None:
@@ -188,7 +207,8 @@ def _check(sources: Sequence[Path], out: Path) -> None:
 class Square:
     """One image on its way into the dataset."""
     pixels: np.ndarray         # uint8 (size, size, channel)
-    source: str                # file, member of an archive, or time in a film
+    name: str                  # of the file, or of the member of an archive
+    source: str                # the same, with the time in a film
     group: str                 # what a split never divides
     folders: tuple[str, ...]   # that it lies in, for its label
     original: tuple[int, int]  # rows and cols, pixels
@@ -218,8 +238,8 @@ def _images(sources: Sequence[Path], settings: Settings, tally: Tally) -> Iterat
                     pixels = np.asarray(image.convert("L"))[:, :, np.newaxis]
                 above = entry.name.rpartition("/")[0] if settings.group == "folder" else ""
                 group = above or entry.name
-                yield Square(pixels, source, group, entry.folders, picture.original, crop,
-                             picture.notes, second)
+                yield Square(pixels, entry.name, source, group, entry.folders, picture.original,
+                             crop, picture.notes, second)
         except Undecodable as error:
             tally.skip(entry.name, error.reason, error.detail)
 
