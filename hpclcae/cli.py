@@ -43,6 +43,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.train",
         "train a network; checkpoints and metrics go to a run folder",
         "hpclcae train run/desk.toml --out runs/desk"),
+    "finetune": (
+        "hpclcae.commands.finetune",
+        "train a classifier on a trained network, then the whole network",
+        "hpclcae finetune runs/desk run/finetune.toml --out runs/classes"),
+    "evaluate": (
+        "hpclcae.commands.evaluate",
+        "say how well classifiers do on the test half of their images",
+        "hpclcae evaluate runs/classes"),
     "launch": (
         "hpclcae.commands.launch",
         "start train on as many processes as the configuration wants, on this machine",
@@ -151,6 +159,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.bench.memory",
         "peak memory of a training step against what it needs",
         "hpclcae bench memory run/plain.toml"),
+    "bench classifier": (
+        "hpclcae.bench.classifier",
+        "time and memory of a classifier's step as classes grow",
+        "hpclcae bench classifier --classes 10 1000 22000"),
     "bench halo": (
         "hpclcae.bench.halo",
         "what the exchanges between blocks send in a training step, and their time",
@@ -172,7 +184,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 LONGEST_LINE = 3000  # characters of an error
 
 #: Commands that may run on many ranks.
-PARALLEL = {"train", "check", "experiment concepts", "bench halo", "bench server"}
+PARALLEL = {"train", "finetune", "check", "experiment concepts", "bench halo", "bench server"}
 
 
 def main(argv: list[str] | None = None) -> int:

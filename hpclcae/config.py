@@ -30,6 +30,8 @@ class DataConfig:
     mirror: bool = True           # show half of the images mirrored left to right
     keep: float = 0.25            # pixels that were read stay in memory, if those of all images
     #                               take at most this part of what the rank may have; 0: never
+    crop: int = 0                 # move each image by up to so many pixels along both sides; what
+    #                               comes in repeats its border
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class StageConfig:
 
 
 MOST_STAGES = 100
+MOST_CLASSES = 10 ** 7
 LONGEST_VALUE = 100  # characters of an argument, in a message
 SCHEDULES = ("constant", "halfway")  # named ones; any other is an expression (model/schedule.py)
 
@@ -131,8 +134,40 @@ class TrainConfig:
     condition_images: int = 20000    # training images that conditioners are fitted on, at most
     condition_every: int = 0         # joint, stopped: steps between two fits of the conditioners;
     #                                  0: fitted once, at the start
-    cache: Literal["none", "memory", "disk"] = "none"  # greedy: keep what finished stages answer to
-    #                                  each training image (float16), in memory or in the run folder
+    cache: Literal["none", "auto", "memory", "disk"] = "none"  # greedy, and a classifier by itself:
+    #                                  keep what finished stages answer to each training image
+    #                                  (float16), in memory or in the run folder; auto: in memory if
+    #                                  it fits, else computed anew each time
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Categories told apart on the top stage, and how it is trained (hpclcae finetune).
+
+    First the classifier alone learns, on features that stay as they are; then the whole network.
+    """
+    loss: Literal["none", "logistic", "softmax"] = "none"  # none: there is no classifier; logistic:
+    #                                  one against all others (the paper's); see model/classifier.py
+    classes: int = 0                 # categories; 0: those of data.train
+    start: Literal["pretrained", "random"] = "pretrained"  # weights of the stages: those of
+    #                                  train.weights, or random ones (the control)
+    standardise: bool = True         # subtract each feature's mean over training images, divide by
+    #                                  its standard deviation
+    balance: bool = False            # weigh images by 1 / how frequent their category is
+    l2: float = 1e-4                 # penalty: l2 / 2 times the sum of all squared weights
+    steps: int = 500                 # minibatches of the classifier alone; those that are left of
+    #                                  train.steps are of the whole network
+    batch: int = 0                   # images a minibatch of the classifier alone; 0: train.batch
+    rate: float = 0.0                # learning rate of the classifier alone; 0: update.rate
+    per_class: int = 0               # training images of each category, chosen by train.seed; 0:
+    #                                  all
+    validation: float = 0.1          # share of the training images that is not trained on, but
+    #                                  looked at with every train.checkpoint_every: the best
+    #                                  checkpoint is kept
+    patience: int = 0                # looks of the last phase without a better one after which
+    #                                  training ends; 0: it never ends early
+    parts: int = 1                   # cut the categories into so many parts, dealt to the columns
+    #                                  of a grid, where one rank cannot hold all for its features
 
 
 @dataclass(frozen=True)
@@ -183,7 +218,17 @@ class Config:
     stages: tuple[StageConfig, ...] = (StageConfig(), StageConfig(), StageConfig())
     update: UpdateConfig = field(default_factory=UpdateConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether there is a classifier on the top stage."""
+        return self.classifier.loss != "none"
+
+
+#: The sections that are one table each.
+SECTIONS = "data", "preprocess", "update", "train", "classifier", "parallel"
 
 
 def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
@@ -195,6 +240,11 @@ def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
         The file is missing or no TOML; a key is unknown; a value has the wrong type or range. The
         message names the key, the value and what is allowed.
     """
+    return loads(_read(path), changes, where=str(path))
+
+
+def _read(path: str | Path) -> str:
+    """The text of a configuration file."""
     try:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
@@ -204,27 +254,71 @@ def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
         raise InputError(f"configuration {path} cannot be read: it is UTF-16, or no text at all; "
                          "save it as UTF-8")
     # Paths in it may have names that are not UTF-8; editors of Windows write a byte order mark.
-    text = to_text(content.removeprefix(codecs.BOM_UTF8))
-    return loads(text, changes, where=str(path))
+    return to_text(content.removeprefix(codecs.BOM_UTF8))
 
 
 def loads(text: str, changes: typing.Sequence[str] = (), where: str = "configuration") -> Config:
     """The same from a text (a checkpoint keeps the resolved text of its run)."""
+    config = _build(Config, _tree(text, changes, where), where, "")
+    _check(config, where)
+    return config
+
+
+def load_supervised(path: str | Path, changes: typing.Sequence[str], network: Config,
+                    weights: str) -> Config:
+    """Read how a classifier is to be trained on the network of another configuration.
+
+    Parameters
+    ----------
+    network : Config
+        Its stages, preprocessing, size of images and dtype are taken.
+    weights : str
+        The checkpoint that it is of.
+
+    Raises
+    ------
+    InputError
+        As in `load`; or the file sets what comes from the checkpoint.
+    """
+    where = str(path)
+    tree = _tree(_read(path), changes, where)
+    fixed = {"data": ("size", "channels"), "train": ("weights", "dtype", "gradient")}
+    given: list[str] = [name for name in ("stages", "preprocess") if name in tree]
+    given += [f"{section}.{key}" for section, keys in fixed.items() for key in keys
+              if isinstance(tree.get(section), dict) and key in tree[section]]
+    if given:
+        raise InputError(f"{where}: {given[0]} is that of the checkpoint {weights}: leave it out")
+    if isinstance(classifier := tree.setdefault("classifier", {}), dict):
+        classifier.setdefault("loss", "logistic")
+    config = _build(Config, tree, where, "")
+    if not config.is_supervised:
+        raise InputError(f"{where}: classifier.loss = 'none': use 'logistic' or 'softmax'")
+    config = dataclasses.replace(
+        config, preprocess=network.preprocess,
+        stages=tuple(dataclasses.replace(stage, steps=0, batch=0, rate=0.0)  # of greedy training
+                     for stage in network.stages),
+        data=dataclasses.replace(config.data, size=network.data.size,
+                                 channels=network.data.channels),
+        train=dataclasses.replace(config.train, weights=weights, dtype=network.train.dtype))
+    _check(config, where)
+    return config
+
+
+def _tree(text: str, changes: typing.Sequence[str], where: str) -> dict[str, Any]:
+    """A text of TOML with changes."""
     try:
         tree = _parsed(text)
     except ValueError as error:
         raise InputError(f"{where} is not valid TOML: {one_line(str(error))}") from error
     for change in changes:
         _set(tree, change)
-    config = _build(Config, tree, where, "")
-    _check(config, where)
-    return config
+    return tree
 
 
 def dumps(config: Config) -> str:
     """The resolved configuration as TOML; ``loads(dumps(c)) == c``."""
     lines: list[str] = []
-    for name in ("data", "preprocess", "update", "train", "parallel"):
+    for name in SECTIONS:
         lines += [f"[{name}]", *_toml_lines(getattr(config, name)), ""]
     for stage in config.stages:
         lines += ["[[stages]]", *_toml_lines(stage), ""]
@@ -331,6 +425,7 @@ _ABOVE_0 = 1e-30  # smallest of those that must not be 0
 #: key -> (smallest allowed value, largest); one rule for every stage
 _RANGES: dict[str, tuple[float, float]] = {
     "data.size": (1, _SIDE), "data.keep": (0, 1),
+    "data.size": (1, _SIDE), "data.crop": (0, _SIDE),
     "preprocess.contrast_floor": (_ABOVE_0, _REAL), "preprocess.whitening": (0, _SIDE),
     "preprocess.whitening_epsilon": (0, _REAL), "preprocess.whitening_images": (1, _COUNT),
     "stages.receptive_field": (1, _SIDE), "stages.stride": (1, _SIDE), "stages.maps": (1, _MAPS),
@@ -347,6 +442,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "train.checkpoint_every": (1, _COUNT), "train.keep": (1, _COUNT),
     "train.keep_every": (0, _COUNT), "train.log_every": (1, _COUNT),
     "train.condition_images": (2, _COUNT), "train.condition_every": (0, _COUNT),
+    "classifier.classes": (0, MOST_CLASSES), "classifier.l2": (0, _REAL),
+    "classifier.steps": (0, _COUNT), "classifier.batch": (0, _BATCH),
+    "classifier.rate": (0, _REAL), "classifier.per_class": (0, _COUNT),
+    "classifier.validation": (0, 0.5), "classifier.patience": (0, _COUNT),
+    "classifier.parts": (1, MOST_CLASSES),
     "parallel.servers": (0, _RANKS), "parallel.replicas": (1, _RANKS),
     "parallel.slots": (1, _RANKS),
     "parallel.staleness": (0, _COUNT), "parallel.backup": (0, _RANKS),
@@ -384,8 +484,7 @@ def check_range(name: str, value: float, low: float, high: float, where: str = "
 
 def _check(config: Config, where: str) -> None:
     """Refuse values that no run could use; what depends on geometry is checked in geometry.py."""
-    sections = [(n, getattr(config, n), n)
-                for n in ("data", "preprocess", "update", "train", "parallel")]
+    sections = [(n, getattr(config, n), n) for n in SECTIONS]
     sections += [("stages", stage, f"stages.{i}") for i, stage in enumerate(config.stages)]
     for rule, section, name in sections:
         for f in dataclasses.fields(section):
@@ -408,7 +507,35 @@ def _check(config: Config, where: str) -> None:
                              "below 1")
     _check_schedule(config.update.schedule, where)
     _check_stages(config, where)
+    if config.is_supervised:
+        _check_classifier(config, where)
     _check_parallel(config, where)
+
+
+def _check_classifier(config: Config, where: str) -> None:
+    """Refuse what a classifier cannot be trained with."""
+    c, train = config.classifier, config.train
+
+    def refuse(key: str, why: str) -> InputError:
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        return InputError(f"{where}: {key} = {shown(value)}: {why}")
+    if train.gradient != "joint":
+        raise refuse("train.gradient", "the stages below a classifier learn together: set it to "
+                     "'joint'")
+    if train.condition_every:
+        raise refuse("train.condition_every", "what stands between the stages stays as it is while "
+                     "a classifier is trained: set it to 0")
+    if c.classes == 1:
+        raise refuse("classifier.classes", "there is nothing to tell apart: at least 2")
+    if c.steps > train.steps:
+        raise refuse("classifier.steps", f"that is more than train.steps = {train.steps}, which "
+                     "counts them too")
+    if c.parts > max(1, c.classes) and c.classes:
+        raise refuse("classifier.parts", f"there are {c.classes} categories: at most as many parts")
+    if c.patience and not c.validation:
+        raise refuse("classifier.patience", "without validation images nobody can tell: set "
+                     "classifier.validation to a share of the training images, or it to 0")
 
 
 def _check_stages(config: Config, where: str) -> None:
@@ -442,7 +569,7 @@ def _check_stages(config: Config, where: str) -> None:
         raise InputError(f"{where}: train.condition_every = {config.train.condition_every}: "
                          "replicas that do not make the same steps would fit different numbers; "
                          "set parallel.consistency = 'synchronous' (no backup), or leave it 0")
-    if config.train.cache != "none" and not greedy:
+    if config.train.cache != "none" and not (greedy or config.is_supervised):
         raise InputError(f"{where}: train.cache = {config.train.cache!r}: only greedy training has "
                          "finished stages whose responses can be kept; set it to 'none'")
     given = sum(stage.steps for stage in config.stages)

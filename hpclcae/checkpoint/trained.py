@@ -9,6 +9,7 @@ from hpclcae import checkpoint
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.fitting import fitting_pass
+from hpclcae.model.classifier import probabilities
 from hpclcae.model.conditioner import Conditioner, is_fitted
 from hpclcae.model.conditioner_fit import fit_conditioner
 from hpclcae.model.layout import WHOLE
@@ -26,6 +27,8 @@ class Model:
 
     step : int
         Training steps behind the parameters; 0 for random weights.
+    categories : tuple of str
+        Names of the classes; none without a classifier.
     """
     config: Config
     network: Network
@@ -34,11 +37,14 @@ class Model:
     step: int
     path: Path
     conditioners: tuple[Conditioner | None, ...] = ()
+    categories: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path, grid: Grid = WHOLE,
              communicator: Communicator | None = None) -> "Model":
-        """Load a checkpoint, or the newest one of a run folder; on a grid, one block of it.
+        """Load a checkpoint, of a run folder the best on validation images or the newest.
+
+        On a grid, one block of it.
 
         Parameters
         ----------
@@ -53,13 +59,13 @@ class Model:
         InputError
             There is none, or it cannot be read, or the grid does not fit.
         """
-        file = checkpoint.find(path)
+        file = checkpoint.find_best(path)
         state, network = checkpoint.load(file, grid, communicator)
         preprocessor = state.preprocessing.preprocessor(
             state.config.data.size, network.dtype, network.block.plan.stages[0].x,
             network.communicator)
         return cls(state.config, network, state.parameters, preprocessor, state.step, file,
-                   state.conditioners)
+                   state.conditioners, state.categories)
 
     def with_random_weights(self, seed: int, train: Dataset | None = None) -> "Model":
         """The same architecture and preprocessing, untrained.
@@ -146,6 +152,28 @@ class Model:
             return dy
         dx = self.network.input_gradient(self.parameters, self.prepare(images), stage - 1, pick)
         return response, self.preprocessor.backward(images, dx)
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """Scores of all classes (class, image) for prepared images.
+
+        Overwritten by the next call.
+
+        Raises
+        ------
+        InputError
+            There is no classifier.
+        """
+        if self.network.classifier is None:
+            raise InputError(f"{self.path} has no classifier: hpclcae finetune trains one on it")
+        return self.network.scores(self.parameters, x)
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """How likely each class is for prepared images: float64 (class, image).
+
+        One against all others, every class has a probability by itself; with softmax they add up to
+        1. Errors as in `scores`.
+        """
+        return probabilities(self.config.classifier, self.scores(x))
 
     def filters(self, stage: int) -> np.ndarray:
         """Encoding filters of a stage (from 0), normalised as in the forward pass.

@@ -17,6 +17,7 @@ An outsider begins with `dataset.py`::
     faces.py        where OpenCV sees faces
     fitting.py      the training images that conditioners are fitted on
     framing.py      how large faces are in composed frames and where they lie, in words
+    classes.py      the images of many classes: to train on, to stop by, to test on
     halves.py       which half is developed on, and which one is for the final figures
     summary.py      what is in a dataset, in words and on a contact sheet
 """

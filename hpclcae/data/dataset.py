@@ -1,12 +1,13 @@
 """One HDF5 file of uint8 images with labels, groups, provenance and checksums: reading it.
 
-Layout: ``images`` (image, row, col, channel); ``labels`` (image,), optional: -1 unknown, 0 not the
-concept, 1 the concept, names in its attribute ``label_names``; ``group`` (image,): the person or
-the photograph, which a split never divides; ``provenance/source``, ``provenance/original`` (rows,
-cols) and ``provenance/crop`` (top, left, bottom, right, in pixels of the original); ``checksum``
-(image,). Where it is known: ``half`` (image,), 0 to develop on, 1 for final figures; ``kind``
-(image,), what an image shows, names in its attribute ``kind_names``; ``pair`` (image,), the index
-of the image that shows the same at another place or time, -1 none: it is the next or the one
+Layout: ``images`` (image, row, col, channel); ``labels`` (image,), optional: -1 unknown, else the
+class, names in its attribute ``label_names`` (of a concept: 0 not the concept, 1 the concept);
+``group`` (image,): the person or the photograph, which a split never divides;
+``provenance/source``, ``provenance/original`` (rows, cols) and ``provenance/crop`` (top, left,
+bottom, right, in pixels of the original); ``checksum`` (image,). Where it is known: ``half``
+(image,), 0 to develop on (classifiers: to train on), 1 for final figures; ``kind`` (image,), what
+an image shows, names in its attribute ``kind_names``; ``pair`` (image,), the index of the image
+that shows the same at another place or time, -1 none: it is the next or the one
 before, so that a run of images that is read in one go holds both. Settings, versions and licences
 are attributes of the file, as JSON. ``provenance/seconds`` (image,): the time in a film, not a
 number of a picture; only in datasets with films. writer.py writes it. Large datasets have their
@@ -126,14 +127,26 @@ class Dataset:
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:
-        """Labels, int8 (image,), or None."""
+        """Labels, signed integers (image,): -1 unknown, else an index of `label_names`; or None.
+
+        Raises
+        ------
+        InputError
+            One is neither: names the image.
+        """
         with self._reading():
             if "labels" not in self._file:
                 return None
             labels = self._of_every_image("labels")[:]
-            known = range(-1, len(self.label_names or ()))
-            if labels.dtype.kind != "i" or not np.isin(labels, known).all():
-                raise ValueError(f"labels are not all from -1 to {known[-1]}")
+            if labels.dtype.kind != "i":
+                raise ValueError(f"labels are {labels.dtype}, not signed integers")
+            classes = len(self.label_names or ())
+            wrong = (labels < -1) | (labels >= classes)
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                raise InputError(f"{self.path}: image {at} has label {labels[at]}, there are "
+                                 f"{classes} names of labels, for 0 to {classes - 1}, and -1 is "
+                                 "for unknown: write the dataset again")
             return labels
 
     @functools.cached_property

@@ -2,7 +2,7 @@
 
 Deterministic in (seed, replica, step): any step's minibatch can be made without the ones before it,
 so a run that is resumed sees what it would have seen. A replica draws from its own portion of the
-dataset, in runs of consecutive images (a chunk of the file), in a new random order in every epoch;
+images, in runs of consecutive images (a chunk of the file), in a new random order in every epoch;
 every image is shown once per epoch. How many images a minibatch has is a matter of the phase
 (model/phases.py).
 
@@ -40,6 +40,17 @@ class MinibatchStream:
     seed, replica, replicas : int
     mirror : bool
         Show a random half of the images mirrored left to right.
+    crop : int
+        Move every image by up to so many pixels along both sides.
+    among : int array (image,), optional
+        Indices of the images that it draws from, ascending; without it all.
+
+    Attributes
+    ----------
+    among : int array or None
+        All images that are drawn from, by any replica; None: those of the dataset.
+    first, count : int
+        Which of them are this replica's.
 
     Raises
     ------
@@ -48,11 +59,13 @@ class MinibatchStream:
     """
 
     def __init__(self, dataset: Dataset, phases: Sequence[Phase], seed: int, replica: int = 0,
-                 replicas: int = 1, mirror: bool = False) -> None:
-        self.dataset, self.phases, self.mirror = dataset, phases, mirror
+                 replicas: int = 1, mirror: bool = False, crop: int = 0,
+                 among: np.ndarray | None = None) -> None:
+        self.dataset, self.phases, self.mirror, self.crop = dataset, phases, mirror, crop
         self.seed, self.replica = seed, replica
-        self.first = dataset.count * replica // replicas
-        self.count = dataset.count * (replica + 1) // replicas - self.first
+        self.among, total = among, dataset.count if among is None else len(among)
+        self.first = total * replica // replicas
+        self.count = total * (replica + 1) // replicas - self.first
         batch = max(phase.batch for phase in phases)
         if self.count < batch:
             portion = f" for each of {replicas} replicas" if replicas > 1 else ""
@@ -65,6 +78,14 @@ class MinibatchStream:
 
     def indices(self, step: int) -> np.ndarray:
         """Indices in the dataset of the images of minibatch `step` (from 0)."""
+        return self.at(self.numbers(step))
+
+    def at(self, numbers: np.ndarray) -> np.ndarray:
+        """Indices in the dataset of images that are counted within those of this replica."""
+        return self.first + numbers if self.among is None else self.among[self.first + numbers]
+
+    def numbers(self, step: int) -> np.ndarray:
+        """The same, counted within the images of this replica."""
         positions = find(self.phases, step).positions(step)
         parts, position = [], positions.start
         while position < positions.stop:  # an epoch or a deck may end in a minibatch
@@ -98,12 +119,37 @@ class MinibatchStream:
         generator = np.random.default_rng([self.seed, self.replica, 1, step])
         return generator.random(images) < 0.5
 
+    def moved(self, step: int) -> np.ndarray:
+        """By how many pixels the images of minibatch `step` are moved: int (image, 2)."""
+        images = len(find(self.phases, step).positions(step))
+        if not self.crop:
+            return np.zeros((images, 2), int)
+        generator = np.random.default_rng([self.seed, self.replica, 3, step])
+        return generator.integers(-self.crop, self.crop + 1, (images, 2))
+
+    @property
+    def variants(self) -> int:
+        """In how many ways an image may be shown."""
+        return (2 if self.mirror else 1) * (2 * self.crop + 1) ** 2
+
+    def entries(self, step: int) -> np.ndarray:
+        """A number for every image of minibatch `step` and the way in which it is shown.
+
+        They are below count times variants.
+        """
+        down, right = self.moved(step).T + self.crop
+        way = down * (2 * self.crop + 1) + right
+        if self.mirror:
+            way = 2 * way + self.mirrored(step)
+        return self.numbers(step) * self.variants + way
+
     def images(self, step: int, part: Rectangle | None = None) -> np.ndarray:
         """Minibatch `step`, or a part of each of its images: uint8 (image, row, col, channel)."""
-        return read_mirrored(self.dataset, self.indices(step), self.mirrored(step), part)
+        return read_shown(self.dataset, self.indices(step), self.mirrored(step), part,
+                          self.moved(step))
 
     def _drawn(self, epoch: int, place: int, most: int) -> np.ndarray:
-        """Up to `most` images from a place in an epoch on, none from beyond the end of a deck."""
+        """Up to `most` numbers from a place in an epoch on, none from beyond the end of a deck."""
         decks = np.arange(self._decks)
         if self._decks > 1:
             decks = np.random.default_rng([self.seed, self.replica, 2, epoch]).permutation(decks)
@@ -117,7 +163,7 @@ class MinibatchStream:
         place -= int(ends[which]) - size
         places = np.arange(place, min(place + most, size))
         places[places >= last * RUN + RUN - short] += short  # behind the run that is not whole
-        return self.first + (order[places // RUN] * self._decks + deck) * RUN + places % RUN
+        return (order[places // RUN] * self._decks + deck) * RUN + places % RUN
 
     def _order(self, epoch: int, deck: int, runs: int) -> tuple[np.ndarray, int]:
         """The order of the runs of a deck; at which place the last one of all stands, if it does.
@@ -140,9 +186,17 @@ def sample(generator: np.random.Generator, count: int, most: int) -> np.ndarray:
     return generator.choice(count, min(count, most), replace=False)
 
 
-def read_mirrored(dataset: Dataset, indices: np.ndarray, mirrored: np.ndarray,
-                  part: Rectangle | None = None) -> np.ndarray:
-    """Images, those of a mask mirrored left to right, or a part of each.
+def read_shown(dataset: Dataset, indices: np.ndarray, mirrored: np.ndarray,
+               part: Rectangle | None = None, moved: np.ndarray | None = None) -> np.ndarray:
+    """Images as they are shown, or a part of each.
+
+    Parameters
+    ----------
+    mirrored : bool array (image,)
+        Which are mirrored left to right.
+    moved : int array (image, 2), optional
+        The shown pixel (row, col) is that at (row, col) + moved of the image, which goes on beyond
+        its border as its outermost pixels are; mirrored after that.
 
     Returns
     -------
@@ -150,6 +204,8 @@ def read_mirrored(dataset: Dataset, indices: np.ndarray, mirrored: np.ndarray,
     """
     width = dataset.cols
     part = part or Rectangle((0, dataset.rows), (0, width))
+    if moved is not None and moved.any():
+        return _read_moved(dataset, indices, mirrored, part, moved)
     rows, cols = slice(*part.rows), slice(*part.cols)
     images = dataset.read(indices, rows, cols)
     if mirrored.any():
@@ -159,3 +215,16 @@ def read_mirrored(dataset: Dataset, indices: np.ndarray, mirrored: np.ndarray,
                    else dataset.read(indices[mirrored], rows, there))
         images[mirrored] = flipped[:, :, ::-1]
     return images
+
+
+def _read_moved(dataset: Dataset, indices: np.ndarray, mirrored: np.ndarray, part: Rectangle,
+                moved: np.ndarray) -> np.ndarray:
+    cols = np.arange(*part.cols)
+    across = np.where(mirrored[:, None], dataset.cols - 1 - cols, cols) + moved[:, 1:]
+    across = across.clip(0, dataset.cols - 1)
+    down = (np.arange(*part.rows) + moved[:, :1]).clip(0, dataset.rows - 1)
+    top, left = down.min(), across.min()
+    images = dataset.read(indices, slice(top, down.max() + 1),
+                          slice(left, across.max() + 1))
+    each = np.arange(len(images))[:, None, None]
+    return images[each, down[:, :, None] - top, across[:, None, :] - left]

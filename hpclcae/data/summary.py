@@ -9,7 +9,7 @@ from hpclcae.data.minibatches import sample
 from hpclcae.data.halves import HALF_NAMES, HALVES
 from hpclcae.utils.errors import require
 from hpclcae.utils.files import PNG_MARK, replacing
-from hpclcae.utils.tables import table
+from hpclcae.utils.tables import summed, table
 
 LISTED = 20                    # sources, or parts of a setting, that are printed
 SAMPLE = 2000                  # images for mean and standard deviation
@@ -53,15 +53,48 @@ def describe(dataset: Dataset, seed: int) -> str:
     if dataset.labels is None:
         lines.append("labels: none")
     else:
-        counts = {-1: "unknown", **dict(enumerate(dataset.label_names or []))}
-        rows = [(label, name, count, f"{count / dataset.count:.1%}")
-                for label, name in counts.items()
-                if (count := int((dataset.labels == label).sum())) or label >= 0]
-        lines += ["", table(("label", "name", "images", "share"), rows)]
+        lines += ["", *_classes(dataset, dataset.labels, dataset.label_names or [])]
     lines += _more(dataset)
     return "\n".join([*lines, "", _statistics(dataset, seed), "", "settings:",
                       *(f"  {name}: {_shortened(value)}"
                         for name, value in dataset.settings.items())])
+
+
+def _classes(dataset: Dataset, labels: np.ndarray, names: list[str]) -> list[str]:
+    """How many images each class has, and how far classes and their halves are balanced."""
+    parts = {"images": np.ones(dataset.count, bool)}
+    if dataset.half is not None:
+        parts |= {name: dataset.half == half for half, name in enumerate(HALF_NAMES)}
+    counts = np.stack([np.bincount(labels[part] + 1, minlength=len(names) + 1)
+                       for part in parts.values()], axis=1)
+    rows = [(label, name, *count, f"{count[0] / dataset.count:.1%}") for label, name, count
+            in zip(range(-1, len(names)), ["unknown", *names], counts.tolist())
+            if label >= 0 or count[0]]
+    more = ""
+    if len(rows) > LISTED:
+        rows.sort(key=lambda row: (-row[2], row[0]))
+        more = f"(the {LISTED // 2} with most images and the {LISTED // 2} with fewest)"
+        rows = rows[:LISTED // 2] + rows[-LISTED // 2:]
+    columns = ("label", "name", *parts, "share")
+    return [table(columns, rows), *[more] * bool(more), *_balance(names, counts[1:])]
+
+
+def _balance(names: list[str], counts: np.ndarray) -> list[str]:
+    """What the numbers of images of the classes, int (class, images and halves), come to."""
+    images = counts[:, 0]
+    if len(names) < 2 or not images.any():
+        return []
+    least, most = int(images.argmin()), int(images.argmax())
+    share = images[images > 0] / images.sum()
+    lines = [f"balance: {len(names)} classes of {images[least]} ({names[least]}) to {images[most]} "
+             f"images ({names[most]}), median {np.median(images):g}; as varied as "
+             f"{np.exp(-(share * np.log(share)).sum()):.1f} equal classes; always saying "
+             f"{names[most]} is right in {share.max():.1%}"]
+    for column, half in enumerate(HALF_NAMES[:counts.shape[1] - 1], 1):
+        if lacking := [name for name, count in zip(names, counts[:, column]) if not count]:
+            lines.append(f"no images in the {half} half: {summed(lacking)}; no classifier can be "
+                         "trained and tested with these")
+    return lines
 
 
 def _shortened(value: object) -> object:

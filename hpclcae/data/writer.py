@@ -14,7 +14,7 @@ import numpy as np
 from hpclcae import __version__
 from hpclcae.data.compression import filters
 from hpclcae.data.dataset import CHUNK_IMAGES, CHUNK_PIXELS, KIND, SCHEMA, blocks, checksum
-from hpclcae.data.halves import HALVES
+from hpclcae.data.halves import HALVES, halves_of_images
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import check_output, is_hdf5, replacing_hdf5
 
@@ -46,6 +46,11 @@ class DatasetWriter:
     compress : str
         How the pixels are compressed: one of compression.COMPRESSIONS.
 
+    Attributes
+    ----------
+    half_seed : int, optional
+        Set before the end, it deals the images of each class to the halves.
+
     Raises
     ------
     InputError
@@ -66,6 +71,7 @@ class DatasetWriter:
         self.path, self.shape = Path(path), (size, size, channels)
         self.label_names, self.settings = label_names, settings or {}
         self.licences, self.shuffle_seed = licences or {}, shuffle_seed
+        self.half_seed: int | None = None
         self._labels: list[int] = []
         self._groups: list[str] = []
         self._sources: list[str] = []
@@ -174,7 +180,8 @@ class DatasetWriter:
         for first, last in blocks(spool.shape):
             images[first:last] = spool[order[first:last]]
         if self.label_names is not None:
-            file["labels"] = np.array(self._labels, np.int8)[order]
+            small = np.min_scalar_type(-max(1, len(self.label_names)))  # signed, for -1
+            file["labels"] = np.array(self._labels, small)[order]
             file["labels"].attrs["label_names"] = self.label_names
         for name, texts in (("group", self._groups), ("provenance/source", self._sources)):
             file.create_dataset(name, data=[texts[i] for i in order], dtype=h5py.string_dtype())
@@ -183,6 +190,9 @@ class DatasetWriter:
         if not np.isnan(self._seconds).all():
             file["provenance/seconds"] = np.array(self._seconds)[order]
         file["checksum"] = np.array(self._checksums, np.uint64)[order]
+        if self.half_seed is not None:
+            self._halves = halves_of_images(np.array(self._groups), np.array(self._labels),
+                                            self.half_seed).tolist()
         if min(self._halves) >= 0:
             file["half"] = np.array(self._halves, np.uint8)[order]
         if all(self._kinds):

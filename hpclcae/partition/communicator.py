@@ -48,6 +48,12 @@ class Communicator(Protocol):
         For many numbers; those of a sum are whole numbers, so that its order does not matter.
         """
 
+    def sum_in_place(self, array: np.ndarray) -> None:
+        """Make a contiguous array the sum over all blocks, in place and in its own dtype.
+
+        For many numbers: each block adds its share of them up.
+        """
+
     def close(self) -> None:
         """Release what belongs to the communicator; every block does."""
 
@@ -67,6 +73,9 @@ class SerialCommunicator(Communicator):
 
     def combine(self, values: np.ndarray, how: str) -> None:
         """The values stay as they are."""
+
+    def sum_in_place(self, array: np.ndarray) -> None:
+        """They are the sum already."""
 
     def close(self) -> None:
         """Nothing to release."""

@@ -90,10 +90,7 @@ class Kept:
             A number does not fit into float16.
         """
         if self.dtype.kind == "f":
-            largest = float(np.abs(numbers).max(initial=0))
-            if not largest < float(np.finfo(self.dtype).max):
-                raise InputError(f"a response of {largest:g} does not fit into the cache's 16-bit "
-                                 f"numbers: set {self._setting} = 'none', or standardise the stage")
+            numbers = rounded(numbers)
         self._kept[entries, 1:] = numbers.reshape(len(numbers), self._kept.shape[1] - 1)
         self._kept[entries, 0] = 1
 
@@ -143,6 +140,21 @@ class Kept:
                              f"({error.strerror or error}): free some space "
                              f"({self.nbytes / 1e9:.1f} GB), or set {self._setting} = 'none'"
                              ) from error
+
+
+def rounded(responses: np.ndarray) -> np.ndarray:
+    """Responses as float16, whether they are kept or not: the same bits.
+
+    Raises
+    ------
+    InputError
+        One does not fit.
+    """
+    largest = float(np.abs(responses).max(initial=0))
+    if not largest < float(np.finfo(np.float16).max):
+        raise InputError(f"a response of {largest:g} does not fit into the cache's 16-bit numbers: "
+                         "set train.cache = 'none', or standardise the stage")
+    return responses.astype(np.float16)
 
 
 def needed(entries: int, shape: tuple[int, ...], dtype: DTypeLike) -> int:

@@ -14,17 +14,19 @@ from tqdm import tqdm
 from hpclcae.config import Config
 from hpclcae.data.fitting import fitting_pass
 from hpclcae.data.minibatches import MinibatchStream
-from hpclcae.model.conditioner import Conditioner, is_fitted
+from hpclcae.model.conditioner import Conditioner, are_fitted
 from hpclcae.model.conditioner_fit import fit_conditioner
-from hpclcae.model.layout import stage_index
+from hpclcae.model.layout import parameters_below
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.phases import phase_of
 from hpclcae.model.preprocess import Preprocessor
-from hpclcae.training.cache import Kept, fingerprint
+from hpclcae.training.cache import Kept, fingerprint, needed, rounded, share_of_memory
 from hpclcae.training.pixels import Pixels
 from hpclcae.utils.ahead import Ahead, Work, finish
 from hpclcae.utils.timers import Timers
+
+AUTO = 0.5  # of a rank's memory: the most that responses take where train.cache is "auto"
 
 
 class Inputs:
@@ -44,6 +46,8 @@ class Inputs:
         It tells of progress and of what was fitted: one rank of a job does.
     timers : Timers, optional
         Of the loop: what it waits for.
+    labels : int array (image,), optional
+        Classes of all images of the dataset, for a classifier.
     ahead : bool
         Training: steps are asked for in order, so what the next ones need is made while one
         computes, and pixels may stay in memory.
@@ -58,10 +62,14 @@ class Inputs:
 
     def __init__(self, network: Network, batches: MinibatchStream, prepare: Preprocessor,
                  conditioners: Sequence[Conditioner | None], folder: Path | None = None,
-                 speaks: bool = False, timers: Timers | None = None, ahead: bool = False) -> None:
+                 speaks: bool = False, timers: Timers | None = None,
+                 labels: np.ndarray | None = None, ahead: bool = False) -> None:
         self.config: Config = network.config
         self.network, self.batches, self.prepare = network, batches, prepare
-        self.conditioners = list(conditioners) or [None] * len(network.stages)
+        self._labels = labels
+        self._wanted = are_fitted(self.config)
+        self.conditioners = [*conditioners]
+        self.conditioners += [None] * (len(self._wanted) - len(self.conditioners))
         self._folder, self._speaks, self._timers = folder, speaks, timers or Timers()
         self.meanwhile = Timers()
         self._pixels = Pixels(batches, prepare.pixels, self.config.data.keep if ahead else 0.0)
@@ -82,7 +90,9 @@ class Inputs:
         """
         every, stage = self.config.train.condition_every, phase_of(self.config, step).stage
         wanted = range(len(self.network.stages) - 1 if stage is None else stage)
-        due = [index for index in wanted if is_fitted(self.config.stages[index])
+        if self.config.is_supervised:
+            wanted, stage = range(len(self._wanted)), -1
+        due = [index for index in wanted if self._wanted[index]
                and (self.conditioners[index] is None
                     or stage is None and every and step and step % every == 0
                     or stage == index + 1 and step == phase_of(self.config, step).first)]
@@ -114,11 +124,17 @@ class Inputs:
         if made.whole is not None:
             return made.whole
         with self._timers("respond"):
-            assert self._cache is not None and phase.stage is not None
+            assert phase.stage is not None
             if made.images is not None:
                 responses = self.network.input_of(parameters, made.images, phase.stage)
+                if self._cache is None:
+                    return rounded(responses).astype(self.network.dtype)
                 self._cache.put(made.entries[made.missing], np.moveaxis(responses, -1, 0))
             return self._kept(made.entries)
+
+    def labels(self, step: int) -> np.ndarray | None:
+        """Classes of the images of a step, for a classifier."""
+        return None if self._labels is None else self._labels[self.batches.indices(step)]
 
     def is_given(self, step: int) -> bool:
         """Whether `read` gives what the trained stage gets, and not images."""
@@ -146,36 +162,36 @@ class Inputs:
         """The work for a step; what it will put into the cache is known from now on."""
         if not self.is_given(step):
             return self._whole(step)
-        assert self._cache is not None
-        indices, mirrored = self.batches.indices(step), self.batches.mirrored(step)
-        entries = indices - self.batches.first
-        if self.config.data.mirror:
-            entries = 2 * entries + mirrored
+        entries = self.batches.entries(step)
+        if self._cache is None:
+            return self._response(step, entries, np.ones(len(entries), bool), True)
         absent = self._cache.absent(entries)
         promised = [*self._promised.values()]
         missing = absent & ~np.isin(entries, np.concatenate(promised)) if promised else absent
         self._promised[step] = entries[missing]
-        return self._response(indices, mirrored, entries, missing, bool(absent.any()))
+        return self._response(step, entries, missing, bool(absent.any()))
 
     def _whole(self, step: int) -> Work["_Made"]:
         """Prepared images."""
-        images = yield from self._prepared(self.batches.indices(step), self.batches.mirrored(step))
+        images = yield from self._prepared(step)
         return _Made(whole=images)
 
-    def _response(self, indices: np.ndarray, mirrored: np.ndarray, entries: np.ndarray,
-                  missing: np.ndarray, waits: bool) -> Work["_Made"]:
+    def _response(self, step: int, entries: np.ndarray, missing: np.ndarray,
+                  waits: bool) -> Work["_Made"]:
         """Kept responses; or, while some are still to come, the images that they are made of."""
         if not waits:
             with self.meanwhile("lay out"):
                 return _Made(whole=self._kept(entries))
         images = None
         if missing.any():
-            images = yield from self._prepared(indices[missing], mirrored[missing])
+            images = yield from self._prepared(step, missing)
         return _Made(entries=entries, missing=missing, images=images)
 
-    def _prepared(self, indices: np.ndarray, mirrored: np.ndarray) -> Work[np.ndarray]:
+    def _prepared(self, step: int, which: np.ndarray | slice = np.s_[:]) -> Work[np.ndarray]:
+        batches = self.batches
         with self.meanwhile("read"):
-            images = self._pixels.read(indices, mirrored)
+            images = self._pixels.read(batches.numbers(step)[which], batches.mirrored(step)[which],
+                                       batches.moved(step)[which])
         work, sums = self.prepare.in_pieces(images), None
         while True:
             with self.meanwhile("prepare"):
@@ -194,30 +210,44 @@ class Inputs:
     # ---- what is fitted, and what is kept --------------------------------------------------------
 
     def _fit(self, index: int, parameters: ParameterVector) -> None:
-        began = time.monotonic()
+        began, among = time.monotonic(), self.batches.among
+        name = (f"stage {index + 1}" if index < len(self.network.stages) else "the classifier's "
+                "features")
         images = fitting_pass(self.config, self.batches.dataset, index, self.prepare,
-                              f"conditioning stage {index + 1}" if self._speaks else "")
+                              f"conditioning {name}" if self._speaks else "", among)
         fitted = self.conditioners[index] = fit_conditioner(self.network, index, parameters, images)
         if self._speaks:
-            count = min(self.config.train.condition_images, self.batches.dataset.count)
-            tqdm.write(f"stage {index + 1} conditioned on {count:,} images in "
+            count = min(self.config.train.condition_images,
+                        self.batches.dataset.count if among is None else len(among))
+            tqdm.write(f"{name} conditioned on {count:,} images in "
                        f"{time.monotonic() - began:.1f} s: {fitted.summary()}")
 
-    def _open(self, stage: int, parameters: ParameterVector) -> Kept:
+    def _open(self, stage: int, parameters: ParameterVector) -> Kept | None:
+        """Where responses are kept; None: they do not fit, and are computed each time."""
         network, batches = self.network, self.batches
-        shape = (*network.stages[stage].plan.x.held.shape, network.layout.geometry[stage].input[2])
-        entries = batches.count * (2 if self.config.data.mirror else 1)
+        if stage < len(network.stages):
+            plan, maps = network.stages[stage].plan.x, network.layout.geometry[stage].input[2]
+        else:
+            assert network.classifier is not None
+            plan, maps = network.classifier.plan, network.classifier.shape[2]
+        shape, entries = (*plan.held.shape, maps), batches.count * batches.variants
+        if self.config.train.cache == "auto":
+            is_scarce = needed(entries, shape, np.float16) > AUTO * share_of_memory()
+            if network.communicator.allreduce_sum([float(is_scarce)])[0]:
+                return None
         file = None
         if self.config.train.cache == "disk" and self._folder:
             name = f"stage{stage + 1}-replica{batches.replica}-block{network.block.rank}.h5"
             file = self._folder / name
-        below = [name for name in network.block.filters if stage_index(name) < stage]
+        below = parameters_below(self.config, stage)
         numbers = [array for conditioner in self.conditioners[:stage] if conditioner
                    for array in conditioner.arrays().values()]
         kernel = [] if self.prepare.fitted.kernel is None else [self.prepare.fitted.kernel]
         mark = fingerprint(
-            str((self.config.preprocess, self.config.stages[:stage], batches.first, batches.count)),
-            batches.dataset.fingerprint, *kernel, *(parameters[name] for name in below), *numbers)
+            str((self.config.preprocess, self.config.stages[:stage], batches.first, batches.count,
+                 batches.variants)),
+            batches.dataset.fingerprint, *([] if batches.among is None else [batches.among]),
+            *kernel, *(parameters[name] for name in below), *numbers)
         return Kept(entries, shape, np.float16, "train.cache", file, mark, network.communicator)
 
 

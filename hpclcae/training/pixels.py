@@ -1,7 +1,7 @@
 """The pixels of training images: from the file, and from memory when they have been read once."""
 import numpy as np
 
-from hpclcae.data.minibatches import MinibatchStream, read_mirrored
+from hpclcae.data.minibatches import MinibatchStream, read_shown
 from hpclcae.partition.blocks import Rectangle
 from hpclcae.training.cache import Kept, needed, share_of_memory
 
@@ -15,7 +15,7 @@ class Pixels:
         Of each image.
     keep : float
         The largest part of this rank's memory that pixels may take; if all of them need more, none
-        are kept.
+        are kept. Images that are moved are always read: each time a block sees other pixels.
     """
 
     def __init__(self, batches: MinibatchStream, part: Rectangle, keep: float) -> None:
@@ -26,20 +26,29 @@ class Pixels:
         self._beside = batches.mirror and sum(part.cols) != dataset.cols
         shape = *part.shape, dataset.channels
         entries = batches.count * (2 if self._beside else 1)
-        fits = needed(entries, shape, np.uint8) <= keep * share_of_memory()
+        fits = not batches.crop and needed(entries, shape, np.uint8) <= keep * share_of_memory()
         self.kept = Kept(entries, shape, np.uint8, "data.keep") if fits else None
 
-    def read(self, indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        """Some images, those of a mask mirrored left to right: uint8 (image, row, col, channel)."""
+    def read(self, numbers: np.ndarray, mirrored: np.ndarray, moved: np.ndarray) -> np.ndarray:
+        """Some images as they are shown: uint8 (image, row, col, channel).
+
+        Parameters
+        ----------
+        numbers : int array (image,)
+            Within those of the replica (MinibatchStream.numbers).
+        mirrored : bool array (image,), moved : int array (image, 2)
+            See minibatches.read_shown.
+        """
         dataset, part, kept = self._batches.dataset, self._part, self.kept
         if kept is None:
-            return read_mirrored(dataset, indices, mirrored, part)
-        entries, turned = indices - self._batches.first, np.zeros_like(mirrored)
+            return read_shown(dataset, self._batches.at(numbers), mirrored, part, moved)
+        entries, turned = numbers, np.zeros_like(mirrored)
         if self._beside:
-            entries, turned = 2 * entries + mirrored, mirrored
+            entries, turned = 2 * numbers + mirrored, mirrored
         absent = kept.absent(entries)
         if absent.any():
-            kept.put(entries[absent], read_mirrored(dataset, indices[absent], turned[absent], part))
+            kept.put(entries[absent], read_shown(dataset, self._batches.at(numbers[absent]),
+                                                 turned[absent], part))
         images = kept.get(entries)
         if not self._beside and mirrored.any():
             images[mirrored] = images[mirrored, :, ::-1]

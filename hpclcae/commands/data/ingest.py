@@ -62,11 +62,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
                       help="pixels in one file; more make several, in the folder FILE.shards "
                       "(without .h5) beside an index that any reader opens as one (default 4)")
     what.add_argument("--seed", type=int, default=0,
-                      help="of the order in which the images are stored, and of random times (0)")
+                      help="of the order in which the images are stored, of the halves of classes, "
+                      "and of random times (0)")
     label = parser.add_argument_group("labels")
     label.add_argument("--label-from", choices=("none", "folder"), default="none",
                        help="label images by the folder below the source that they lie in, at any "
-                       "depth; a table says which, before anything is read")
+                       "depth; a table says which, before anything is read; classes are halved, "
+                       "each by itself")
+    label.add_argument("--label-file", metavar="FILE",
+                       help="label images by the lines NAME,LABEL of this file, where NAME is as "
+                       "much of the end of a picture's path as tells it from the others, with or "
+                       "without its ending; others are stored without a label")
     label.add_argument("--concept", metavar="FOLDER",
                        help="with --label-from folder: label 1 is all below this folder, label 0 "
                        "everything else")

@@ -10,6 +10,7 @@ An outsider begins with `build.py`::
     units.py       what one process reads in one go, kept in a file
     choose.py      which images are stored
     labels.py      labels from folders
+    label_file.py  labels from a file of names and labels
     duplicates.py  images that were seen before, also recompressed or resized
     ledger.py      which images are stored and where their pixels are, in a file
     store.py       writes the dataset, or its shards and their index

@@ -23,7 +23,7 @@ import numpy as np
 
 from hpclcae.data import faces
 from hpclcae.data.dataset import KIND
-from hpclcae.data.ingest import labels, units, walk
+from hpclcae.data.ingest import label_file, labels, units, walk
 from hpclcae.data.ingest.choose import Units, choose, count_stored, group_of
 from hpclcae.data.ingest.ledger import Ledger
 from hpclcae.data.ingest.manifest import Manifest
@@ -84,7 +84,7 @@ def _chosen(sources: Sequence[Path], work: Path, settings: Settings, record: dic
             workers: int, lock: int) -> Plan:
     """Read everything and choose what is stored."""
     chosen = None
-    if settings.label_from == "folder":
+    if settings.is_labelled:
         chosen = _labels(sources, settings)
         print(chosen.text + "\n", flush=True)
     with Ledger(work / LEDGER, new=True) as ledger:
@@ -234,7 +234,8 @@ def _mend(plan: Plan, manifest: Manifest, work: Path, numbers: Sequence[int]) ->
     if any(path.exists() and path.stat().st_size != shard.size
            for path, shard in zip(paths, manifest.shards)) and all(map(Path.exists, paths)):
         # other versions of the libraries write files of another size
-        write_index(manifest.path, paths, [shard.fingerprint for shard in manifest.shards])
+        write_index(manifest.path, paths, [shard.fingerprint for shard in manifest.shards],
+                    plan.settings.half_seed)
 
 
 # ---- the work ------------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ def _write(plan: Plan, work: Path, out: Path, workers: int, lock: int) -> None:
     else:
         fingerprints = [fingerprint for _, fingerprint
                         in progress(written, "writing", len(tasks), "shards")]
-        write_index(out, paths, fingerprints)
+        write_index(out, paths, fingerprints, plan.settings.half_seed)
     remove_older_shards(out, "" if single else plan.mark)
 
 
@@ -340,6 +341,8 @@ def _labels(sources: Sequence[Path], settings: Settings) -> labels.Labels:
     """Choose labels by the names of all files, before any is decoded."""
     found = (entry for source in sources for entry in walk.entries(source, read=False)
              if isinstance(entry, walk.Entry))
+    if settings.label_file is not None:
+        return label_file.from_file(Path(settings.label_file), found)
     return labels.from_folders(found, settings.concept, settings.label_level)
 
 

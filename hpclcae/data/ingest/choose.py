@@ -2,6 +2,7 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hpclcae.data.catalogue import split_of
 from hpclcae.data.ingest.duplicates import Seen
@@ -51,7 +52,7 @@ def choose(units: Units, settings: Settings, labels: Labels | None, ledger: Ledg
             printed = next(prints) if prints is not None else None
             partner, before = before if event["second"] else -1, -1
             group = group_of(event["entry"], settings)
-            label = -1 if labels is None else labels.of.get(tuple(event["folders"]))
+            label = _label(event, labels, settings)
             if label is None:
                 tally.skip(event["source"], "new since the labels were chosen")
             elif (settings.dedupe != "none" and partner < 0
@@ -62,11 +63,22 @@ def choose(units: Units, settings: Settings, labels: Labels | None, ledger: Ledg
             else:
                 ledger.append(Kept(place, number, event["row"], label, partner))
                 digest.update(event["checksum"].to_bytes(8, "little"))
-                if labels is not None:
+                if labels is not None and label >= 0:
                     tally.labels[labels.names[label]] += 1
+                elif labels is not None:
+                    tally.noted["without a label"] += 1
                 count_stored(tally, group, event["notes"], event["faces"])
                 before, place = place, place + 1
     return tally, digest.hexdigest()
+
+
+def _label(event: dict[str, Any], labels: Labels | None, settings: Settings) -> int | None:
+    """The label of an image, -1 unknown; None: its folder was not there when labels were chosen."""
+    if labels is None:
+        return -1
+    if settings.label_file is not None:
+        return labels.of.get(event["entry"], -1)
+    return labels.of.get(tuple(event["folders"]))
 
 
 def count_stored(tally: Tally, group: str, notes: Iterable[str], faces: int) -> None:

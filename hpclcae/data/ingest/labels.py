@@ -1,5 +1,7 @@
 """Labels from folders: which name in the path of a picture says what it shows.
 
+(From a file of names and labels: `label_file.py`.)
+
 Level 0 is the source itself, level 1 the folder below it, and so on; what lies deeper belongs to
 the same class, as in torchvision's ImageFolder. Names are compared in Unicode's NFC, since macOS
 and Linux write accents differently, and an archive counts without its ending.
@@ -7,15 +9,15 @@ and Linux write accents differently, and an archive counts without its ending.
 import difflib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hpclcae.data.ingest.walk import ARCHIVES, Entry
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import summed, table
 from hpclcae.utils.text import printable
 
-MAX_LABELS = 128  # labels are int8
 MAX_ROWS = 20     # of the table of labels
 SHOWN = 3         # names that may have been meant
 
@@ -36,19 +38,19 @@ def concept_names(concept: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Labels:
-    """What every folder's pictures are called.
+    """What pictures are called.
 
     Attributes
     ----------
     names : list of str
         Name of label 0, 1, ...
     of : dict
-        Folders to label.
+        Folders, or the name of a file, to label.
     text : str
         The table of what is labelled how, to print before the work.
     """
     names: list[str]
-    of: dict[Folders, int]
+    of: Mapping[Any, int]
     text: str
 
 
@@ -71,8 +73,7 @@ def from_folders(found: Iterable[Entry], concept: str | None, level: int | None)
     Raises
     ------
     InputError
-        No folder has the name of the concept, it stands at two levels of one source, or there are
-        more classes than labels.
+        No folder has the name of the concept, or it stands at two levels of one source.
     """
     counts = Counter(entry.folders for entry in found)
     paths = {folders: tuple(map(normal, folders)) for folders in counts}
@@ -82,11 +83,8 @@ def from_folders(found: Iterable[Entry], concept: str | None, level: int | None)
         of_source = _levels(paths, level)
         chosen = {folders: _at(path, of_source[folders[0]]) for folders, path in paths.items()}
         names = list(dict.fromkeys(chosen.values()))
-        if len(names) > MAX_LABELS:
-            raise InputError(f"more than {MAX_LABELS} folders cannot be labels, there are "
-                             f"{len(names)} ({summed(names)}): give --concept FOLDER, or "
-                             "--label-level N for folders above or below these")
-        label = {folders: names.index(name) for folders, name in chosen.items()}
+        number = {name: place for place, name in enumerate(names)}
+        label = {folders: number[name] for folders, name in chosen.items()}
     return Labels(names, label, _describe(names, label, counts))
 
 
@@ -158,6 +156,15 @@ def _near(wanted: str, counts: Counter[Folders], paths: dict[Folders, Folders]) 
     return "; there are " + ", ".join(most) + (", ..." if len(images) > len(most) else "")
 
 
+def shortened(columns: Sequence[str], rows: Sequence[tuple[str, int, str]]) -> str:
+    """A table of labels and their files, of the first MAX_ROWS of them."""
+    text = table(columns, rows[:MAX_ROWS])
+    if len(rows) > MAX_ROWS:
+        text += (f"\nand {len(rows) - MAX_ROWS} more labels with "
+                 f"{sum(row[1] for row in rows[MAX_ROWS:])} files")
+    return text
+
+
 def _describe(names: Sequence[str], label: dict[Folders, int], counts: Counter[Folders]) -> str:
     """The table: label, how many files, and the folders that they lie in."""
     folders: dict[int, list[Folders]] = {}
@@ -166,10 +173,7 @@ def _describe(names: Sequence[str], label: dict[Folders, int], counts: Counter[F
     rows = [(name, sum(counts[place] for place in folders.get(number, ())),
              summed(["/".join(place) for place in folders.get(number, ())]))
             for number, name in enumerate(names)]
-    lines = [table(("label", "files", "in"), rows[:MAX_ROWS])]
-    if len(rows) > MAX_ROWS:
-        lines.append(f"and {len(rows) - MAX_ROWS} more labels with "
-                     f"{sum(row[1] for row in rows[MAX_ROWS:])} files")
+    lines = [shortened(("label", "files", "in"), rows)]
     if sum(row[1] > 0 for row in rows) == 1:
         only = next(row[0] for row in rows if row[1])
         lines.append(f"every file gets the label {only}: other folders are chosen with "

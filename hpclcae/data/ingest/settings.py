@@ -37,6 +37,7 @@ class Settings:
     pairs: float | None = None    # seconds from a frame of a film to its partner; None: it has none
     faces: str = "ignore"         # or "count", or "drop" images that show one
     label_from: str = "none"      # or "folder": that an image lies in
+    label_file: str | None = None  # or by the lines of a file, name,label
     concept: str | None = None    # with folders: label 1 is this one, label 0 all others
     label_level: int | None = None  # 0: the source is the class, 1: the folder below it, ...
     group: str = "file"           # what a split never divides, or "folder"
@@ -45,7 +46,8 @@ class Settings:
     dedupe: str = "none"          # images seen before are dropped: "exact" or "near"
     licence: str = "not stated"   # of the sources
     shard_size: float = 4.0       # GB of pixels in a file; more make several
-    seed: int = 0                 # of the order of the images, and of random times in films
+    seed: int = 0                 # of the order of the images, of the halves of classes, and of
+    #                               random times in films
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.min_side is not None and self.min_side < 1:
@@ -66,6 +68,9 @@ class Settings:
             for option, value in (("concept", self.concept), ("label-level", self.label_level)):
                 if value is not None:
                     raise InputError(f"--{option} {value} needs --label-from folder")
+        if self.label_file is not None and self.label_from != "none":
+            raise InputError(f"--label-file {self.label_file} and --label-from {self.label_from} "
+                             "both say what the labels are: give one of them")
         if self.concept is not None and not labels.normal(self.concept):
             raise InputError(f"--concept '{self.concept}' is not the name of a folder")
         if self.label_level is not None and not 0 <= self.label_level < 100:
@@ -82,6 +87,16 @@ class Settings:
     def depth(self) -> int:
         """How many channels an image has."""
         return 3 if self.channels == "rgb" else 1
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether images get labels."""
+        return self.label_from != "none" or self.label_file is not None
+
+    @property
+    def half_seed(self) -> int | None:
+        """What deals the images of each class to the halves; None: there are no classes."""
+        return self.seed if self.is_labelled and self.concept is None else None
 
     @property
     def of_pixels(self) -> str:

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from hpclcae.data.dataset import Dataset, checksum
+from hpclcae.data.halves import halves_of_images
 from hpclcae.data.ingest.choose import group_of
 from hpclcae.data.ingest.ledger import Ledger
 from hpclcae.data.ingest.settings import Settings
@@ -113,6 +114,8 @@ def write_shard(task: ShardTask) -> str:
         writer = DatasetWriter(task.path, settings.size, settings.depth, plan.names,
                                {**plan.record, "counts": plan.counts}, licences=plan.licences,
                                shuffle_seed=seed)
+        if len(plan.shards) == 1:
+            writer.half_seed = settings.half_seed
         here: dict[int, int] = {}  # place -> number in this file
         with Ledger(task.work / LEDGER) as ledger, writer:
             for kept in ledger.shard(task.number):
@@ -166,8 +169,13 @@ class _OpenUnit:
         return event, pixels
 
 
-def write_index(out: Path, paths: list[Path], fingerprints: list[str]) -> None:
-    """Write the file that shows several shards as one dataset."""
+def write_index(out: Path, paths: list[Path], fingerprints: list[str],
+                half_seed: int | None = None) -> None:
+    """Write the file that shows several shards as one dataset.
+
+    half_seed : int, optional
+        It deals the images of each class to the halves, all shards together.
+    """
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(h5py.File(paths[0], "r", locking=False))
         counts = []
@@ -184,6 +192,9 @@ def write_index(out: Path, paths: list[Path], fingerprints: list[str]) -> None:
             layout[start:start + count] = source
             with h5py.File(path, "r", locking=False) as shard:
                 _add_columns(file, shard, start, starts[-1])
+        if half_seed is not None:
+            file["half"] = halves_of_images(file["group"].asstr()[:], file["labels"][:],
+                                            half_seed).astype(np.uint8)
         images = file.create_virtual_dataset("images", layout)
         images.attrs.update(first["images"].attrs)
         names = [f"{path.parent.name}/{path.name}" for path in paths]

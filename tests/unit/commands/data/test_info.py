@@ -123,3 +123,31 @@ def test_a_sheet_replaces_sheets_only(dataset, tmp_path, capsys):
     assert info(dataset, "--sheet", dataset) == 1
     assert "is not a picture (--sheet) of ours" in capsys.readouterr().err
     assert dataset.read_bytes() == content
+
+
+def classified(path, labels, names):
+    with DatasetWriter(path, 8, 1, names) as writer:
+        for i, label in enumerate(labels):
+            writer.append(np.zeros((8, 8, 1), np.uint8), source="s", group=f"s/{i}", label=label,
+                          original=(9, 9), crop=(0, 0, 9, 9))
+        writer.half_seed = 0
+    return path
+
+
+def test_balance_of_classes(tmp_path, capsys):
+    path = classified(tmp_path / "a.h5", [0] * 6 + [1] * 3 + [2], ["cat", "dog", "eel"])
+    assert info(path) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "label name images development final share" in lines
+    assert "0 cat 6 3 3 60.0%" in lines and "1 dog 3 1 2 30.0%" in lines
+    assert ("balance: 3 classes of 1 (eel) to 6 images (cat), median 3; as varied as 2.5 equal "
+            "classes; always saying cat is right in 60.0%") in lines
+    assert any(line.startswith("no images in the final half: eel;") for line in lines)
+
+
+def test_of_many_classes_the_largest_and_the_smallest_are_listed(tmp_path, capsys):
+    labels = [label for label in range(300) for _ in range(1 + label % 5)]
+    assert info(classified(tmp_path / "a.h5", labels, [f"c{i}" for i in range(300)])) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 60 and "(the 10 with most images and the 10 with few" in text
+    assert "balance: 300 classes of 1 (c0) to 5 images (c4), median 3" in text

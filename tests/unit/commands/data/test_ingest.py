@@ -391,3 +391,39 @@ def test_interrupted_in_the_middle(tmp_path, out, how):
     assert out.read_bytes() == older and sorted(os.listdir(tmp_path)) == [*left, "photos"]
     assert ingest(photos, "--out", out, "--size", SIZE) == 0
     assert sorted(os.listdir(tmp_path)) == ["out.h5", "photos"]
+
+
+def test_classes_are_halved_and_those_of_a_concept_are_not(tmp_path, out, capsys):
+    for number, name in enumerate(("cats", "dogs")):
+        folder_of(tmp_path / "set" / name, range(10 * number, 10 * number + 6))
+    assert ingest(tmp_path / "set", "--out", out, "--size", 8, "--label-from", "folder") == 0
+    with Dataset(out) as dataset:
+        assert [int((dataset.half[dataset.labels == label]).sum()) for label in (0, 1)] == [3, 3]
+        first = dict(zip(dataset.sources, dataset.half))
+    assert ingest(tmp_path / "set", "--out", out, "--size", 8, "--label-from", "folder",
+                  "--seed", 1) == 0
+    with Dataset(out) as dataset:
+        assert dict(zip(dataset.sources, dataset.half)) != first
+    assert ingest(tmp_path / "set", "--out", out, "--size", 8, "--label-from", "folder",
+                  "--concept", "cats") == 0
+    with Dataset(out) as dataset:
+        assert dataset.half is None
+
+
+def test_labels_of_a_file(tmp_path, out, capsys):
+    photos = folder_of(tmp_path / "photos", range(5))
+    names = tmp_path / "labels.csv"
+    names.write_text("name,label\n000.png,cat\n001,dog\n002,cat\n003,dog\n009,dog\n")
+    assert ingest(photos, "--out", out, "--size", 8, "--label-file", names) == 0
+    text = capsys.readouterr().out
+    assert "1 of 5 names were not found: 009" in text and "labels: cat, dog" in text
+    assert ["converted", "without", "a", "label", "1"] in [row.split() for row in text.splitlines()]
+    with Dataset(out) as dataset:
+        labels = dict(zip(dataset.sources, dataset.labels.tolist()))
+        assert labels == {f"photos/00{i}.png": (i % 2 if i < 4 else -1) for i in range(5)}
+        assert dataset.half is not None and dataset.settings["label_file"] == str(names)
+    for arguments, message in ((("--label-file", tmp_path / "none.csv"), "none.csv cannot be read"),
+                               (("--label-file", names, "--label-from", "folder"),
+                                "give one of them"),
+                               (("--label-file", names, "--concept", "cat"), "--label-from")):
+        assert message in fails(capsys, photos, "--out", out, "--size", 8, *arguments)
