@@ -165,7 +165,8 @@ def test_conditioners_between_greedy_stages_are_kept_and_passed_through(
         assert not np.array_equal(before["stage1/encode"], found["stage1/encode"])
     for name in (name for name in before if name.startswith("conditioner/")):
         assert np.array_equal(before[name], conditioned["pretrained"][name])
-        assert not np.array_equal(before[name], conditioned["random"][name])
+        if before[name].any():
+            assert not np.array_equal(before[name], conditioned["random"][name])
 
 
 # ---- the same however it is computed -------------------------------------------------------------
