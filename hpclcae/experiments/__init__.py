@@ -24,6 +24,7 @@ An outsider begins with `neurons.py`::
     turning_heads.py    heads that turn, rendered and scanned
     invariance_results.py  tables, files and figure of both
     classification.py   how well a classifier does on the final half
+    class_figures.py    how it learnt, what it confuses, how far to trust it
     filters.py          is a filter oriented, is it localised
     convergence.py      how runs learn, at equal work and at equal time
     figures.py          the pictures of a run

@@ -44,7 +44,7 @@ def write_classes(path, count=90, size=SIZE, classes=3, seed=0):
     with DatasetWriter(path, size, 1, [f"class {number}" for number in range(classes)]) as writer:
         for i in range(count):
             label = i // 3 % classes
-            image = shown[label] + generator.normal(0, 40, (size, size, 1))
+            image = shown[label] + generator.normal(0, 15, (size, size, 1))
             writer.append(np.clip(image, 0, 255).astype(np.uint8), source=f"made/{i}",
                           group=f"made/{i // 3}", original=(size, size), crop=(0, 0, size, size),
                           label=label)

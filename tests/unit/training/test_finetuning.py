@@ -26,7 +26,8 @@ from tests.support.saving import assert_same, datasets, made, save
 
 SMALL = ["train.steps=8", "train.batch=10", "train.checkpoint_every=4", "train.log_every=1",
          "classifier.steps=4", "update.rule=adam", "update.rate=0.01", "classifier.rate=0.05",
-         "classifier.validation=0.2", "train.keep=9", "train.condition_images=40"]
+         "classifier.validation=0.2", "train.keep=9", "train.condition_images=40",
+         "data.mirror=false"]
 #: 5 x 5 x 6 features instead of 1 x 1 x 2
 TOP = ["stages.2.receptive_field=2", "stages.2.lcn=0", "stages.2.maps=6"]
 GREEDY = [*TOP, "train.gradient=greedy", "stages.0.standardise=true", "stages.0.log=true",
@@ -103,7 +104,7 @@ def test_it_learns_first_the_classifier_then_everything(supervised, pretrained, 
         assert np.array_equal(before[name], last[name]) == name.endswith("decode")
     assert first["classifier/weights"].any()
     objectives = [row["classifier"]["data"] for row in lines(run, "classifier")]
-    assert len(objectives) == 8 and objectives[-1] < 0.7 * objectives[0]
+    assert len(objectives) == 8 and objectives[-1] < 0.8 * objectives[0]
     assert [row["stages"] for row in lines(run, "stages")] == [[None] * 3] * 8
     assert objectives[0] == pytest.approx(3 * np.log(2), rel=1e-12)  # it begins with zeros
     assert [row["step"] for row in lines(run, "validation")] == [4, 8]
@@ -164,7 +165,8 @@ def test_conditioners_between_greedy_stages_are_kept_and_passed_through(
         assert not np.array_equal(before["stage1/encode"], found["stage1/encode"])
     for name in (name for name in before if name.startswith("conditioner/")):
         assert np.array_equal(before[name], conditioned["pretrained"][name])
-        assert not np.array_equal(before[name], conditioned["random"][name])
+        if before[name].any():
+            assert not np.array_equal(before[name], conditioned["random"][name])
 
 
 # ---- the same however it is computed -------------------------------------------------------------
