@@ -52,8 +52,8 @@ class Inputs:
     ----------
     conditioners : list of Conditioner or None
         Of every stage, as far as fitted.
-    meanwhile : Timers
-        What is done for coming steps while one computes.
+    timers, meanwhile : Timers
+        What the loop waits for, and what is done for coming steps while one computes.
     """
 
     def __init__(self, network: Network, batches: MinibatchStream, prepare: Preprocessor,
@@ -62,8 +62,8 @@ class Inputs:
         self.config: Config = network.config
         self.network, self.batches, self.prepare = network, batches, prepare
         self.conditioners = list(conditioners) or [None] * len(network.stages)
-        self._folder, self._speaks, self._timers = folder, speaks, timers or Timers()
-        self.meanwhile = Timers()
+        self._folder, self._speaks = folder, speaks
+        self.timers, self.meanwhile = timers or Timers(), Timers()
         self._pixels = Pixels(batches, prepare.pixels, self.config.data.keep if ahead else 0.0)
         self._cache: Kept | None = None
         self._cached_stage = -1
@@ -87,7 +87,7 @@ class Inputs:
                     or stage is None and every and step and step % every == 0
                     or stage == index + 1 and step == phase_of(self.config, step).first)]
         for index in due:
-            with self._timers("condition"):
+            with self.timers("condition"):
                 self._fit(index, parameters)
 
     def read(self, step: int, parameters: ParameterVector) -> np.ndarray:
@@ -101,19 +101,18 @@ class Inputs:
         phase = phase_of(self.config, step)
         if self.is_given(step) and self._cached_stage != phase.stage:
             assert phase.stage is not None
-            if self._ahead:
-                self._ahead.forget()
+            self.settle()
             self._close_cache(for_good=True)
             self._cache, self._cached_stage = self._open(phase.stage, parameters), phase.stage
         self._promised = {coming: entries for coming, entries in self._promised.items()
                           if coming >= step} if step in self._promised else {}
-        with self._timers("wait for images"):
+        with self.timers("wait for images"):
             made = (self._ahead.take(step, phase.end) if self._ahead
                     else finish(self._make(step), self.prepare.communicator.allreduce_sum))
         self._promised.pop(step, None)
         if made.whole is not None:
             return made.whole
-        with self._timers("respond"):
+        with self.timers("respond"):
             assert self._cache is not None and phase.stage is not None
             if made.images is not None:
                 responses = self.network.input_of(parameters, made.images, phase.stage)
@@ -130,6 +129,12 @@ class Inputs:
     def __exit__(self, *exception: object) -> None:
         if self._ahead:
             self._ahead.close()
+
+    def settle(self) -> None:
+        """Wait until nothing is made any more; the next step begins anew."""
+        if self._ahead:
+            self._ahead.forget()
+        self._promised.clear()
 
     def close(self, for_good: bool = False) -> None:
         """Let go of the cache; `for_good`: no step will ask for it again."""
@@ -188,8 +193,8 @@ class Inputs:
     def _kept(self, entries: np.ndarray) -> np.ndarray:
         """Responses of the cache: (row, col, map, image)."""
         assert self._cache is not None
-        found = np.moveaxis(self._cache.get(entries), 0, -1)
-        return np.ascontiguousarray(found, self.network.dtype)
+        found = self._cache.get(entries).astype(self.network.dtype)  # first: it is half as slow
+        return np.ascontiguousarray(np.moveaxis(found, 0, -1))
 
     # ---- what is fitted, and what is kept --------------------------------------------------------
 
