@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -49,11 +50,10 @@ DEFAULT = "run/plain.toml"
 PIECE = 1 << 22  # bytes of a plain read
 #: Where a step's images come from: ahead, and data.keep.
 WAYS = {"ahead, kept": (True, 1.0), "ahead, from file": (True, 0.0), "in the step": (False, 0.0)}
-#: Slabs of an image: first and last row and col, as shares.
-SLABS = {"whole images": (0, 1, 0, 1), "a quarter, 2x2": (0, .5, 0, .5), "a row of 4x1":
-         (.25, .5, 0, 1)}
-#: Images of a chunk, and pixels along its side (0: the image's).
-CHUNKS = ((8, 64), (8, 0), (1, 64), (1, 0), (32, 64))
+#: The part of an image's rows and cols that a block of a grid reads.
+SLABS = {"whole images": 1.0, "a block of 2x2": 0.5}
+#: Images of a chunk, and pixels along its side (0: the image's); those of our files come first.
+CHUNKS = ((8, 64), (8, 0), (1, 64), (32, 64))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +139,7 @@ def _steps(case: str, config: Config, dataset: Dataset, count: int, report: Repo
                 for _ in range(count):
                     train_step(network, optimizer, phase.first, there,
                                given=ways["in the step"].inputs.is_given(phase.first))
-            times = _in_turn({"from memory": (lambda: None, from_memory, lambda: None),
+            times = _in_turn({"from memory": (_nothing, from_memory, _nothing),
                               **{name: (way.enter, partial(way.steps, count), way.leave)
                                  for name, way in ways.items()}}, report.repeat)
             for way in ways.values():
@@ -227,51 +227,41 @@ def _reading(case: str, path: Path, config: Config, report: Report) -> None:
     """A table of chunks, compressions and slabs."""
     with Dataset(path) as dataset:
         images = dataset.read(np.arange(dataset.count))
-    count, lines = len(images), []
-    orders = {"": np.random.default_rng(0).permutation(count // RUN) * RUN}
-    orders[", runs across chunks"] = np.minimum(orders[""] + RUN // 2, count - RUN)
+    count, size = len(images), config.data.size
+    lines: list[list[Any]] = []
+    starts = np.random.default_rng(0).permutation(count // RUN) * RUN
+    across = np.minimum(starts + RUN // 2, count - RUN)
     for label, where in _files(path.parent, images):
+        cases = [(slab, starts, int(share * size)) for slab, share in SLABS.items()]
+        if label.startswith(f"{RUN} ") and not lines:
+            cases.append(("whole images, runs across chunks", across, size))
         with h5py.File(where, "r", locking=False) as file:
-            data = file["images"]
-            plain = memoryview(bytearray(PIECE))
-            for slab, shares in SLABS.items():
-                if slab != "whole images" and config.data.size < 64:
-                    continue
-                edges = [int(share * config.data.size) for share in shares]
-                part = slice(*edges[:2]), slice(*edges[2:])
-                for order, starts in orders.items():
-                    if order and (slab != "whole images" or not label.startswith("8 ")):
-                        continue
-                    functions = {"plain": lambda: _plain(where, plain),
-                                 "slab": lambda: _runs(data, starts, part)}
-                    share = (edges[1] - edges[0]) * (edges[3] - edges[2]) / config.data.size**2
-                    ratios = []
-                    for cold in (True, False):
-                        times = _in_turn({name: ((lambda: _forget(where)) if cold else
-                                                 (lambda: None), function, lambda: None)
-                                          for name, function in functions.items()}, report.repeat)
-                        size = os.path.getsize(where)
-                        speed = share * images.nbytes / statistics.median(times["slab"]) / 1e6
-                        ratios += [ratio(times["plain"], times["slab"]) * share
-                                   * images.nbytes / size, speed]
-                        source = "disk" if cold else "memory"
-                        report.add(f"{case}, {label}, {slab}{order}", f"from {source}", ratios[-2],
-                                   "of a plain read's bytes/s")
-                    lines.append((label, slab + order, where.stat().st_size / images.nbytes,
-                                  *ratios))
+            for slab, order, side in cases:
+                wanted, stored = images.nbytes * (side / size)**2, where.stat().st_size
+                cells: list[Any] = [label, slab, stored / images.nbytes]
+                for source, before in (("disk", partial(_forget, where)), ("memory", _nothing)):
+                    times = _in_turn({"plain": (before, partial(_plain, where), _nothing),
+                                      "runs": (before, partial(_runs, file["images"], order, side),
+                                               _nothing)}, report.repeat)
+                    cells += [ratio(times["plain"], times["runs"]) * wanted / stored,
+                              wanted / statistics.median(times["runs"]) / 1e6]
+                    report.add(f"{case}, {label}, {slab}", f"from {source}", cells[-2],
+                               "of a plain read's bytes/s")
+                lines.append(cells)
         where.unlink()
-    print(f"\n{case}: shuffled runs of {RUN} images, bytes/s over those of a plain read\n" + table(
-        ["chunk", "read", ("size", ".2f"), ("disk", ".2f"), ("MB/s", ".0f"), ("memory", ".2f"),
-         ("MB/s", ".0f")], lines))
+    print(f"\n{case}: shuffled runs of {RUN} images, bytes/s over those of a plain read\n"
+          + table(["chunk", "read", ("size", ".2f"), ("disk", ".2f"), ("MB/s", ".0f"),
+                   ("memory", ".2f"), ("MB/s", ".0f")], lines))
 
 
 def _files(folder: Path, images: np.ndarray) -> Iterator[tuple[str, Path]]:
     """The same images in files of other chunks and compressions, with what they are called."""
     size = images.shape[1]
+    ours = CHUNKS[0][1] if CHUNKS[0][1] < size else 0
     for number, side in dict.fromkeys((number, side if 0 < side < size else 0)
                                       for number, side in CHUNKS):
         tile = -(-size // max(1, round(size / side))) if side else size
-        for compress in COMPRESSIONS if number == RUN else ("none",):
+        for compress in COMPRESSIONS if (number, side) == (RUN, ours) else ("none",):
             with contextlib.suppress(MissingExtraError):
                 where, arguments = folder / "read.h5", filters(compress)
                 with h5py.File(where, "w") as file:
@@ -280,15 +270,20 @@ def _files(folder: Path, images: np.ndarray) -> Iterator[tuple[str, Path]]:
                 yield f"{number} x {tile}x{tile}" + f", {compress}" * bool(arguments), where
 
 
-def _runs(data: h5py.Dataset, starts: np.ndarray, part: tuple[slice, slice]) -> None:
-    """Read all images once, run by run."""
-    rows, cols = part
-    out = np.empty((RUN, rows.stop - rows.start, cols.stop - cols.start, data.shape[3]), np.uint8)
+def _runs(data: h5py.Dataset, starts: np.ndarray, side: int) -> None:
+    """Read a corner of all images once, run by run."""
+    out = np.empty((RUN, side, side, data.shape[3]), np.uint8)
     for start in starts.tolist():
-        read_direct(data, out, (slice(start, start + RUN), rows, cols), slice(0, RUN))
+        read_direct(data, out, np.s_[start:start + RUN, :side, :side], np.s_[:])
 
 
-def _plain(path: Path, memory: memoryview) -> None:
+def _nothing() -> None:
+    pass
+
+
+def _plain(path: Path) -> None:
+    """Read a file from its beginning to its end, piece by piece."""
+    memory = bytearray(PIECE)
     with FileIO(path) as file:
         while file.readinto(memory):
             pass
