@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from hpclcae.cluster.plan import worker_bytes
 from hpclcae.config import Config
 from hpclcae.data.fitting import fitting_pass
 from hpclcae.data.minibatches import MinibatchStream
@@ -21,7 +22,7 @@ from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.phases import phase_of
 from hpclcae.model.preprocess import Preprocessor
-from hpclcae.training.cache import Kept, fingerprint
+from hpclcae.training.cache import Kept, fingerprint, share_of_memory
 from hpclcae.training.pixels import Pixels
 from hpclcae.utils.ahead import Ahead, Work, finish
 from hpclcae.utils.timers import Timers
@@ -64,7 +65,8 @@ class Inputs:
         self.conditioners = list(conditioners) or [None] * len(network.stages)
         self._folder, self._speaks = folder, speaks
         self.timers, self.meanwhile = timers or Timers(), Timers()
-        self._pixels = Pixels(batches, prepare.pixels, self.config.data.keep if ahead else 0.0)
+        spare = share_of_memory() - worker_bytes(network.layout, self.config.parallel.servers > 0)
+        self._pixels = Pixels(batches, prepare.pixels, self.config.data.keep * spare * ahead)
         self._cache: Kept | None = None
         self._cached_stage = -1
         self._ahead = (Ahead(self._make, prepare.sums, prepare.communicator.allreduce_sum)

@@ -3,7 +3,7 @@ import numpy as np
 
 from hpclcae.data.minibatches import MinibatchStream, read_mirrored
 from hpclcae.partition.blocks import Rectangle
-from hpclcae.training.cache import Kept, needed, share_of_memory
+from hpclcae.training.cache import Kept, needed
 
 
 class Pixels:
@@ -13,12 +13,11 @@ class Pixels:
     ----------
     part : Rectangle
         Of each image.
-    keep : float
-        The largest part of this rank's memory that pixels may take; if all of them need more, none
-        are kept.
+    most : float
+        Bytes that pixels may take; if all of them need more, none are kept.
     """
 
-    def __init__(self, batches: MinibatchStream, part: Rectangle, keep: float) -> None:
+    def __init__(self, batches: MinibatchStream, part: Rectangle, most: float) -> None:
         self._batches, self._part = batches, part
         dataset = batches.dataset
         # A part that lies in the middle is turned over in memory. Of any other the mirrored image
@@ -26,7 +25,7 @@ class Pixels:
         self._beside = batches.mirror and sum(part.cols) != dataset.cols
         shape = *part.shape, dataset.channels
         entries = batches.count * (2 if self._beside else 1)
-        fits = needed(entries, shape, np.uint8) <= keep * share_of_memory()
+        fits = needed(entries, shape, np.uint8) <= most
         self.kept = Kept(entries, shape, np.uint8, "data.keep") if fits else None
 
     def read(self, indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:

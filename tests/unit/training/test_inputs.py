@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
+from hpclcae.cluster.plan import worker_bytes
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.layout import Layout
@@ -80,12 +81,13 @@ def test_pixels_are_read_once(tiny_config, tiny_dataset, tmp_path, monkeypatch):
     assert sorted(read) == list(range(60))
 
 
-def test_pixels_that_do_not_fit_are_not_kept(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr("hpclcae.training.cache.available_memory", lambda: 4 * 60 * 577 - 1.0)
-    trainer = Trainer(tiny_config("train.steps=2"), tmp_path / "run")
-    assert pixels_of(trainer.inputs) is None
-    monkeypatch.setattr("hpclcae.training.cache.available_memory", lambda: 4.0 * 60 * 577)
-    assert pixels_of(Trainer(tiny_config("train.steps=2"), tmp_path / "run").inputs) is not None
+def test_pixels_are_kept_if_they_fit_beside_the_network(tiny_config, tmp_path, monkeypatch):
+    config = tiny_config("train.steps=2", "data.keep=0.5")
+    needed = worker_bytes(Layout(config), False) + 2 * 60 * (24 * 24 + 1)
+    for free, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr("hpclcae.training.cache.available_memory", lambda: free)
+        inputs = Trainer(config, tmp_path / "run").inputs
+        assert (pixels_of(inputs) is not None) == fits
 
 
 def test_a_dataset_that_fails_while_training_is_one_line_and_leaves_no_thread(
