@@ -29,7 +29,7 @@ class DataConfig:
     channels: int = 3             # 1 grey, 3 colour
     mirror: bool = True           # show half of the images mirrored left to right
     keep: float = 0.25            # pixels that were read stay in memory, if those of all images
-    #                               take at most this part of what the rank may have; 0: never
+    #                               take at most this part of what the rank has to spare; 0: never
     crop: int = 0                 # move each image by up to so many pixels along both sides; what
     #                               comes in repeats its border
 

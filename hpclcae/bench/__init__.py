@@ -15,6 +15,7 @@ An outsider begins with `common.py`::
     halo.py          what blocks exchange, and how long it takes
     scaling.py       how much faster several ranks are
     checkpoint.py    bandwidth of checkpoints, stall of training
+    data.py          what reading images costs a step, shuffled reads against plain ones
     server.py        what parameter servers cost
     raw_messages.py  the same messages by MPI alone
     slow_replica.py  what one slow replica costs the others

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from hpclcae.cluster.plan import worker_bytes
 from hpclcae.config import Config
 from hpclcae.data.fitting import fitting_pass
 from hpclcae.data.minibatches import MinibatchStream
@@ -56,8 +57,8 @@ class Inputs:
     ----------
     conditioners : list of Conditioner or None
         Of every stage, as far as fitted.
-    meanwhile : Timers
-        What is done for coming steps while one computes.
+    timers, meanwhile : Timers
+        What the loop waits for, and what is done for coming steps while one computes.
     """
 
     def __init__(self, network: Network, batches: MinibatchStream, prepare: Preprocessor,
@@ -70,9 +71,10 @@ class Inputs:
         self._wanted = are_fitted(self.config)
         self.conditioners = [*conditioners]
         self.conditioners += [None] * (len(self._wanted) - len(self.conditioners))
-        self._folder, self._speaks, self._timers = folder, speaks, timers or Timers()
-        self.meanwhile = Timers()
-        self._pixels = Pixels(batches, prepare.pixels, self.config.data.keep if ahead else 0.0)
+        self._folder, self._speaks = folder, speaks
+        self.timers, self.meanwhile = timers or Timers(), Timers()
+        spare = share_of_memory() - worker_bytes(network.layout, self.config.parallel.servers > 0)
+        self._pixels = Pixels(batches, prepare.pixels, self.config.data.keep * spare * ahead)
         self._cache: Kept | None = None
         self._cached_stage = -1
         self._ahead = (Ahead(self._make, prepare.sums, prepare.communicator.allreduce_sum)
@@ -97,7 +99,7 @@ class Inputs:
                     or stage is None and every and step and step % every == 0
                     or stage == index + 1 and step == phase_of(self.config, step).first)]
         for index in due:
-            with self._timers("condition"):
+            with self.timers("condition"):
                 self._fit(index, parameters)
 
     def read(self, step: int, parameters: ParameterVector) -> np.ndarray:
@@ -111,19 +113,18 @@ class Inputs:
         phase = phase_of(self.config, step)
         if self.is_given(step) and self._cached_stage != phase.stage:
             assert phase.stage is not None
-            if self._ahead:
-                self._ahead.forget()
+            self.settle()
             self._close_cache(for_good=True)
             self._cache, self._cached_stage = self._open(phase.stage, parameters), phase.stage
         self._promised = {coming: entries for coming, entries in self._promised.items()
                           if coming >= step} if step in self._promised else {}
-        with self._timers("wait for images"):
+        with self.timers("wait for images"):
             made = (self._ahead.take(step, phase.end) if self._ahead
                     else finish(self._make(step), self.prepare.communicator.allreduce_sum))
         self._promised.pop(step, None)
         if made.whole is not None:
             return made.whole
-        with self._timers("respond"):
+        with self.timers("respond"):
             assert phase.stage is not None
             if made.images is not None:
                 responses = self.network.input_of(parameters, made.images, phase.stage)
@@ -146,6 +147,12 @@ class Inputs:
     def __exit__(self, *exception: object) -> None:
         if self._ahead:
             self._ahead.close()
+
+    def settle(self) -> None:
+        """Wait until nothing is made any more; the next step begins anew."""
+        if self._ahead:
+            self._ahead.forget()
+        self._promised.clear()
 
     def close(self, for_good: bool = False) -> None:
         """Let go of the cache; `for_good`: no step will ask for it again."""
@@ -204,8 +211,8 @@ class Inputs:
     def _kept(self, entries: np.ndarray) -> np.ndarray:
         """Responses of the cache: (row, col, map, image)."""
         assert self._cache is not None
-        found = np.moveaxis(self._cache.get(entries), 0, -1)
-        return np.ascontiguousarray(found, self.network.dtype)
+        found = self._cache.get(entries).astype(self.network.dtype)  # first: it is half as slow
+        return np.ascontiguousarray(np.moveaxis(found, 0, -1))
 
     # ---- what is fitted, and what is kept --------------------------------------------------------
 

@@ -3,7 +3,7 @@ import numpy as np
 
 from hpclcae.data.minibatches import MinibatchStream, read_shown
 from hpclcae.partition.blocks import Rectangle
-from hpclcae.training.cache import Kept, needed, share_of_memory
+from hpclcae.training.cache import Kept, needed
 
 
 class Pixels:
@@ -13,12 +13,12 @@ class Pixels:
     ----------
     part : Rectangle
         Of each image.
-    keep : float
-        The largest part of this rank's memory that pixels may take; if all of them need more, none
-        are kept. Images that are moved are always read: each time a block sees other pixels.
+    most : float
+        Bytes that pixels may take; if all of them need more, none are kept. Images that are moved
+        are always read: each time a block sees other pixels.
     """
 
-    def __init__(self, batches: MinibatchStream, part: Rectangle, keep: float) -> None:
+    def __init__(self, batches: MinibatchStream, part: Rectangle, most: float) -> None:
         self._batches, self._part = batches, part
         dataset = batches.dataset
         # A part that lies in the middle is turned over in memory. Of any other the mirrored image
@@ -26,7 +26,7 @@ class Pixels:
         self._beside = batches.mirror and sum(part.cols) != dataset.cols
         shape = *part.shape, dataset.channels
         entries = batches.count * (2 if self._beside else 1)
-        fits = not batches.crop and needed(entries, shape, np.uint8) <= keep * share_of_memory()
+        fits = not batches.crop and needed(entries, shape, np.uint8) <= most
         self.kept = Kept(entries, shape, np.uint8, "data.keep") if fits else None
 
     def read(self, numbers: np.ndarray, mirrored: np.ndarray, moved: np.ndarray) -> np.ndarray:
