@@ -99,6 +99,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.experiment.concepts",
         "Table 1: the best neurons of several concepts beside what they have to beat",
         "hpclcae experiment concepts runs/desk --test data/test.h5 --test data/cats-test.h5"),
+    "experiment autoencoders": (
+        "hpclcae.commands.experiment.autoencoders",
+        "Table 2: locally connected sigmoid autoencoders, trained and judged alike",
+        "hpclcae experiment autoencoders runs/desk"),
+    "experiment kmeans": (
+        "hpclcae.commands.experiment.kmeans",
+        "Table 2: k-means on small images, trained and judged alike",
+        "hpclcae experiment kmeans runs/desk --centroids 1000"),
     "experiment tolerance": (
         "hpclcae.commands.experiment.tolerance",
         "measure how a neuron's response stands shift, scale and covering",

@@ -234,7 +234,7 @@ class Examination:
 
     def trained(self, name: str, model: Model, by_training: bool = False) -> list[Population]:
         """Examine the stages of a network."""
-        return self._study(name, lambda pixels: model.responses(model.prepare(pixels)),
+        return self.study(name, lambda pixels: model.responses(model.prepare(pixels)),
                            self.ranks.parts(model), by_training)
 
     def linear_rows(self, candidates: int) -> list[Row]:
@@ -247,7 +247,7 @@ class Examination:
                                            self.settings.training_images, self.settings.seed,
                                            self.settings.batch):
             filters = kind.make()
-            found = self._study(kind.name, lambda pixels: [
+            found = self.study(kind.name, lambda pixels: [
                 baselines.filter_responses(filters, prepare(pixels))])
             rows.append(Row.of(kind.name, found, candidates, self.settings.seed, kind.paper))
         return rows
@@ -255,7 +255,7 @@ class Examination:
     def _random(self, model: Model, seed: int) -> list[Population]:
         return self.trained(f"random weights, seed {seed}", model.with_random_weights(seed))
 
-    def _study(self, name: str, respond: Respond, parts: Sequence[Part] | None = None,
+    def study(self, name: str, respond: Respond, parts: Sequence[Part] | None = None,
                by_training: bool = False) -> list[Population]:
         """Examine what responds to the test images; `parts` are its neurons on a grid."""
         training = self._training(name, respond) if by_training else None
