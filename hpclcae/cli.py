@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.data.info",
         "say what is in a dataset, with a contact sheet",
         "hpclcae data info train.h5 --sheet train.png"),
+    "data check": (
+        "hpclcae.commands.data.check",
+        "say whether a dataset is as it was written, and how to mend it",
+        "hpclcae data check train.h5"),
     "show": (
         "hpclcae.commands.show",
         "print the layer table, parameters, memory and FLOP of a configuration",

@@ -235,7 +235,7 @@ class Examination:
     def trained(self, name: str, model: Model, by_training: bool = False) -> list[Population]:
         """Examine the stages of a network."""
         return self.study(name, lambda pixels: model.responses(model.prepare(pixels)),
-                           self.ranks.parts(model), by_training)
+                          self.ranks.parts(model), by_training)
 
     def linear_rows(self, candidates: int) -> list[Row]:
         """The linear filters and their ceiling, on contrast-normalised pixels."""
@@ -256,7 +256,7 @@ class Examination:
         return self.trained(f"random weights, seed {seed}", model.with_random_weights(seed))
 
     def study(self, name: str, respond: Respond, parts: Sequence[Part] | None = None,
-               by_training: bool = False) -> list[Population]:
+              by_training: bool = False) -> list[Population]:
         """Examine what responds to the test images; `parts` are its neurons on a grid."""
         training = self._training(name, respond) if by_training else None
         passes = self._passes(name, self.test, self.images.index, respond, 3, parts is not None)

@@ -19,7 +19,7 @@ import numpy as np
 
 from hpclcae.data import catalogue
 from hpclcae.data.catalogue import Item
-from hpclcae.data.dataset import DatasetWriter
+from hpclcae.data.writer import DatasetWriter
 from hpclcae.data.decode import Undecodable
 from hpclcae.data.frames.bodies import BodyModel
 from hpclcae.data.frames.compose import Picture, is_grey, load_picture
