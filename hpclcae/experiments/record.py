@@ -46,7 +46,7 @@ KIND = "hpclcae experiment"
 SCHEMA = 1
 FOLDER = "experiments"  # in the folder of a run
 #: The experiments in the order in which one reads about them, and in which `all` runs them.
-ORDER = ("concepts", "autoencoders", "kmeans", "tolerance")
+ORDER = ("concepts", "autoencoders", "kmeans", "without-faces", "tolerance")
 #: What stands in every result.
 KEYS = ("kind", "schema", "experiment", "title", "command", "made", "seconds", "step",
         "weights_fingerprint", "frames", "frames_fingerprint", "framing", "sets", "versions",
