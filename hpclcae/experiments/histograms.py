@@ -103,5 +103,6 @@ def draw(neurons: Sequence[tuple[Neuron, float | None]], found: Probed,
         axes.set_title(f"neuron {neuron}\nAUC {100 * _auc(response, found.concept):.1f} %",
                        fontsize=10)
         axes.set(xlabel="response", ylabel="" if number else "percent of the kind")
-        axes.legend(fontsize=8)
+        axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
+        axes.legend(fontsize=8, loc="upper right")
     return figure
