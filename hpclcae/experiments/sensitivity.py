@@ -1,8 +1,8 @@
 """Accuracy against receptive field and against number of maps (paper: only slight sensitivity).
 
-Every combination is a training run of its own, small, in a folder ``fieldF-mapsM``: started here one
-after the other, or by slurm/sweep.sbatch as a job array. What is complete is not repeated, what is
-not goes on where it stopped; then the top stage of each is tested like any other network.
+Every combination is a training run of its own, small, in a folder ``fieldF-mapsM``: started here
+one after the other, or by slurm/sweep.sbatch as a job array. What is complete is not repeated, what
+is not goes on where it stopped; then the top stage of each is tested like any other network.
 """
 import math
 import subprocess
@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from hpclcae import checkpoint
 from hpclcae.checkpoint.trained import Model
@@ -161,8 +163,7 @@ def run(model: Model, configuration: Path, variants: Sequence[Variant], stages: 
     named = "all stages" if len(stages) == len(model.config.stages) else "stage " + ", ".join(
         str(stage + 1) for stage in stages)
     record.table(
-        f"Accuracy of the best neuron of the top stage, '{concept}', by receptive field and maps of "
-        f"{named}",
+        f"Best neuron of the top stage, '{concept}', by receptive field and maps of {named}",
         ["field", "maps", "steps", "weights", "neurons", "best of 20, %", "final, %",
          "95 % interval", "AUC, %", "why not"], [_row(each) for each in found],
         ["Final: neuron and threshold chosen on the development half, judged on the final half; "
@@ -228,6 +229,6 @@ def draw(found: Sequence[Tested], concept: str, named: str) -> "Figure":
     return figure
 
 
-def _judged(each: Tested):
+def _judged(each: Tested) -> np.ndarray:
     assert each.population is not None
     return (each.population.chosen or each.population.best).replicates[0]
