@@ -211,17 +211,21 @@ def draw(found: Sequence[Tested], concept: str, named: str) -> "Figure":
     for axes, key, other in zip(figure.subplots(1, 2, sharey=True), ("field", "maps"),
                                 ("maps", "field")):
         values = sorted({getattr(each.variant, other) for each in done})
+        places = sorted({getattr(each.variant, key) for each in done})
+        apart = 0.02 * (places[-1] - places[0])
         for (colour, style), value in zip(STYLES * len(values), values):
             line = sorted((each for each in done if getattr(each.variant, other) == value),
                           key=lambda each: getattr(each.variant, key))
-            at = [getattr(each.variant, key) for each in line]
+            # beside each other, so that no interval hides another
+            at = [getattr(each.variant, key) + apart * (values.index(value) - (len(values) - 1) / 2)
+                  for each in line]
             middle = [100 * _accuracy(each) for each in line]
             ends = [interval(_judged(each)) for each in line]
             errors = [[max(0.0, y - 100 * low) for y, (low, _) in zip(middle, ends)],
                       [max(0.0, 100 * high - y) for y, (_, high) in zip(middle, ends)]]
             axes.errorbar(at, middle, errors, fmt=style, color=colour, capsize=3, markersize=5,
                           label=f"{value} maps" if other == "maps" else f"field {value}")
-        axes.set_xticks(sorted({getattr(each.variant, key) for each in done}))
+        axes.set_xticks(places)
         axes.set(xlabel=f"{'receptive field' if key == 'field' else 'maps'} of {named}",
                  ylabel="percent right" if key == "field" else "")
         axes.legend(fontsize=8)
