@@ -185,8 +185,8 @@ def draw(track: Track, peaks: np.ndarray, shown: Sequence[np.ndarray], threshold
                       textcoords="offset points", ha="center", fontsize=9)
     axes.margins(y=0.15)
     axes.set(xlabel="seconds", ylabel="response")
-    for number, (at, pixels) in enumerate(zip(peaks, shown)):
-        panel = figure.add_subplot(grid[1, number])
+    for number, (at, pixels) in enumerate(zip(peaks, shown), start=1):
+        panel = figure.add_subplot(grid[1, number - 1])
         panel.imshow(pixels)
         panel.add_patch(Rectangle((track.left[at] - 0.5, track.top[at] - 0.5), track.side[at],
                                   track.side[at], fill=False, color=LINE, linewidth=2))

@@ -50,7 +50,7 @@ def run(model: Model, neurons: Sequence[tuple[Neuron, float | None]], path: str 
                  ["neuron", f"mean, '{concept}'", "mean, rest", "deviation, rest", "AUC, %",
                   "threshold", f"'{concept}' above, %", "rest above, %"], rows,
                  [f"{found.concept.sum():,} images show '{concept}', {(~found.concept).sum():,} do "
-                  "not. AUC: how often an image with it has the higher response, of a random pair."])
+                  "not. AUC: how often, of a random pair, the one with it responds more."])
     record.figure(lambda: draw(neurons, found, concept), "responses",
                   f"How the responses of neurons spread over {found.index.size:,} test images "
                   f"({found.half}): '{concept}' against the rest, each in percent of its kind; "
@@ -103,5 +103,6 @@ def draw(neurons: Sequence[tuple[Neuron, float | None]], found: Probed,
         axes.set_title(f"neuron {neuron}\nAUC {100 * _auc(response, found.concept):.1f} %",
                        fontsize=10)
         axes.set(xlabel="response", ylabel="" if number else "percent of the kind")
-        axes.legend(fontsize=8)
+        axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
+        axes.legend(fontsize=8, loc="upper right")
     return figure

@@ -3,8 +3,8 @@
 A neuron's selectivity is the difference of its mean responses to images with and without the
 concept, in units of its standard deviation over all images. Chance is what is left of it when the
 labels are dealt out anew among persons and photographs: as often as there are permutations, all
-neurons at once. Neurons that lie beside each other answer alike, so chance gives none at all or many
-together; that is why the spread of its counts is shown, and not only their mean.
+neurons at once. Neurons that lie beside each other answer alike, so chance gives none at all or
+many together; that is why the spread of its counts is shown, and not only their mean.
 
 The threshold is the lowest above which chance gives at most FALSE of what is found (false discovery
 rate, estimated as in significance analysis of microarrays, Tusher 2001). Nothing grows with the
@@ -203,8 +203,9 @@ def draw(maps: Sequence[StageMap], concept: str) -> "Figure":
         above.set_title(f"stage {number}: {counts.sum():,} of {each.selectivity.size:,}",
                         fontsize=10)
         above.set(xlabel="col", ylabel="row" if number == 1 else "")
-        for axis in (above.xaxis, above.yaxis):
-            axis.set_major_locator(MaxNLocator(6, integer=True))
+        rows, cols = counts.shape
+        above.set_yticks(range(0, rows, -(-rows // 7)))
+        above.set_xticks(range(0, cols, -(-cols // 7)))
         figure.colorbar(picture, ax=above, fraction=0.046, ticks=MaxNLocator(5, integer=True),
                         label=f"selective, of {each.selectivity.shape[2]} maps")
         _draw_counts(below, each, number == 1)
@@ -222,4 +223,4 @@ def _draw_counts(axes: "Axes", each: StageMap, first: bool) -> None:
                      label=f"threshold {each.levels[each.level]:.2g}")
     axes.set_yscale("symlog", linthresh=1)
     axes.set(xlabel="selectivity", ylabel="neurons above it" if first else "", ylim=(0, None))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper right")
