@@ -119,7 +119,7 @@ def _results(run: str, model: Model, missing: Missing
     """neurons.json and neurons.h5."""
     found = neurons = None
     try:
-        found = sections.read_rows(run_folder(run), model, None)
+        found = sections.read_rows(run_folder(run), model)
     except InputError as error:
         missing.add("Table of single neurons", error)
     try:
