@@ -91,10 +91,38 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.neurons",
         "find the neuron that tells the labelled images apart best",
         "hpclcae neurons runs/desk --test data/test.h5"),
+    "experiment all": (
+        "hpclcae.commands.experiment.all",
+        "run every experiment that is not done, in order, with an estimate of the time",
+        "hpclcae experiment all runs/desk --frames data/large.h5"),
+    "experiment concepts": (
+        "hpclcae.commands.experiment.concepts",
+        "Table 1: the best neurons of several concepts beside what they have to beat",
+        "hpclcae experiment concepts runs/desk --test data/test.h5 --test data/cats-test.h5"),
+    "experiment histograms": (
+        "hpclcae.commands.experiment.histograms",
+        "responses of the best neurons, the concept against the rest",
+        "hpclcae experiment histograms runs/desk"),
+    "experiment stimuli": (
+        "hpclcae.commands.experiment.stimuli",
+        "the test images of highest response, and the numerical optimum of neurons",
+        "hpclcae experiment stimuli runs/desk --neuron 3/0,0,29"),
     "experiment invariance": (
         "hpclcae.commands.experiment.invariance",
         "measure how a neuron's response stands shift, scale, rotation, turning heads, covering",
         "hpclcae experiment invariance runs/faces --frames data/large.h5"),
+    "experiment map": (
+        "hpclcae.commands.experiment.map",
+        "where selective neurons are, and how many chance would give",
+        "hpclcae experiment map runs/desk"),
+    "experiment film": (
+        "hpclcae.commands.experiment.film",
+        "responses of a neuron to a film, frame by frame",
+        "hpclcae experiment film runs/desk --film holiday.mp4"),
+    "experiment sensitivity": (
+        "hpclcae.commands.experiment.sensitivity",
+        "accuracy against receptive field and number of maps, each trained",
+        "hpclcae experiment sensitivity runs/desk --fields 10 11 12 --maps 32 64 --stage 2"),
     "figures": (
         "hpclcae.commands.figures",
         "draw filters, curves, histogram and top stimuli of a run",
@@ -140,7 +168,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 LONGEST_LINE = 3000  # characters of an error
 
 #: Commands that may run on many ranks.
-PARALLEL = {"train", "check", "bench halo", "bench server"}
+PARALLEL = {"train", "check", "experiment concepts", "bench halo", "bench server"}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,5 +15,6 @@ An outsider begins with `train.py`::
     neurons.py      the best neurons
     figures.py      the pictures of a run
     convergence.py  runs beside each other
+    examination.py  arguments of the commands that examine neurons
     arguments.py    arguments of several commands
 """

@@ -7,11 +7,12 @@ import argparse
 import contextlib
 import textwrap
 from collections.abc import Sequence
-from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
 
 from hpclcae.checkpoint.trained import Model
+from hpclcae.commands.examination import (add_examination, examination_settings,
+                                          training_images)
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import made_from, neurons, results, seeds
 from hpclcae.experiments.comparison import Row, as_text, judge, sources_as_text, top_row
@@ -47,24 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "give one table")
     parser.add_argument("--test", metavar="DATASET",
                         help="labelled dataset (default: the one in the configuration of the run)")
-    parser.add_argument("--train", metavar="DATASET",
-                        help="dataset the linear filters are cut from, and whose labels may choose "
-                        "(default: the one of the run)")
-    parser.add_argument("--batch", type=int, default=100, help="images at a time (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0,
-                        help="of bootstrap, filters, weights, and of halves where the dataset has "
-                        "none (%(default)s)")
-    parser.add_argument("--filters", type=int, default=5000,
-                        help="linear filters of each kind; 0: none (%(default)s)")
-    parser.add_argument("--random-seeds", type=int, default=1,
-                        help="untrained networks; 0: none (%(default)s)")
-    parser.add_argument("--training-images", type=int, default=16_000,
-                        help="labelled training images that choose a neuron and make the linear "
-                        "ceiling, at most; 0: neither (%(default)s)")
-    parser.add_argument("--development", action="store_true",
-                        help="for trials: look at the development half alone, halved once more by "
-                        "the seed, so that the final half stays unseen")
-    parser.add_argument("--bootstrap", type=int, default=1000, help="replicates (%(default)s)")
+    add_examination(parser)
     parser.add_argument("--json", metavar="FILE",
                         help="write the results here, too (of several runs: their table)")
     parser.add_argument("--out", metavar="FOLDER",
@@ -88,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Examine the networks and their baselines; print the table; write neurons.json and .h5."""
-    settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+    settings = examination_settings(args)
     models = [Model.load(model) for model in args.models]
     if args.scan or args.scan_test:
         return _scan(args, models[0], settings)
@@ -101,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         test = stack.enter_context(_test_images(args, models))
         images = neurons.labelled_images(test, settings)
-        train = _training_images(args, models[0], stack)
+        train = training_images(args.train, models[0], settings, stack)
         examination = Examination(test, images, train, settings)
         print(neurons.describe(test, images), flush=True)
         if examination.why_no_labels:
@@ -171,26 +155,6 @@ def _test_images(args: argparse.Namespace, models: Sequence[Model]) -> Dataset:
                 raise InputError(f"{models[0].path} has the test set {path}, {model.path} has "
                                  f"{other}, which is another: --test names one for all")
     return test
-
-
-def _training_images(args: argparse.Namespace, model: Model,
-                     stack: contextlib.ExitStack) -> Dataset | None:
-    """Open the images that linear filters are cut from, and whose labels may choose.
-
-    Without --train, a run whose training images are gone is no error: there are no filters then,
-    with a line.
-    """
-    if not (args.filters or args.training_images):
-        return None
-    try:
-        train = stack.enter_context(neurons.open_fitting(args.train or model.config.data.train,
-                                                         model.config))
-    except InputError as error:
-        if args.train:
-            raise
-        print(f"no linear filters: {error} (--train names the training images)")
-        return None
-    return train
 
 
 def _report(args: argparse.Namespace, model: Model, images: LabelledImages,

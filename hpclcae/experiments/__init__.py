@@ -10,14 +10,19 @@ An outsider begins with `neurons.py`::
     baselines.py        linear filters, and the best that is linear
     training_images.py  training images drawn and read
     comparison.py       the table of neurons and baselines, and its verdicts
+    concepts.py         Table 1: the best neurons of several concepts beside what they have to beat
+    paper.py            the paper's figures
+    rates.py            images a second, beside what the kernels can do
     seeds.py            several runs in one table
     results.py          results in a run folder
     record.py           what every experiment leaves: tables, figures, texts, values
     made_from.py        fingerprints of what results were made from
     scan.py             a neuron at every place and several scales of a picture
     scan_results.py     the heat maps and tables of a scan
-    tolerance.py        a neuron's response against shift, scale and covering
-    tolerance_results.py  its tables, files and figure
+    optimum.py          what a neuron would like best: numerical optima, many at once
+    invariance.py       a neuron's response against shift, scale, rotation and covering
+    turning_heads.py    heads that turn, rendered and scanned
+    invariance_results.py  tables, files and figure of both
     filters.py          is a filter oriented, is it localised
     convergence.py      how runs learn, at equal work and at equal time
     figures.py          the pictures of a run

@@ -5,16 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpclcae.experiments import paper
 from hpclcae.experiments.close_look import JudgedNeuron
 from hpclcae.experiments.labelled_images import (DEVELOPMENT, FINAL, LabelledImages, group_weights,
                                                  interval, ratio)
 from hpclcae.experiments.single_neurons import DRAWS, Population
 from hpclcae.utils.tables import table
 
-#: Le et al. 2012, faces: percent, and whether it was confirmed; if not, it is quoted from memory.
-PAPER: dict[str, tuple[float, bool]] = {
-    "chance": (64.8, False), "random": (67.0, False), "linear": (74.0, False),
-    "first": (71.0, False), "top": (81.7, True)}
 #: honest: chosen on the development half, right on the final half; auc: of that neuron, on the
 #: final half; accuracy: the paper's, best of 20 thresholds, chosen and judged on all images.
 MEASURES = ("honest", "auc", "accuracy")
@@ -33,7 +30,7 @@ class Row:
     chosen: tuple[JudgedNeuron, ...] = ()   # on the development half; one for each random seed
     best: tuple[JudgedNeuron, ...] = ()     # of all images; one for each random seed
     equal: tuple[float, float] | None = None  # honest, with as many candidates as the top: mean, sd
-    paper: str = ""                         # key of PAPER
+    paper: str = ""                         # row of experiments/paper.py
     trained: bool = False                   # else a baseline
 
     @classmethod
@@ -101,7 +98,7 @@ class Row:
         for key, neurons in (("chosen", self.chosen), ("best", self.best)):
             figures[key] = [_neuron_as_json(neuron, images) for neuron in neurons]
         if self.paper:
-            percent, confirmed = PAPER[self.paper]
+            percent, confirmed = paper.figure("face", self.paper) or (None, False)
             figures["paper_faces"] = {"percent": percent,
                                       "status": "confirmed" if confirmed else "recalled"}
         return figures
@@ -196,13 +193,22 @@ def judge(rows: Sequence[Row]) -> list[Verdict]:
 
 
 def as_text(rows: Sequence[Row], candidates: int | None = None) -> str:
-    """Lay out the rows for a terminal, in percent.
+    """Lay out the rows for a terminal, in percent; arguments as in `cells`."""
+    columns, lines = cells(rows, candidates)
+    return table([("", ""), *((column, ">") for column in columns[1:])], lines, rule=False)
+
+
+def cells(rows: Sequence[Row], candidates: int | None = None,
+          concept: str = "face") -> tuple[list[str], list[list[str]]]:
+    """The columns of a table and its cells, in percent.
 
     Parameters
     ----------
     rows : sequence of Row
     candidates : int, optional
         How many candidates were drawn for the column of equal numbers of them; None: no column.
+    concept : str
+        Whose figures of the paper stand beside them.
     """
     verdicts = {verdict.other: str(verdict) for verdict in judge(rows)}
     honest = any(not math.isnan(row.values[HONEST]) for row in rows)
@@ -212,19 +218,25 @@ def as_text(rows: Sequence[Row], candidates: int | None = None) -> str:
                 *([] if honest else ["95 % interval"]), "paper"]
     lines = []
     for row in rows:
-        cells = {"final": _percent(row.values[HONEST]) + _deviation(row.spread),
+        known = {"final": _percent(row.values[HONEST]) + _deviation(row.spread),
                  "95 % interval": _range(row.replicates[HONEST if honest else ACCURACY]),
                  "AUC": _percent(row.values[AUC]),
                  "of": _percent(row.equal[0] if row.equal else np.nan),
                  "among": f"{row.candidates:,}" if row.candidates else "",
-                 "top minus it": verdicts.get(row, ""), "paper": _paper(row.paper),
+                 "top minus it": verdicts.get(row, ""), "paper": paper.as_text(concept, row.paper),
                  "best of 20": _percent(row.values[ACCURACY])}
-        lines.append([row.name, *(cells["of" if column.startswith("of ") else column]
+        lines.append([row.name, *(known["of" if column.startswith("of ") else column]
                                   for column in columns)])
-    return table([("", ""), *((column, ">") for column in columns)], lines, rule=False)
+    return ["", *columns], lines
 
 
 def sources_as_text(rows: Sequence[Row], images: LabelledImages) -> str:
+    """What `source_cells` has, for a terminal."""
+    columns, lines = source_cells(rows, images)
+    return table([(columns[0], ""), *((column, ">") for column in columns[1:])], lines, rule=False)
+
+
+def source_cells(rows: Sequence[Row], images: LabelledImages) -> tuple[list[str], list[list[str]]]:
     """Answers "yes" by source of the images of the final half, in percent, for some rows.
 
     Below them, where the concept comes from several sources, the accuracy without each of them.
@@ -248,8 +260,7 @@ def sources_as_text(rows: Sequence[Row], images: LabelledImages) -> str:
                        [neuron.without_source(number)[0] for neuron in neurons])
                   for number in found]
     names = [row.name.removeprefix("trained, ").removeprefix("linear: ") for row in rows]
-    return table([("final half, percent", ""), ("images", ">"), ("groups", ">"),
-                  *((name, ">") for name in names)], lines, rule=False)
+    return ["final half, percent", "images", "groups", *names], lines
 
 
 def _percent(share: float) -> str:
@@ -263,10 +274,3 @@ def _deviation(spread: float | None) -> str:
 def _range(replicates: np.ndarray) -> str:
     low, high = interval(replicates)
     return "" if math.isnan(low) else f"{100 * low:.1f} .. {100 * high:.1f}"
-
-
-def _paper(key: str) -> str:
-    if key not in PAPER:
-        return ""
-    percent, confirmed = PAPER[key]
-    return f"{percent}" if confirmed else f"({percent})"

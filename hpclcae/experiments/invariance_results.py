@@ -250,7 +250,7 @@ def describe(frames: Dataset, answers: Answers, neuron: Neuron, threshold: float
     return "\n".join(lines)
 
 
-LIMIT_COLUMNS = ["what changes", "above the threshold from", "to", "above half from", "to",
+LIMIT_COLUMNS = ["what changes", "threshold: from", "threshold: to", "half: from", "half: to",
                  "unchanged", "in"]
 
 
@@ -265,8 +265,9 @@ def limit_notes(first: Measured, concept: str) -> list[str]:
     """What the table of limits says."""
     known = ("" if math.isnan(first.level[0]) else
              f" The threshold is {first.level[0]:.2f}{_span(interval(first.level[1:]), ' ')}.")
-    return [f"Mean response: 0 to images without '{concept}', 1 to the unchanged ones with it."
-            f"{known} In brackets 95 % intervals."]
+    return ["From where to where the mean response is above the threshold, and above half: 0 is "
+            f"that to images without '{concept}', 1 that to the unchanged ones with it.{known} In "
+            "brackets 95 % intervals."]
 
 
 def title(each: Measured) -> str:
@@ -429,7 +430,7 @@ def _draw_patches(figure: "Figure", axes: "Axes", each: Measured) -> None:
     at, mean = each.sweep.at, each.response[:, 0]
     heat = axes.imshow(mean.reshape(PATCH_PLACES, PATCH_PLACES), cmap="cividis")
     for place, value in zip(np.ndindex(PATCH_PLACES, PATCH_PLACES), mean):
-        axes.text(*place[::-1], f"{value:.2f}", ha="center", va="center", fontsize=8,
+        axes.text(place[1], place[0], f"{value:.2f}", ha="center", va="center", fontsize=8,
                   color="black" if value > (mean.min() + mean.max()) / 2 else "white")
     axes.set_xticks(range(PATCH_PLACES), [f"{left:g}" for left in at[:PATCH_PLACES, 1]])
     axes.set_yticks(range(PATCH_PLACES), [f"{top:g}" for top in at[::PATCH_PLACES, 0]])

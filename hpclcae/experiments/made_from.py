@@ -13,6 +13,8 @@ from hpclcae.utils.errors import InputError
 
 def weights_fingerprint(model: Model) -> str:
     """A hash of the weights, of what stands between the stages and of what prepares images."""
+    if model.network.layout.grid.size > 1:  # one block of it: other numbers, in another order
+        model = Model.load(model.path)
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr(model.config.stages).encode())
     numbers = [array for conditioner in model.conditioners if conditioner

@@ -28,7 +28,7 @@ LARGEST_ANGLE = 1.5
 SMALLEST_ANGLE = 1e-3  # a climb ends where no larger step helps
 STARTS, ITERATIONS = 3, 40
 
-#: pixels (image, ...), which of the climbs they belong to -> values (image,), gradients (image, ...)
+#: pixels (image, ...), which climbs they belong to -> values (image,), gradients (image, ...)
 Climbed = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 

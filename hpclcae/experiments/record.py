@@ -17,6 +17,7 @@ and saves it in the end::
 """
 import json
 import math
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -45,11 +46,12 @@ KIND = "hpclcae experiment"
 SCHEMA = 1
 FOLDER = "experiments"  # in the folder of a run
 #: The experiments in the order in which one reads about them, and in which `all` runs them.
-ORDER = ("invariance",)
+ORDER = ("concepts", "histograms", "stimuli", "invariance", "map", "film", "sensitivity")
 #: What stands in every result.
 KEYS = ("kind", "schema", "experiment", "title", "command", "made", "seconds", "step",
         "weights_fingerprint", "frames", "frames_fingerprint", "framing", "sets", "versions",
         "parts", "values")
+WIDTH = 100       # columns of the terminal, for notes
 RESOLUTION = 150  # dots per inch, of a figure
 
 Cell = str | int | float | None
@@ -95,7 +97,7 @@ class Record:
         self.folder = experiments_folder(checkpoint) if out is None else out
         self.values: dict[str, object] = {}
         self.arrays: dict[str, np.ndarray] = {}
-        self._step, self._weights = model.step, weights_fingerprint(model)
+        self._step, self._weights = model.step, weights_fingerprint(model) if writes else ""
         self._parts: list[dict[str, object]] = []
         self._sets: list[dict[str, object]] = []
         self._figures = set(figures)
@@ -137,7 +139,9 @@ class Record:
                        for number, column in enumerate(columns)],
                       [["" if cell is None else str(cell) for cell in row] for row in cells])
         self._add({"type": "table", "title": title, "columns": list(columns), "rows": cells,
-                   "notes": list(notes)}, "\n".join([title, "", shown, *notes]))
+                   "notes": list(notes)},
+                  "\n".join([title, "", shown, *(textwrap.fill(note, WIDTH, break_on_hyphens=False)
+                                                 for note in notes)]))
 
     def figure(self, draw: "Callable[[], Figure]", name: str, caption: str, alt: str) -> None:
         """Draw a figure and write it; without Matplotlib a line says that it is left out.
@@ -240,7 +244,11 @@ def read_record(run: str, name: str, model: Model | None = None) -> dict[str, An
         It is missing, damaged, of a newer version, or about other weights than those of the
         checkpoint, or of the run's newest one.
     """
-    file = experiments_folder(run) / f"{name}.json"
+    return read_file(experiments_folder(run) / f"{name}.json", name, model or Model.load(run), run)
+
+
+def read_file(file: Path, name: str, model: Model, run: str = "RUN") -> dict[str, Any]:
+    """The same from any folder; errors as `read_record`."""
     remedy = f"hpclcae experiment {name} {run} writes it"
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
@@ -260,10 +268,18 @@ def read_record(run: str, name: str, model: Model | None = None) -> dict[str, An
                 part["file"], part["svg"], part["caption"], part["alt"]
             elif not isinstance(part["text"], str):
                 raise ValueError("a text is none")
-    model = model or Model.load(run)
     require_same(found["weights_fingerprint"], weights_fingerprint(model), file,
                  f"network than {model.path}", f"{remedy} again")
     return found
+
+
+def seconds_of(file: Path) -> float | None:
+    """How long an experiment took, by its result; None if that cannot be read."""
+    try:
+        with reading(file, "a result", ""):
+            return float(json.loads(file.read_text(encoding="utf-8"))["seconds"])
+    except InputError:
+        return None
 
 
 def records(run: str, model: Model | None = None) -> tuple[list[dict[str, Any]], list[str]]:

@@ -4,7 +4,7 @@ Paper: sequences of heads that turn in 3-D. Here people are rendered (data/frame
 in no training frame, or one real head that was scanned (data/frames/scanned_head.py), in front of
 images without the concept: one for each person, the same at every angle.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from hpclcae.checkpoint.trained import Model
-from hpclcae.commands.arguments import output, positive, real, whole
+from hpclcae.commands.arguments import positive, real, whole
 from hpclcae.commands.experiment import arguments
 from hpclcae.experiments import invariance_results
 from hpclcae.experiments.invariance import FACES, ROTATIONS, SCALES
@@ -20,15 +20,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", metavar="SET",
                         help="labelled dataset (default: the run's test set, continued by "
                         "reflection); larger frames with the concept in their middle have "
-                        "surroundings of their own (hpclcae data frames SOURCES --split test --size "
-                        "96 --place 0 --face-size 0.33 0.42)")
+                        "surroundings of their own (hpclcae data frames SOURCES --split test "
+                        "--size 96 --place 0 --face-size 0.33 0.42)")
     parser.add_argument("--sources", type=Path, metavar="FOLDER",
                         help="what hpclcae data fetch filled: the heads that turn (default: "
                         "'sources' beside the test set)")
     parser.add_argument("--faces", type=whole(0), default=FACES,
                         help="persons, one image each; 0: all images (%(default)s)")
     parser.add_argument("--development", action="store_true",
-                        help="for trials: the development half, so that the final half stays unseen")
+                        help="for trials: the development half; the final half stays unseen")
     parser.add_argument("--step", type=positive, metavar="PIXELS",
                         help="from shift to shift (default: a 16th of what the network sees)")
     parser.add_argument("--scales", type=real(0.1, 100), nargs="+", default=list(SCALES),
