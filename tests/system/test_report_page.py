@@ -97,7 +97,7 @@ def test_nothing_is_missing_nothing_fails_and_nothing_is_asked_for(opened, page)
     ids = opened.run("[...document.querySelectorAll('main > section')].map((each) => each.id)")
     assert ids == ["trained", "tables", "atlas", "experiments", "figures", "ranks",
                    "configuration", "reproduce", "missing"]
-    assert "hpclcae experiment invariance" in text  # what is missing, with the command
+    assert "hpclcae experiment all" in text  # what is missing, with the command
     assert opened.errors == []
     assert all(address.startswith(("file:", "data:", "about:")) for address in opened.requests)
 

@@ -182,10 +182,12 @@ def experiments(run: str, model: Model, missing: Missing) -> list[Experiment]:
     found, refused = record.records(run, model)
     for line in refused:
         missing.add("Experiment", line)
-    for name in record.ORDER:
-        if not (record.experiments_folder(run) / f"{name}.json").exists():
-            missing.add(f"Experiment '{name}'",
-                        f"{shlex.join(['hpclcae', 'experiment', name, run])} makes it")
+    gone = [name for name in record.ORDER
+            if not (record.experiments_folder(run) / f"{name}.json").exists()]
+    if gone:
+        command = shlex.join(["hpclcae", "experiment", "all", run])
+        missing.add(f"Experiments ({', '.join(gone)})",
+                    f"{command} makes them, and says what each needs")
     return [_experiment(record.experiments_folder(run), each, missing) for each in found]
 
 

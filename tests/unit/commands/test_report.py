@@ -173,3 +173,5 @@ def test_durations_and_numbers_are_words():
     rows = [["a", "1.5", "x", "", "+4.4 [+0.5, +8.3]"], ["b", "", "2", "", "-"]]
     numeric = [page.is_numeric(rows, column) for column in range(5)]
     assert numeric == [False, True, False, False, False]
+    assert page.is_curve([["-1.5", "x"]] * 13) and not page.is_curve([["-1.5", "x"]] * 12)
+    assert not page.is_curve([["stage 1", "2"]] * 13)
