@@ -50,7 +50,7 @@ def run(model: Model, neurons: Sequence[tuple[Neuron, float | None]], path: str 
                  ["neuron", f"mean, '{concept}'", "mean, rest", "deviation, rest", "AUC, %",
                   "threshold", f"'{concept}' above, %", "rest above, %"], rows,
                  [f"{found.concept.sum():,} images show '{concept}', {(~found.concept).sum():,} do "
-                  "not. AUC: how often an image with it has the higher response, of a random pair."])
+                  "not. AUC: how often, of a random pair, the one with it responds more."])
     record.figure(lambda: draw(neurons, found, concept), "responses",
                   f"How the responses of neurons spread over {found.index.size:,} test images "
                   f"({found.half}): '{concept}' against the rest, each in percent of its kind; "

@@ -69,7 +69,7 @@ def responses(model: Model, neurons: Sequence[Neuron], dataset: Dataset, index: 
 
 def probe(model: Model, neurons: Sequence[Neuron], test: Dataset, batch: int, seed: int,
           label: str) -> Probed:
-    """Ask neurons about the final half of a labelled set; about all of it, where halves say nothing.
+    """Ask neurons about the final half of a labelled set; all of it, where halves say nothing.
 
     Raises
     ------

@@ -3,8 +3,8 @@
 A neuron's selectivity is the difference of its mean responses to images with and without the
 concept, in units of its standard deviation over all images. Chance is what is left of it when the
 labels are dealt out anew among persons and photographs: as often as there are permutations, all
-neurons at once. Neurons that lie beside each other answer alike, so chance gives none at all or many
-together; that is why the spread of its counts is shown, and not only their mean.
+neurons at once. Neurons that lie beside each other answer alike, so chance gives none at all or
+many together; that is why the spread of its counts is shown, and not only their mean.
 
 The threshold is the lowest above which chance gives at most FALSE of what is found (false discovery
 rate, estimated as in significance analysis of microarrays, Tusher 2001). Nothing grows with the

@@ -1,8 +1,8 @@
 """Accuracy against receptive field and against number of maps (paper: only slight sensitivity).
 
-Every combination is a training run of its own, small, in a folder ``fieldF-mapsM``: started here one
-after the other, or by slurm/sweep.sbatch as a job array. What is complete is not repeated, what is
-not goes on where it stopped; then the top stage of each is tested like any other network.
+Every combination is a training run of its own, small, in a folder ``fieldF-mapsM``: started here
+one after the other, or by slurm/sweep.sbatch as a job array. What is complete is not repeated, what
+is not goes on where it stopped; then the top stage of each is tested like any other network.
 """
 import math
 import subprocess
@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from hpclcae import checkpoint
 from hpclcae.checkpoint.trained import Model
@@ -161,8 +163,7 @@ def run(model: Model, configuration: Path, variants: Sequence[Variant], stages: 
     named = "all stages" if len(stages) == len(model.config.stages) else "stage " + ", ".join(
         str(stage + 1) for stage in stages)
     record.table(
-        f"Accuracy of the best neuron of the top stage, '{concept}', by receptive field and maps of "
-        f"{named}",
+        f"Best neuron of the top stage, '{concept}', by receptive field and maps of {named}",
         ["field", "maps", "steps", "weights", "neurons", "best of 20, %", "final, %",
          "95 % interval", "AUC, %", "why not"], [_row(each) for each in found],
         ["Final: neuron and threshold chosen on the development half, judged on the final half; "
@@ -210,17 +211,21 @@ def draw(found: Sequence[Tested], concept: str, named: str) -> "Figure":
     for axes, key, other in zip(figure.subplots(1, 2, sharey=True), ("field", "maps"),
                                 ("maps", "field")):
         values = sorted({getattr(each.variant, other) for each in done})
+        places = sorted({getattr(each.variant, key) for each in done})
+        apart = 0.02 * (places[-1] - places[0])
         for (colour, style), value in zip(STYLES * len(values), values):
             line = sorted((each for each in done if getattr(each.variant, other) == value),
                           key=lambda each: getattr(each.variant, key))
-            at = [getattr(each.variant, key) for each in line]
+            # beside each other, so that no interval hides another
+            at = [getattr(each.variant, key) + apart * (values.index(value) - (len(values) - 1) / 2)
+                  for each in line]
             middle = [100 * _accuracy(each) for each in line]
             ends = [interval(_judged(each)) for each in line]
             errors = [[max(0.0, y - 100 * low) for y, (low, _) in zip(middle, ends)],
                       [max(0.0, 100 * high - y) for y, (_, high) in zip(middle, ends)]]
             axes.errorbar(at, middle, errors, fmt=style, color=colour, capsize=3, markersize=5,
                           label=f"{value} maps" if other == "maps" else f"field {value}")
-        axes.set_xticks(sorted({getattr(each.variant, key) for each in done}))
+        axes.set_xticks(places)
         axes.set(xlabel=f"{'receptive field' if key == 'field' else 'maps'} of {named}",
                  ylabel="percent right" if key == "field" else "")
         axes.legend(fontsize=8)
@@ -228,6 +233,6 @@ def draw(found: Sequence[Tested], concept: str, named: str) -> "Figure":
     return figure
 
 
-def _judged(each: Tested):
+def _judged(each: Tested) -> np.ndarray:
     assert each.population is not None
     return (each.population.chosen or each.population.best).replicates[0]

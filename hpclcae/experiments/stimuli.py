@@ -49,9 +49,10 @@ def run(model: Model, neurons: Sequence[Neuron], path: str | None, starts: int, 
         concept = concept_of(test)
     strongest = np.take_along_axis(found.response, first, axis=1)
     shows = found.concept[first].mean(axis=1)
-    rows = [[str(neuron), round(100 * float(share), 1), *map(_short, (
-        best[0], best[-1], optima.response[number, 0], optima.shown[number],
-        optima.response[number, -1], optima.alike[number]))]
+    rows: list[list[str | int | float | None]] = [
+        [str(neuron), round(100 * float(share), 1), *map(_short, (
+            best[0], best[-1], optima.response[number, 0], optima.shown[number],
+            optima.response[number, -1], optima.alike[number]))]
         for number, (neuron, share, best) in enumerate(zip(neurons, shows, strongest))]
     record.table(
         f"The {first.shape[1]} images of highest response ({found.half}) and the numerical optimum",

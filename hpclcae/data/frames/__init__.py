@@ -8,6 +8,7 @@ An outsider begins with `recipe.py`::
     heads.py      random people, and pictures of their heads
     head_mesh.py  the shape of a head
     head_look.py  skin, hair, eyes, clothes and light
+    scanned_head.py  one real head, scanned with its colours
     rasterize.py  which triangle a pixel sees
     cues.py       whether something shallow tells faces from other things
 """
