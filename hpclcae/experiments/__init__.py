@@ -36,5 +36,6 @@ An outsider begins with `neurons.py`::
     filters.py          is a filter oriented, is it localised
     convergence.py      how runs learn, at equal work and at equal time
     figures.py          the pictures of a run
+    report/             a run as one page, with an atlas of its neurons
     replica_figures.py  how a run with parameter servers went
 """

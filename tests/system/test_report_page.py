@@ -4,6 +4,7 @@ A run whose names are hostile; Chromium without a window (tests/support/browser.
 and looks.
 """
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,24 +21,28 @@ from tests.support.tiny_run import write_parallel, write_run  # noqa: E402
 
 pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium here: on Debian the "
                                 "package chromium brings it")
-HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>&\"'\n{{x}}$x^{$"
+HOSTILE = ("</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+           "&\"'\n{{x}}$x^{$")
+RUN = "<b onclick=alert(1)>&'\"{{run}}"
 NEURONS = 10  # of a stage
+CHECKS = (Path(__file__).parents[1] / "support/page_checks.js").read_text()
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The page of a run of which every name that a user chooses is hostile."""
     folder = tmp_path_factory.mktemp("page")
-    run = write_run(folder, name="<b onclick=alert(1)>&'\"{{run}}", test="hostile.h5")
+    run = write_run(folder, name=RUN, test="hostile.h5")
     rng = np.random.default_rng(2)
     with DatasetWriter(folder / "hostile.h5", 12, 1, ["other", HOSTILE]) as writer:
         for number in range(120):
             shows = number % 5 in (0, 2)
             image = rng.integers(0, 120, (12, 12, 1))
             image[4:8, 4:8] += 50 * shows
-            writer.append(image.astype(np.uint8), source=HOSTILE, label=int(shows), kind=HOSTILE
-                          if shows else f"<i>{number % 3}", group=f"{HOSTILE}/{number // 10}-{shows}",
-                          crop=(0, 0, 1, 1), original=(12, 12))
+            writer.append(image.astype(np.uint8), source=HOSTILE, label=int(shows),
+                          kind=HOSTILE if shows else f"<i>{number % 3}",
+                          group=f"{HOSTILE}/{number // 10}-{shows}", crop=(0, 0, 1, 1),
+                          original=(12, 12))
     write_parallel(run)
     assert cli.main(["neurons", str(run), "--bootstrap", "100", "--filters", "0", "--random-seeds",
                      "0"]) == 0
@@ -85,37 +90,21 @@ def name(neuron):
 
 def test_nothing_is_missing_nothing_fails_and_nothing_is_asked_for(opened, page):
     assert page.stat().st_size < 15e6
-    gone = opened.run("""(async () => {
-        const gone = [];
-        for (const image of document.images) {
-            await image.decode().catch(() => gone.push(image.alt));
-            if (!image.hasAttribute("alt")) gone.push("no alt");
-        }
-        for (const set of Object.values(JSON.parse(document.getElementById("atlas-data").textContent).sprites))
-            for (const uri of set.sheets) {
-                const image = new Image();
-                image.src = uri;
-                await image.decode().catch(() => gone.push(uri.slice(0, 40)));
-            }
-        for (const link of document.querySelectorAll("nav a, .skip"))
-            if (!document.querySelector(link.getAttribute("href"))) gone.push(link.getAttribute("href"));
-        return gone;
-    })()""")
-    assert gone == []
+    assert opened.run(f"{CHECKS} missing()") == []
     text = opened.run("document.body.innerText")
     for word in ("undefined", "NaN", "[object", "Infinity"):
         assert word not in text, word
     ids = opened.run("[...document.querySelectorAll('main > section')].map((each) => each.id)")
     assert ids == ["trained", "tables", "atlas", "experiments", "figures", "ranks",
                    "configuration", "reproduce", "missing"]
-    assert "hpclcae experiment invariance" in text  # what is missing, with the command
+    assert "hpclcae experiment all" in text  # what is missing, with the command
     assert opened.errors == []
     assert all(address.startswith(("file:", "data:", "about:")) for address in opened.requests)
 
 
 def test_names_are_text_and_never_part_of_the_page(opened):
     assert opened.run("window.hacked") is None
-    assert opened.run("document.querySelector('h1').textContent") == "<b onclick=alert(1)>&'\"{{run}}"
+    assert opened.run("document.querySelector('h1').textContent") == RUN
     assert opened.run("document.querySelectorAll('b[onclick], img[src=x]').length") == 0
     for selector in ("#experiments h3", "#experiments caption", "#experiments td:nth-child(1)"):
         shown = opened.run(f"(document.querySelector({json.dumps(selector)}) || {{}}).textContent")
@@ -180,61 +169,20 @@ def test_a_link_opens_its_neuron_and_an_unknown_one_is_named(opened, page):
 
 
 def test_every_neuron_is_complete(opened):
-    bad = opened.run("""(async () => {
-        const bad = [];
-        for (const button of [...document.querySelectorAll("#list button")]) {
-            button.click();
-            const panels = document.getElementById("panels"), text = panels.innerText;
-            const pictures = [...panels.querySelectorAll(".pic")];
-            const drawn = pictures.every((each) => getComputedStyle(each).backgroundImage.startsWith("url"));
-            const charts = [...panels.querySelectorAll("svg.chart")];
-            const labelled = [...charts, ...pictures].every((each) => each.getAttribute("aria-label") || each.ariaHidden === "true");
-            const whole = charts.every((chart) => !/NaN|undefined|Infinity/.test(chart.outerHTML));
-            if (panels.children.length !== 6 || charts.length !== 5 || pictures.length < 30 || !drawn || !labelled
-                || !whole || /NaN|undefined|null/.test(text)) bad.push([button.textContent, panels.children.length,
-                charts.length, pictures.length, drawn, labelled, whole]);
-        }
-        return bad;
-    })()""")
-    assert bad == []
-
-
-CONTRAST = """(() => {
-    const parse = (colour) => { const n = colour.match(/[\\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
-    const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-    const low = [];
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    let count = 0;
-    while (walker.nextNode()) {
-        const parent = walker.currentNode.parentElement;
-        if (!walker.currentNode.textContent.trim() || /SCRIPT|STYLE|NOSCRIPT|TITLE/i.test(parent.tagName)) continue;
-        if (!parent.checkVisibility() || parent.closest(":disabled, .sr, .skip")) continue;
-        const style = getComputedStyle(parent), front = parse(parent instanceof SVGElement ? style.fill : style.color);
-        let behind = parent;
-        while (behind && parse(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
-        const back = behind ? parse(getComputedStyle(behind).backgroundColor) : [255, 255, 255, 1];
-        const [a, b] = [light(front), light(back)].sort((x, y) => y - x), ratio = (a + 0.05) / (b + 0.05);
-        count += 1;
-        if (ratio < 4.5) low.push([walker.currentNode.textContent.trim().slice(0, 30), ratio.toFixed(2)]);
-    }
-    return [count, low];
-})()"""
+    assert opened.run(f"{CHECKS} incomplete()") == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("media", ["screen", "print"])
 def test_every_text_has_contrast_enough(opened, scheme, media):
     opened.prefer(scheme, media)
-    count, low = opened.run(CONTRAST)
+    count, low = opened.run(f"{CHECKS} contrast()")
     assert count > 100 and low == []
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(opened):
     opened.resize(390, 844, mobile=True)
-    wide = opened.run("""[...document.querySelectorAll("main *")].filter((each) =>
-        each.getBoundingClientRect().right > 391 && !each.closest(".wide, pre, #list, nav, .sr")).map((each) => each.outerHTML.slice(0, 80))""")
-    assert wide == []
+    assert opened.run(f"{CHECKS} wide(390)") == []
     assert opened.run("document.documentElement.scrollWidth") <= 390
 
 

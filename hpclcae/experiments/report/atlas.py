@@ -58,6 +58,7 @@ class Facts:
     shown: tuple[np.ndarray, ...]      # positions in the dataset (image,), one for each of GROUPS
     responses: tuple[np.ndarray, ...]  # to these
     top: np.ndarray          # positions of the highest HIGHEST
+    groups: int              # persons and photographs that these are of
     alike: tuple[tuple[int, float], ...]  # other neurons by number, and their correlation
 
 
@@ -204,6 +205,7 @@ def _facts(store: np.ndarray, judged: Judged, neurons: Sequence[Neuron],
         order = np.argsort(-answers, kind="stable")
         shown = [_around(order, quantile, count) for _, quantile, count in GROUPS]
         says = bin_of(answers, lowest[choosing, n], highest[choosing, n], BINS) > number[n]
+        top = order[:max(min(LEAST_MEAN, order.size), round(HIGHEST * order.size))]
         where = bin_of(answers, answers.min(), answers.max(), HISTOGRAM)
         kinds = len(judged.kinds)
         of_kind = judged.kind[mine]
@@ -215,8 +217,7 @@ def _facts(store: np.ndarray, judged: Judged, neurons: Sequence[Neuron],
             np.stack([np.bincount(where[concept == label], minlength=HISTOGRAM)
                       for label in (False, True)]),
             tuple(places[at] for at in shown), tuple(answers[at] for at in shown),
-            places[order[:max(min(LEAST_MEAN, order.size), round(HIGHEST * order.size))]],
-            alike[n]))
+            places[top], np.unique(images.key[mine][top]).size, alike[n]))
     return facts
 
 

@@ -26,6 +26,7 @@ from hpclcae.utils.text import printable
 MARK = '<meta name="generator" content="hpclcae report'
 LARGEST = 15_000_000  # bytes of a page
 NEURONS = 96          # of a stage, in the atlas, at most
+FOLDED = 12           # rows: a longer table of numbers is folded
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _results(run: str, model: Model, missing: Missing
     """neurons.json and neurons.h5."""
     found = neurons = None
     try:
-        found = sections.read_rows(run_folder(run), model, None)
+        found = sections.read_rows(run_folder(run), model)
     except InputError as error:
         missing.add("Table of single neurons", error)
     try:
@@ -169,7 +170,7 @@ def template() -> Any:
         loader=jinja2.PackageLoader("hpclcae.experiments.report"), autoescape=True,
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["json"] = as_json
-    environment.globals["is_numeric"] = is_numeric
+    environment.globals |= {"is_numeric": is_numeric, "is_curve": is_curve}
     return environment.get_template("page.html")
 
 
@@ -182,5 +183,14 @@ def as_json(value: object) -> Any:
 
 def is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
     """Whether a column has numbers alone, or what begins with one, and is aligned to the right."""
-    cells = [str(row[column]) for row in rows if row[column]]
-    return column > 0 and bool(cells) and all(re.match(r"[-+([<>]*\d", cell) for cell in cells)
+    return column > 0 and _numbers([row[column] for row in rows])
+
+
+def is_curve(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a table is a long series of numbers, which the page folds."""
+    return len(rows) > FOLDED and _numbers([row[0] for row in rows])
+
+
+def _numbers(cells: Sequence[str]) -> bool:
+    said = [cell for cell in cells if cell]
+    return bool(said) and all(re.match(r"[-+([<>]*\d", cell) for cell in said)

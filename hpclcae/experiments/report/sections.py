@@ -127,13 +127,13 @@ def _between(bounds: Sequence[float] | None) -> str:
                                       f"{percent(bounds[1])})")
 
 
-def read_rows(folder: Path, model: Model, test: Dataset | None) -> dict[str, Any]:
+def read_rows(folder: Path, model: Model) -> dict[str, Any]:
     """Read neurons.json of a run.
 
     Raises
     ------
     InputError
-        It is missing, damaged, or about other weights or another test set.
+        It is missing, damaged, or about other weights.
     """
     file = folder / "neurons.json"
     command = shlex.join(["hpclcae", "neurons", str(folder)])
@@ -141,15 +141,9 @@ def read_rows(folder: Path, model: Model, test: Dataset | None) -> dict[str, Any
         raise InputError(f"there is no {file}: {command} writes it")
     with reading(file, "results of neurons", f"{command} writes it again"):
         found = dict(json.loads(file.read_text(encoding="utf-8")))
-        for row in found["rows"]:
-            row["name"].startswith("trained"), row["honest"], row["accuracy"], row["auc"]
-            row["honest_interval"], row["accuracy_interval"], row["candidates"]
-        str(found["concept"]), found["resampled"]
+        neurons_table(found), headline(found["rows"], str(found["concept"]))
     require_same(found.get("weights_fingerprint"), weights_fingerprint(model), file,
                  f"network than {model.path}", f"{command} writes it again")
-    if test is not None:
-        require_same(found.get("test_fingerprint"), test.fingerprint, file,
-                     f"test set than {test.path}", f"{command} --test {test.path} writes it again")
     return found
 
 
@@ -188,10 +182,12 @@ def experiments(run: str, model: Model, missing: Missing) -> list[Experiment]:
     found, refused = record.records(run, model)
     for line in refused:
         missing.add("Experiment", line)
-    for name in record.ORDER:
-        if not (record.experiments_folder(run) / f"{name}.json").exists():
-            missing.add(f"Experiment '{name}'",
-                        f"{shlex.join(['hpclcae', 'experiment', name, run])} makes it")
+    gone = [name for name in record.ORDER
+            if not (record.experiments_folder(run) / f"{name}.json").exists()]
+    if gone:
+        command = shlex.join(["hpclcae", "experiment", "all", run])
+        missing.add(f"Experiments ({', '.join(gone)})",
+                    f"{command} makes them, and says what each needs")
     return [_experiment(record.experiments_folder(run), each, missing) for each in found]
 
 

@@ -284,7 +284,7 @@
     seen.push(picture(sprite("optima", index, 138, `numerical optimum of neuron ${nameOf(n)}`, ""),
         `Numerical optimum: the picture of contrast ${number(data.contrast)} with the strongest response found, ${number(n.optimum)}.${start}`),
       picture(sprite("means", 2 + index, 138, `mean of the ${data.highest} images with the highest response`, ""),
-        `Mean of the ${data.highest} images with the highest response (1 %), each with mean 0 and deviation 1.`),
+        `Mean of the ${data.highest} images with the highest response (1\u00a0%), of ${n.groups} ${data.resampled}; each has mean 0 and deviation 1.`),
       picture(sprite("means", 0, 138, `mean of the images with the concept`, ""),
         `For comparison, the mean of all images with \u2018${data.concept}\u2019: what a neuron's mean shares with it may be framing.`),
       picture(sprite("means", 1, 138, `mean of the rest`, ""), "The mean of the rest."));
@@ -299,7 +299,7 @@
       panel("Test images", false, thumbs(n), make("p", { class: "note" }, legend(true, `solid green: \u2018${data.concept}\u2019`), legend(false, "dashed orange: the rest"),
         "Whole frames, strongest response first; the neuron sees the part of them that is marked above.")),
       panel("What it tolerates", false, make("div", { class: "charts" }, ...data.curves.map((_, i) => curve(n, i))),
-        make("p", { class: "note" }, `Mean response to ${data.examples} test images with \u2018${data.concept}\u2019, one of each person where they are known, changed by cubic interpolation; ` +
+        make("p", { class: "note" }, `Mean response to ${data.examples} test images with \u2018${data.concept}\u2019, changed by cubic interpolation; ` +
           "what comes in from outside is mirrored. Band: 95 % interval of the mean over these images. Dashed: the threshold; dotted: the mean response to the rest. " +
           "The same images for every neuron, so a neuron for something else has flat curves.")),
       panel("Respond most alike", false, make("div", { class: "alike" }, ...n.alike.map(([other, correlation]) =>

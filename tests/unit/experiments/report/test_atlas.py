@@ -88,7 +88,7 @@ def test_rates_areas_and_histograms_are_plain_counts(examined, answers):
 
 
 def test_shown_images_are_of_the_final_half_and_lie_where_they_are_said_to(examined, answers):
-    _, _, judged, _, facts, _ = examined
+    _, test, judged, _, facts, _ = examined
     found, _ = answers
     places = judged.images.index[judged.mine].tolist()
     assert (judged.images.half[judged.mine] == FINAL).all()
@@ -101,6 +101,7 @@ def test_shown_images_are_of_the_final_half_and_lie_where_they_are_said_to(exami
             assert (np.diff(responses) <= 0).all()
             assert responses[-1] - 1e-6 <= np.quantile(row, quantile) <= responses[0] + 1e-6
         assert set(fact.top) <= set(places) and len(fact.top) == atlas.LEAST_MEAN
+        assert fact.groups == np.unique(test.groups[fact.top]).size
         assert row[[places.index(at) for at in fact.top]].min() == pytest.approx(
             ordered[atlas.LEAST_MEAN - 1], rel=1e-5)
 
