@@ -19,8 +19,8 @@ def self_test(memories: dict[int, ServerMemory]) -> bool:
     """Whether mail that several workers send at once is applied once, and never seen half-way.
 
     Every member of the memories calls it, and it leaves them at zero. All workers send numbers to
-    the first and the last of their chunks at every server, more than there are slots, and read the chunks
-    meanwhile.
+    the first and the last of their chunks at every server, more than there are slots, and read the
+    chunks meanwhile.
     """
     return all([_test(memory) for memory in memories.values()])
 
