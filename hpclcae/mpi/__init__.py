@@ -9,6 +9,7 @@ An outsider begins with `job.py`::
     server.py        Server: the loop of a parameter server
     messages.py      MessageConnection: gradients and requests as messages
     memory.py        ServerMemory: a server's memory, as it and its workers reach it; Mailroom
+    access.py        SharedAccess, RemoteAccess: a worker's two ways to it
     mailbox.py       MailboxConnection: workers write gradients into that memory, and read chunks
     self_test.py     whether that works here, tried out before each job
     raw_window.py    Rput and Rget alone, for comparison
