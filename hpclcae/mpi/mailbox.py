@@ -62,6 +62,7 @@ class MailboxConnection(ServerConnection):
 
     def initialise(self, parameters: np.ndarray) -> None:
         self._messages.initialise(parameters)
+        self._messages.renew_messages()  # most mail is written where the server has it
 
     # ---- fetches ---------------------------------------------------------------------------------
 
