@@ -24,7 +24,7 @@ step "2/6 training and test frames; nobody and no photograph is in both"
 hpclcae data info "$data/test.h5" --sheet "$data/test.png"
 
 step "3/6 train three stages, one after the other, without labels: two replicas and a parameter server"
-# The replicas wait for each other between stages alone; every ten steps each exchanges with the server by one-sided sums.
+# The replicas wait for each other between stages alone; every ten steps each exchanges with the server, one-sided.
 # Each takes half of a minibatch.
 hpclcae launch run/desk.toml --out "$folder/runs/desk" --resume --servers 1 --replicas 2 --grid 1x1 \
     --set parallel.elastic=0.25 --set parallel.fetch_every=10 --set parallel.push_every=10 \

@@ -3,9 +3,9 @@
 It starts ``mpiexec -n 4 hpclcae bench server`` and measures, each against the other within the same
 rounds:
 
-* connections: pushing and fetching all parameters of a network, by one-sided sums and by messages;
-  against the same chunks with MPI's calls alone (accumulates without versions or a lock; messages
-  that go where they belong, and nobody applies), and against copying them in memory.
+* connections: pushing all parameters of a network until each rule has applied them, and fetching
+  them, one-sided and by messages; against the same chunks with MPI's calls alone (Rput and Rget, or
+  messages that go where they belong; nobody applies anything), and against copying them in memory.
 * step: a training step that fetches and pushes every time, against one that updates its own
   parameters; and the share of a core that the server takes meanwhile, and while nothing happens.
 * slow: of three replicas one is slowed down five times; the rate of the two others, against that
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
 from hpclcae.model.network import Network
 from hpclcae.model.phases import phases
-from hpclcae.model.optimizers import Optimizer
+from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.model.schedule import Schedule
 from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.parameter_server.client import ParameterClient
@@ -48,11 +49,13 @@ from hpclcae.utils.tables import table
 
 if TYPE_CHECKING:
     from hpclcae.mpi.communicator import MpiCommunicator
+    from hpclcae.mpi.raw_window import RawWindow
     from hpclcae.training.worker import Served, WorkerContext
 
 PARTS = ("connections", "step", "slow")
 RANKS = 4  # a server and three replicas
-SUMS = ['update.rule="sgd"', "update.staleness_scaled=false", "update.delay_compensation=0.0"]
+#: Anything but the rule that would cost the server something.
+PLAIN = ["update.staleness_scaled=false", "update.delay_compensation=0.0", "update.clip=0.0"]
 ALONE, SERVED = "without servers", "with a server"
 
 
@@ -116,7 +119,7 @@ def _on_a_rank(args: argparse.Namespace, world: "MpiCommunicator") -> None:
         print(f"{report.heading()}\n\n{case}", flush=True)
     pair = world.split(world.rank < 2)  # a server and a worker; the others sleep
     if "connections" in args.parts and world.rank == 2:
-        RawMessages(world, load("parallel.elastic=0.1", *SUMS)).answer()
+        RawMessages(world, load(*PLAIN)).answer()
     if world.rank < 2:
         if "connections" in args.parts:
             _connections(args, pair, world, load, case, report)
@@ -157,96 +160,85 @@ def _fetch(served: "Served", into: np.ndarray, pushes: int = 0, *, have: bool = 
 def _connections(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommunicator",
                  load: Callable[..., Config], case: str, report: Report | None) -> None:
     """Push and fetch everything."""
-    rows: list[tuple[str, str, float, float | None, float]] = []
-    for transport in ("rma", "messages"):
-        # With elastic averaging the server adds what it gets and nothing else.
-        config = load("parallel.elastic=0.1", f'parallel.transport="{transport}"', *SUMS)
-        messages = RawMessages(world,
-                               config) if transport == "messages" and pair.rank == 0 else None
-        [found] = _job(pair, config,
-                       lambda worker: _measure_connections(worker, messages, args.repeat))
-        times, size = found["times"], found["bytes"]
-        for what in ("push", "raw push", "fetch", "raw fetch", "copy"):
-            raw = ratio(times[f"raw {what}"], times[what]) if what in ("push", "fetch") else None
-            rows.append((transport, what, size / statistics.median(times[what]) / 1e9, raw,
-                         ratio(times["copy"], times[what])))
+    from hpclcae.mpi.raw_window import RawWindow
+    rows: list[tuple[str, str, float, float | None, float, float | None]] = []
+    messages = RawMessages(world, load(*PLAIN)) if pair.rank == 0 else None
+    server = int(pair.gather_texts(str(os.getpid()))[-1])
+    for rule in SLOTS:
+        for transport in ("rma", "messages"):
+            config = load(f'parallel.transport="{transport}"', f'update.rule="{rule}"', *PLAIN)
+            window = RawWindow(pair.comm, config)
+            raw = window if transport == "rma" else messages
+            [found] = _job(pair, config, lambda worker: _measure_connections(
+                worker, raw, args.repeat, server))
+            window.close()
+            times, size, name = found["times"], found["bytes"], f"{transport}, {rule}"
+            updates = found["chunks"] * args.repeat
+            for what in ("push", "raw push", "fetch", "raw fetch", "copy"):
+                share = (ratio(times[f"raw {what}"], times[what]) if what in ("push", "fetch")
+                         else None)
+                seconds = 1e6 * found["server seconds"] / updates if what == "push" else None
+                rows.append((name, what, size / statistics.median(times[what]) / 1e9, share,
+                             ratio(times["copy"], times[what]), seconds))
+    if messages:
+        messages.meet("")
     if report:
         print(f"\nconnections: {size / 1e6:.1f} MB in {found['chunks']} chunks")
         print(table([("", ""), ("", ""), ("GB/s", ".2f"), ("of MPI's calls alone", ""),
-                     ("of a copy", ".2f")],
-                    [(*row[:3], f"{row[3]:.2f}" if row[3] else "-", row[4]) for row in rows]),
-              flush=True)
-        for transport, what, rate, raw, copy in rows:
-            report.add(case, f"{transport}, {what}", rate, "GB/s")
-            report.add(case, f"{transport}, {what}: of a copy", copy, "ratio")
-            if raw:
-                report.add(case, f"{transport}, {what}: of MPI's calls alone", raw, "ratio")
+                     ("of a copy", ".2f"), ("server us an update", "")],
+                    [(*row[:3], f"{row[3]:.2f}" if row[3] else "-", row[4],
+                      f"{row[5]:.0f}" if row[5] else "-") for row in rows]), flush=True)
+        for name, what, rate, share, copy, seconds in rows:
+            report.add(case, f"{name}, {what}", rate, "GB/s")
+            report.add(case, f"{name}, {what}: of a copy", copy, "ratio")
+            if share:
+                report.add(case, f"{name}, {what}: of MPI's calls alone", share, "ratio")
+            if seconds:
+                report.add(case, f"{name}: server's time of an update", seconds / 1e6, "s")
 
 
-def _measure_connections(worker: "WorkerContext", messages: "RawMessages | None",
-                         repeat: int) -> dict:
-    """Seconds of everything in each round."""
-    from hpclcae.mpi.one_sided import RmaConnection
-    from hpclcae.mpi.waiting import wait_spinning
+def _measure_connections(worker: "WorkerContext", raw: "RawMessages | RawWindow | None",
+                         repeat: int, server: int) -> dict:
+    """Seconds of everything in each round, and of the server's processor in all pushes."""
     served = worker.served
-    assert served
+    assert served and raw
     connection, chunks = served.connection, served.chunks
     mine, other = np.zeros((2, chunks[-1].stop), worker.layout.dtype)
     connection.initialise(mine)
     _fetch(served, mine)
-    for buffer in connection.buffers:
-        buffer[:] = 0
+    # As in training, where a row of gradients is in the caches when it is written to its place.
+    gradient = np.zeros(max(chunk.size for chunk in chunks), mine.dtype)
     pushes = 0
 
     def push() -> None:
         nonlocal pushes
-        for index in range(len(chunks)):
-            connection.wait_for_buffer(index)
+        for index, chunk in enumerate(chunks):
+            connection.buffer(index)[:] = gradient[:chunk.size]
             connection.push(index, pushes, pushes, 0.0)
         connection.flush()
         pushes += 1
-        if not isinstance(connection, RmaConnection):
-            # nothing but the word that all has been applied
-            _fetch(served, mine, pushes, have=True)
+        _fetch(served, mine, pushes, have=True)  # nothing but the word that all has been applied
 
     def copy() -> None:
         for chunk in chunks:
             other[chunk.start:chunk.stop] = mine[chunk.start:chunk.stop]
-
-    def raw_push() -> None:
-        if isinstance(connection, RmaConnection):
-            wait_spinning([connection.windows[0].add(index, connection.buffers[index])
-                           for index in range(len(chunks))])
-            connection.windows[0].win.Flush(0)
-        else:
-            assert messages
-            messages.push()
-
-    def raw_fetch() -> None:
-        if isinstance(connection, RmaConnection):
-            wait_spinning([connection.windows[0].read(index, mine[chunk.start:chunk.stop])
-                           for index, chunk in enumerate(chunks)])
-        else:
-            assert messages
-            messages.fetch()
-    functions: dict[str, Callable[[], None]] = {"push": push, "raw push": raw_push,
-                                                "raw fetch": raw_fetch,
-                                                "fetch": lambda: _fetch(served, mine), "copy": copy}
+    functions: dict[str, Callable[[], None]] = {
+        "push": push, "raw push": raw.push, "raw fetch": raw.fetch,
+        "fetch": lambda: _fetch(served, mine), "copy": copy}
     times: Times = {name: [] for name in functions}
-    order = np.random.default_rng(0)
-    for _ in range(1 + repeat):
+    order, used = np.random.default_rng(0), 0.0
+    for round_ in range(1 + repeat):
         # what was used last is in the caches: in turn for each
         for name in order.permutation(list(functions)):
-            if messages:
-                messages.meet(name)
-            began = time.perf_counter()
+            raw.meet(name)
+            before, began = _processor_seconds(server), time.perf_counter()
             functions[name]()
             times[name].append(time.perf_counter() - began)
-    if messages:
-        messages.meet("")
+            if name == "push" and round_:
+                used += _processor_seconds(server) - before
     connection.close(pushes)
     return {"times": {name: found[1:] for name, found in times.items()}, "bytes": mine.nbytes,
-            "chunks": len(chunks)}
+            "chunks": len(chunks), "server seconds": used}
 
 
 # ---- step ----------------------------------------------------------------------------------------
@@ -257,12 +249,11 @@ def _step(args: argparse.Namespace, pair: "MpiCommunicator", load: Callable[...,
     rows = []
     server = int(pair.gather_texts(str(os.getpid()))[-1])
     own = load().update.rule
-    for transport, changes in {"rma": SUMS, "messages": SUMS,
-                               f"messages, {own}": [f'update.rule="{own}"']}.items():
-        config = load(f'parallel.transport="{transport.split(",")[0]}"', *changes)
+    for rule, transport in product(dict.fromkeys(("sgd", own)), ("rma", "messages")):
+        config = load(f'parallel.transport="{transport}"', f'update.rule="{rule}"', *PLAIN)
         [found] = _job(pair, config, lambda worker: _measure_step(worker, config, args, server))
         times = found["times"]
-        rows.append((transport if "," in transport else f"{transport}, sgd",
+        rows.append((f"{transport}, {rule}",
                      *(1e3 * statistics.median(times[name]) for name in (ALONE, SERVED)),
                      100 * (ratio(times[SERVED], times[ALONE]) - 1),
                      100 * (ratio(found["cpu"][SERVED], found["cpu"][ALONE]) - 1),
@@ -334,8 +325,8 @@ def _measure_step(worker: "WorkerContext", config: Config, args: argparse.Namesp
 
 def _processor_seconds(process: int) -> float:
     """Processor time that a process of this machine has used (Linux)."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    threads = Path(f"/proc/{process}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 # ---- slow ----------------------------------------------------------------------------------------
@@ -346,7 +337,7 @@ def _slow(args: argparse.Namespace, world: "MpiCommunicator", load: Callable[...
     rows = []
     victim = int(world.gather_texts(str(os.getpid()))[RANKS - 2])
     for mode, changes in slow_replica.MODES.items():
-        config = load("parallel.replicas=3", *SUMS, *changes)
+        config = load("parallel.replicas=3", 'update.rule="sgd"', *PLAIN, *changes)
         with tempfile.TemporaryDirectory() as folder:
             marks = Path(world.gather_texts(folder)[0])
             found = _job(world, config,

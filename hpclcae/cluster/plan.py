@@ -20,8 +20,9 @@ from hpclcae.geometry import parameters as learned, training_flop
 from hpclcae.model.layout import Layout
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.model.preprocess import PORTION
+from hpclcae.parameter_server.chunks import CHUNK_BYTES
 from hpclcae.parameter_server.roles import Role, roles
-from hpclcae.parameter_server.store import owned_slots
+from hpclcae.parameter_server.store import compensates, owned_slots
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.cost import busiest_block
 from hpclcae.utils.errors import InputError
@@ -235,18 +236,20 @@ def server_bytes(layout: Layout, servers: int, replicas: int) -> float:
     """What a server holds.
 
     That is its share of the parameters with the update rule's vectors, a copy while it saves, and
-    what is on its way to and from each replica. All blocks are counted like the first: about
+    what is on its way from each replica. All blocks are counted like the first: about
     right, and much faster than one by one.
     """
     if not servers:
         return 0.0
     config = layout.config
     share = parameter_bytes(layout, 0) * layout.grid.size / servers
-    # Gradients wait for those of the others; or for what the replica that computed them had
-    # fetched, and fetches next.
-    synchronous = config.parallel.consistency == "synchronous"
-    kept = synchronous + 2 * bool(config.update.delay_compensation)
-    return BARE_RANK + share * (2 * (1 + len(owned_slots(config))) + replicas * (1 + kept))
+    # Gradients lie in slots, and synchronous ones wait for those of the others. With messages
+    # answers are on their way.
+    slots = min(share, config.parallel.slots * CHUNK_BYTES) * (1 + compensates(config))
+    by_messages = config.parallel.transport == "messages"
+    kept = share * (by_messages + (config.parallel.consistency == "synchronous"))
+    return (BARE_RANK + 2 * share * (1 + len(owned_slots(config)))
+            + replicas * (kept + (not by_messages) * slots))
 
 
 def job_bytes(config: Config, ranks: int) -> float:

@@ -8,8 +8,11 @@ An outsider begins with `job.py`::
     control.py       MpiControlChannel: from the leader to the other replicas
     server.py        Server: the loop of a parameter server
     messages.py      MessageConnection: gradients and requests as messages
-    window.py        Window: a server's memory, for one-sided access
-    one_sided.py     RmaConnection: workers read and add to that memory
+    memory.py        ServerMemory: a server's memory, as it and its workers reach it; Mailroom
+    access.py        SharedAccess, RemoteAccess: a worker's two ways to it
+    mailbox.py       MailboxConnection: workers write gradients into that memory, and read chunks
+    self_test.py     whether that works here, tried out before each job
+    raw_window.py    Rput and Rget alone, for comparison
     waiting.py       waiting with naps, spinning, or as long as a stream flows
     library.py       the MPI library: which one there is, and starting it
     shared_memory.py /dev/shm: enough of it, and nothing left behind

@@ -86,11 +86,13 @@ def run_job(world: MpiCommunicator, config: Config, run: Path, start: Path | Non
     if job.role.server is not None:
         said = dataclasses.asdict(serve(job, control, memories.get(job.role.server), run, start))
     else:
-        context = worker_context(job, control, memories, transport, replica, peers)
+        context = worker_context(job, control, memories, replica, peers)
         said = dataclasses.asdict(work(context))
         context.control.close()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     said |= {"role": str(job.role), "node": MPI.Get_processor_name(), "transport": transport,
+             "shared_memory": bool(memories) and all(memory.bytes is not None
+                                                     for memory in memories.values()),
              "seconds": time.monotonic() - began, "cpu_seconds": usage.ru_utime + usage.ru_stime}
     texts = world.gather_texts(json.dumps(said))
     if job.role == Role():
@@ -127,6 +129,7 @@ def open_transport(job: Job) -> tuple[dict[int, ServerMemory], str]:
     if not why_not:
         memories = open_memories(job.world, job.roles, job.shards)
         if job.world.allreduce_sum([not self_test(memories)])[0] == 0:
+            _tell(job, memories)
             return memories, "rma"
         why_not = "concurrent one-sided updates came out wrong on this machine and MPI library"
     remedy = "parallel.transport = \"messages\" or another parallel.window"
@@ -138,6 +141,16 @@ def open_transport(job: Job) -> tuple[dict[int, ServerMemory], str]:
     for memory in memories.values():
         memory.close()
     return {}, "messages"
+
+
+def _tell(job: Job, memories: dict[int, ServerMemory]) -> None:
+    """Say how many workers write into the memory of their servers, and how."""
+    works = job.role.server is None
+    shared = works and all(memory.bytes is not None for memory in memories.values())
+    beside, all_workers = job.world.allreduce_sum([shared, works]).astype(int)
+    if job.role == Role():
+        print(f"updates are one-sided: {beside} workers share memory with their servers, "
+              f"{all_workers - beside} reach one through the network", flush=True)
 
 
 def _shortage(job: Job) -> str:
@@ -169,12 +182,11 @@ def split_workers(job: Job) -> tuple[MpiCommunicator, MpiCommunicator]:
 
 
 def worker_context(job: Job, control: MPI.Intracomm, memories: dict[int, ServerMemory],
-                   transport: str, replica: MpiCommunicator, peers: MpiCommunicator) -> WorkerContext:
+                   replica: MpiCommunicator, peers: MpiCommunicator) -> WorkerContext:
     """Where a worker stands, with its connection to the servers."""
     layout, block = job.layout, job.role.block
     messages = MessageConnection(control, job.server_ranks, job.shards, block)
-    connection = (MailboxConnection(messages, layout.config, memories) if transport == "rma"
-                  else messages)
+    connection = MailboxConnection(messages, layout.config, memories) if memories else messages
     return WorkerContext(job.role, layout, replica, peers,
                          MpiControlChannel(peers, job.role, layout.grid.size),
                          Served(job.shards.chunks[block], connection))

@@ -89,12 +89,8 @@ class MessageConnection(ServerConnection):
         self._comm, self._ranks = comm, servers
         self._replicas, self.dtype = shards.layout.config.parallel.replicas, shards.layout.dtype
         self.chunks, self.spans = shards.chunks[block], shards.spans(block)
-        # All in one piece: the system gives it large pages, of which another process reads twice as
-        # fast.
-        sizes = [HEADER + size for size in pushed_bytes(shards, self.chunks)]
-        ends = np.cumsum([-(-size // HEADER) * HEADER for size in sizes])
-        pieces = np.split(np.zeros(ends[-1], np.uint8), ends[:-1])
-        self.messages = [piece[:size] for piece, size in zip(pieces, sizes)]
+        self._sizes = [HEADER + size for size in pushed_bytes(shards, self.chunks)]
+        self.renew_messages()
         self._sent = [MPI.REQUEST_NULL] * len(self.chunks)
         #: Chunk of the block -> (server, its number there).
         self.held = {index: (server, number) for server, span in self.spans.items()
@@ -104,6 +100,15 @@ class MessageConnection(ServerConnection):
                           for server, count in counts.items()}
         self._answers = {server: np.zeros(1 + count, np.int64) for server, count in counts.items()}
         self.newest = self.fetched_bytes = self.pushed_bytes = 0
+
+    def renew_messages(self) -> None:
+        """Take fresh memory, which the system gives when it is written to, for what is sent.
+
+        All in one piece: it gets large pages, of which another process reads twice as fast.
+        """
+        ends = np.cumsum([-(-size // HEADER) * HEADER for size in self._sizes])
+        pieces = np.split(np.zeros(ends[-1], np.uint8), ends[:-1])
+        self.messages = [piece[:size] for piece, size in zip(pieces, self._sizes)]
 
     def initialise(self, parameters: np.ndarray) -> None:
         for index, chunk in enumerate(self.chunks):

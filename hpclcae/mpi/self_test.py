@@ -3,7 +3,7 @@ import time
 
 import numpy as np
 
-from hpclcae.mpi.mailbox import RemoteAccess, SharedAccess
+from hpclcae.mpi.access import RemoteAccess, SharedAccess, access_to
 from hpclcae.mpi.memory import Mailroom, ServerMemory
 from hpclcae.mpi.messages import Header
 from hpclcae.mpi.waiting import Backoff
@@ -19,8 +19,8 @@ def self_test(memories: dict[int, ServerMemory]) -> bool:
     """Whether mail that several workers send at once is applied once, and never seen half-way.
 
     Every member of the memories calls it, and it leaves them at zero. All workers send numbers to
-    the first and the last of their chunks at every server, more than there are slots, and read the chunks
-    meanwhile.
+    the first and the last of their chunks at every server, more than there are slots, and read the
+    chunks meanwhile.
     """
     return all([_test(memory) for memory in memories.values()])
 
@@ -80,8 +80,7 @@ def _serve(memory: ServerMemory) -> bool:
 
 
 def _work(memory: ServerMemory) -> bool:
-    access: SharedAccess | RemoteAccess
-    access = SharedAccess(memory) if memory.bytes is not None else RemoteAccess(memory)
+    access = access_to(memory)
     sizes, good = np.diff(memory.map.chunks) // memory.dtype.itemsize, True
     deadline = time.monotonic() + _SECONDS
     mail = np.zeros(HEADER + memory.map.slots[memory.row].bytes, np.uint8)

@@ -135,7 +135,7 @@ class ReplayServer:
         self._go_on(index)
 
     def push(self, index: int, replica: int, clock: int, base: int, learning_rate: float,
-             gradient: np.ndarray, then: np.ndarray | None) -> None:
+             gradient: np.ndarray, then: np.ndarray | None = None) -> None:
         """A replica pushes the gradient (n,) of a chunk."""
         waiting = self._pushes[replica, index]
         push = _Push(clock, base, learning_rate, gradient, then)

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from hpclcae.bench import server, slow_replica
+from hpclcae.model.optimizers import SLOTS
 from tests.support.mpi import ENVIRONMENT, MPIEXEC, mpiexec
 from tests.support.processes import RUN
 
@@ -23,12 +24,14 @@ def test_every_part_is_measured(hpclcae, tmp_path):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     found = {row["metric"]: row["value"] for row in rows}
     assert len(found) == len(rows) and {row["bench"] for row in rows} == {"server"}
-    for line in ("rma, push", "rma, fetch", "messages, push", "messages, fetch"):
-        raw = line.replace(", ", ", raw ")
+    for line in (f"{transport}, {rule}, {what}" for transport in ("rma", "messages")
+                 for rule in SLOTS for what in ("push", "fetch")):
+        raw = "raw ".join(line.rpartition(" ")[::2]).replace("raw ", " raw ")
         assert found[line] > 0 and found[raw] > 0 and found[f"{line}: of a copy"] > 0
         share = found[line] / found[raw]  # of one round
         assert found[f"{line}: of MPI's calls alone"] == pytest.approx(share, rel=1e-9)
-    for way in ("rma, sgd", "messages, sgd", "messages, momentum"):
+    for way in ("rma, sgd", "messages, sgd", "rma, momentum", "messages, momentum"):
+        assert found[f"{way}: server's time of an update"] > 0
         more = found[f"{way}: step with a server"] / found[f"{way}: step without servers"] - 1
         assert found[f"{way}: more"] == pytest.approx(more, rel=1e-9)  # of one round
         assert 0 <= found[f"{way}: server's share of a core, idle"] <= 1.1

@@ -1,5 +1,6 @@
 """Parameter servers under mpiexec: no push is lost, nothing that is fetched is torn."""
 import json
+import os
 
 import numpy as np
 import pytest
@@ -89,6 +90,21 @@ def test_servers_may_have_nothing_to_hold(installed, tmp_path, transport):
     installed.program(ranks, "pushing", path, tmp_path, 2)
     found = sorted((one["chunks"], one["pushes"]) for one in told(tmp_path)[1])
     assert found == [(0, 0), (0, 0), (1, 4), (1, 4)]
+
+
+#: How often a job begins in the test below; 500 for a hunt.
+STARTS = int(os.environ.get("HPCLCAE_STARTS", "5"))
+
+
+@pytest.mark.parametrize("library", LIBRARIES, indirect=True)
+def test_a_job_begins_whenever_it_is_started(library, tmp_path):
+    """A start was once seen to hang, without shared memory and in windows of our own."""
+    _, path, ranks = job(tmp_path, "parallel.transport=rma", "parallel.window=create", servers=2,
+                         replicas=2, grid="2x1")
+    left = STARTS
+    while left > 0:
+        library.program(ranks, "starting", path, min(left, 25), timeout=240)
+        left -= 25
 
 
 # ---- torn chunks ---------------------------------------------------------------------------------

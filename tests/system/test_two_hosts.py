@@ -72,7 +72,7 @@ def test_a_server_on_the_other_host_trains_the_numbers_of_one_block(hosts, hpclc
 
     The second host has the server for itself.
     """
-    settings = ["--set", "train.dtype=float64", "--set", "update.rule=sgd"]
+    settings = ["--set", "train.dtype=float64"]
     before = sum(hosts.received(host) for host in (0, 1))
     job = hosts.mpiexec(MPIEXEC, *train(tiny_dataset, tmp_path / "hosts"), *settings, "--servers",
                         1, "--set",
@@ -98,13 +98,14 @@ def test_servers_and_replicas_on_both_hosts_lose_no_push(hosts, tiny_dataset, tm
 
     Some share memory, some do not.
     """
-    job = hosts.mpiexec(MPIEXEC, *train(tiny_dataset, tmp_path / "run"), "--set", "update.rule=sgd",
-                        "--servers", 2, "--replicas", 2, "--grid", "2x1", ranks=6)
+    job = hosts.mpiexec(MPIEXEC, *train(tiny_dataset, tmp_path / "run"), "--servers", 2,
+                        "--replicas", 2, "--grid", "2x1", ranks=6)
     assert job.returncode == 0, job.stderr
     told = json.loads((tmp_path / "run/parallel.json").read_text())
     servers = [one for one in told if one["role"].startswith("server")]
     assert {one["node"] for one in servers} == {"host0", "host1"}
     assert {one["transport"] for one in told} == {"rma"}
+    assert {one["shared_memory"] for one in told} == {True, False}
     assert {tuple(one["versions"]) for one in servers} == {(2 * 6, 2 * 6)}
 
 

@@ -289,3 +289,25 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     EventLog(tmp_path, None, 0, config, Grid(1, 1)).close()
     assert cli.main(["replay", str(tmp_path), "--from", "3"]) == 1
     assert "--from 3" in (said := capsys.readouterr().err) and "began with step 0" in said
+
+
+def test_a_fetch_that_was_told_late_comes_before_the_update_that_followed_it():
+    """A replica that reads a server's memory by itself says what it has read when it has."""
+    held, log = Servers(configured("parallel.replicas=3"), Grid(1, 1), 1), []
+
+    def note(kind, replica, version):
+        log.append((kind, replica, 0, 0, 0, version))
+    note(FETCHED, 0, 0)
+    note(PUSHED, 0, 1)
+    note(PUSHED, 1, 2)
+    note(FETCHED, 2, 0)     # read before both
+    note(PUSHED, 0, -1)     # dropped
+    note(FETCHED, 1, 1)
+    note(ROUND_CLOSED, -1, 3)
+    note(FETCHED, 0, 3)
+    [mine, *_] = events_of_chunks([np.array(log, EVENT)], held.shards, 0)
+    assert [(int(e["kind"]), int(e["replica"]), int(e["version"])) for e in mine] == [
+        (FETCHED, 0, 0), (FETCHED, 2, 0), (PUSHED, 0, 1), (FETCHED, 1, 1), (PUSHED, 1, 2),
+        (PUSHED, 0, -1), (ROUND_CLOSED, -1, 3), (FETCHED, 0, 3)]
+    again = events_of_chunks([mine], held.shards, 0)[0]
+    assert again.tolist() == mine.tolist()
