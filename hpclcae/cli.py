@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.data.frames",
         "compose training or test frames from the fetched images",
         "hpclcae data frames data/sources --out train.h5 --split train --size 48 --count 20000"),
+    "data classes": (
+        "hpclcae.commands.data.classes",
+        "make a dataset with many classes from the fetched images",
+        "hpclcae data classes fashion data/sources --count 10000 --out fashion.h5"),
     "data info": (
         "hpclcae.commands.data.info",
         "say what is in a dataset, with a contact sheet",

@@ -5,6 +5,7 @@ An outsider begins with `dataset.py`::
     sources/        real images out of ordinary packages
     ingest/         your own folders, archives and films
     frames/         frames composed from what was fetched
+    tasks/          labelled images of many classes, out of what was fetched
     dataset.py      Dataset and DatasetWriter: one HDF5 file with labels, groups and checksums
     minibatches.py  MinibatchStream: the images of a step, a function of (seed, replica, step)
     decode.py       one picture of any common format to bytes

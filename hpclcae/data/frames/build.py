@@ -143,7 +143,7 @@ def half_of_groups(items: list[Item], recipe: Recipe) -> dict[str, int]:
 
 def filled_bank(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> Bank:
     """Bring everything into memory that frames are made from."""
-    pictures = _read(folder, items, recipe, jobs)
+    pictures = read_pictures(folder, items, recipe, jobs)
     people: dict[str, list[Picture]] = {}
     for picture in pictures["face"]:
         people.setdefault(picture.item.group, []).append(picture)
@@ -161,7 +161,8 @@ def filled_bank(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> B
     return bank
 
 
-def _read(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> dict[str, list[Picture]]:
+def read_pictures(folder: Path, items: list[Item], recipe: Recipe,
+                  jobs: int) -> dict[str, list[Picture]]:
     """Read the pictures, by kind; say what had to be left out."""
     require("PIL.Image", "images", "composing frames")
     kept = max(KEPT, 2 * recipe.pixels) * recipe.size
