@@ -28,6 +28,8 @@ class DataConfig:
     size: int = 200               # side of the square image, pixels
     channels: int = 3             # 1 grey, 3 colour
     mirror: bool = True           # show half of the images mirrored left to right
+    crop: int = 0                 # hpclcae finetune: move each image by up to so many pixels in
+    #                               both directions; what comes in repeats the border
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class StageConfig:
 
 
 MOST_STAGES = 100
+MOST_CLASSES = 10 ** 7
 LONGEST_VALUE = 100  # characters of an argument, in a message
 SCHEDULES = ("constant", "halfway")  # named ones; any other is an expression (model/schedule.py)
 
@@ -128,8 +131,40 @@ class TrainConfig:
     condition_images: int = 20000    # training images that conditioners are fitted on, at most
     condition_every: int = 0         # joint, stopped: steps between two fits of the conditioners;
     #                                  0: fitted once, at the start
-    cache: Literal["none", "memory", "disk"] = "none"  # greedy: keep what finished stages answer to
-    #                                  each training image (float16), in memory or in the run folder
+    cache: Literal["none", "auto", "memory", "disk"] = "none"  # greedy, and a classifier by itself:
+    #                                  keep what finished stages answer to each training image
+    #                                  (float16), in memory or in the run folder; auto: in memory if
+    #                                  it fits, else computed anew each time
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Categories told apart on the top stage, and how it is trained (hpclcae finetune).
+
+    First the classifier alone learns, on features that stay as they are; then the whole network.
+    """
+    loss: Literal["none", "logistic", "softmax"] = "none"  # none: there is no classifier; logistic:
+    #                                  one against all others (the paper's); see model/classifier.py
+    classes: int = 0                 # categories; 0: those of data.train
+    start: Literal["pretrained", "random"] = "pretrained"  # weights of the stages: those of
+    #                                  train.weights, or random ones (the control)
+    standardise: bool = True         # subtract each feature's mean over training images, divide by
+    #                                  its standard deviation
+    balance: bool = False            # weigh images by 1 / how frequent their category is
+    l2: float = 1e-4                 # penalty: l2 / 2 times the sum of all squared weights
+    steps: int = 500                 # minibatches of the classifier alone; those that are left of
+    #                                  train.steps are of the whole network
+    batch: int = 0                   # images a minibatch of the classifier alone; 0: train.batch
+    rate: float = 0.0                # learning rate of the classifier alone; 0: update.rate
+    per_class: int = 0               # training images of each category, chosen by train.seed; 0:
+    #                                  all
+    validation: float = 0.1          # share of the training images that is not trained on, but
+    #                                  tells when to stop
+    evaluate_every: int = 0          # steps between looks at the validation images; 0: none
+    patience: int = 0                # looks without a better one after which the whole network's
+    #                                  training ends; 0: it never ends early
+    parts: int = 1                   # cut the categories into so many parts, dealt to the columns of
+    #                                  a grid, where one rank cannot hold all for its features
 
 
 @dataclass(frozen=True)
@@ -177,7 +212,17 @@ class Config:
     stages: tuple[StageConfig, ...] = (StageConfig(), StageConfig(), StageConfig())
     update: UpdateConfig = field(default_factory=UpdateConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether there is a classifier on the top stage."""
+        return self.classifier.loss != "none"
+
+
+#: The sections that are one table each.
+SECTIONS = "data", "preprocess", "update", "train", "classifier", "parallel"
 
 
 def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
@@ -218,7 +263,7 @@ def loads(text: str, changes: typing.Sequence[str] = (), where: str = "configura
 def dumps(config: Config) -> str:
     """The resolved configuration as TOML; ``loads(dumps(c)) == c``."""
     lines: list[str] = []
-    for name in ("data", "preprocess", "update", "train", "parallel"):
+    for name in SECTIONS:
         lines += [f"[{name}]", *_toml_lines(getattr(config, name)), ""]
     for stage in config.stages:
         lines += ["[[stages]]", *_toml_lines(stage), ""]
@@ -324,7 +369,7 @@ _SIDE, _MAPS, _BATCH, _COUNT, _RANKS, _REAL = 16_384, 65_536, 10 ** 9, 10 ** 12,
 _ABOVE_0 = 1e-30  # smallest of those that must not be 0
 #: key -> (smallest allowed value, largest); one rule for every stage
 _RANGES: dict[str, tuple[float, float]] = {
-    "data.size": (1, _SIDE),
+    "data.size": (1, _SIDE), "data.crop": (0, _SIDE),
     "preprocess.contrast_floor": (_ABOVE_0, _REAL), "preprocess.whitening": (0, _SIDE),
     "preprocess.whitening_epsilon": (0, _REAL), "preprocess.whitening_images": (1, _COUNT),
     "stages.receptive_field": (1, _SIDE), "stages.stride": (1, _SIDE), "stages.maps": (1, _MAPS),
@@ -341,6 +386,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "train.checkpoint_every": (1, _COUNT), "train.keep": (1, _COUNT),
     "train.keep_every": (0, _COUNT), "train.log_every": (1, _COUNT),
     "train.condition_images": (2, _COUNT), "train.condition_every": (0, _COUNT),
+    "classifier.classes": (0, MOST_CLASSES), "classifier.l2": (0, _REAL),
+    "classifier.steps": (0, _COUNT), "classifier.batch": (0, _BATCH),
+    "classifier.rate": (0, _REAL), "classifier.per_class": (0, _COUNT),
+    "classifier.validation": (0, 0.9), "classifier.evaluate_every": (0, _COUNT),
+    "classifier.patience": (0, _COUNT), "classifier.parts": (1, MOST_CLASSES),
     "parallel.servers": (0, _RANKS), "parallel.replicas": (1, _RANKS),
     "parallel.staleness": (0, _COUNT), "parallel.backup": (0, _RANKS),
     "parallel.fetch_every": (1, _COUNT), "parallel.push_every": (1, _COUNT),
@@ -377,8 +427,7 @@ def check_range(name: str, value: float, low: float, high: float, where: str = "
 
 def _check(config: Config, where: str) -> None:
     """Refuse values that no run could use; what depends on geometry is checked in geometry.py."""
-    sections = [(n, getattr(config, n), n)
-                for n in ("data", "preprocess", "update", "train", "parallel")]
+    sections = [(n, getattr(config, n), n) for n in SECTIONS]
     sections += [("stages", stage, f"stages.{i}") for i, stage in enumerate(config.stages)]
     for rule, section, name in sections:
         for f in dataclasses.fields(section):
@@ -401,7 +450,44 @@ def _check(config: Config, where: str) -> None:
                              "below 1")
     _check_schedule(config.update.schedule, where)
     _check_stages(config, where)
+    if config.is_supervised:
+        _check_classifier(config, where)
+    elif config.data.crop:
+        raise InputError(f"{where}: data.crop = {config.data.crop}: images are moved only where a "
+                         "classifier is trained (hpclcae finetune); set it to 0")
     _check_parallel(config, where)
+
+
+def _check_classifier(config: Config, where: str) -> None:
+    """Refuse what a classifier cannot be trained with."""
+    c, train = config.classifier, config.train
+
+    def refuse(key: str, why: str) -> InputError:
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name)
+        return InputError(f"{where}: {key} = {shown(value)}: {why}")
+    if train.gradient != "joint":
+        raise refuse("train.gradient", "the stages below a classifier learn together: set it to "
+                     "'joint'")
+    if train.condition_every:
+        raise refuse("train.condition_every", "what stands between the stages stays as it is while "
+                     "a classifier is trained: set it to 0")
+    if c.classes == 1:
+        raise refuse("classifier.classes", "there is nothing to tell apart: at least 2")
+    if c.steps > train.steps:
+        raise refuse("classifier.steps", f"that is more than train.steps = {train.steps}, which "
+                     "counts them too")
+    if c.parts > max(1, c.classes) and c.classes:
+        raise refuse("classifier.parts", f"there are {c.classes} categories: at most as many parts")
+    if c.patience and not c.evaluate_every:
+        raise refuse("classifier.patience", "set classifier.evaluate_every to the steps between "
+                     "two looks at the validation images")
+    if c.evaluate_every and not c.validation:
+        raise refuse("classifier.evaluate_every", "set classifier.validation to the share of the "
+                     "images to look at")
+    if c.evaluate_every and config.parallel.elastic:
+        raise refuse("classifier.evaluate_every", "with parallel.elastic every replica has "
+                     "parameters of its own: set it to 0")
 
 
 def _check_stages(config: Config, where: str) -> None:
@@ -435,7 +521,7 @@ def _check_stages(config: Config, where: str) -> None:
         raise InputError(f"{where}: train.condition_every = {config.train.condition_every}: "
                          "replicas that do not make the same steps would fit different numbers; "
                          "set parallel.consistency = 'synchronous' (no backup), or leave it 0")
-    if config.train.cache != "none" and not greedy:
+    if config.train.cache != "none" and not (greedy or config.is_supervised):
         raise InputError(f"{where}: train.cache = {config.train.cache!r}: only greedy training has "
                          "finished stages whose responses can be kept; set it to 'none'")
     given = sum(stage.steps for stage in config.stages)

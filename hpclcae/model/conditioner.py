@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hpclcae.config import StageConfig
+from hpclcae.config import Config, StageConfig
 from hpclcae.geometry import StageGeometry
 from hpclcae.partition.blocks import StagePlan
 
@@ -121,3 +121,9 @@ class BlockConditioner:
 def is_fitted(config: StageConfig) -> bool:
     """Whether a stage passes its responses on through numbers that have to be fitted."""
     return config.log or config.standardise or config.contrast or config.whiten > 0
+
+
+def are_fitted(config: Config) -> tuple[bool, ...]:
+    """The same of every stage; with a classifier also of the features that it gets."""
+    own = (config.classifier.standardise,) if config.is_supervised else ()
+    return *map(is_fitted, config.stages), *own

@@ -36,13 +36,16 @@ def fit_conditioner(network: Network, index: int, parameters: ParameterVector,
                     images: Pass) -> Conditioner:
     """Fit what stands above stage `index` (from 0); the stages below are conditioned already.
 
-    The stage is left with it.
+    The stage is left with it. Above the last stage the features of a classifier are standardised:
+    its index is the number of stages.
 
     Raises
     ------
     InputError
         There are too few images for the rank, or the responses vary in fewer directions.
     """
+    if index == len(network.stages):
+        return _fit_features(network, parameters, images)
     stage, config = network.stages[index], network.config.stages[index]
     stage.condition(None)
     fit = _Fit(network, index, parameters, images)
@@ -53,6 +56,15 @@ def fit_conditioner(network: Network, index: int, parameters: ParameterVector,
     elif config.contrast or config.whiten:
         fitted = fit.map(fitted)
     stage.condition(fitted)
+    return fitted
+
+
+def _fit_features(network: Network, parameters: ParameterVector, images: Pass) -> Conditioner:
+    """Mean and deviation of the top stage's responses, for the classifier above it."""
+    assert network.classifier is not None
+    fit = _Fit(network, len(network.stages) - 1, parameters, images)
+    fitted = fit.moments(lambda state: state.y, fit.stage.plan.y.owned, fit.stage.geometry.output)
+    network.classifier.condition(fitted)
     return fitted
 
 
@@ -88,10 +100,17 @@ class _Fit:
         owned, shape = self.stage.plan.h.owned, self.stage.geometry.pooled
         if not self.config.standardise:
             return Conditioner(np.zeros(shape), np.ones(shape))
+        return self.moments(lambda state: np.log(state.h) if self.config.log else state.h, owned,
+                            shape)
+
+    def moments(self, units: Callable[[StageActivations], np.ndarray], owned: Rectangle,
+                shape: tuple[int, int, int]) -> Conditioner:
+        """Mean and deviation of every unit of an array of that shape, of which a block owns a part.
+        """
         # Sums of differences from the first portion's mean lose nothing to large means.
         first = total = power = np.zeros((*owned.shape, shape[2]))
         for state in self._states():
-            u = np.log(state.h) if self.config.log else state.h
+            u = units(state)
             if not first.any():
                 first = u.mean(axis=-1, dtype=np.float64)
             off = u - first[..., None]

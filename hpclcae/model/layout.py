@@ -7,6 +7,7 @@ given the `Layout`, or the `BlockLayout` of one block; nobody works a block's pl
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -15,10 +16,36 @@ from hpclcae.config import Config, StageConfig
 from hpclcae.geometry import StageGeometry, network_geometry
 from hpclcae.model.layers.local_filter import LocalFilter, Tiles
 from hpclcae.model.parameters import ParameterVector
-from hpclcae.partition.blocks import (BlockPlan, Grid, Span, StagePlan, check_grid, plan_block,
-                                      shares)
+from hpclcae.partition.blocks import (ARRAYS, BlockPlan, ExchangePlan, Grid, Rectangle, Share,
+                                      Span, StagePlan, check_grid, exchange_plan, plan_block,
+                                      shares, split)
+from hpclcae.utils.errors import InputError
 
 WHOLE = Grid(1, 1)
+NOWHERE = Rectangle((0, 0), (0, 0))
+
+
+class Site(NamedTuple):
+    """Where a parameter of a block lies.
+
+    filter : LocalFilter
+        The kernel's plan of the block's part.
+    owned : Rectangle
+        The positions of the whole array that this part is.
+    fan_in : int
+        Inputs of one filter (model/optimizers.py).
+    """
+    filter: LocalFilter
+    owned: Rectangle
+    fan_in: int
+
+
+class Part(NamedTuple):
+    """Some of the categories of a classifier: classes first <= class < stop."""
+    weights: str  # names of its parameters
+    bias: str
+    first: int
+    stop: int
 
 
 class Layout:
@@ -36,6 +63,8 @@ class Layout:
         Of the whole network.
     dtype : dtype
         Of parameters and activations.
+    parts : tuple of Part
+        The categories of the classifier; none without one.
 
     Raises
     ------
@@ -48,6 +77,7 @@ class Layout:
         self.config, self.grid = config, grid
         self.geometry = network_geometry(config)
         self.dtype = np.dtype(config.train.dtype)
+        self.parts = classifier_parts(config)
         self._rows = shares(config.stages, self.geometry, 0, grid.rows)
         self._cols = shares(config.stages, self.geometry, 1, grid.cols)
         self._blocks: dict[int, BlockLayout] = {}
@@ -68,7 +98,35 @@ class Layout:
             field = geometry.receptive_field
             for name in parameter_names(stage, f"stage{index + 1}"):
                 shapes[name] = rows, cols, field, field, geometry.input[2], maps
+        rows, cols, maps = self.geometry[-1].output
+        for part in self.parts:
+            shapes[part.weights] = rows, cols, 1, 1, maps, part.stop - part.first
+            shapes[part.bias] = 1, 1, 1, 1, 1, part.stop - part.first
         return shapes
+
+    def features(self, rank: int) -> ExchangePlan:
+        """What a block owns of the top stage's response, and what of it its classifier reads.
+
+        That is what it owns; where the categories are cut into parts, the columns of blocks that
+        have one of them read whole rows of positions.
+        """
+        rows, cols = self._rows[-1].y.owned, self._cols[-1].y.owned
+        across = cols
+        if len(self.parts) > 1:
+            everything = 0, self.geometry[-1].output[1]
+            columns = {self.column(number) for number in range(len(self.parts))}
+            across = tuple(everything if column in columns else (0, 0)
+                           for column in range(self.grid.cols))
+        return exchange_plan(len(ARRAYS) * len(self.geometry), Share(rows, rows),
+                             Share(cols, across), self.grid, rank)
+
+    def column(self, part: int) -> int:
+        """The column of blocks that a part of the categories, if there are several, belongs to."""
+        return part * self.grid.cols // len(self.parts)
+
+    def holds(self, rank: int, part: int) -> bool:
+        """Whether a block has weights of a part of the categories."""
+        return len(self.parts) == 1 or self.grid.coords(rank)[1] == self.column(part)
 
 
 @dataclass(frozen=True)
@@ -92,16 +150,40 @@ class BlockLayout:
                      in zip(layout.config.stages, layout.geometry, self.plan.stages))
 
     @cached_property
+    def sites(self) -> dict[str, Site]:
+        """Every parameter, in the order of the block's flat vector."""
+        found = {name: Site(kernel, plan.z.owned, kernel.fan_in)
+                 for index, (stage, kernel, plan) in enumerate(zip(
+                     self.layout.config.stages, self.stage_filters, self.plan.stages))
+                 for name in parameter_names(stage, f"stage{index + 1}")}
+        return found | self._classifier_sites()
+
+    def _classifier_sites(self) -> dict[str, Site]:
+        """A classifier is a layer whose filters see one position, and whose responses are summed.
+
+        The bias is one position by itself, at the first row of blocks.
+        """
+        layout, found = self.layout, {}
+        shape, read = layout.geometry[-1].output, layout.features(self.rank).needed
+        for number, part in enumerate(layout.parts):
+            holds = layout.holds(self.rank, number)
+            first = holds and self.rank == (0 if len(layout.parts) == 1 else layout.column(number))
+            for name, where, maps, inputs in (
+                    (part.weights, read if holds else NOWHERE, shape[2], prod(shape)),
+                    (part.bias, Rectangle((0, 1), (0, 1)) if first else NOWHERE, 1, 1)):
+                found[name] = Site(LocalFilter(*where.shape, maps, part.stop - part.first, 1,
+                                               tile=1, dtype=layout.dtype), where, inputs)
+        return found
+
+    @cached_property
     def filters(self) -> dict[str, LocalFilter]:
         """The kernel's plan of every parameter, in the order of the block's flat vector."""
-        return {name: self.stage_filters[index]
-                for index, stage in enumerate(self.layout.config.stages)
-                for name in parameter_names(stage, f"stage{index + 1}")}
+        return {name: site.filter for name, site in self.sites.items()}
 
     @property
     def fan_in(self) -> dict[str, int]:
         """Inputs of one filter of every parameter."""
-        return {name: plan.fan_in for name, plan in self.filters.items()}
+        return {name: site.fan_in for name, site in self.sites.items()}
 
     @property
     def elements(self) -> int:
@@ -113,13 +195,9 @@ class BlockLayout:
         shapes = {name: plan.shape for name, plan in self.filters.items()}
         return ParameterVector(shapes, self.layout.dtype)
 
-    def stage_of(self, name: str) -> StagePlan:
-        """The plan of the stage that a parameter belongs to."""
-        return self.plan.stages[stage_index(name)]
-
     def positions(self, name: str, tiles: Tiles) -> tuple[Span, Span]:
         """Rows and columns of the whole stage that some tiles of a parameter cover."""
-        owned = self.stage_of(name).z.owned
+        owned = self.sites[name].owned
         (top, bottom), (left, right) = self.filters[name].positions(tiles)
         row, col = owned.rows[0], owned.cols[0]
         return (row + top, row + bottom), (col + left, col + right)
@@ -141,6 +219,24 @@ def filter_plan(stage: StageConfig, geometry: StageGeometry, dtype: DTypeLike,
                        stage.stride, stage.tile, dtype)
 
 
-def stage_index(name: str) -> int:
-    """The stage, from 0, of a parameter ("stage2/encode": 1)."""
-    return int(name.partition("/")[0].removeprefix("stage")) - 1
+def parameters_below(config: Config, stage: int) -> list[str]:
+    """Names of all parameters of the stages below stage `stage` (from 0)."""
+    return [name for number, settings in enumerate(config.stages[:stage], 1)
+            for name in parameter_names(settings, f"stage{number}")]
+
+
+def classifier_parts(config: Config) -> tuple[Part, ...]:
+    """The categories of a classifier in parts, with the names of their parameters.
+
+    "classifier/weights" and "classifier/bias", or "classifier/weights1", ... of several parts.
+    """
+    settings = config.classifier
+    if not config.is_supervised:
+        return ()
+    if not settings.classes:
+        raise InputError("classifier.classes = 0: how many categories there are is not known yet; "
+                         "hpclcae finetune takes it from data.train, elsewhere set it")
+    spans = [split(settings.classes, settings.parts, number) for number in range(settings.parts)]
+    numbers = [""] if len(spans) == 1 else [str(number) for number, _ in enumerate(spans, 1)]
+    return tuple(Part(f"classifier/weights{number}", f"classifier/bias{number}", *span)
+                 for number, span in zip(numbers, spans))

@@ -5,6 +5,9 @@
 * ``stopped``: all stages learn at the same time, each from its own term alone.
 * ``greedy``: the stages learn one after the other (phases.py).
 
+With a classifier on the top stage (classifier.py) its objective is the only one, and its gradient
+flows through all stages, or stops at it while it is trained alone (phases.py).
+
 Conditioners between the stages (conditioner.py) are constants to all gradients.
 """
 from collections.abc import Sequence
@@ -12,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpclcae.model.conditioner import Conditioner, is_fitted
+from hpclcae.model.classifier import Classifier
+from hpclcae.model.conditioner import Conditioner, are_fitted
 from hpclcae.model.layers.local_filter import RowSink
 from hpclcae.model.layout import Layout
 from hpclcae.model.parameters import ParameterVector
@@ -39,6 +43,8 @@ class Network:
 
     Attributes
     ----------
+    classifier : Classifier or None
+        What is trained instead of the stages' own terms.
     flags : Flags
         What this block tells the others of its replica in the next `forward`.
     any_flags : Flags
@@ -53,11 +59,15 @@ class Network:
                        for number, (settings, geometry, kernel, plan) in enumerate(
                            zip(layout.config.stages, layout.geometry, block.stage_filters,
                                block.plan.stages), 1)]
+        self.classifier = Classifier(block, self.communicator) if layout.parts else None
         self.work = Workspace()
         self.flags = self.any_flags = Flags()
 
     def parameters(self, seed: int | None = None) -> ParameterVector:
-        """A parameter vector of this network: zeros, or random filters drawn from `seed`."""
+        """A parameter vector of this network: zeros, or random filters drawn from `seed`.
+
+        A classifier begins with zeros.
+        """
         parameters = self.block.parameters()
         if seed is not None:
             for index, stage in enumerate(self.stages):
@@ -65,14 +75,23 @@ class Network:
         return parameters
 
     def condition(self, conditioners: Sequence[Conditioner | None]) -> None:
-        """Put fitted numbers between the stages; None: there are none (yet)."""
+        """Put fitted numbers above the stages; None: there are none (yet).
+
+        Those above the last one are the classifier's.
+        """
         for stage, conditioner in zip(self.stages, conditioners):
             stage.condition(conditioner)
+        if self.classifier and len(conditioners) > len(self.stages):
+            self.classifier.condition(conditioners[-1])
 
     def condition_unfitted(self) -> None:
         """Put numbers between the stages that were not fitted, for benchmarks and tests."""
-        self.condition([Conditioner.drawn(stage, geometry) if is_fitted(stage) else None
-                        for stage, geometry in zip(self.config.stages, self.layout.geometry)])
+        drawn = [Conditioner.drawn(stage, geometry)
+                 for stage, geometry in zip(self.config.stages, self.layout.geometry)]
+        shape = self.layout.geometry[-1].output
+        drawn.append(Conditioner(np.zeros(shape), np.ones(shape)))  # a classifier's
+        self.condition([numbers if fitted else None
+                        for numbers, fitted in zip(drawn, are_fitted(self.config))])
 
     def responses(self, parameters: ParameterVector, x: np.ndarray) -> list[np.ndarray]:
         """Response of each stage (row, col, map, image), of the block's own positions.
@@ -90,28 +109,49 @@ class Network:
         return self._forward(parameters, x, (), stage)[-1]
 
     def input_of(self, parameters: ParameterVector, x: np.ndarray, stage: int) -> np.ndarray:
-        """What a stage above the first holds of its input (row, col, map, image) for the held x."""
+        """What a stage above the first holds of its input (row, col, map, image) for the held x.
+
+        Above the last stage that is the classifier.
+        """
         below = self._forward(parameters, x, (), stage - 1)[-1]
+        if self.classifier and stage == len(self.stages):
+            return self.classifier.hold(below.y)
         return self.stages[stage].hold(below.c)
 
+    def scores(self, parameters: ParameterVector, x: np.ndarray) -> np.ndarray:
+        """The classifier's scores (class, image) for the held x; overwritten by the next call."""
+        assert self.classifier is not None
+        return self.classifier.scores(parameters,
+                                      self.input_of(parameters, x, len(self.stages)))
+
     def forward(self, parameters: ParameterVector, x: np.ndarray, only: int | None = None,
-                given: bool = False) -> list[StageActivations]:
-        """Run all stages with their terms.
+                given: bool = False, labels: np.ndarray | None = None) -> list[StageActivations]:
+        """Run all stages with their terms; or the classifier's.
 
         Parameters
         ----------
         x : (row, col, channel, image)
             What the block holds of the prepared images: block.plan.stages[0].x.held.
         only : int, optional
-            Up to that stage, and with that stage's term alone.
+            Up to that stage, and with that stage's term alone. Whatever it is, a classifier has
+            the only term.
         given : bool
             x is what stage `only` gets (`input_of`): those below have been run already.
+        labels : int array (image,), optional
+            Classes of the images, for a classifier.
 
         Returns
         -------
         list of StageActivations
             Of the stages that were run; the last is that of stage `only`.
         """
+        if self.classifier is not None:
+            assert labels is not None
+            states = [] if given else self._forward(parameters, x, (), len(self.stages) - 1)
+            features = x if given else self.classifier.hold(states[-1].y)
+            self.any_flags = Flags(*self.classifier.forward(parameters, features, labels,
+                                                            self.flags))
+            return states
         if only is None:
             return self._forward(parameters, x, range(len(self.stages)), len(self.stages) - 1)
         return self._forward(parameters, x, (only,), only, only if given else 0)
@@ -142,7 +182,7 @@ class Network:
 
     def backward(self, states: list[StageActivations], on_gradient: RowSink,
                  dx: np.ndarray | None = None, last: int | None = None) -> None:
-        """Hand every row of gradients to `on_gradient`, from the top stage down.
+        """Hand every row of gradients to `on_gradient`, from the top down.
 
         Gradients pass between stages if the configuration says "joint".
 
@@ -160,6 +200,11 @@ class Network:
         joint = self.config.train.gradient == "joint"
         first = 0 if last is None else last + 1 - len(states)
         dc: np.ndarray | None = None
+        if self.classifier is not None:
+            alone = last is not None
+            dc = self.classifier.backward(on_gradient, through=not alone)
+            if alone:
+                return
         for index in reversed(range(len(states))):
             state, stage = states[index], self.stages[first + index]
             if state.decoder is None and dc is None:  # below the only stage that is trained

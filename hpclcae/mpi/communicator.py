@@ -10,6 +10,7 @@ from mpi4py import MPI
 from numpy.typing import ArrayLike
 
 from hpclcae.mpi.waiting import wait
+from hpclcae.partition.blocks import split
 from hpclcae.partition.communicator import Buffers, Channel, Communicator
 from hpclcae.utils.text import to_bytes, to_text
 
@@ -57,6 +58,19 @@ class MpiCommunicator(Communicator):
         everyones = np.empty((self.size, *mine.shape))
         wait([self.comm.Iallgather(mine, everyones)])
         return everyones.sum(axis=0)
+
+    def add(self, array: np.ndarray) -> None:
+        """Every rank adds up a share, in order of ranks, and gives it to the others."""
+        flat = array.reshape(-1)
+        bounds = [split(flat.size, self.size, rank) for rank in range(self.size)]
+        sizes, starts = ([stop - start for start, stop in bounds], [start for start, _ in bounds])
+        first, last = bounds[self.rank]
+        mine = np.empty((self.size, last - first), array.dtype)
+        wait([self.comm.Ialltoallv([flat, (sizes, starts)], mine)])
+        total = mine[0]
+        for other in mine[1:]:
+            total += other
+        wait([self.comm.Iallgatherv(total, [flat, (sizes, starts)])])
 
     def close(self) -> None:
         """Free the communicator; channels are closed before."""

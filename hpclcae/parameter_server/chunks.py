@@ -47,7 +47,7 @@ class Chunk:
 def block_chunks(block: BlockLayout, chunk_bytes: int = CHUNK_BYTES) -> list[Chunk]:
     """The chunks of one block, in the order of its flat vector."""
     chunks, start = [], 0
-    for name, plan in block.filters.items():
+    for name, (plan, _, fan_in) in block.sites.items():
         rows, cols, inputs, units = plan.shape
         tile = inputs * units
         at_most = max(1, chunk_bytes // (tile * plan.dtype.itemsize))  # tiles
@@ -60,7 +60,7 @@ def block_chunks(block: BlockLayout, chunk_bytes: int = CHUNK_BYTES) -> list[Chu
                 shape = bottom - top, right - left, inputs, units
                 stop = start + math.prod(shape)
                 chunks.append(Chunk(block.rank, name, (top, bottom), (left, right), start, stop,
-                                    shape, plan.fan_in))
+                                    shape, fan_in))
                 start = stop
     return chunks
 

@@ -314,13 +314,14 @@ def whole_stage(config: StageConfig, geometry: StageGeometry) -> StagePlan:
 
 def _stage_plan(number: int, rows: StageShares, cols: StageShares, grid: Grid,
                 rank: int) -> StagePlan:
-    x, z, h, g, y = (_exchange(len(ARRAYS) * number + k, along_rows, along_cols, grid, rank)
+    x, z, h, g, y = (exchange_plan(len(ARRAYS) * number + k, along_rows, along_cols, grid, rank)
                      for k, (along_rows, along_cols) in enumerate(zip(rows[:5], cols[:5])))
     row, col = grid.coords(rank)
     return StagePlan(x, z, h, g, y, Rectangle(rows.c[row], cols.c[col]))
 
 
-def _exchange(tag: int, rows: Share, cols: Share, grid: Grid, rank: int) -> ExchangePlan:
+def exchange_plan(tag: int, rows: Share, cols: Share, grid: Grid, rank: int) -> ExchangePlan:
+    """What the block of that rank owns, needs and shares of one array, from its two axes."""
     row, col = grid.coords(rank)
 
     def parts(along_rows: list[tuple[int, Span]],

@@ -42,6 +42,12 @@ class Communicator(Protocol):
         For a few numbers.
         """
 
+    def add(self, array: np.ndarray) -> None:
+        """Make a contiguous array the sum over all blocks, in place and in its own dtype.
+
+        For many numbers: each block adds its share of them up.
+        """
+
     def close(self) -> None:
         """Release what belongs to the communicator; every block does."""
 
@@ -58,6 +64,9 @@ class SerialCommunicator(Communicator):
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
         """The values themselves."""
         return np.array(values, np.float64)
+
+    def add(self, array: np.ndarray) -> None:
+        """They are the sum already."""
 
     def close(self) -> None:
         """Nothing to release."""

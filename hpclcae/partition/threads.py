@@ -89,6 +89,17 @@ class ThreadCommunicator(Communicator):
             self.send(rank, _SUM, total)
         return total
 
+    def add(self, array: np.ndarray) -> None:
+        """Block 0 adds in order of ranks and tells the others."""
+        if self.rank:
+            self.send(0, _SUM, array)
+            array[...] = self.receive(0, _SUM)
+            return
+        for rank in range(1, self.size):
+            array += self.receive(rank, _SUM)
+        for rank in range(1, self.size):
+            self.send(rank, _SUM, array)
+
     def send(self, rank: int, tag: int, content: np.ndarray) -> None:
         """Leave a copy for another block."""
         me = self._members[self.rank]

@@ -15,7 +15,7 @@ from hpclcae.data.fitting import fitting_pass
 from hpclcae.data.minibatches import MinibatchStream, read_mirrored
 from hpclcae.model.conditioner import Conditioner, is_fitted
 from hpclcae.model.conditioner_fit import fit_conditioner
-from hpclcae.model.layout import stage_index
+from hpclcae.model.layout import parameters_below
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.phases import phase_of
@@ -127,7 +127,7 @@ class Inputs:
         if self.config.train.cache == "disk" and self._folder:
             name = f"stage{stage + 1}-replica{batches.replica}-block{network.block.rank}.h5"
             file = self._folder / name
-        below = [name for name in network.block.filters if stage_index(name) < stage]
+        below = parameters_below(self.config, stage)
         numbers = [array for conditioner in self.conditioners[:stage] if conditioner
                    for array in conditioner.arrays().values()]
         kernel = [] if self.prepare.fitted.kernel is None else [self.prepare.fitted.kernel]
