@@ -42,6 +42,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.train",
         "train a network; checkpoints and metrics go to a run folder",
         "hpclcae train run/desk.toml --out runs/desk"),
+    "predict": (
+        "hpclcae.commands.predict",
+        "say what a trained classifier makes of your pictures",
+        "hpclcae predict runs/clothes photos/ holiday.zip --top 3"),
     "launch": (
         "hpclcae.commands.launch",
         "start train on as many processes as the configuration wants, on this machine",

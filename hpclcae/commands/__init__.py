@@ -7,6 +7,7 @@ An outsider begins with `train.py`::
     experiment/     hpclcae experiment ...
     show.py         the layers of a configuration
     train.py        training, in one process or as one rank of a job
+    predict.py      what a classifier says about pictures
     launch.py       train under mpiexec, on this machine
     replay.py       an asynchronous run again
     plan.py         a layout for a cluster

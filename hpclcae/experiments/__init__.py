@@ -17,6 +17,7 @@ An outsider begins with `neurons.py`::
     tolerance.py        a neuron's response against shift, scale and covering
     tolerance_results.py  its tables, files and figure
     filters.py          is a filter oriented, is it localised
+    predictions.py      what a classifier says about pictures
     convergence.py      how runs learn, at equal work and at equal time
     figures.py          the pictures of a run
     replica_figures.py  how a run with parameter servers went

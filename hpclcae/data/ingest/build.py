@@ -34,12 +34,14 @@ class Tally:
     noted: Counter[str] = field(default_factory=Counter)    # conversions of what is stored
     skipped: Counter[str] = field(default_factory=Counter)  # by reason
     largest: int = 0                                        # shorter side of a picture, pixels
+    most_lines: int = MAX_LINES                             # for each reason to skip
 
     def skip(self, name: str, reason: str, detail: str = "") -> None:
         """Count something that is left out, and say so in a line if it claimed to be a picture."""
         self.skipped[reason] += 1
-        if reason != walk.OTHER and self.skipped[reason] <= MAX_LINES:
-            more = " (others like it are only counted)" if self.skipped[reason] == MAX_LINES else ""
+        if reason != walk.OTHER and self.skipped[reason] <= self.most_lines:
+            last = self.skipped[reason] == self.most_lines
+            more = " (others like it are only counted)" if last else ""
             print(f"skipped {name}: {reason}{f', {detail}' if detail else ''}{more}",
                   file=sys.stderr)
 
@@ -136,7 +138,8 @@ def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tall
             print(chosen.text + "\n", flush=True)
         seen, counts = Seen(near=settings.dedupe == "near"), Counter[int]()
         before = -1  # place of the image before, if it was stored
-        for image in _images(sources, settings, tally):
+        found = (entry for source in sources for entry in walk.entries(source))
+        for image in squares(found, settings, tally):
             partner, before = before if image.has_partner_before else -1, -1
             label = _label(image, chosen, settings)
             if label is None:
@@ -156,7 +159,7 @@ def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tall
                 tally.stored[image.group.partition("/")[0]] += 1
                 tally.noted.update(image.notes)
         if not writer.count:
-            raise InputError(_why_nothing(sources, tally))
+            raise InputError(why_nothing(sources, tally) + ": nothing was written")
         empty = [name for number, name in enumerate(writer.label_names or ()) if not counts[number]]
         if empty:
             print(f"warning: no image has the label {summed(empty)}: see what was skipped",
@@ -184,13 +187,25 @@ def _label(image: "Square", chosen: labels.Labels | None, settings: Settings) ->
     return chosen.of.get(image.folders)
 
 
-def _check(sources: Sequence[Path], out: Path) -> None:
-    require("PIL.Image", "images", "reading pictures")  # before an hour of reading, not within it
-    target = out.resolve()
+def check_sources(sources: Sequence[Path]) -> None:
+    """See that pictures can be read and that there is something to read, before the work.
+
+    Raises
+    ------
+    InputError
+        Pillow is missing, or a source.
+    """
+    require("PIL.Image", "images", "reading pictures")
     for source in sources:
         if not source.exists():
             raise InputError(f"{source} does not exist: give a folder, an archive, a picture or a "
                              "film")
+
+
+def _check(sources: Sequence[Path], out: Path) -> None:
+    check_sources(sources)
+    target = out.resolve()
+    for source in sources:
         if target == source.resolve():
             raise InputError(f"--out {out} is the source {source}: choose another name")
         if source.is_dir() and source.resolve() in target.parents:
@@ -217,10 +232,9 @@ class Square:
     has_partner_before: bool   # it is the second of two frames of a film
 
 
-def _images(sources: Sequence[Path], settings: Settings, tally: Tally) -> Iterator[Square]:
-    """Yield every usable image of the sources; tally the others."""
+def squares(found: walk.Found, settings: Settings, tally: Tally) -> Iterator[Square]:
+    """Yield every usable image of what was found; tally the others."""
     smallest = settings.min_side or settings.size
-    found = (entry for source in sources for entry in walk.entries(source))
     for entry in progress(found, "reading", unit="files"):
         if isinstance(entry, walk.Skipped):
             tally.skip(entry.name, entry.reason, entry.detail)
@@ -299,12 +313,12 @@ def to_square(picture: Picture, size: int, how: str) -> tuple[np.ndarray, Box]:
     return np.asarray(square), (top, left, top + side, left + side)
 
 
-def _why_nothing(sources: Sequence[Path], tally: Tally) -> str:
+def why_nothing(sources: Sequence[Path], tally: Tally) -> str:
+    """Why no picture could be used, and where that helps, what to do."""
     where = summed(list(map(str, sources)))
     if tally.skipped["too small"]:
         return (f"no picture in {where} is large enough: the largest has a shorter side of "
                 f"{tally.largest} pixels; give --size {tally.largest} or less, or --min-side to "
                 "enlarge smaller ones")
     counts = ", ".join(f"{count} x {reason}" for reason, count in tally.skipped.most_common())
-    return (f"no picture or film in {where} can be used ({counts or 'there are no files'}): "
-            "nothing was written")
+    return f"no picture or film in {where} can be used ({counts or 'there are no files'})"
