@@ -42,10 +42,21 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.train",
         "train a network; checkpoints and metrics go to a run folder",
         "hpclcae train run/desk.toml --out runs/desk"),
+<<<<<<< HEAD
     "predict": (
         "hpclcae.commands.predict",
         "say what a trained classifier makes of your pictures",
         "hpclcae predict runs/clothes photos/ holiday.zip --top 3"),
+=======
+    "finetune": (
+        "hpclcae.commands.finetune",
+        "train a classifier on a trained network, then the whole network",
+        "hpclcae finetune runs/desk run/finetune.toml --out runs/classes"),
+    "evaluate": (
+        "hpclcae.commands.evaluate",
+        "say how well classifiers do on the test half of their images",
+        "hpclcae evaluate runs/classes"),
+>>>>>>> supervised
     "launch": (
         "hpclcae.commands.launch",
         "start train on as many processes as the configuration wants, on this machine",
@@ -143,7 +154,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 LONGEST_LINE = 3000  # characters of an error
 
 #: Commands that may run on many ranks.
-PARALLEL = {"train", "check", "bench halo", "bench server"}
+PARALLEL = {"train", "finetune", "check", "bench halo", "bench server"}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -28,8 +28,8 @@ class DataConfig:
     size: int = 200               # side of the square image, pixels
     channels: int = 3             # 1 grey, 3 colour
     mirror: bool = True           # show half of the images mirrored left to right
-    crop: int = 0                 # hpclcae finetune: move each image by up to so many pixels in
-    #                               both directions; what comes in repeats the border
+    crop: int = 0                 # move each image by up to so many pixels along both sides; what
+    #                               comes in repeats its border
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,12 @@ class ClassifierConfig:
     per_class: int = 0               # training images of each category, chosen by train.seed; 0:
     #                                  all
     validation: float = 0.1          # share of the training images that is not trained on, but
-    #                                  tells when to stop
-    evaluate_every: int = 0          # steps between looks at the validation images; 0: none
-    patience: int = 0                # looks without a better one after which the whole network's
+    #                                  looked at with every train.checkpoint_every: the best
+    #                                  checkpoint is kept
+    patience: int = 0                # looks of the last phase without a better one after which
     #                                  training ends; 0: it never ends early
-    parts: int = 1                   # cut the categories into so many parts, dealt to the columns of
-    #                                  a grid, where one rank cannot hold all for its features
+    parts: int = 1                   # cut the categories into so many parts, dealt to the columns
+    #                                  of a grid, where one rank cannot hold all for its features
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,11 @@ def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
         The file is missing or no TOML; a key is unknown; a value has the wrong type or range. The
         message names the key, the value and what is allowed.
     """
+    return loads(_read(path), changes, where=str(path))
+
+
+def _read(path: str | Path) -> str:
+    """The text of a configuration file."""
     try:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
@@ -243,21 +248,65 @@ def load(path: str | Path, changes: typing.Sequence[str] = ()) -> Config:
         raise InputError(f"configuration {path} cannot be read: it is UTF-16, or no text at all; "
                          "save it as UTF-8")
     # Paths in it may have names that are not UTF-8; editors of Windows write a byte order mark.
-    text = to_text(content.removeprefix(codecs.BOM_UTF8))
-    return loads(text, changes, where=str(path))
+    return to_text(content.removeprefix(codecs.BOM_UTF8))
 
 
 def loads(text: str, changes: typing.Sequence[str] = (), where: str = "configuration") -> Config:
     """The same from a text (a checkpoint keeps the resolved text of its run)."""
+    config = _build(Config, _tree(text, changes, where), where, "")
+    _check(config, where)
+    return config
+
+
+def load_supervised(path: str | Path, changes: typing.Sequence[str], network: Config,
+                    weights: str) -> Config:
+    """Read how a classifier is to be trained on the network of another configuration.
+
+    Parameters
+    ----------
+    network : Config
+        Its stages, preprocessing, size of images and dtype are taken.
+    weights : str
+        The checkpoint that it is of.
+
+    Raises
+    ------
+    InputError
+        As in `load`; or the file sets what comes from the checkpoint.
+    """
+    where = str(path)
+    tree = _tree(_read(path), changes, where)
+    fixed = {"data": ("size", "channels"), "train": ("weights", "dtype", "gradient")}
+    given: list[str] = [name for name in ("stages", "preprocess") if name in tree]
+    given += [f"{section}.{key}" for section, keys in fixed.items() for key in keys
+              if isinstance(tree.get(section), dict) and key in tree[section]]
+    if given:
+        raise InputError(f"{where}: {given[0]} is that of the checkpoint {weights}: leave it out")
+    if isinstance(classifier := tree.setdefault("classifier", {}), dict):
+        classifier.setdefault("loss", "logistic")
+    config = _build(Config, tree, where, "")
+    if not config.is_supervised:
+        raise InputError(f"{where}: classifier.loss = 'none': use 'logistic' or 'softmax'")
+    config = dataclasses.replace(
+        config, preprocess=network.preprocess,
+        stages=tuple(dataclasses.replace(stage, steps=0, batch=0, rate=0.0)  # of greedy training
+                     for stage in network.stages),
+        data=dataclasses.replace(config.data, size=network.data.size,
+                                 channels=network.data.channels),
+        train=dataclasses.replace(config.train, weights=weights, dtype=network.train.dtype))
+    _check(config, where)
+    return config
+
+
+def _tree(text: str, changes: typing.Sequence[str], where: str) -> dict[str, Any]:
+    """A text of TOML with changes."""
     try:
         tree = _parsed(text)
     except ValueError as error:
         raise InputError(f"{where} is not valid TOML: {one_line(str(error))}") from error
     for change in changes:
         _set(tree, change)
-    config = _build(Config, tree, where, "")
-    _check(config, where)
-    return config
+    return tree
 
 
 def dumps(config: Config) -> str:
@@ -389,8 +438,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "classifier.classes": (0, MOST_CLASSES), "classifier.l2": (0, _REAL),
     "classifier.steps": (0, _COUNT), "classifier.batch": (0, _BATCH),
     "classifier.rate": (0, _REAL), "classifier.per_class": (0, _COUNT),
-    "classifier.validation": (0, 0.9), "classifier.evaluate_every": (0, _COUNT),
-    "classifier.patience": (0, _COUNT), "classifier.parts": (1, MOST_CLASSES),
+    "classifier.validation": (0, 0.5), "classifier.patience": (0, _COUNT),
+    "classifier.parts": (1, MOST_CLASSES),
     "parallel.servers": (0, _RANKS), "parallel.replicas": (1, _RANKS),
     "parallel.staleness": (0, _COUNT), "parallel.backup": (0, _RANKS),
     "parallel.fetch_every": (1, _COUNT), "parallel.push_every": (1, _COUNT),
@@ -452,9 +501,6 @@ def _check(config: Config, where: str) -> None:
     _check_stages(config, where)
     if config.is_supervised:
         _check_classifier(config, where)
-    elif config.data.crop:
-        raise InputError(f"{where}: data.crop = {config.data.crop}: images are moved only where a "
-                         "classifier is trained (hpclcae finetune); set it to 0")
     _check_parallel(config, where)
 
 
@@ -479,15 +525,9 @@ def _check_classifier(config: Config, where: str) -> None:
                      "counts them too")
     if c.parts > max(1, c.classes) and c.classes:
         raise refuse("classifier.parts", f"there are {c.classes} categories: at most as many parts")
-    if c.patience and not c.evaluate_every:
-        raise refuse("classifier.patience", "set classifier.evaluate_every to the steps between "
-                     "two looks at the validation images")
-    if c.evaluate_every and not c.validation:
-        raise refuse("classifier.evaluate_every", "set classifier.validation to the share of the "
-                     "images to look at")
-    if c.evaluate_every and config.parallel.elastic:
-        raise refuse("classifier.evaluate_every", "with parallel.elastic every replica has "
-                     "parameters of its own: set it to 0")
+    if c.patience and not c.validation:
+        raise refuse("classifier.patience", "without validation images nobody can tell: set "
+                     "classifier.validation to a share of the training images, or it to 0")
 
 
 def _check_stages(config: Config, where: str) -> None:

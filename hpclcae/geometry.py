@@ -153,9 +153,16 @@ def training_flop(config: Config, only: int | None = None, given: bool = False) 
     ----------
     only : int, optional
         The stage (from 0) that the step trains alone; those below only encode, or, if `given`, do
-        not run. Without it, greedy training is counted at its mean over the stages.
+        not run. Without it, greedy training is counted at its mean over the stages. With a
+        classifier, which may be the only one that is trained, nothing is decoded.
     """
     stages = network_geometry(config)
+    if config.is_supervised:
+        weights = prod(stages[-1].output) * config.classifier.classes
+        if only is None:
+            return 2 * (3 * weights + sum(s.encoder_weights * (3 if i else 2)
+                                          for i, s in enumerate(stages)))
+        return 2 * (2 * weights + (0 if given else sum(s.encoder_weights for s in stages)))
     if only is not None:
         below = 0 if given else sum(2 * stage.encoder_weights for stage in stages[:only])
         return stages[only].training_flop(False) + below

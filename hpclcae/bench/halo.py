@@ -308,6 +308,14 @@ class Meter(Communicator):
             self.add(what, value)
         return total
 
+    def sum_in_place(self, array: np.ndarray) -> None:
+        """See exchange.Communicator. Counts as waiting."""
+        began = time.perf_counter()
+        self._communicator.sum_in_place(array)
+        seconds = time.perf_counter() - began
+        for what, value in ((_SECONDS, seconds), (_WAITED, seconds), (_TIMES, 1)):
+            self.add(what, value)
+
     def close(self) -> None:
         """See exchange.Communicator."""
         self._communicator.close()

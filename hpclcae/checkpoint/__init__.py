@@ -45,14 +45,14 @@ An outsider begins with what this module itself offers, and `trained.py`::
     query.py         arithmetic over the arrays, in little memory (hpclcae checkpoint query)
 """
 from hpclcae.checkpoint.committer import Committer
-from hpclcae.checkpoint.folder import (KIND, SCHEMA, check, clean, find, read_manifest, saved,
-                                       step_folder, step_of, verify)
+from hpclcae.checkpoint.folder import (KIND, SCHEMA, check, clean, find, find_best, read_manifest,
+                                       saved, step_folder, step_of, verify)
 from hpclcae.checkpoint.reading import (fill, load, load_block, load_chunk_states, load_state,
                                         opened, update_counts)
 from hpclcae.checkpoint.state import BlockState, ChunkState, RunState, block_chunk_states
 from hpclcae.checkpoint.writer import ShardWriter
 
 __all__ = ["BlockState", "ChunkState", "Committer", "KIND", "RunState", "SCHEMA", "ShardWriter",
-           "block_chunk_states", "check", "clean", "fill", "find", "load", "load_block",
-           "load_chunk_states", "load_state", "opened", "read_manifest", "saved", "step_folder",
-           "step_of", "update_counts", "verify"]
+           "block_chunk_states", "check", "clean", "fill", "find", "find_best", "load",
+           "load_block", "load_chunk_states", "load_state", "opened", "read_manifest", "saved",
+           "step_folder", "step_of", "update_counts", "verify"]

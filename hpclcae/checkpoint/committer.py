@@ -3,13 +3,14 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from hpclcae.checkpoint.background import Background
-from hpclcae.checkpoint.folder import (MANIFEST, MODEL, Content, Manifest, content_of, remove,
-                                       remove_done_markers, saved, shard_name, step_folder, step_of,
-                                       write_manifest)
+from hpclcae.checkpoint.folder import (BEST, MANIFEST, MODEL, Content, Manifest, content_of,
+                                       find_best, remove, remove_done_markers, saved, shard_name,
+                                       step_folder, step_of, write_manifest)
 from hpclcae.checkpoint.model_file import write_model
 from hpclcae.checkpoint.state import RunState
 from hpclcae.checkpoint.writer import GONE, PATIENCE, POLL, as_input_error, read_done_marker, run_id
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replace_text
 
 KEEP_AT_LEAST = 2  # a checkpoint may turn out to be damaged
 
@@ -51,10 +52,11 @@ class Committer(Background):
         if not (self.run / "checkpoints").is_dir():
             raise InputError(f"{self.run / 'checkpoints'} was {GONE}")
 
-    def start(self, state: RunState) -> None:
+    def start(self, state: RunState, is_best: bool = False) -> None:
         """Begin to wait for the shards of a step and to commit them.
 
-        Waits first if the step before is not committed.
+        The one that `is_best` so far is kept until another one is. Waits first if the step before
+        is not committed.
 
         Raises
         ------
@@ -68,16 +70,18 @@ class Committer(Background):
 
         def work() -> None:
             with as_input_error(self.run, state.step, folder):
-                self._commit(folder, state)
+                self._commit(folder, state, is_best)
         self.begin(work)
 
-    def _commit(self, folder: Path, state: RunState) -> None:
+    def _commit(self, folder: Path, state: RunState, is_best: bool) -> None:
         files = self._shards(folder)
         run = run_id(self.run, self)
         write_model(folder / MODEL, run, state, self.shards)
         files[MODEL] = content_of(folder / MODEL, from_disk=True)
         write_manifest(folder, Manifest(run, state.step, files))
         remove_done_markers(folder)
+        if is_best:
+            replace_text(folder.with_name(BEST), folder.name + "\n")
         prune(self.run, state.config.train.keep, state.config.train.keep_every)
 
     def _shards(self, folder: Path) -> dict[str, Content]:
@@ -112,13 +116,13 @@ def _there(shard: Path, content: Content) -> bool:
 def prune(run: Path, keep: int, keep_every: int) -> None:
     """Remove the old checkpoints of a run.
 
-    The last `keep` (2 or more) stay, and those of steps that `keep_every` divides. What is older
-    than the newest and was never finished goes too.
+    The last `keep` (2 or more) stay, those of steps that `keep_every` divides, and the best. What
+    is older than the newest and was never finished goes too.
     """
     folder = run / "checkpoints"
-    found = saved(folder)
+    found, best = saved(folder), find_best(run)
     for path in found[:-max(keep, KEEP_AT_LEAST)]:
-        if not (keep_every and step_of(path) % keep_every == 0):
+        if path != best and not (keep_every and step_of(path) % keep_every == 0):
             remove(path)
     for path in folder.glob("step-*"):
         if path.is_dir() and -1 < step_of(path) < step_of(found[-1]) and not (path

@@ -24,6 +24,7 @@ KIND = "hpclcae checkpoint"
 SCHEMA = 2
 MANIFEST, MODEL = CHECKPOINT
 RUN_ID = "run-id"
+BEST = "best"  # its only line is the name of the best checkpoint, where one was chosen
 
 _FOLDER = re.compile(r"step-(\d{8})")
 _OLD_FILE = re.compile(r"step-(\d{8})\.h5")  # schema 1: a checkpoint was one file
@@ -97,6 +98,23 @@ def find(run: str | Path) -> Path:
     raise InputError(f"{path} is neither a checkpoint nor the folder of a run with checkpoints; "
                      "train one with: hpclcae train CONFIGURATION --out "
                      f"{shlex.quote(str(path))}")
+
+
+def find_best(run: str | Path) -> Path:
+    """The same, but of a run folder the checkpoint that did best on validation images, if any.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    file = Path(run) / "checkpoints" / BEST
+    if file.is_file():
+        with reading(file, "the name of the best checkpoint", "remove it"):
+            best = file.parent / file.read_text().strip()
+            if step_of(best) >= 0 and (best / MANIFEST).exists():
+                return best
+    return find(run)
 
 
 # ---- the manifest --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, SCHEMA, shard_name
 from hpclcae.checkpoint.shard_file import EXTENTS
 from hpclcae.checkpoint.state import RunState
+from hpclcae.config import Config
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.store import owned_slots
@@ -22,6 +23,7 @@ from hpclcae.utils.provenance import revision, versions
 from hpclcae.utils.text import attribute
 
 AXES = ["row", "col", "krow", "kcol", "map in", "map"]
+AXES_OF_CLASSIFIER = ["row", "col", "krow", "kcol", "map", "class"]
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,23 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
             array = getattr(state.preprocessing, name)
             if array is not None:
                 file[f"preprocess/{name}"] = array
-        for number, conditioner in enumerate(state.conditioners, 1):
+        places = conditioner_places(state.config)
+        for place, conditioner in zip(places, state.conditioners):
             if conditioner:
-                _write_conditioner(file.create_group(f"conditioner/stage{number}"), conditioner)
+                _write_conditioner(file.create_group(place), conditioner)
+        if state.categories:
+            file["classifier/names"] = attribute(state.categories)
         file.attrs.update(kind=KIND, schema=SCHEMA, run=run, step=state.step, seconds=state.seconds,
                           shards=shards, configuration=attribute(configuration.dumps(state.config)),
                           versions=json.dumps(versions()),
                           revision=revision(), host=platform.node(),
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+
+def conditioner_places(config: Config) -> list[str]:
+    """The groups of what stands above each stage, and before a classifier."""
+    places = [f"conditioner/stage{number}" for number, _ in enumerate(config.stages, 1)]
+    return places + ["conditioner/classifier"] * config.is_supervised
 
 
 def _write_conditioner(group: h5py.Group, conditioner: Conditioner) -> None:
@@ -125,4 +136,5 @@ def _show(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str,
         layout[rows, cols] = h5py.VirtualSource(
             shard_name(piece.shard), piece.name, piece.shape, dtype)
     data = file.create_virtual_dataset(name, layout, fillvalue=np.nan)
-    data.attrs["axes"] = AXES
+    of_classifier = name.rpartition("classifier/")[1]
+    data.attrs["axes"] = AXES_OF_CLASSIFIER if of_classifier else AXES

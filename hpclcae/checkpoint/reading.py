@@ -9,9 +9,11 @@ import numpy as np
 
 from hpclcae import config as configuration
 from hpclcae.checkpoint.folder import KIND, MANIFEST, MODEL, SCHEMA, check, find
+from hpclcae.checkpoint.model_file import conditioner_places
 from hpclcae.checkpoint.regions import positions
 from hpclcae.checkpoint.shard_file import CHUNKS, StoredArrays, ahead
 from hpclcae.checkpoint.state import BlockState, ChunkState, RunState, views
+from hpclcae.config import Config
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layout import WHOLE, BlockLayout, Layout
 from hpclcae.model.network import Network
@@ -22,6 +24,7 @@ from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import read_hdf5
 from hpclcae.utils.reading import reading
+from hpclcae.utils.text import to_text
 
 
 def load(path: Path, grid: Grid = WHOLE,
@@ -40,16 +43,19 @@ def load(path: Path, grid: Grid = WHOLE,
     return state, network
 
 
-def load_block(path: Path, block: BlockLayout) -> BlockState:
+def load_block(path: Path, block: BlockLayout, stages_only: bool = False) -> BlockState:
     """The state of the run with one block's weights; errors as in `load`.
 
-    The block's grid and tiles may be others than those that wrote.
+    The block's grid and tiles may be others than those that wrote. With `stages_only` a classifier
+    is left at zero, and so is the update rule's memory.
     """
     with opened(path) as file:
         state = _run_state(file, path)
-        slots = list(file["update"]) if "update" in file else []
+        slots = list(file["update"]) if "update" in file and not stages_only else []
         parameters, memory = block.parameters(), {slot: block.parameters() for slot in slots}
-        _fill(file, path, block.layout, views(block_chunks(block), parameters, memory, {}))
+        chunks = [chunk for chunk in block_chunks(block)
+                  if not (stages_only and chunk.name.startswith("classifier/"))]
+        _fill(file, path, block.layout, views(chunks, parameters, memory, {}))
         counts = update_counts(file)
     return BlockState(**vars(state), parameters=parameters, update_state=memory, counts=counts)
 
@@ -139,17 +145,24 @@ def _run_state(file: h5py.File, path: Path) -> RunState:
     one_file = file.attrs["schema"] < SCHEMA  # written by one replica, without its metrics
     return RunState(config=config, step=step,
                     preprocessing=Preprocessing(config.preprocess, kernel, eigenvalues),
-                    conditioners=_conditioners(file, len(config.stages)),
+                    conditioners=_conditioners(file, config),
+                    categories=_categories(file),
                     seconds=float(file.attrs["seconds"]),
                     cursors=(step,) if one_file else tuple(map(int, file["cursors"][...])),
                     metrics="" if one_file else file["metrics"].asstr()[()])
 
 
-def _conditioners(file: h5py.File, stages: int) -> tuple[Conditioner | None, ...]:
-    """What stands above each stage; None: nothing that was fitted."""
-    groups = (file.get(f"conditioner/stage{number}") for number in range(1, stages + 1))
+def _conditioners(file: h5py.File, config: Config) -> tuple[Conditioner | None, ...]:
+    """What stands above each stage, and before a classifier; None: nothing that was fitted."""
+    groups = map(file.get, conditioner_places(config))
     return tuple(Conditioner(**{name: group[name][...] for name in group}) if group else None
                  for group in groups)
+
+
+def _categories(file: h5py.File) -> tuple[str, ...]:
+    """Names of a classifier's classes."""
+    names = file.get("classifier/names")
+    return () if names is None else tuple(map(to_text, names[...]))
 
 
 def _chunks(file: h5py.File) -> np.ndarray:

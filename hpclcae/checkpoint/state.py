@@ -25,7 +25,10 @@ class RunState:
     step : int
         Finished steps (with parameter servers: of the replica that is furthest behind).
     conditioners : tuple of Conditioner or None
-        What stands above each stage, as far as fitted; none at all in older checkpoints.
+        What stands above each stage, as far as fitted, and what standardises a classifier's
+        features; none at all in older checkpoints.
+    categories : tuple of str
+        Names of the classes, where there is a classifier.
     seconds : float
         Training time so far.
     cursors : tuple of int
@@ -38,6 +41,7 @@ class RunState:
     step: int
     preprocessing: Preprocessing
     conditioners: tuple[Conditioner | None, ...] = ()
+    categories: tuple[str, ...] = ()
     seconds: float = 0.0
     cursors: tuple[int, ...] = ()
     metrics: str = ""

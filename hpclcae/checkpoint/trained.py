@@ -9,6 +9,7 @@ from hpclcae import checkpoint
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.fitting import fitting_pass
+from hpclcae.model.classifier import probabilities
 from hpclcae.model.conditioner import Conditioner, is_fitted
 from hpclcae.model.conditioner_fit import fit_conditioner
 from hpclcae.model.network import Network
@@ -23,6 +24,8 @@ class Model:
 
     step : int
         Training steps behind the parameters; 0 for random weights.
+    categories : tuple of str
+        Names of the classes; none without a classifier.
     """
     config: Config
     network: Network
@@ -31,21 +34,22 @@ class Model:
     step: int
     path: Path
     conditioners: tuple[Conditioner | None, ...] = ()
+    categories: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path) -> "Model":
-        """Load a checkpoint, or the newest one of a run folder.
+        """Load a checkpoint; of a run folder the best one on validation images, or the newest.
 
         Raises
         ------
         InputError
             There is none, or it cannot be read.
         """
-        file = checkpoint.find(path)
+        file = checkpoint.find_best(path)
         state, network = checkpoint.load(file)
         preprocessor = state.preprocessing.preprocessor(state.config.data.size, network.dtype)
         return cls(state.config, network, state.parameters, preprocessor, state.step, file,
-                   state.conditioners)
+                   state.conditioners, state.categories)
 
     def with_random_weights(self, seed: int, train: Dataset | None = None) -> "Model":
         """The same architecture and preprocessing, untrained.
@@ -99,6 +103,28 @@ class Model:
         been trained, or are being trained.
         """
         return self.network.responses(self.parameters, x)
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """Scores of all classes (class, image) for prepared images.
+
+        Overwritten by the next call.
+
+        Raises
+        ------
+        InputError
+            There is no classifier.
+        """
+        if self.network.classifier is None:
+            raise InputError(f"{self.path} has no classifier: hpclcae finetune trains one on it")
+        return self.network.scores(self.parameters, x)
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """How likely each class is for prepared images: float64 (class, image).
+
+        One against all others, every class has a probability by itself; with softmax they add up to
+        1. Errors as in `scores`.
+        """
+        return probabilities(self.config.classifier, self.scores(x))
 
     def filters(self, stage: int) -> np.ndarray:
         """Encoding filters of a stage (from 0), normalised as in the forward pass.

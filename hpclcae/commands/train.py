@@ -2,6 +2,7 @@
 import argparse
 import contextlib
 import shlex
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hpclcae import config as configuration
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from hpclcae.mpi.communicator import MpiCommunicator
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: argparse.ArgumentParser, example: str = "run/desk.toml") -> None:
     """Declare the arguments."""
-    parser.add_argument("configuration", help="TOML file, for instance run/desk.toml")
+    parser.add_argument("configuration", help=f"TOML file, for instance {example}")
     parser.add_argument("--out", required=True, type=output,
                         help="run folder: checkpoints, metrics, configuration")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
@@ -65,43 +66,55 @@ def train_words(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def _configuration(args: argparse.Namespace) -> Config:
-    """The configuration that is asked for.
+def check_kept(args: argparse.Namespace) -> None:
+    """See that the run folder does not replace the configuration file by its resolved text.
 
     Raises
     ------
     InputError
-        The run folder would replace the file itself by its resolved text, without its comments.
+        It would, and the comments would be lost.
     """
-    config = configuration.load(args.configuration, changes(args))
     written = args.out / "configuration.toml"
     if not args.resume and written.exists() and written.samefile(args.configuration):
         raise InputError(f"--out {args.out} is the folder of {args.configuration}, which would be "
                          "replaced: choose another (or --resume, if it is a run to go on with)")
-    return config
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    size = launched().size
-    if size == 1:
-        config = _configuration(args)
-        if config.parallel.servers:
-            raise InputError(f"the configuration asks for {config.parallel.servers} parameter "
-                             f"servers and {config.parallel.replicas} replicas, and this is one "
-                             "process: start several with "
-                             f"{shlex.join(['hpclcae', 'launch', *train_words(args)])}, or train "
-                             "in one with --servers 0 --replicas 1")
-        with locked(args.out):
-            start = starting_point(config, args.out, args.resume, SerialCommunicator())
-            Trainer(config, args.out, start).train(args.stop_at)
-        return 0
-    return run_on_all_ranks("hpclcae train", lambda world: _train(args, world))
+    def configured() -> Config:
+        check_kept(args)
+        return configuration.load(args.configuration, changes(args))
+    return train(args, "hpclcae train", configured, ["hpclcae", "launch", *train_words(args)])
 
 
-def _train(args: argparse.Namespace, world: "MpiCommunicator") -> None:
+def train(args: argparse.Namespace, name: str, configured: Callable[[], Config],
+          launch: list[str]) -> int:
+    """Train in this process, or as a rank of a job; returns the exit code.
+
+    Parameters
+    ----------
+    configured : callable
+        Gives the configuration; every rank calls it.
+    launch : list of str
+        The words that start a job, where this is one process and should be several.
+    """
+    if launched().size > 1:
+        return run_on_all_ranks(name, lambda world: _train(args, configured(), world))
+    config = configured()
+    if config.parallel.servers:
+        raise InputError(f"the configuration asks for {config.parallel.servers} parameter "
+                         f"servers and {config.parallel.replicas} replicas, and this is one "
+                         f"process: start several with {shlex.join(launch)}, or train "
+                         "in one with --servers 0 --replicas 1")
+    with locked(args.out):
+        start = starting_point(config, args.out, args.resume, SerialCommunicator())
+        Trainer(config, args.out, start).train(args.stop_at)
+    return 0
+
+
+def _train(args: argparse.Namespace, config: Config, world: "MpiCommunicator") -> None:
     """The part of one rank of a job."""
-    config = _configuration(args)
     # The first rank locks the folder; the others wait for it in `starting_point`.
     with locked(args.out) if world.rank == 0 else contextlib.nullcontext():
         start = starting_point(config, args.out, args.resume, world)

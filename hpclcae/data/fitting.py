@@ -8,7 +8,7 @@ import numpy as np
 
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
-from hpclcae.data.minibatches import read_mirrored
+from hpclcae.data.minibatches import read_shown
 from hpclcae.model.conditioner_fit import Pass
 from hpclcae.model.preprocess import Preprocessor
 from hpclcae.utils.errors import InputError
@@ -49,11 +49,13 @@ def _firsts(dataset: Dataset, index: int) -> np.ndarray:
 
 
 def fitting_pass(config: Config, dataset: Dataset, index: int, prepare: Preprocessor,
-                 told: str = "") -> Pass:
+                 told: str = "", among: np.ndarray | None = None) -> Pass:
     """Passes over the images that the conditioner of stage `index` (from 0) is fitted on.
 
     Parameters
     ----------
+    among : int array (image,), optional
+        Indices of the images that are chosen from; without it all.
     told : str
         What a pass is called where progress is shown; "": nowhere.
 
@@ -64,14 +66,15 @@ def fitting_pass(config: Config, dataset: Dataset, index: int, prepare: Preproce
     """
     generator = np.random.default_rng([config.train.seed, 2, index])
     most = config.train.condition_images
-    if config.stages[index].whiten_by == "pairs":
+    among = np.arange(dataset.count) if among is None else among
+    if index < len(config.stages) and config.stages[index].whiten_by == "pairs":
         firsts, partner = _firsts(dataset, index), dataset.pair
         assert partner is not None
         firsts = generator.permutation(firsts)[:max(1, most // 2)]
         chosen = np.stack([firsts, partner[firsts]], axis=1).ravel()
         mirrored = np.repeat(generator.random(len(firsts)) < 0.5, 2)
     else:
-        chosen = np.sort(generator.permutation(dataset.count)[:most])
+        chosen = among[np.sort(generator.permutation(len(among))[:most])]
         mirrored = generator.random(len(chosen)) < 0.5
     mirrored &= config.data.mirror
 
@@ -79,5 +82,5 @@ def fitting_pass(config: Config, dataset: Dataset, index: int, prepare: Preproce
         firsts = range(0, len(chosen), PORTION)
         for first in progress(firsts, told, unit="portions") if told else firsts:
             part = slice(first, first + PORTION)
-            yield prepare(read_mirrored(dataset, chosen[part], mirrored[part], prepare.pixels))
+            yield prepare(read_shown(dataset, chosen[part], mirrored[part], prepare.pixels))
     return start

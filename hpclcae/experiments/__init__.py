@@ -16,6 +16,7 @@ An outsider begins with `neurons.py`::
     scan_results.py     the heat maps and tables of a scan
     tolerance.py        a neuron's response against shift, scale and covering
     tolerance_results.py  its tables, files and figure
+    classification.py   how well a classifier does on the final half
     filters.py          is a filter oriented, is it localised
     predictions.py      what a classifier says about pictures
     convergence.py      how runs learn, at equal work and at equal time

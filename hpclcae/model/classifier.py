@@ -15,11 +15,11 @@ notes/equations.md, section 12; both are computed here and nowhere else.
 **On a grid** every block has the weights of the features that it owns. Each makes its part of all
 scores, one sum over the blocks makes the scores, and from there on every block knows what it needs:
 its gradient with respect to the scores is that of all. Where a block could not hold all classes of
-its features, they are cut into parts (ClassifierConfig.parts): a column of blocks has the classes of
-a part, and its blocks the features of whole rows of positions. The same sum makes the scores.
+its features, they are cut into parts (ClassifierConfig.parts): a column of blocks has the classes
+of a part, and its blocks the features of whole rows of positions. The same sum makes the scores.
 
 To everything that stores, sends or updates weights, they are a layer of filters that see one
-position (model/layout.py): row (tile row), col (tile col), map (input), class (unit).
+position (model/layout.py): (row, col, map, class) are (tile row, tile col, input, unit).
 """
 from dataclasses import dataclass
 
@@ -128,20 +128,17 @@ class Classifier:
             What at least one block said.
         """
         squares = sum(float(np.vdot(row, row)) for part in self.parts
-                      for row in parameters[part.weights])
+                      for row in parameters[part.weights]) if self.config.l2 else 0.0
         scores, sums = self._scores(parameters, features, (squares, *said))
         images = np.arange(len(labels))
         weights = (np.ones(len(labels)) if self.class_weights is None
                    else self.class_weights[labels])
-        true = scores[labels, images].astype(np.float64)
         right = float((scores.argmax(axis=0) == labels).mean())
+        each = objectives(self.config, scores, labels)
         if self.config.loss == "logistic":
-            each = np.logaddexp(0, scores).sum(axis=0, dtype=np.float64) - true
             expit(scores, out=scores)
         else:
-            total = logsumexp(scores, axis=0)
-            each = total.astype(np.float64) - true
-            scores -= total
+            scores -= logsumexp(scores, axis=0)
             np.exp(scores, out=scores)
         scores[labels, images] -= 1
         scores *= (weights / len(labels)).astype(self.dtype)
@@ -170,7 +167,7 @@ class Classifier:
                 np.matmul(weights.reshape(-1, weights.shape[-1]).T, v.reshape(-1, images), out=own)
             if bias.size:
                 own += bias.reshape(-1, 1)
-        self.communicator.add(flat)
+        self.communicator.sum_in_place(flat)
         return scores, flat[classes * images:]
 
     # ---- backward --------------------------------------------------------------------------------
@@ -215,6 +212,20 @@ class Classifier:
             dv *= self._fitted[1][..., None]
         self._exchange.fold(dv)
         return dv[self.plan.own]
+
+
+def objectives(config: ClassifierConfig, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The objective of each image, without penalty and class weights: float64 (image,).
+
+    Parameters
+    ----------
+    scores : (class, image)
+    labels : int array (image,)
+    """
+    true = scores[labels, np.arange(len(labels))].astype(np.float64)
+    if config.loss == "logistic":
+        return np.logaddexp(0, scores).sum(axis=0, dtype=np.float64) - true
+    return logsumexp(scores, axis=0).astype(np.float64) - true
 
 
 def probabilities(config: ClassifierConfig, scores: np.ndarray) -> np.ndarray:

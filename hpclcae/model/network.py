@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpclcae.model.classifier import Classifier
+from hpclcae.model.classifier import Classifier, balanced
 from hpclcae.model.conditioner import Conditioner, are_fitted
 from hpclcae.model.layers.local_filter import RowSink
 from hpclcae.model.layout import Layout
@@ -83,6 +83,14 @@ class Network:
             stage.condition(conditioner)
         if self.classifier and len(conditioners) > len(self.stages):
             self.classifier.condition(conditioners[-1])
+
+    def weigh(self, labels: np.ndarray | None) -> None:
+        """Let a classifier count the images of every class alike, if its configuration says so.
+
+        `labels` (image,) are those of all training images.
+        """
+        if self.classifier and self.classifier.config.balance and labels is not None:
+            self.classifier.class_weights = balanced(labels, self.classifier.config.classes)
 
     def condition_unfitted(self) -> None:
         """Put numbers between the stages that were not fitted, for benchmarks and tests."""

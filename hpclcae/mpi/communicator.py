@@ -59,7 +59,7 @@ class MpiCommunicator(Communicator):
         wait([self.comm.Iallgather(mine, everyones)])
         return everyones.sum(axis=0)
 
-    def add(self, array: np.ndarray) -> None:
+    def sum_in_place(self, array: np.ndarray) -> None:
         """Every rank adds up a share, in order of ranks, and gives it to the others."""
         flat = array.reshape(-1)
         bounds = [split(flat.size, self.size, rank) for rank in range(self.size)]

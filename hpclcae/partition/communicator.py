@@ -42,7 +42,7 @@ class Communicator(Protocol):
         For a few numbers.
         """
 
-    def add(self, array: np.ndarray) -> None:
+    def sum_in_place(self, array: np.ndarray) -> None:
         """Make a contiguous array the sum over all blocks, in place and in its own dtype.
 
         For many numbers: each block adds its share of them up.
@@ -65,7 +65,7 @@ class SerialCommunicator(Communicator):
         """The values themselves."""
         return np.array(values, np.float64)
 
-    def add(self, array: np.ndarray) -> None:
+    def sum_in_place(self, array: np.ndarray) -> None:
         """They are the sum already."""
 
     def close(self) -> None:

@@ -89,7 +89,7 @@ class ThreadCommunicator(Communicator):
             self.send(rank, _SUM, total)
         return total
 
-    def add(self, array: np.ndarray) -> None:
+    def sum_in_place(self, array: np.ndarray) -> None:
         """Block 0 adds in order of ranks and tells the others."""
         if self.rank:
             self.send(0, _SUM, array)

@@ -11,6 +11,7 @@ An outsider begins with `trainer.py`::
     worker.py         WorkerContext: where a worker stands in its job; WorkerReport
     coordination.py   how replicas agree on when to begin, to pause and to end
     divergence.py     what stops a run before broken numbers reach a checkpoint
+    evaluation.py     Evaluation: how well a classifier does; Patience: when that ends training
     metrics.py        metrics.jsonl, and what the terminal shows
     resume.py         where a run goes on, and whether all ranks mean the same
     serving.py        Serving: a server's store, its shard of checkpoints, its event log

@@ -21,6 +21,7 @@ from hpclcae.utils.reading import reading
 
 KIND = "hpclcae response cache"
 LARGEST = float(np.finfo(np.float16).max)
+SHARE = 0.5  # of the memory that is free: the most that is taken where it need not be
 
 
 class ResponseCache:
@@ -40,6 +41,9 @@ class ResponseCache:
         Of everything that the responses depend on: a file of another one is begun anew.
     communicator : Communicator
         To the other blocks of the replica, which have files of their own: all are used, or none.
+    or_none : bool
+        If a block has not as much memory as its part takes, nothing is kept: all is computed each
+        time, with the same bits.
 
     Raises
     ------
@@ -48,11 +52,17 @@ class ResponseCache:
     """
 
     def __init__(self, entries: int, shape: tuple[int, ...], file: Path | None, fingerprint: str,
-                 communicator: Communicator) -> None:
+                 communicator: Communicator, or_none: bool = False) -> None:
         self.file, self._fingerprint, self._shape = file, fingerprint, shape
         table = entries, 1 + int(np.prod(shape))
         self.nbytes = 2 * int(np.prod(table))
-        if file is None:
+        self._keeps = True
+        if or_none:
+            scarce = self.nbytes > SHARE * available_memory()
+            self._keeps = not communicator.allreduce_sum([float(scarce)])[0]
+        if not self._keeps:
+            self._kept = np.zeros((0, 0), np.float16)
+        elif file is None:
             if self.nbytes > available_memory():
                 raise InputError(f"train.cache = 'memory' needs {self.nbytes / 1e9:.1f} GB for the "
                                  f"responses to {entries} images, there are "
@@ -78,17 +88,24 @@ class ResponseCache:
         InputError
             A response does not fit into float16.
         """
+        if not self._keeps:
+            return self._made(np.ones(len(entries), bool), compute).astype(dtype)
         missing = self._kept[entries, 0] == 0
         if missing.any():
-            made = np.moveaxis(compute(missing), -1, 0)
-            largest = float(np.abs(made).max(initial=0))
-            if not largest < LARGEST:
-                raise InputError(f"a response of {largest:g} does not fit into the cache's 16-bit "
-                                 "numbers: set train.cache = 'none', or standardise the stage")
+            made = np.moveaxis(self._made(missing, compute), -1, 0)
             self._kept[entries[missing], 1:] = made.reshape(len(made), -1)
             self._kept[entries[missing], 0] = 1
         found = self._kept[entries, 1:].reshape(len(entries), *self._shape)
         return np.ascontiguousarray(np.moveaxis(found, 0, -1), dtype)
+
+    def _made(self, missing: np.ndarray,
+              compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        made = compute(missing)
+        largest = float(np.abs(made).max(initial=0))
+        if not largest < LARGEST:
+            raise InputError(f"a response of {largest:g} does not fit into the cache's 16-bit "
+                             "numbers: set train.cache = 'none', or standardise the stage")
+        return made.astype(np.float16)
 
     def close(self, for_good: bool = False) -> None:
         """Let go of it; a file may be used again by a run that goes on, or goes for good."""

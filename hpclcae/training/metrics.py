@@ -14,8 +14,10 @@ from hpclcae import config as configuration
 from hpclcae.checkpoint.metrics_log import lines_of_metrics, metrics_path, read_content
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
+from hpclcae.model.classifier import ClassifierLoss
 from hpclcae.model.phases import phase_of
 from hpclcae.model.stage import StageLoss
+from hpclcae.training.divergence import Loss
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replace_text, replacing
 from hpclcae.utils.progress import SECONDS_BETWEEN_LINES
@@ -82,7 +84,7 @@ class Metrics:
         bar = self._terminal and sys.stderr.isatty()
         self._bar = tqdm(total=last, initial=first, desc="train", unit="step") if bar else None
 
-    def step(self, step: int, losses: Sequence[StageLoss | None], learning_rate: float,
+    def step(self, step: int, losses: Sequence[Loss | None], learning_rate: float,
              seconds: float) -> None:
         """Called after every step."""
         if not self._file:
@@ -99,15 +101,17 @@ class Metrics:
         row = {"step": step, "seconds": round(seconds, 3),
                "objective": sum(t.objective for t in losses if t),
                "stages": [t and {"reconstruction": t.reconstruction, "sparsity": t.sparsity,
-                                 "response": t.response} for t in losses],
+                                 "response": t.response} for t in losses
+                          if not isinstance(t, ClassifierLoss)],
+               **{"classifier": {"data": t.data, "penalty": t.penalty, "right": t.right}
+                  for t in losses if isinstance(t, ClassifierLoss)},
                "images_per_second": images, "gflop_per_second": images * flop / 1e9,
                "rate": learning_rate}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if not self._terminal:
             return
-        parts = "  ".join(f"stage {i + 1}: {t.reconstruction:.4g} + {t.sparsity:.4g}"
-                          for i, t in enumerate(losses) if t)
+        parts = "  ".join(_part(i, t) for i, t in enumerate(losses) if t)
         speed = f"{images:.0f} images/s  {row['gflop_per_second']:.1f} GFLOP/s"
         if self._bar is not None:
             self._bar.set_postfix_str(f"objective {row['objective']:.5g}  {speed}")
@@ -116,9 +120,28 @@ class Metrics:
             print(f"step {step}/{self.config.train.steps}  objective {row['objective']:.5g}  "
                   f"{parts}  {speed}", file=sys.stderr, flush=True)
 
+    def validation(self, step: int, found: dict[str, float], seconds: float) -> None:
+        """What the validation images say after `step` steps."""
+        if self._file:
+            row = {"step": step, "seconds": round(seconds, 3), "validation": found}
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        if self._terminal:
+            tqdm.write(f"step {step}/{self.config.train.steps}  validation: "
+                       f"{100 * found['top1']:.1f} % right, objective {found['objective']:.5g}",
+                       file=sys.stderr)
+
     def close(self) -> None:
         """Close the file and the bar."""
         if self._file:
             self._file.close()
         if self._bar is not None:
             self._bar.close()
+
+
+def _part(index: int, loss: Loss) -> str:
+    """One part of the objective, for a log."""
+    if isinstance(loss, ClassifierLoss):
+        return f"classifier: {loss.data:.4g} + {loss.penalty:.4g}, {100 * loss.right:.1f} % right"
+    assert isinstance(loss, StageLoss)
+    return f"stage {index + 1}: {loss.reconstruction:.4g} + {loss.sparsity:.4g}"

@@ -18,11 +18,10 @@ from hpclcae import checkpoint
 from hpclcae.checkpoint import BlockState, ChunkState
 from hpclcae.checkpoint.event_log import first_checkpoint
 from hpclcae.config import Config
-from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
-from hpclcae.model.phases import meetings, phases
+from hpclcae.model.phases import meetings
 from hpclcae.model.schedule import Schedule
 from hpclcae.parameter_server.chunks import Chunk, Shards
 from hpclcae.parameter_server.client import ParameterClient
@@ -34,7 +33,8 @@ from hpclcae.training.divergence import Divergence
 from hpclcae.training.inputs import Inputs
 from hpclcae.training.replay_server import (ReplayConnection, ReplayServer, describe,
                                             events_of_chunks)
-from hpclcae.training.resume import fit_preprocessing, open_dataset, weights_of
+from hpclcae.training.resume import (class_split, fit_preprocessing, minibatches, open_dataset,
+                                     weights_of)
 from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
@@ -135,7 +135,7 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
         network, chunks = Network(layout, communicator), shards.chunks[communicator.rank]
         began = checkpoint.load_state(start) if start else None
         if began is None and config.train.weights:
-            began = weights_of(config, network.block)
+            began = weights_of(config, network)
         vector = (began.parameters if isinstance(began, BlockState)
                   else network.parameters(config.train.seed))
         first = (checkpoint.load_chunk_states(start, layout, chunks) if start
@@ -148,11 +148,11 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
             prepare = fitted.preprocessor(config.data.size, network.dtype,
                                           network.block.plan.stages[0].x, communicator)
             conditioners = began.conditioners if began else ()
-            inputs = [Inputs(network, batches, prepare, conditioners)
-                      for batches in (MinibatchStream(dataset, phases(config), config.train.seed,
-                                                      replica, config.parallel.replicas,
-                                                      mirror=config.data.mirror)
-                                      for replica in range(config.parallel.replicas))]
+            split = class_split(config, dataset)
+            network.weigh(split.labels[split.train] if split else None)
+            inputs = [Inputs(network, minibatches(config, dataset, split, replica), prepare,
+                             conditioners, labels=split.labels if split else None)
+                      for replica in range(config.parallel.replicas)]
             if start is None:
                 for each in inputs:  # as Trainer.train does
                     each.begin(0, vector)
@@ -187,7 +187,8 @@ def replay_block(network: Network, server: ReplayServer, schedule: ReplaySchedul
         replica, mine = replicas[number], inputs[number]
         mine.begin(step, replica.client.parameters)
         x = mine.read(step, replica.client.parameters)
-        train_step(network, replica.client, step, x, replica.divergence, given=mine.is_given(step))
+        train_step(network, replica.client, step, x, replica.divergence,
+                   given=mine.is_given(step), labels=mine.labels(step))
 
 
 class _Replica:
@@ -235,7 +236,7 @@ class _ReplayDivergence(Divergence):
         client, vector = self._client, self._client.parameters.vector
         largest = [np.abs(vector[chunk.start:chunk.stop]).max() for chunk in client.chunks]
         worst = int(np.argmax(largest))
-        return (f"replica {self._replica}, step {step + 1}: the objective of stage {stage + 1} is "
+        return (f"replica {self._replica}, step {step + 1}: the objective of {self.name(stage)} is "
                 f"{objective:g}, at first it was {first:g}; the largest weight, "
                 f"{largest[worst]:g}, is in version {client.base[worst]} of "
                 f"{describe(client.chunks[worst])}")

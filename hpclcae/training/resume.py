@@ -8,12 +8,14 @@ import numpy as np
 from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config
+from hpclcae.data.classes import ClassSplit
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model import preprocess
-from hpclcae.model.layout import BlockLayout
-from hpclcae.model.phases import meetings
+from hpclcae.model.network import Network
+from hpclcae.model.phases import meetings, phases
 from hpclcae.partition.communicator import Communicator
-from hpclcae.utils.errors import InputError
+from hpclcae.utils.errors import InputError, shown
 from hpclcae.utils.text import to_bytes
 
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule
@@ -93,8 +95,11 @@ def check_warm_start(config: Config) -> None:
                          f"{first}")
 
 
-def weights_of(config: Config, block: BlockLayout) -> BlockState:
+def weights_of(config: Config, network: Network) -> BlockState:
     """What train.weights names, as the beginning of a new run.
+
+    A classifier begins with zeros. Where its stages are to begin with random weights
+    (classifier.start), only the preprocessing is taken.
 
     Raises
     ------
@@ -112,9 +117,14 @@ def weights_of(config: Config, block: BlockLayout) -> BlockState:
             raise InputError(f"train.weights = {config.train.weights!r} has {key} = "
                              f"{before.get(key)!r}, the configuration says {now.get(key)!r}: use "
                              "the network of those weights")
-    state = checkpoint.load_block(path, block)
+    if config.classifier.start == "random":
+        return BlockState(config=config, step=0,
+                          preprocessing=checkpoint.load_state(path).preprocessing,
+                          parameters=network.parameters(config.train.seed))
+    state = checkpoint.load_block(path, network.block, stages_only=True)
     return BlockState(config=config, step=0, preprocessing=state.preprocessing,
-                      conditioners=state.conditioners, parameters=state.parameters)
+                      conditioners=state.conditioners[:len(config.stages)],
+                      parameters=state.parameters)
 
 
 def open_dataset(config: Config) -> Dataset:
@@ -133,6 +143,44 @@ def open_dataset(config: Config) -> Dataset:
                          f"{config.data.size}, data.channels = {config.data.channels}: change the "
                          "configuration or make the dataset again")
     return dataset
+
+
+def class_split(config: Config, dataset: Dataset,
+                known: tuple[str, ...] = ()) -> ClassSplit | None:
+    """Which images a classifier is trained on, stopped by and tested on; None without one.
+
+    Parameters
+    ----------
+    known : tuple of str
+        Names of the classes of the checkpoint that the run goes on from.
+
+    Raises
+    ------
+    InputError
+        The images have no classes, others than the classifier's, or too few of one.
+    """
+    settings = config.classifier
+    if not config.is_supervised:
+        return None
+    split = ClassSplit.of(dataset, settings.validation, config.train.seed,
+                          settings.per_class or None)
+    if len(split.names) != settings.classes:
+        raise InputError(f"{dataset.path} has {len(split.names)} classes, classifier.classes = "
+                         f"{settings.classes}: set it to that number, or use other images")
+    if known and tuple(split.names) != known:
+        other = next(index for index, name in enumerate(known) if name != split.names[index])
+        raise InputError(f"class {other} of {dataset.path} is {shown(split.names[other])}, that of "
+                         f"the checkpoint is {shown(known[other])}: use the images that the "
+                         "run began with")
+    return split
+
+
+def minibatches(config: Config, dataset: Dataset, split: ClassSplit | None,
+                replica: int) -> MinibatchStream:
+    """The minibatches of a replica."""
+    return MinibatchStream(dataset, phases(config), config.train.seed, replica,
+                           config.parallel.replicas, config.data.mirror, config.data.crop,
+                           split.train if split else None)
 
 
 def fit_preprocessing(config: Config, dataset: Dataset) -> preprocess.Preprocessing:

@@ -14,9 +14,10 @@ from hpclcae.config import Config
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.network import Network
 from hpclcae.model.phases import meetings
-from hpclcae.model.stage import StageLoss
 from hpclcae.parameter_server.roles import joint_step
 from hpclcae.training.coordination import Command, Coordination
+from hpclcae.training.divergence import Loss
+from hpclcae.training.evaluation import Patience
 from hpclcae.training.metrics import Metrics, metrics_path, metrics_to_save, open_folder
 from hpclcae.training.updates import Updates
 from hpclcae.training.worker import WorkerContext, WorkerReport
@@ -42,17 +43,20 @@ class Session:
         Its flags carry signals to the other blocks.
     conditioners : sequence of Conditioner or None
         What stands between the stages; it changes in the course of training.
+    patience : Patience
+        When training ends early.
     asked : Requests, optional
         In place of the signals to this process.
     """
 
     def __init__(self, config: Config, run: Path, worker: WorkerContext, state: RunState, step: int,
                  last: int, network: Network, updates: Updates,
-                 conditioners: Sequence[Conditioner | None], timers: Timers,
+                 conditioners: Sequence[Conditioner | None], timers: Timers, patience: Patience,
                  asked: Requests | None = None) -> None:
         self.config, self.run, self.worker, self.state = config, run, worker, state
         self.network, self.updates, self.timers = network, updates, timers
-        self._conditioners = conditioners
+        self._conditioners, self.patience = conditioners, patience
+        self._is_best = False
         self.first_step = self.step = step
         self.last = last
         self.seconds = state.seconds
@@ -124,7 +128,7 @@ class Session:
             self.network.flags = self._coordination.flags()
             yield self.step
 
-    def finished(self, step: int, losses: Sequence[StageLoss | None]) -> None:
+    def finished(self, step: int, losses: Sequence[Loss | None]) -> None:
         """A step has been made: metrics, and a checkpoint if one is due or asked for."""
         self.step = step + 1
         self.seconds = time.monotonic() - self._began
@@ -136,12 +140,17 @@ class Session:
         if self.step in meetings(self.config):
             coordination.meeting_follows(said)
             return
-        if said.end:
+        if said.end or self.patience.is_over:
             coordination.end()
             self._over = True
             return
         for _ in range(coordination.checkpoints_after(self.step, said)):
             self._checkpoint()
+
+    def validated(self, step: int, found: dict[str, float]) -> None:
+        """What the validation images say after `step` steps, which `finished` is about to end."""
+        self._is_best = self.patience.look(step, found["top1"])
+        self._metrics.validation(step, found, time.monotonic() - self._began)
 
     def report(self) -> WorkerReport:
         """What this worker has done in this session."""
@@ -199,8 +208,10 @@ class Session:
                 metrics = metrics_to_save(path)
             self._committer.start(RunState(
                 config=self.config, step=step, preprocessing=self.state.preprocessing,
-                conditioners=tuple(self._conditioners), seconds=self.seconds,
-                cursors=tuple(cursors), metrics=metrics))
+                conditioners=tuple(self._conditioners), categories=self.state.categories,
+                seconds=self.seconds,
+                cursors=tuple(cursors), metrics=metrics), self._is_best)
+            self._is_best = False
 
     def _look_out(self) -> None:
         """While the others make their last steps."""

@@ -7,8 +7,8 @@ import numpy as np
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.phases import phase_of
-from hpclcae.model.stage import StageActivations, StageLoss
-from hpclcae.training.divergence import Divergence
+from hpclcae.model.stage import StageActivations
+from hpclcae.training.divergence import Divergence, Loss
 from hpclcae.utils.timers import Timers
 
 
@@ -28,7 +28,7 @@ class Gradients(Protocol):
 
 def train_step(network: Network, gradients: Gradients, step: int, x: np.ndarray,
                divergence: Divergence | None = None, timers: Timers | None = None,
-               given: bool = False) -> list[StageLoss | None]:
+               given: bool = False, labels: np.ndarray | None = None) -> list[Loss | None]:
     """Forward, look at the losses, backward; gradients leave row by row while the sweep goes on.
 
     Parameters
@@ -39,11 +39,13 @@ def train_step(network: Network, gradients: Gradients, step: int, x: np.ndarray,
         Prepared images, what the block holds of them.
     given : bool
         x is what the trained stage gets of them instead (Network.input_of).
+    labels : int array (image,), optional
+        Classes of the images, for a classifier.
 
     Returns
     -------
     list of StageLoss or None
-        Of every stage; None: not trained in this step.
+        Of every stage, None: not trained in this step; with a classifier also its ClassifierLoss.
 
     Raises
     ------
@@ -53,7 +55,7 @@ def train_step(network: Network, gradients: Gradients, step: int, x: np.ndarray,
     timers, only = timers or Timers(), phase_of(network.config, step).stage
     with np.errstate(over="ignore", invalid="ignore"):  # the losses tell
         with timers("forward"):
-            states = network.forward(gradients.parameters, x, only, given)
+            states = network.forward(gradients.parameters, x, only, given, labels)
         losses = all_losses(network, states, only)
         if divergence:
             divergence.check(losses, step)
@@ -64,9 +66,14 @@ def train_step(network: Network, gradients: Gradients, step: int, x: np.ndarray,
 
 
 def all_losses(network: Network, states: Sequence[StageActivations],
-               only: int | None) -> list[StageLoss | None]:
-    """The losses of all stages, from the activations of those that were run, up to `only`."""
+               only: int | None) -> list[Loss | None]:
+    """The losses of all stages, from the activations of those that were run, up to `only`.
+
+    With a classifier only its own, in the last place.
+    """
+    if network.classifier is not None:
+        return [*[None] * len(network.stages), network.classifier.loss]
     first = 0 if only is None else only + 1 - len(states)
-    losses: list[StageLoss | None] = [None] * len(network.stages)
+    losses: list[Loss | None] = [None] * len(network.stages)
     losses[first:first + len(states)] = [state.loss for state in states]
     return losses

@@ -1,4 +1,5 @@
 """The training loop of a worker: one block of one replica."""
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,15 @@ from hpclcae import checkpoint
 from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config
 from hpclcae.data.fitting import check_fitting
-from hpclcae.data.minibatches import MinibatchStream
+from hpclcae.data.minibatches import read_shown
 from hpclcae.model.network import Network
-from hpclcae.model.phases import phase_of, phases
+from hpclcae.model.phases import phase_of
 from hpclcae.model.schedule import Schedule
 from hpclcae.training.divergence import Divergence
+from hpclcae.training.evaluation import Evaluation, Patience
 from hpclcae.training.inputs import Inputs
-from hpclcae.training.resume import (check_agreement, check_warm_start, fit_preprocessing,
-                                     open_dataset, weights_of)
+from hpclcae.training.resume import (check_agreement, check_warm_start, class_split,
+                                     fit_preprocessing, minibatches, open_dataset, weights_of)
 from hpclcae.training.session import Session
 from hpclcae.training.step import all_losses, train_step
 from hpclcae.training.updates import open_updates
@@ -53,21 +55,25 @@ class Trainer:
         images = f"{self.dataset.created} {self.dataset.count}"
         check_agreement(self.worker.peers, {"training images": images})
         check_fitting(config, self.dataset)
-        self.batches = MinibatchStream(self.dataset, phases(config), config.train.seed,
-                                       role.replica, config.parallel.replicas,
-                                       mirror=config.data.mirror)
         self.timers, self.divergence = Timers(), Divergence(config)
         self._is_new = start is None
+        known = checkpoint.load_state(start).categories if start else ()
+        self.split = split = class_split(config, self.dataset, known)
+        self.batches = minibatches(config, self.dataset, split, role.replica)
+        self.network.weigh(split.labels[split.train] if split else None)
         self.state = self._load(start) if start else self._new()
         self.prepare = self.state.preprocessing.preprocessor(
             config.data.size, self.network.dtype, self.network.block.plan.stages[0].x, communicator)
         self.inputs = Inputs(self.network, self.batches, self.prepare, self.state.conditioners,
-                             run / "cache", self.worker.is_leader, self.timers)
+                             run / "cache", self.worker.is_leader, self.timers,
+                             split.labels if split else None)
+        self.patience = Patience.after(config, self.state.metrics, self.state.step)
         schedule = Schedule(config, self.batches.count)
         self.updates = open_updates(self.worker, run, self.state, schedule, is_new=self._is_new,
                                     verify=self._verify)
         self._run, self._asked = run, asked
-        self._last: tuple[int, np.ndarray] | None = None  # step and prepared images
+        #: step, prepared images and their classes
+        self._last: tuple[int, np.ndarray, np.ndarray | None] | None = None
 
     def train(self, stop_at: int | None = None) -> WorkerReport:
         """Train to the last step (or `stop_at`), with metrics and checkpoints.
@@ -77,15 +83,19 @@ class Trainer:
         taken (coordination.py).
         """
         last = min(self.config.train.steps, stop_at or self.config.train.steps)
+        if self.patience.is_over:
+            last = self._cursor()
         with self._session(last) as session:       # the run folder, signals, the last checkpoint
             if self._is_new:  # all replicas from the same numbers, whoever makes the first step
                 self.inputs.begin(0, self.state.parameters)
             for step in session.steps():           # brings parameters; ends when the leader says so
                 self.inputs.begin(step, self.updates.parameters)  # conditioners, where due
                 x = self.inputs.read(step, self.updates.parameters)
-                self._last = step, x
+                labels = self.inputs.labels(step)
+                self._last = step, x, labels
                 losses = train_step(self.network, self.updates, step, x, self.divergence,
-                                    self.timers, self.inputs.is_given(step))
+                                    self.timers, self.inputs.is_given(step), labels)
+                self._validate(session, step + 1)  # first replica: does it do better, or end
                 session.finished(step, losses)     # metrics, a checkpoint if due
         self.inputs.close(for_good=session.step >= self.config.train.steps)
         return session.report()
@@ -93,24 +103,42 @@ class Trainer:
     def _session(self, last: int) -> Session:
         return Session(self.config, self._run, self.worker, self.state, self._cursor(), last,
                        self.network, self.updates, self.inputs.conditioners, self.timers,
-                       self._asked)
+                       self.patience, self._asked)
+
+    def _validate(self, session: Session, step: int) -> None:
+        """With every checkpoint, the first replica looks at the validation images."""
+        due = step % self.config.train.checkpoint_every == 0 or step == session.last
+        if not (self.split and self.split.validation.size and due
+                and self.worker.role.replica == 0):
+            return
+        with self.timers("validate"):
+            found = Evaluation.of(self.config.classifier, self._scores, self.split.validation,
+                                  self.split.labels)
+        session.validated(step, found.summary())
+
+    def _scores(self, indices: np.ndarray) -> np.ndarray:
+        images = read_shown(self.dataset, indices, np.zeros(len(indices), bool),
+                            self.prepare.pixels)
+        return self.network.scores(self.updates.parameters, self.prepare(images))
 
     def _verify(self) -> None:
         """What is saved is known to give a finite objective on the last images."""
         if self._last:
-            (step, x), only = self._last, phase_of(self.config, self._last[0]).stage
+            (step, x, labels), only = self._last, phase_of(self.config, self._last[0]).stage
             with np.errstate(over="ignore", invalid="ignore"):
                 states = self.network.forward(self.updates.parameters, x, only,
-                                              self.inputs.is_given(step))
+                                              self.inputs.is_given(step), labels)
             self.divergence.check(all_losses(self.network, states, only), step)
 
     # ---- where a run begins ----------------------------------------------------------------------
 
     def _new(self) -> BlockState:
         """A new run: fit the preprocessing, draw the weights; or take those of another run."""
+        categories = tuple(self.split.names) if self.split else ()
         if self.config.train.weights:
-            return weights_of(self.config, self.network.block)
-        return BlockState(config=self.config, step=0,
+            return dataclasses.replace(weights_of(self.config, self.network),
+                                       categories=categories)
+        return BlockState(config=self.config, step=0, categories=categories,
                           preprocessing=fit_preprocessing(self.config, self.dataset),
                           parameters=self.network.parameters(self.config.train.seed))
 

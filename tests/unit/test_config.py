@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from hpclcae import config as configuration
-from hpclcae.config import (Config, DataConfig, ParallelConfig, PreprocessConfig, StageConfig,
-                            TrainConfig, UpdateConfig)
+from hpclcae.config import (ClassifierConfig, Config, DataConfig, ParallelConfig, PreprocessConfig,
+                            StageConfig, TrainConfig, UpdateConfig)
 from hpclcae.geometry import network_geometry
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replace_text
 from tests.support.processes import RUN
 
 SECTIONS = {"data": DataConfig, "preprocess": PreprocessConfig, "update": UpdateConfig,
-            "train": TrainConfig, "parallel": ParallelConfig, "stages.0": StageConfig}
+            "train": TrainConfig, "classifier": ClassifierConfig, "parallel": ParallelConfig, "stages.0": StageConfig}
 FIELDS = [(section, name, hint) for section, cls in SECTIONS.items()
           for name, hint in typing.get_type_hints(cls).items()]
 STAGE = "[[stages]]\n"

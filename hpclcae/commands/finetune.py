@@ -1,0 +1,59 @@
+"""The command ``hpclcae finetune``: a classifier on a trained network, then the whole network.
+
+The network is that of the checkpoint: its stages, preprocessing, and the conditioners between its
+stages, which stay as they are. How it is trained, on which images, says the configuration.
+"""
+import argparse
+import dataclasses
+
+from hpclcae import checkpoint, config as configuration
+from hpclcae.cluster.launcher import launched
+from hpclcae.commands import train
+from hpclcae.commands.evaluate import evaluate
+from hpclcae.config import Config
+from hpclcae.data.classes import HOW
+from hpclcae.data.dataset import Dataset
+from hpclcae.experiments import classification
+from hpclcae.utils.errors import InputError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("checkpoint",
+                        help="a trained network: the folder of its run, or one of its checkpoints")
+    train.configure(parser, "run/finetune.toml")
+    parser.add_argument("--random-weights", action="store_true",
+                        help="begin with random stages, the control (classifier.start=random)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    words = [args.checkpoint, *train.train_words(args)]
+    words += ["--random-weights"] if args.random_weights else []
+    code = train.train(args, "hpclcae finetune", lambda: _configuration(args),
+                       ["mpiexec", "-n", "N", "hpclcae", "finetune", *words])
+    if code == 0 and launched().rank == 0 and args.stop_at is None:
+        print(classification.describe([evaluate(str(args.out))]))
+    return code
+
+
+def _configuration(args: argparse.Namespace) -> Config:
+    """The configuration of the file, with the network of the checkpoint and the images' classes."""
+    train.check_kept(args)
+    path = checkpoint.find(args.checkpoint)
+    changes = train.changes(args) + ["classifier.start=random"] * args.random_weights
+    config = configuration.load_supervised(args.configuration, changes,
+                                           checkpoint.load_state(path).config, args.checkpoint)
+    with Dataset(config.data.train) as dataset:
+        names = dataset.label_names
+        if names is None:
+            raise InputError(f"data.train = {config.data.train!r} has no labels: {HOW}")
+    if not config.classifier.classes:
+        config = dataclasses.replace(config, classifier=dataclasses.replace(
+            config.classifier, classes=len(names)))
+    if launched().rank == 0:
+        alone, steps = config.classifier.steps, config.train.steps
+        print(f"{path}: {len(names)} classes, {config.classifier.loss}, "
+              f"{config.classifier.start} weights; {alone} steps of the classifier alone, "
+              f"{steps - alone} of the whole network")
+    return config
