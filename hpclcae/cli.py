@@ -42,12 +42,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.train",
         "train a network; checkpoints and metrics go to a run folder",
         "hpclcae train run/desk.toml --out runs/desk"),
-<<<<<<< HEAD
-    "predict": (
-        "hpclcae.commands.predict",
-        "say what a trained classifier makes of your pictures",
-        "hpclcae predict runs/clothes photos/ holiday.zip --top 3"),
-=======
     "finetune": (
         "hpclcae.commands.finetune",
         "train a classifier on a trained network, then the whole network",
@@ -56,7 +50,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.evaluate",
         "say how well classifiers do on the test half of their images",
         "hpclcae evaluate runs/classes"),
->>>>>>> supervised
+    "predict": (
+        "hpclcae.commands.predict",
+        "say what a trained classifier makes of your pictures",
+        "hpclcae predict runs/clothes photos/ holiday.zip --top 3"),
     "launch": (
         "hpclcae.commands.launch",
         "start train on as many processes as the configuration wants, on this machine",
