@@ -130,6 +130,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.bench.memory",
         "peak memory of a training step against what it needs",
         "hpclcae bench memory run/plain.toml"),
+    "bench classifier": (
+        "hpclcae.bench.classifier",
+        "time and memory of a classifier's step as classes grow",
+        "hpclcae bench classifier --classes 10 1000 22000"),
     "bench halo": (
         "hpclcae.bench.halo",
         "what the exchanges between blocks send in a training step, and their time",

@@ -146,6 +146,19 @@ def pixels_seen(config: Config) -> tuple[int, ...]:
     return tuple(sides)
 
 
+def classifier_weights(config: Config) -> int:
+    """Weights of the classifier, without its biases; 0 where there is none."""
+    features = prod(network_geometry(config)[-1].output)
+    return features * config.classifier.classes if config.is_supervised else 0
+
+
+def parameters(config: Config) -> int:
+    """All learned numbers."""
+    biases = config.classifier.classes if config.is_supervised else 0
+    return (sum(stage.parameters for stage in network_geometry(config))
+            + classifier_weights(config) + biases)
+
+
 def training_flop(config: Config, only: int | None = None, given: bool = False) -> int:
     """FLOP per image of one training step, local filters only.
 
@@ -158,7 +171,7 @@ def training_flop(config: Config, only: int | None = None, given: bool = False) 
     """
     stages = network_geometry(config)
     if config.is_supervised:
-        weights = prod(stages[-1].output) * config.classifier.classes
+        weights = classifier_weights(config)
         if only is None:
             return 2 * (3 * weights + sum(s.encoder_weights * (3 if i else 2)
                                           for i, s in enumerate(stages)))

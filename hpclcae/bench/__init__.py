@@ -11,6 +11,7 @@ An outsider begins with `common.py`::
     peers_torch.py   PyTorch's versions
     peers_jax.py     JAX's versions
     memory.py        peak memory of a training step
+    classifier.py    a classifier's step as classes grow
     halo.py          what blocks exchange, and how long it takes
     scaling.py       how much faster several ranks are
     checkpoint.py    bandwidth of checkpoints, stall of training

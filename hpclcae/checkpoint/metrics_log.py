@@ -10,6 +10,7 @@ from typing import Any
 from hpclcae.utils.reading import reading, whole_objects
 
 Record = dict[str, Any]
+_PARTS = "classifier", "validation"
 _NUMBERS = ("seconds", "objective", "images_per_second", "gflop_per_second", "rate")
 
 
@@ -33,7 +34,8 @@ def read_content(path: Path) -> bytes:
 def lines_of_metrics(content: bytes) -> list[tuple[str, Record]]:
     """The lines of metrics that are whole, each with what it says, in the order of the file.
 
-    A record has a ``step``; what else it has of numbers and ``stages`` are numbers.
+    A record has a ``step``; what else it has of numbers, ``stages``, ``classifier`` and
+    ``validation`` are numbers.
     """
     return [(line, record) for line, record in whole_objects(content) if _is_record(record)]
 
@@ -50,7 +52,11 @@ def records(content: bytes, *needed: str) -> list[Record]:
 
 def _is_record(record: Record) -> bool:
     step, stages = record.get("step"), record.get("stages", [])
+    parts = [record[key] for key in _PARTS if key in record]
     return (type(step) is int and 0 <= step < 2 ** 53
+            and all(isinstance(part, dict) and all(map(_is_number, part.values()))
+                    for part in parts)
+            and "top1" in record.get("validation", {"top1": 0})
             and all(_is_number(record[key]) for key in _NUMBERS if key in record)
             and isinstance(stages, list)
             and all(stage is None or isinstance(stage, dict) and all(map(_is_number,

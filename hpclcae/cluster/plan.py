@@ -16,7 +16,7 @@ import numpy as np
 
 from hpclcae.cluster.ranks import MOST_RANKS, grid_for
 from hpclcae.config import Config
-from hpclcae.geometry import network_geometry, training_flop
+from hpclcae.geometry import parameters as learned, training_flop
 from hpclcae.model.layout import Layout
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.model.preprocess import PORTION
@@ -35,6 +35,8 @@ USABLE = 0.9
 #: Bytes of a rank without arrays: Python, libraries, MPI (tests/system/test_plan_memory.py
 #: measures).
 BARE_RANK = 130e6
+#: Arrays of the size of a minibatch's scores that are there at the same time.
+SCORES = 6
 #: At most one rank in so many is a server (the paper: 256 partitions for 845 workers).
 WORKERS_PER_SERVER = 3
 
@@ -141,8 +143,7 @@ def _plan(config: Config, nodes: int, per_node: int, replicas: int,
     """The plan with the best grid for that many replicas; None if there are not enough ranks."""
     ranks, placement = nodes * per_node, config.parallel.placement
     # bytes that a replica fetches and pushes
-    parameters = (2 * sum(stage.parameters for stage in network_geometry(config))
-                  * np.dtype(config.train.dtype).itemsize)
+    parameters = 2 * learned(config) * np.dtype(config.train.dtype).itemsize
 
     def servers_for(step: float) -> int:
         """Enough to send and take all parameters in every step, at most a share of all ranks."""
@@ -203,7 +204,11 @@ def activation_bytes(layout: Layout, block: int) -> int:
         maps_in, maps = shape.input[2], shape.filtered[2]
         stages.append(2 * plan.x.held.size * maps_in
                       + (plan.z.held.size + plan.h.held.size + 2 * plan.g.held.size) * maps)
-    return (sum(stages) + max(stages)) * layout.config.train.batch * layout.dtype.itemsize
+    numbers = sum(stages) + max(stages)
+    if layout.parts:  # features and their gradient; scores, and what the objective makes of them
+        features = layout.features(block).held.size * layout.geometry[-1].output[2]
+        numbers += 3 * features + SCORES * layout.config.classifier.classes
+    return numbers * layout.config.train.batch * layout.dtype.itemsize
 
 
 def worker_bytes(layout: Layout, served: bool) -> float:
@@ -277,12 +282,28 @@ def describe(plan: ClusterPlan) -> str:
              f"a step   {plan.step:.3g} s, {100 * plan.computing / plan.step:.0f} % of it "
              f"without halos and imbalance; {images:,.0f} images/s in all (estimated at "
              f"{CORE_RATE / 1e9:g} GFLOP/s a core)"]
+    if plan.layout.parts:
+        lines.append(_classes(plan))
     if plan.servers:
         where = "on nodes of their own" if plan.placement == "apart" else "beside the workers"
         often = f"{plan.every} steps" if plan.every > 1 else "step"
         lines.append(f"servers  {where}; at {SERVER_RATE / 1e9:g} GB/s each they keep up with "
                      f"fetches and pushes every {often}")
     return "\n".join(lines)
+
+
+def _classes(plan: ClusterPlan) -> str:
+    """What a classifier is to a block, and what its blocks send each other in a step."""
+    layout, config = plan.layout, plan.layout.config
+    block, item = layout.block(0), layout.dtype.itemsize
+    shapes = [block.filters[part.weights].shape for part in layout.parts]
+    rows, cols, maps, classes = max(shapes, key=math.prod)
+    scores = config.classifier.classes * config.train.batch * item
+    parts = f" ({len(layout.parts)} parts)" if len(layout.parts) > 1 else ""
+    features, held = math.prod(layout.geometry[-1].output), sum(map(math.prod, shapes)) * item
+    return (f"classes  {config.classifier.classes:,}{parts} x {features:,} features; the first "
+            f"block {classes:,} x {rows * cols * maps:,} = {held / 1e6:,.1f} MB; a sum of "
+            f"{scores / 1e6:,.2f} MB of scores over the blocks in every step")
 
 
 def sbatch_line(plan: ClusterPlan, file: str, out: str, changes: list[str]) -> str:

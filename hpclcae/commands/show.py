@@ -2,9 +2,11 @@
 import argparse
 
 from hpclcae import config as configuration
+from hpclcae.cluster.plan import SCORES
 from hpclcae.commands.arguments import output
 from hpclcae.config import Config
-from hpclcae.geometry import StageGeometry, network_geometry, pixels_seen, training_flop
+from hpclcae.geometry import (StageGeometry, classifier_weights, network_geometry, parameters,
+                              pixels_seen, training_flop)
 from hpclcae.model.layers.local_filter import LocalFilter
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.model.phases import phases
@@ -54,6 +56,8 @@ def describe(config: Config) -> str:
     for i, (stage, plan, seen) in enumerate(zip(
             config.stages, stages, (min(n, config.data.size) for n in pixels_seen(config)))):
         flop = plan.training_flop(joint and i > 0) / 1e9
+        if config.is_supervised:  # nothing is decoded
+            flop = 2 * plan.encoder_weights * (3 if i else 2) / 1e9
         rows.append((str(i + 1), f"filter, {stage.weights}",
                      f"{stage.receptive_field}x{stage.receptive_field}",
                      _shape(plan.filtered), f"{plan.parameters:,}", f"{flop:.4g}", ""))
@@ -70,11 +74,17 @@ def describe(config: Config) -> str:
                      + [f"{stage.whiten} directions"] * (stage.whiten > 0))
             side = f"{stage.window}x{stage.window}" if stage.window else "map"
             rows.append(("", ", ".join(parts), side, _shape(plan.passed_on), "", "", ""))
+    if config.is_supervised:
+        weights = classifier_weights(config)
+        parts = [f"classes, {config.classifier.loss}"]
+        parts += ["standardised"] * config.classifier.standardise
+        rows.append(("", ", ".join(parts), "map", f"{config.classifier.classes:,}",
+                     f"{weights:,}", f"{6 * weights / 1e9:.4g}", str(config.data.size)))
     return "\n".join([table(columns, rows, rule=False), "", *_costs(config, stages)])
 
 
 def _costs(config: Config, stages: tuple[StageGeometry, ...]) -> list[str]:
-    encoder, parameters = sum(s.encoder_weights for s in stages), sum(s.parameters for s in stages)
+    encoder, learned = sum(s.encoder_weights for s in stages), parameters(config)
     item, batch = 4 if config.train.dtype == "float32" else 8, config.train.batch
     tiled = sum(_tiled(config, i, s) for i, s in enumerate(stages))
     slots = len(SLOTS[config.update.rule])
@@ -83,13 +93,17 @@ def _costs(config: Config, stages: tuple[StageGeometry, ...]) -> list[str]:
     kept = [2 * _size(s.input) + _size(s.filtered) + _size(s.pooled) + 2 * _size(s.output)
             for s in stages]
     activations = (sum(kept) + max(kept)) * batch * item
+    if config.is_supervised:
+        tiled += learned - sum(s.parameters for s in stages)
+        scores = config.classifier.classes * batch * item
+        activations += 3 * _size(stages[-1].output) * batch * item + SCORES * scores
     whole = sum((phase.end - phase.first) * phase.batch
                 * training_flop(config, phase.stage, config.train.cache != "none")
                 for phase in phases(config))
     images = sum((phase.end - phase.first) * phase.batch for phase in phases(config))
     flop = whole / images
     return [f"encoder weights    {encoder:,} (the paper's 1.15 billion connections count these)",
-            f"learned parameters {parameters:,} = {_bytes(parameters * item)} in "
+            f"learned parameters {learned:,} = {_bytes(learned * item)} in "
             f"{config.train.dtype}",
             f"memory of training {_bytes(tiled * item)} parameters in kernel tiles + "
             f"{_bytes(tiled * slots * item)} for rule '{config.update.rule}' + about "
@@ -97,8 +111,26 @@ def _costs(config: Config, stages: tuple[StageGeometry, ...]) -> list[str]:
             f"work               {flop / 1e9:.4g} GFLOP per image and training step, "
             f"{flop * batch / 1e9:.4g} per minibatch, "
             f"{whole / 1e12:.4g} TFLOP for {config.train.steps} steps",
+            *_classifier_costs(config, item),
             f"training           {config.train.gradient}, {config.update.rule}, rate "
             f"{config.update.rate:g}"]
+
+
+def _classifier_costs(config: Config, item: int) -> list[str]:
+    """What a classifier adds: memory, the features that may be kept, and what a step sends."""
+    if not config.is_supervised:
+        return []
+    settings = config.classifier
+    batch = settings.batch or config.train.batch
+    features = _size(network_geometry(config)[-1].output)
+    weights, scores = classifier_weights(config), settings.classes * batch * item
+    return [f"classifier         {settings.classes:,} classes x {features:,} features = {weights:,}"
+            f" weights, {_bytes(weights * item)}; {settings.steps} steps alone, of {batch} images, "
+            f"{4 * weights * batch / 1e9:.4g} GFLOP each; kept features {_bytes(2 * features)} an "
+            "image",
+            f"on a grid          every block has the weights of its features; a step sums "
+            f"{_bytes(scores)} of scores over the blocks; with servers a replica fetches and "
+            f"pushes {_bytes(2 * weights * item)} a step for the classifier"]
 
 
 def _tiled(config: Config, index: int, stage: StageGeometry) -> int:

@@ -17,6 +17,7 @@ An outsider begins with `neurons.py`::
     tolerance.py        a neuron's response against shift, scale and covering
     tolerance_results.py  its tables, files and figure
     classification.py   how well a classifier does on the final half
+    class_figures.py    how it learnt, what it confuses, how far to trust it
     filters.py          is a filter oriented, is it localised
     predictions.py      what a classifier says about pictures
     convergence.py      how runs learn, at equal work and at equal time

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpclcae import config as configuration
 from hpclcae.checkpoint.metrics_log import metrics_path, read_content, records
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import results
+from hpclcae.experiments.class_figures import draw_confusion, draw_learning, draw_reliability
+from hpclcae.experiments.classification import HDF5, Classification, read_arrays
 from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.made_from import require_same
 from hpclcae.experiments.neurons import run_folder
@@ -64,7 +67,38 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
         "positions.png": lambda: draw_positions(neurons(), name)}
     if (folder / "parallel.json").exists():  # a run with parameter servers
         found["replicas.png"] = lambda: draw_parallel_run(folder, name)
+    if validations := _supervised(folder):
+        classes = functools.cache(lambda: read_arrays(folder / HDF5))
+        found["classifier.png"] = lambda: draw_learning(
+            _figure(11, 4.5, name, validations[0][-1]["step"], "how the classifier learnt"),
+            *validations)
+        for file, draw, size, subject in (
+                ("confusion.png", draw_confusion, (8, 7.5), "what is taken for what"),
+                ("reliability.png", draw_reliability, (6, 6.5), "how far to trust it")):
+            found[file] = functools.partial(_of_classes, classes, draw, size, name, subject)
     return found
+
+
+def _supervised(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int] | None:
+    """Lines of metrics with a classifier, those of validation, steps of the classifier alone.
+
+    None where the run has no classifier.
+    """
+    content = read_content(metrics_path(folder))
+    found = records(content, "classifier")
+    if not found:
+        return None
+    config = configuration.load(folder / "configuration.toml")
+    return found, records(content, "validation"), config.classifier.steps
+
+
+def _of_classes(classes: Callable[[], Classification],
+                draw: Callable[["Figure", Classification], "Figure"],
+                size: tuple[float, float], name: str, subject: str) -> "Figure":
+    """A figure of what a classifier says of images."""
+    found = classes()
+    part = f"{subject}: {len(found.indices):,} {found.facts['part']} images"
+    return draw(_figure(*size, name, int(found.facts["step"]), part), found)
 
 
 def read_metrics(folder: Path, replica: int = 0) -> list[dict[str, Any]]:

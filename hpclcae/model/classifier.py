@@ -224,7 +224,11 @@ def objectives(config: ClassifierConfig, scores: np.ndarray, labels: np.ndarray)
     """
     true = scores[labels, np.arange(len(labels))].astype(np.float64)
     if config.loss == "logistic":
-        return np.logaddexp(0, scores).sum(axis=0, dtype=np.float64) - true
+        # log(1 + exp s) in a form that overflows for no s, and faster than logaddexp
+        each = np.abs(scores)
+        np.log1p(np.exp(np.negative(each, out=each), out=each), out=each)
+        each += np.maximum(scores, 0)
+        return each.sum(axis=0, dtype=np.float64) - true
     return logsumexp(scores, axis=0).astype(np.float64) - true
 
 

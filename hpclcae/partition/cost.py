@@ -63,11 +63,30 @@ def busiest_block(config: Config, grid: Grid) -> float:
     """
     joint = config.train.gradient == "joint"
     flop = 0.0
-    for index, shape in enumerate(network_geometry(config)):
+    geometry = network_geometry(config)
+    for index, shape in enumerate(geometry):
         rows, cols = -(-shape.filtered[0] // grid.rows), -(-shape.filtered[1] // grid.cols)
         share = rows * cols / (shape.filtered[0] * shape.filtered[1])
-        flop += share * shape.training_flop(joint and index > 0)
+        flop += share * (2 * shape.encoder_weights * (3 if index else 2) if config.is_supervised
+                         else shape.training_flop(joint and index > 0))
+    if config.is_supervised:
+        flop += _classifier_cost(config, geometry[-1].output, grid)
     return flop + FLOP_PER_NUMBER * sum(exchange.largest for exchange in traffic(config, grid))
+
+
+def _classifier_cost(config: Config, features: tuple[int, int, int], grid: Grid) -> float:
+    """The classifier's part: its weights, the sum of scores, and features of whole rows."""
+    settings, (rows, cols, maps) = config.classifier, features
+    own_rows, own_cols, numbers = -(-rows // grid.rows), -(-cols // grid.cols), 0
+    own_classes = settings.classes
+    if settings.parts > 1:
+        parts = -(-settings.parts // grid.cols)  # of a column of blocks
+        own_classes = parts * -(-settings.classes // settings.parts)
+        numbers = 2 * own_rows * (cols - own_cols) * maps
+        own_cols = cols
+    if grid.size > 1:
+        numbers += 2 * settings.classes
+    return 6.0 * own_rows * own_cols * maps * own_classes + FLOP_PER_NUMBER * numbers
 
 
 # ---- how much is sent ----------------------------------------------------------------------------
@@ -91,8 +110,9 @@ class Traffic:
 def traffic(config: Config, grid: Grid) -> list[Traffic]:
     """Every exchange of one training step, in no particular order.
 
-    Greedy training is counted as if all stages learnt. The first x is not exchanged: every block
-    reads its pixels with the halo.
+    Greedy training is counted as if all stages learnt, and a classifier's as if the whole network
+    did. The first x is not exchanged: every block reads its pixels with the halo. Sums over blocks
+    are not counted, nor the features that parts of the classes need.
     """
     table, geometry = [], network_geometry(config)
     along = (_needs(config, 0, grid.rows), _needs(config, 1, grid.cols))
@@ -113,13 +133,15 @@ def traffic(config: Config, grid: Grid) -> list[Traffic]:
 def _exchanges(config: Config, index: int) -> list[tuple[str, str]]:
     """Array and purpose of each exchange of a stage."""
     joint, last = config.train.gradient == "joint", index == len(config.stages) - 1
-    found = [("x", "fold residual"), ("x", "fill residual"), ("z", "fill z"), ("z", "fold dz")]
+    found = [("z", "fill z"), ("z", "fold dz")]
+    if not config.is_supervised:
+        found += [("x", "fold residual"), ("x", "fill residual")]
     if index:
         found += [("x", "fill x")] + [("x", "fold dx")] * joint
     # in greedy training nobody asks what the last stage makes of h
     if config.stages[index].lcn and not (last and config.train.gradient == "greedy"):
         found += [("h", "fill mean of h"), ("g", "fill mean of g^2")]
-        if joint and not last:
+        if joint and (not last or config.is_supervised):
             found += [("h", "fold mean of h"), ("g", "fold mean of g^2")]
     if config.stages[index].window:
         found += [("y", "fill y")] + [("y", "fold dy")] * joint

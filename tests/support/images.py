@@ -35,3 +35,17 @@ def write_dataset(path, images, labels=None):
                           crop=(0, 0, *image.shape[:2]), label=-1 if labels is None
                           else int(labels[i]))
     return path
+
+
+def write_classes(path, count=90, size=SIZE, classes=3, seed=0):
+    """A dataset of noisy pictures of a few classes, three images to a group."""
+    generator = np.random.default_rng(seed)
+    shown = structured_images(classes, size, seed=5).astype(float)
+    with DatasetWriter(path, size, 1, [f"class {number}" for number in range(classes)]) as writer:
+        for i in range(count):
+            label = i // 3 % classes
+            image = shown[label] + generator.normal(0, 15, (size, size, 1))
+            writer.append(np.clip(image, 0, 255).astype(np.uint8), source=f"made/{i}",
+                          group=f"made/{i // 3}", original=(size, size), crop=(0, 0, size, size),
+                          label=label)
+    return path

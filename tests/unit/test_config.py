@@ -16,7 +16,8 @@ from hpclcae.utils.files import replace_text
 from tests.support.processes import RUN
 
 SECTIONS = {"data": DataConfig, "preprocess": PreprocessConfig, "update": UpdateConfig,
-            "train": TrainConfig, "classifier": ClassifierConfig, "parallel": ParallelConfig, "stages.0": StageConfig}
+            "train": TrainConfig, "classifier": ClassifierConfig,
+            "parallel": ParallelConfig, "stages.0": StageConfig}
 FIELDS = [(section, name, hint) for section, cls in SECTIONS.items()
           for name, hint in typing.get_type_hints(cls).items()]
 STAGE = "[[stages]]\n"

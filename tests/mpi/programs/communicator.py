@@ -46,6 +46,16 @@ if peer < communicator.size:
 
 total = communicator.allreduce_sum([[0.1, communicator.rank], [1, 2]])
 assert communicator.allreduce_sum(1).shape == ()
+# In place and in its own dtype: the same bits on all ranks, in the order of ranks, of any size.
+for size in (0, 1, 3, 1_000_003):
+    parts = [np.random.default_rng([rank, size]).standard_normal(size, np.float32)
+             for rank in range(communicator.size)]
+    array = parts[communicator.rank].copy()
+    communicator.sum_in_place(array)
+    expected = parts[0]
+    for part in parts[1:]:
+        expected += part
+    assert np.array_equal(array, expected)
 # at once: ranks write side by side
 sys.stdout.write(" ".join(["sums", *map(str, total.ravel().tolist())]) + "\n")
 communicator.close()

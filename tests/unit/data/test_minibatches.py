@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 from hpclcae.data.dataset import CHUNK_IMAGES, Dataset
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.phases import Phase
+from hpclcae.partition.blocks import Rectangle
 from hpclcae.utils.errors import InputError
 
 
@@ -37,7 +38,7 @@ def test_every_image_is_shown_once_per_epoch_and_to_one_replica(drawn, seed):
         shown = np.concatenate([stream.indices(step) for step in range(steps)])
         first, second = shown[:stream.count], shown[stream.count:2 * stream.count]
         assert np.array_equal(np.sort(first), np.sort(second))
-        assert np.array_equal(np.sort(first), np.arange(stream.first, stream.first + stream.count))
+        assert np.array_equal(np.sort(first), stream.own)
         owned.append(first)
     assert np.array_equal(np.sort(np.concatenate(owned)), np.arange(count))
     assert max(map(len, owned)) - min(map(len, owned)) <= 1
@@ -70,7 +71,7 @@ def test_seeds_replicas_and_epochs_have_orders_of_their_own():
     def order(seed=0, replica=0, epoch=0):
         stream = stream_of(800, 100, seed, replica, 2)
         return np.concatenate([stream.indices(4 * epoch + step)
-                               for step in range(4)]) - stream.first
+                               for step in range(4)]) - stream.own[0]
     orders = [order(), order(seed=1), order(replica=1), order(epoch=1), order(seed=1, epoch=1)]
     for i, one in enumerate(orders):
         for other in orders[:i]:
@@ -126,3 +127,43 @@ def test_a_portion_smaller_than_a_minibatch_is_refused():
             match=r"^a minibatch of 31 is more than the 30 images that train\.h5 has for each "
             "of 2 replicas"):
         stream_of(60, 31, replica=1, replicas=2)
+
+
+def test_a_stream_draws_from_some_images_alone(tiny_dataset):
+    among = np.array([3, 4, 8, 9, 10, 30, 31, 50])
+    with Dataset(tiny_dataset) as dataset:
+        streams = [MinibatchStream(dataset, phases(2), 0, replica, 2, among=among)
+                   for replica in range(2)]
+        shown = [np.concatenate([each.indices(step) for step in range(2)]) for each in streams]
+    assert [sorted(each) for each in shown] == [[3, 4, 8, 9], [10, 30, 31, 50]]
+
+
+def test_moved_images_repeat_their_border_and_a_part_is_that_of_the_whole(tiny_dataset):
+    with Dataset(tiny_dataset) as dataset:
+        stream = MinibatchStream(dataset, phases(20), 0, mirror=True, crop=3)
+        plain = dataset.read(stream.indices(1))
+        moved, mirrored = stream.moved(1), stream.mirrored(1)
+        assert set(np.abs(moved).ravel()) == {0, 1, 2, 3} and len(set(mirrored)) == 2
+        expected = []
+        for image, (down, right), flip in zip(plain, moved, mirrored):
+            wide = np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="edge")
+            cut = wide[3 + down:3 + down + len(image), 3 + right:3 + right + len(image)]
+            expected.append(cut[:, ::-1] if flip else cut)
+        assert np.array_equal(stream.images(1), expected)
+        for part in (Rectangle((0, 7), (0, 9)), Rectangle((10, 24), (5, 24))):
+            rows, cols = slice(*part.rows), slice(*part.cols)
+            assert np.array_equal(stream.images(1, part), np.array(expected)[:, rows, cols])
+
+
+def test_every_way_in_which_an_image_is_shown_has_a_number_of_its_own(tiny_dataset):
+    with Dataset(tiny_dataset) as dataset:
+        for mirror, crop in ((False, 0), (True, 0), (False, 2), (True, 1)):
+            stream = MinibatchStream(dataset, phases(30), 0, mirror=mirror,
+                                     crop=crop)
+            ways = {}
+            for step in range(40):
+                for key in zip(stream.entries(step).tolist(), stream.indices(step).tolist(),
+                               stream.mirrored(step).tolist(), *stream.moved(step).T.tolist()):
+                    assert ways.setdefault(key[0], key[1:]) == key[1:]
+            assert len(set(ways.values())) == len(ways)
+            assert 0 <= min(ways) and max(ways) < stream.count * stream.variants

@@ -1,4 +1,4 @@
-"""The classifier: its objective and gradient, through the whole stack, on any grid, in any parts."""
+"""The classifier: its objective and its gradient through the whole stack; any grid, any parts."""
 import dataclasses
 
 import numpy as np

@@ -176,6 +176,9 @@ def test_one_block_copies_nothing_and_needs_no_communicator():
         exchange.fold(array)
         exchange.close()
     assert np.array_equal(SerialCommunicator().allreduce_sum([1, 2]), [1, 2])
+    alone = np.array([1.0, 2.0], np.float32)
+    SerialCommunicator().sum_in_place(alone)
+    assert np.array_equal(alone, [1, 2])
 
 
 @pytest.mark.parametrize("gradient, border",
@@ -321,3 +324,18 @@ def test_nothing_is_left_running_after_a_failure():
     with pytest.raises(KeyboardInterrupt):
         run_blocks(20, block)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 5])
+def test_a_sum_in_place_is_taken_in_the_order_of_blocks_by_all(blocks):
+    parts = np.random.default_rng(0).standard_normal((blocks, 7, 3), np.float32)
+    expected = parts[0].copy()
+    for part in parts[1:]:
+        expected += part
+
+    def program(communicator):
+        array = parts[communicator.rank].copy()
+        communicator.sum_in_place(array)
+        return array
+    for array in run_blocks(blocks, program):
+        assert array.dtype == np.float32 and np.array_equal(array, expected)

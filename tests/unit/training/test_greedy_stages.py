@@ -130,8 +130,8 @@ def test_lower_stages_run_once_for_each_image(config_of, tmp_path, monkeypatch):
     """The epochs of the top stage do not ask for responses that are there."""
     asked = []
     original = training.Inputs._prepared
-    monkeypatch.setattr(training.Inputs, "_prepared", lambda self, indices, mirrored: (
-        asked.append(len(indices)), original(self, indices, mirrored))[1])
+    monkeypatch.setattr(training.Inputs, "_prepared", lambda self, indices, *more: (
+        asked.append(len(indices)), original(self, indices, *more))[1])
     train(config_of("train.cache=memory", "data.mirror=false", "train.steps=107"), tmp_path)
     count = 120  # of the tiny dataset
     assert sum(asked[4:]) <= 3 * 8 + count < 3 * 8 + 100 * 6

@@ -64,6 +64,9 @@ class Prepared:
     def is_given(self, step):
         return False
 
+    def labels(self, step):
+        return None
+
 
 def replayed(config, events, servers, grid=Grid(1, 1)):
     """The server of every block after a replay."""
