@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.data.frames",
         "compose training or test frames from the fetched images",
         "hpclcae data frames data/sources --out train.h5 --split train --size 48 --count 20000"),
+    "data classes": (
+        "hpclcae.commands.data.classes",
+        "make a dataset with many classes from the fetched images",
+        "hpclcae data classes fashion data/sources --count 10000 --out fashion.h5"),
     "data info": (
         "hpclcae.commands.data.info",
         "say what is in a dataset, with a contact sheet",
@@ -51,6 +55,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.evaluate",
         "say how well classifiers do on the test half of their images",
         "hpclcae evaluate runs/classes"),
+    "predict": (
+        "hpclcae.commands.predict",
+        "say what a trained classifier makes of your pictures",
+        "hpclcae predict runs/clothes photos/ holiday.zip --top 3"),
     "launch": (
         "hpclcae.commands.launch",
         "start train on as many processes as the configuration wants, on this machine",

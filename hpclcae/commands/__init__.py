@@ -9,6 +9,7 @@ An outsider begins with `train.py`::
     train.py        training, in one process or as one rank of a job
     finetune.py     a classifier on a trained network, then the whole network
     evaluate.py     how well classifiers do on the test half
+    predict.py      what a classifier says about pictures
     launch.py       train under mpiexec, on this machine
     replay.py       an asynchronous run again
     plan.py         a layout for a cluster

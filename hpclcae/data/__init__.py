@@ -5,6 +5,7 @@ An outsider begins with `dataset.py`::
     sources/        real images out of ordinary packages
     ingest/         your own folders, archives and films
     frames/         frames composed from what was fetched
+    tasks/          labelled images of many classes, out of what was fetched
     dataset.py      Dataset: one HDF5 file with labels, groups and checksums
     shards.py       a dataset in several files
     check.py        is a dataset as it was written, and what to do if not

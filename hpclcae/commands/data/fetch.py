@@ -66,5 +66,5 @@ def _summary(present: Sequence[Fetched], folder: Path) -> str:
 
 def _counted(counts: Mapping[str, int]) -> str:
     names = {"face": "faces", "photograph": "photographs", "people": "with people",
-             "cutout": "cut-outs", "video": "clips", "": "mesh files"}
+             "cutout": "cut-outs", "video": "clips", "": "data files"}
     return ", ".join(f"{count} {names[kind]}" for kind, count in counts.items())

@@ -168,7 +168,7 @@ def half_of_groups(items: list[Item], recipe: Recipe) -> dict[str, int]:
 
 def filled_bank(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> Bank:
     """Bring everything into memory that frames are made from."""
-    pictures = _read(folder, items, recipe, jobs)
+    pictures = read_pictures(folder, items, recipe, jobs)
     people: dict[str, list[Picture]] = {}
     for picture in pictures["face"]:
         people.setdefault(picture.item.group, []).append(picture)
@@ -205,7 +205,8 @@ def _renderer(folder: Path, recipe: Recipe, concept: str) -> Callable[[int], Any
     return functools.partial(render_thing, recipe, concept, BodyModel(mesh))
 
 
-def _read(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> dict[str, list[Picture]]:
+def read_pictures(folder: Path, items: list[Item], recipe: Recipe,
+                  jobs: int) -> dict[str, list[Picture]]:
     """Read the pictures, by kind; say what had to be left out."""
     require("PIL.Image", "images", "composing frames")
     kept = max(KEPT, 2 * recipe.pixels) * recipe.size

@@ -92,7 +92,7 @@ def _chosen(sources: Sequence[Path], work: Path, settings: Settings, record: dic
         with contextlib.closing(_read(found, sources, work, settings, workers, lock)) as read:
             tally, digest = choose(read, settings, chosen, ledger, work)
         if not ledger.count():
-            raise NothingFound(_why_nothing(sources, tally))
+            raise NothingFound(why_nothing(sources, tally) + ": nothing was written")
         counts: dict[str, Any] = {"stored": dict(tally.stored), "skipped": dict(tally.skipped),
                                   "converted": dict(tally.noted)}
         if settings.faces == "count":
@@ -346,15 +346,27 @@ def _labels(sources: Sequence[Path], settings: Settings) -> labels.Labels:
     return labels.from_folders(found, settings.concept, settings.label_level)
 
 
-def _check(sources: Sequence[Path], out: Path, settings: Settings) -> None:
-    require("PIL.Image", "images", "reading pictures")  # before an hour of reading, not within it
-    if settings.faces != "ignore":
-        faces.require_detector()
-    target = out.resolve()
+def check_sources(sources: Sequence[Path]) -> None:
+    """See that pictures can be read and that there is something to read, before the work.
+
+    Raises
+    ------
+    InputError
+        Pillow is missing, or a source.
+    """
+    require("PIL.Image", "images", "reading pictures")
     for source in sources:
         if not source.exists():
             raise InputError(f"{source} does not exist: give a folder, an archive, a picture or a "
                              "film")
+
+
+def _check(sources: Sequence[Path], out: Path, settings: Settings) -> None:
+    check_sources(sources)
+    if settings.faces != "ignore":
+        faces.require_detector()
+    target = out.resolve()
+    for source in sources:
         if target == source.resolve():
             raise InputError(f"--out {out} is the source {source}: choose another name")
         if source.is_dir() and source.resolve() in target.parents:
@@ -367,12 +379,12 @@ def _check(sources: Sequence[Path], out: Path, settings: Settings) -> None:
                              "that holds them")
 
 
-def _why_nothing(sources: Sequence[Path], tally: Tally) -> str:
+def why_nothing(sources: Sequence[Path], tally: Tally) -> str:
+    """Why no picture could be used, and where that helps, what to do."""
     where = summed(list(map(str, sources)))
     if tally.skipped["too small"]:
         return (f"no picture in {where} is large enough: the largest has a shorter side of "
                 f"{tally.largest} pixels; give --size {tally.largest} or less, or --min-side to "
                 "enlarge smaller ones")
     counts = ", ".join(f"{count} x {reason}" for reason, count in tally.skipped.most_common())
-    return (f"no picture or film in {where} can be used ({counts or 'there are no files'}): "
-            "nothing was written")
+    return f"no picture or film in {where} can be used ({counts or 'there are no files'})"

@@ -115,6 +115,7 @@ class Tally:
     largest: int = 0                                        # shorter side of a picture, pixels
     with_faces: int = 0                                     # of what is stored, where counted
     labels: Counter[str] = field(default_factory=Counter)   # of what is stored, by name
+    most_lines: int = MAX_LINES                             # for each reason to skip
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; Tally.of makes the tally of it."""
@@ -132,7 +133,8 @@ class Tally:
     def skip(self, name: str, reason: str, detail: str = "") -> None:
         """Count something that is left out, and say so in a line if it claimed to be a picture."""
         self.skipped[reason] += 1
-        if reason != walk.OTHER and self.skipped[reason] <= MAX_LINES:
-            more = " (others like it are only counted)" if self.skipped[reason] == MAX_LINES else ""
+        if reason != walk.OTHER and self.skipped[reason] <= self.most_lines:
+            last = self.skipped[reason] == self.most_lines
+            more = " (others like it are only counted)" if last else ""
             print(f"skipped {name}: {reason}{f', {detail}' if detail else ''}{more}",
                   file=sys.stderr)

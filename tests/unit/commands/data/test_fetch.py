@@ -149,7 +149,7 @@ def test_pip_sources_end_to_end_and_again(tmp_path, offline, capsys, monkeypatch
     call(tmp_path / "s")
     out, err = capsys.readouterr()
     assert "warning" not in err
-    assert "4 faces" in out and "orl-made 1.2" in out and "CC0" in out and "2 mesh files" in out
+    assert "4 faces" in out and "orl-made 1.2" in out and "CC0" in out and "2 data files" in out
     assert "2 people with faces, 1 photographed scenes" in out
     items = catalogue.load(tmp_path / "s")
     assert items == [
