@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hpclcae.data.classes import ClassSplit
-from hpclcae.data.dataset import Dataset, DatasetWriter
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.writer import DatasetWriter
 from hpclcae.data.halves import halves_of_images
 from hpclcae.utils.errors import InputError
 
