@@ -40,7 +40,7 @@ def test_every_image_is_shown_once_per_epoch_and_to_one_replica(drawn, seed):
         shown = np.concatenate([stream.indices(step) for step in range(steps)])
         first, second = shown[:stream.count], shown[stream.count:2 * stream.count]
         assert np.array_equal(np.sort(first), np.sort(second))
-        assert np.array_equal(np.sort(first), stream.own)
+        assert np.array_equal(np.sort(first), stream.at(np.arange(stream.count)))
         owned.append(first)
     assert np.array_equal(np.sort(np.concatenate(owned)), np.arange(count))
     assert max(map(len, owned)) - min(map(len, owned)) <= 1
@@ -73,7 +73,7 @@ def test_seeds_replicas_and_epochs_have_orders_of_their_own():
     def order(seed=0, replica=0, epoch=0):
         stream = stream_of(800, 100, seed, replica, 2)
         return np.concatenate([stream.indices(4 * epoch + step)
-                               for step in range(4)]) - stream.own[0]
+                               for step in range(4)]) - stream.first
     orders = [order(), order(seed=1), order(replica=1), order(epoch=1), order(seed=1, epoch=1)]
     for i, one in enumerate(orders):
         for other in orders[:i]:
