@@ -1,4 +1,4 @@
-"""The paper's control: does the neuron go, if a detector removes the faces from its training images?
+"""The paper's control: does the neuron go if a detector removes the faces it sees in training?
 
 And how many faces are there? The detector misses some faces and sees some where there are none.
 What it finds in images of known label says how many, which corrects its share (Rogan, Gladen 1978).
