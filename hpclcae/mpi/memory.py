@@ -135,7 +135,7 @@ class ServerMemory:
             self._together = MPI.Win.Allocate_shared(size, 1, MPI.INFO_NULL, node)
             memory, _ = self._together.Shared_query(0)
             self.bytes = np.frombuffer(memory, np.uint8)[:self.map.total]  # type: ignore
-            self._together.Lock_all(MPI.MODE_NOCHECK)
+            self._together.Lock_all()
         elif comm.rank == 0:
             self.bytes = np.zeros(self.map.total, np.uint8)
         if node:
