@@ -243,13 +243,11 @@ def server_bytes(layout: Layout, servers: int, replicas: int) -> float:
         return 0.0
     config = layout.config
     share = parameter_bytes(layout, 0) * layout.grid.size / servers
-    # Gradients lie in slots, and synchronous ones wait for those of the others. With messages
-    # answers are on their way.
-    slots = min(share, config.parallel.slots * CHUNK_BYTES) * (1 + compensates(config))
-    by_messages = config.parallel.transport == "messages"
-    kept = share * (by_messages + (config.parallel.consistency == "synchronous"))
+    # Gradients lie in slots of the mailbox; synchronous ones wait for those of the others.
+    mail = min(share, config.parallel.slots * CHUNK_BYTES) * (1 + compensates(config))
+    waiting = share * (config.parallel.consistency == "synchronous")
     return (BARE_RANK + 2 * share * (1 + len(owned_slots(config)))
-            + replicas * (kept + (not by_messages) * slots))
+            + replicas * (mail + waiting))
 
 
 def job_bytes(config: Config, ranks: int) -> float:

@@ -7,6 +7,7 @@ An outsider begins with `job.py`::
     communicator.py  MpiCommunicator: between the blocks of a replica
     control.py       MpiControlChannel: from the leader to the other replicas
     server.py        Server: the loop of a parameter server
+    answers.py       Answers: chunks on their way to workers by messages
     messages.py      MessageConnection: gradients and requests as messages
     memory.py        ServerMemory: a server's memory, as it and its workers reach it; Mailroom
     access.py        SharedAccess, RemoteAccess: a worker's two ways to it

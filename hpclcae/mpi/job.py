@@ -15,6 +15,7 @@ from hpclcae.cluster.ranks import grid_for
 from hpclcae.config import Config
 from hpclcae.model.layout import Layout
 from hpclcae.mpi import shared_memory
+from hpclcae.mpi.answers import Answers
 from hpclcae.mpi.communicator import MpiCommunicator
 from hpclcae.mpi.control import MpiControlChannel
 from hpclcae.mpi.mailbox import MailboxConnection
@@ -197,17 +198,18 @@ def serve(job: Job, control: MPI.Intracomm, memory: ServerMemory | None, run: Pa
     """Run a server to its end."""
     number = job.role.server
     assert number is not None
-    mailroom, senders = None, []
+    mailroom, senders, answers = None, [], Answers(control)
     if memory is None:
-        serving = Serving(job.shards, number, run, start)
+        serving = Serving(job.shards, number, run, start, changing=answers.changing)
     else:
         mailroom = Mailroom(memory)
         serving = Serving(job.shards, number, run, start, memory.values,
                           mailroom.lock.changing)
         workers = workers_of(job.roles, job.shards, number)
         senders = [workers[place] for place in memory.order]
+    answers.store = serving.store
     server = Server(control, job.roles, serving.store, serving.checkpoint, serving.check,
-                    mailroom, senders)
+                    answers, mailroom, senders)
     with requests():  # a first TERM is the leader's affair
         server.run()
     report = serving.close(server.wait_seconds)

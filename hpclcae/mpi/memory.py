@@ -112,9 +112,13 @@ class ServerMemory:
                  blocks: Sequence[int]) -> None:
         parallel = shards.layout.config.parallel
         self.comm, self.dtype, self.direct = comm, shards.layout.dtype, False
+        # These are kept as long as their windows: MPICH gives a window the number of its
+        # communicator, and that of one that was freed goes to the next.
+        self._comms = [comm]
         node: MPI.Intracomm = MPI.COMM_NULL  # type: ignore[assignment]
         if parallel.window == "allocate":
             node = comm.Split_type(MPI.COMM_TYPE_SHARED)  # type: ignore[assignment]
+            self._comms.append(node)
         beside = np.zeros(1, np.int64)
         if node:
             beside[0] = node.allreduce(comm.rank, MPI.MIN) == 0
@@ -135,11 +139,9 @@ class ServerMemory:
             self._together = MPI.Win.Allocate_shared(size, 1, MPI.INFO_NULL, node)
             memory, _ = self._together.Shared_query(0)
             self.bytes = np.frombuffer(memory, np.uint8)[:self.map.total]  # type: ignore
-            self._together.Lock_all(MPI.MODE_NOCHECK)
+            self._together.Lock_all()
         elif comm.rank == 0:
             self.bytes = np.zeros(self.map.total, np.uint8)
-        if node:
-            node.Free()
         self._open_window(comm.rank == 0 or not beside[0])
         self.clear()
 
@@ -155,7 +157,7 @@ class ServerMemory:
         info["accumulate_ops"] = "same_op_no_op"
         self.win = MPI.Win.Create(self.bytes, 1, info, apart)
         info.Free()
-        apart.Free()
+        self._comms.append(apart)
         self.win.Lock_all()
 
     @property
@@ -206,7 +208,8 @@ class ServerMemory:
             if win:
                 win.Unlock_all()
                 win.Free()
-        self.comm.Free()
+        for comm in reversed(self._comms):
+            comm.Free()
 
 
 class Mailroom:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from mpi4py import MPI
 
+from hpclcae.mpi.answers import Answers
 from hpclcae.mpi.memory import Mailroom
 from hpclcae.mpi.messages import (BARRIER, CHUNKS, CLOSE, FETCH, FETCHED, INITIALISE, PUSH,
                                   RELEASED, TO_SERVER, VERSIONS, Header)
@@ -49,6 +50,8 @@ class Server:
         they have made.
     check : callable
         Called while there is nothing to do.
+    answers : Answers
+        On the same communicator; sends chunks of the store.
     mailroom : Mailroom or None
         Where mail comes from.
     senders : sequence of int
@@ -57,7 +60,8 @@ class Server:
 
     def __init__(self, comm: MPI.Intracomm, roles: Sequence[Role], store: Store,
                  checkpoint: Callable[[np.ndarray], None], check: Callable[[], None],
-                 mailroom: Mailroom | None = None, senders: Sequence[int] = ()) -> None:
+                 answers: Answers, mailroom: Mailroom | None = None,
+                 senders: Sequence[int] = ()) -> None:
         self._comm, self._store, self._roles = comm, store, roles
         self._checkpoint, self._check = checkpoint, check
         self._mailroom, self._senders = mailroom, senders
@@ -68,6 +72,7 @@ class Server:
                           for worker in workers}
         self._waiting: list[_Fetch] = []
         self._answers: dict[int, tuple[deque[MPI.Request], np.ndarray]] = {}
+        self._chunks = answers
         self.wait_seconds = 0.0
 
     def run(self) -> None:
@@ -175,28 +180,18 @@ class Server:
                 self._send(fetch, fetch.have, np.zeros(count, bool))
 
     def _send(self, fetch: _Fetch, versions: np.ndarray, changed: np.ndarray) -> None:
-        """Versions, then copies of the chunks that changed.
-
-        The originals may change before they have left.
-        """
+        """Versions, then the chunks that changed."""
         store, first, count = self._store, fetch.header.chunk, len(fetch.have)
         if fetch.worker not in self._answers:
-            elements = store.bounds[first + count] - store.bounds[first]
-            size = 8 * (1 + count) + elements * store.dtype.itemsize
-            self._answers[fetch.worker] = deque(), np.empty(size, np.uint8)
-        sent, buffer = self._answers[fetch.worker]
+            self._answers[fetch.worker] = deque(), np.empty(1 + count, np.int64)
+        sent, head = self._answers[fetch.worker]
         wait_stream(sent)
         sent.clear()
-        head = buffer[:8 * (1 + count)].view(np.int64)
+        head = head[:1 + count]
         head[0], head[1:] = store.newest, versions
         sent.append(self._comm.Isend(head, fetch.worker, VERSIONS))
-        copies, at = buffer[8 * (1 + count):].view(store.dtype), 0
-        for number in np.flatnonzero(changed):
-            values = store.values[first + number]
-            copy = copies[at:at + values.size]
-            copy[:] = values
-            sent.append(self._comm.Isend(copy, fetch.worker, CHUNKS))
-            at += values.size
+        for number in np.flatnonzero(changed).tolist():
+            sent.append(self._chunks.send(first + number, fetch.worker, CHUNKS))
 
     def _release_if_complete(self) -> None:
         """When every worker that runs has come to the barrier: take the checkpoint, let them go."""

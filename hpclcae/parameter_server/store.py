@@ -98,7 +98,7 @@ class Store:
     Attributes
     ----------
     values : list of ndarray (n,)
-        The parameters of each chunk.
+        The parameters of each chunk: in `memory`, unless they had to be moved (mpi/answers.py).
     state : dict of str to list of ndarray (n,)
         The update rule's memory.
     versions : ndarray of int64
@@ -175,7 +175,7 @@ class Store:
         self._note(PUSHED, replica, clock, index, self.versions[index:index + 1])
 
     def _apply(self, index: int, base: int, pushed: "_Gradient") -> None:
-        update, w = self.config.update, self.values[index]
+        update = self.config.update
         self.newest = max(self.newest, pushed.clock + 1)
         staleness = int(self.versions[index]) - base
         self.versions[index] += 1
@@ -184,7 +184,8 @@ class Store:
         learning_rate, version = pushed.learning_rate, int(self.versions[index])
         if update.staleness_scaled:
             learning_rate /= 1 + staleness
-        with self._changing(index, version):
+        with self._changing(index, version):  # which may give the chunk other memory
+            w = self.values[index]
             if self.config.parallel.elastic:
                 w += pushed.values
             else:

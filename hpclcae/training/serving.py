@@ -74,7 +74,7 @@ class Serving:
             Weights are not finite.
         """
         store = self.store
-        if not np.isfinite(store.memory).all():
+        if not all(np.isfinite(values).all() for values in store.values):
             raise InputError(f"server {self.number} holds weights that are not finite: update.rate "
                              f"= {self.config.update.rate:g} is likely too large for "
                              f"{self.config.parallel.replicas} replicas; the last checkpoint is "

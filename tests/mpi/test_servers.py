@@ -127,6 +127,10 @@ def test_readers_never_see_a_torn_chunk(library, tmp_path):
     assert reader["reads"] > 1
 
 
+def test_a_chunk_that_changes_on_its_way_arrives_as_it_was(installed):
+    assert installed.program(1, "answering") == ["as they were"]
+
+
 # ---- the same numbers ----------------------------------------------------------------------------
 
 STEPS = 6
