@@ -8,6 +8,7 @@ import pytest
 from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint.event_log import logs, read_log
 from hpclcae.checkpoint.trained import Model
+from hpclcae.cluster.status import COMPLETE, run_status
 from hpclcae.data.classes import ClassSplit
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments.classification import classify
@@ -264,6 +265,7 @@ def test_training_ends_when_it_gets_no_better_and_the_best_is_kept(supervised, t
     assert checkpoint.step_of(checkpoint.find_best(run)) == 6
     assert checkpoint.step_of(checkpoint.find(run)) == 10
     assert Model.load(run).step == 6
+    assert run_status(run).code == COMPLETE and run_status(run).steps == 10
     trained(config, run, resume=True)  # it is over
     assert checkpoint.step_of(checkpoint.find(run)) == 10
 
