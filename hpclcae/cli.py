@@ -110,6 +110,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.experiment.tolerance",
         "measure how a neuron's response stands shift, scale and covering",
         "hpclcae experiment tolerance runs/faces --frames data/large.h5"),
+    "experiment categories": (
+        "hpclcae.commands.experiment.categories",
+        "compare fine-tuned runs with their controls, and against labels a class",
+        "hpclcae experiment categories runs/tuned runs/random --out runs/categories"),
     "figures": (
         "hpclcae.commands.figures",
         "draw filters, curves, histogram and top stimuli of a run",

@@ -3,4 +3,5 @@
 An outsider begins with `tolerance.py`::
 
     tolerance.py  how a neuron's response stands shift, scale and covering
+    categories.py fine-tuned runs and their controls
 """
