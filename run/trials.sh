@@ -19,9 +19,10 @@ changes() {  # the settings of a trial, one a line
     case $1 in
         desk) ;;
         # what stands between stage 1 and stage 2
-        # (the paper's normalisation loses 4 of 13 positions, so the next stage has windows of 8 of 9)
-        lcn) printf '%s\n' stages.0.{log,contrast}=false stages.0.lcn=5 stages.1.receptive_field=8 ;;
-        lcn-alone) printf '%s\n' stages.0.{log,contrast,standardise}=false stages.0.lcn=5 stages.1.receptive_field=8 ;;
+        lcn) printf '%s\n' stages.0.{log,contrast}=false stages.0.lcn=5 stages.0.lcn_border=same ;;
+        lcn-alone) printf '%s\n' stages.0.{log,contrast,standardise}=false stages.0.lcn=5 stages.0.lcn_border=same ;;
+        # with the usual border it loses 4 of 13 positions, so the next stage has windows of 8 of 9
+        lcn-clipped) printf '%s\n' stages.0.{log,contrast}=false stages.0.lcn=5 stages.1.receptive_field=8 ;;
         standardised) printf 'stages.0.%s\n' log=false contrast=false ;;
         no-log) echo stages.0.log=false ;;
         no-contrast) echo stages.0.contrast=false ;;
@@ -59,7 +60,7 @@ cells += [f"by training labels: {100 * row['honest']:.1f}" for name, row in rows
 print(f"{sys.argv[2]:15} seed {sys.argv[3]}  " + "  ".join(cells))
 PY
 }
-trials=${*:-desk lcn lcn-alone standardised no-log no-contrast no-whitening nothing top-unwhitened faces-28 faces-10 no-faces untrained-first sparsity-6 few-updates joint}
+trials=${*:-desk lcn lcn-alone lcn-clipped standardised no-log no-contrast no-whitening nothing top-unwhitened faces-28 faces-10 no-faces untrained-first sparsity-6 few-updates joint}
 for name in $trials; do
     case $name in faces-28) frames "$name" 0.2 0.08 ;; faces-10) frames "$name" 0.07 0.03 ;; no-faces) frames "$name" 0 0 ;; esac
 done

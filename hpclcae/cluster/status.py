@@ -121,7 +121,10 @@ def _damage(found: Sequence[Path]) -> tuple[bool, str]:
 def _read_metrics(result: RunStatus) -> None:
     """The last line of the metrics that is whole."""
     with contextlib.suppress(InputError):
-        found = records(read_content(metrics_path(result.folder)), "objective", "seconds")
+        content = read_content(metrics_path(result.folder))
+        found = records(content, "objective", "seconds")
+        if result.step in (record["step"] for record in records(content, "ended")):
+            result.steps = result.step  # the validation images ended it
         if found:
             result.objective, result.seconds = found[-1]["objective"], found[-1]["seconds"]
 

@@ -37,13 +37,17 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _configuration(args: argparse.Namespace) -> Config:
-    """The configuration of the file, with the network of the checkpoint and the images' classes."""
-    train.check_kept(args)
-    path = checkpoint.find(args.checkpoint)
-    changes = train.changes(args) + ["classifier.start=random"] * args.random_weights
-    config = configuration.load_supervised(args.configuration, changes,
-                                           checkpoint.load_state(path).config, args.checkpoint)
+def supervised(network: str, file: str, changes: list[str]) -> Config:
+    """The configuration of a file, with the network of a checkpoint and the classes of the images.
+
+    Raises
+    ------
+    InputError
+        One of them cannot be read, or the images have no classes.
+    """
+    path = checkpoint.find(network)
+    config = configuration.load_supervised(file, changes, checkpoint.load_state(path).config,
+                                           network)
     with Dataset(config.data.train) as dataset:
         names = dataset.label_names
         if names is None:
@@ -51,9 +55,17 @@ def _configuration(args: argparse.Namespace) -> Config:
     if not config.classifier.classes:
         config = dataclasses.replace(config, classifier=dataclasses.replace(
             config.classifier, classes=len(names)))
+    return config
+
+
+def _configuration(args: argparse.Namespace) -> Config:
+    """The configuration that is asked for; the first rank tells of it."""
+    train.check_kept(args)
+    changes = train.changes(args) + ["classifier.start=random"] * args.random_weights
+    config = supervised(args.checkpoint, args.configuration, changes)
     if launched().rank == 0:
-        alone, steps = config.classifier.steps, config.train.steps
-        print(f"{path}: {len(names)} classes, {config.classifier.loss}, "
-              f"{config.classifier.start} weights; {alone} steps of the classifier alone, "
-              f"{steps - alone} of the whole network")
+        settings, steps = config.classifier, config.train.steps
+        print(f"{args.checkpoint}: {settings.classes} classes, {settings.loss}, {settings.start} "
+              f"weights; {settings.steps} steps of the classifier alone, {steps - settings.steps} "
+              "of the whole network")
     return config

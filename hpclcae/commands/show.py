@@ -4,6 +4,7 @@ import argparse
 from hpclcae import config as configuration
 from hpclcae.cluster.plan import SCORES
 from hpclcae.commands.arguments import output
+from hpclcae.commands.finetune import supervised
 from hpclcae.config import Config
 from hpclcae.geometry import (StageGeometry, classifier_weights, network_geometry, parameters,
                               pixels_seen, training_flop)
@@ -22,6 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("configuration", help="TOML file, for instance run/paper.toml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes",
                         help="change one setting, for instance --set data.size=100")
+    parser.add_argument("--on", metavar="CHECKPOINT",
+                        help="the configuration says how a classifier is trained on this network "
+                        "(hpclcae finetune); with --settings it becomes one for hpclcae train, "
+                        "launch and plan")
     parser.add_argument("--grid", metavar="ROWSxCOLUMNS",
                         help="of blocks, for --partition, for instance 13x13")
     parser.add_argument("--partition", type=output, metavar="PNG",
@@ -33,7 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    config = configuration.load(args.configuration, args.changes)
+    config = (supervised(args.on, args.configuration, args.changes) if args.on
+              else configuration.load(args.configuration, args.changes))
     if args.partition is not None:
         if args.grid is None:
             raise InputError("--partition needs a grid: add for instance --grid 2x3")

@@ -91,7 +91,8 @@ class _Fit:
         """The whole of an array (row, col, ...) of which every block has its part."""
         whole = np.zeros((rows, cols, *part.shape[2:]))
         whole[slice(*where.rows), slice(*where.cols)] = part
-        return self.network.communicator.allreduce_sum(whole)
+        self.network.communicator.sum_in_place(whole)
+        return whole
 
     # ---- units -----------------------------------------------------------------------------------
 

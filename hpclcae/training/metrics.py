@@ -131,6 +131,13 @@ class Metrics:
                        f"{100 * found['top1']:.1f} % right, objective {found['objective']:.5g}",
                        file=sys.stderr)
 
+    def ended(self, step: int, seconds: float) -> None:
+        """Training ends early, as it gets no better."""
+        if self._file:
+            row = {"step": step, "seconds": round(seconds, 3), "ended": True}
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+
     def close(self) -> None:
         """Close the file and the bar."""
         if self._file:

@@ -140,6 +140,8 @@ class Session:
         if self.step in meetings(self.config):
             coordination.meeting_follows(said)
             return
+        if self.patience.is_over:
+            self._metrics.ended(self.step, self.seconds)
         if said.end or self.patience.is_over:
             coordination.end()
             self._over = True

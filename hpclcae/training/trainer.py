@@ -107,7 +107,8 @@ class Trainer:
 
     def _validate(self, session: Session, step: int) -> None:
         """With every checkpoint, the first replica looks at the validation images."""
-        due = step % self.config.train.checkpoint_every == 0 or step == session.last
+        train = self.config.train
+        due = step % train.checkpoint_every == 0 or step == train.steps
         if not (self.split and self.split.validation.size and due
                 and self.worker.role.replica == 0):
             return

@@ -86,7 +86,7 @@ def reaches(config):
     return tuple(sides)
 
 
-@pytest.mark.parametrize("border", ["clip", "valid"])
+@pytest.mark.parametrize("border", ["clip", "valid", "same"])
 def test_pixels_seen_agree_with_following_the_windows_down(border):
     for stride, pooling_stride, lcn in product((1, 2, 3), (1, 2), (0, 3)):
         first = StageConfig(receptive_field=4, stride=stride, pooling=3,

@@ -72,3 +72,11 @@ def test_the_line_gives_the_plan_back(capsys):
     assert config.train.batch == 50 and config.parallel.replicas == 2
     blocks_of(ranks, config.parallel.servers, config.parallel.replicas,
               Grid.parse(config.parallel.grid).size)
+
+
+def test_many_classes_are_spread_over_the_blocks(capsys):
+    words = "--nodes 16 --cores 48 --memory 192 --set classifier.loss=logistic"
+    asked(RUN / "paper.toml", *words.split(), "--set", "classifier.classes=22000")
+    text = capsys.readouterr().out
+    assert "22,000 x 125,000 features; the first block 22,000 x " in text
+    assert "a sum of 8.80 MB of scores" in text

@@ -59,3 +59,22 @@ def test_changes_and_the_resolved_settings(capsys):
 def test_what_does_not_fit_is_refused(capsys):
     with pytest.raises(InputError, match=r"stages\.0\.receptive_field = 18 does not fit"):
         printed(capsys, RUN / "paper.toml", "--set", "data.size=17")
+
+
+def test_the_paper_s_22000_classes_are_planned_not_gathered(capsys):
+    """2.75 billion weights, their memory, and what the blocks send each other."""
+    words = ("--set", "classifier.loss=logistic", "--set", "classifier.classes=22000")
+    text = printed(capsys, RUN / "paper.toml", *words)
+    for expected in ("2,750,000,000 weights, 11.00 GB", "22,000 classes x 125,000 features",
+                     "8.8 MB of scores", "22.00 GB a step", "5,039,748,144"):
+        assert expected in text
+    assert max(map(len, text.splitlines())) <= 200
+
+
+def test_memory_of_a_classifier_is_what_a_network_holds(capsys):
+    words = ["classifier.loss=softmax", "classifier.classes=9", "classifier.steps=5"]
+    config = configuration.load(RUN / "tiny.toml", words)
+    held = Network(Layout(config)).parameters().vector.nbytes
+    text = printed(capsys, RUN / "tiny.toml", *(w for word in words for w in ("--set", word)))
+    number, unit = re.search(r"([\d.]+) (KB|MB) parameters in kernel tiles", text).group(1, 2)
+    assert float(number) * {"KB": 1e3, "MB": 1e6}[unit] == pytest.approx(held, rel=0.01)

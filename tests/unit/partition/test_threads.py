@@ -4,12 +4,14 @@ What messages, sums and failures do there.
 """
 import itertools
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 from hpclcae import config as configuration
+from hpclcae.config import ClassifierConfig
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.partition.blocks import Grid
@@ -48,7 +50,7 @@ def check_exchanges(config, grid):
 # ---- fill and fold -------------------------------------------------------------------------------
 
 GRIDS = (1, 1), (1, 2), (3, 2), (2, 5), (4, 3)
-BORDERS = "clip", "valid", "centre"
+BORDERS = "clip", "valid", "centre", "same"
 
 
 @pytest.mark.parametrize("size, field", [*itertools.product((23, 31), (2, 5, 9))])
@@ -182,18 +184,24 @@ def test_one_block_copies_nothing_and_needs_no_communicator():
 
 
 @pytest.mark.parametrize("gradient, border",
-                         [("joint", "clip"), ("joint", "centre"), ("stopped", "valid")])
+                         [("joint", "clip"), ("joint", "centre"), ("joint", "same"),
+                          ("stopped", "valid"), ("classes", "clip"), ("classes", "centre"),
+                          ("classes", "same")])
 def test_a_training_step_sends_what_traffic_counts(gradient, border):
     stage = {"receptive_field": 4, "maps": 2, "pooling": 2, "lcn": 3, "lcn_border": border}
     config, grid = network(31, stage, stage,
-                           {"receptive_field": 2, "maps": 3, "pooling": 2, "lcn": 0},
-                           gradient=gradient), Grid(3, 2)
+                           {"receptive_field": 2, "maps": 3, "pooling": 2,
+                            "lcn": 3 if gradient == "classes" else 0, "lcn_border": border},
+                           gradient="joint" if gradient == "classes" else gradient), Grid(3, 2)
+    if gradient == "classes":
+        config = replace(config, classifier=ClassifierConfig("logistic", 5))
 
     class Counting:
         """A communicator that counts what its channels send."""
 
         def __init__(self, communicator):
             self.communicator, self.allreduce_sum = communicator, communicator.allreduce_sum
+            self.sum_in_place = communicator.sum_in_place
             self.rank, self.size = communicator.rank, communicator.size
             self.numbers = self.messages = 0
 
@@ -212,8 +220,8 @@ def test_a_training_step_sends_what_traffic_counts(gradient, border):
         counting = Counting(communicator)
         block_network = Network(Layout(config, grid), counting)
         x = np.ones((*block_network.block.plan.stages[0].x.held.shape, 1, 4), np.float32)
-        block_network.backward(block_network.forward(block_network.parameters(0), x), lambda name,
-                               row, values: None)
+        states = block_network.forward(block_network.parameters(0), x, labels=np.arange(4))
+        block_network.backward(states, lambda name, row, values: None)
         return counting.numbers, counting.messages
     numbers, messages = np.sum(run_blocks(grid.size, block), axis=0)
     table = traffic(config, grid)
