@@ -155,6 +155,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.experiment.sensitivity",
         "accuracy against receptive field and number of maps, each trained",
         "hpclcae experiment sensitivity runs/desk --fields 10 11 12 --maps 32 64 --stage 2"),
+    "experiment categories": (
+        "hpclcae.commands.experiment.categories",
+        "compare fine-tuned runs with their controls, and against labels a class",
+        "hpclcae experiment categories runs/tuned runs/random --out runs/categories"),
     "figures": (
         "hpclcae.commands.figures",
         "draw filters, curves, histogram and top stimuli of a run",

@@ -34,6 +34,8 @@ An outsider begins with `neurons.py`::
     classification.py   how well a classifier does on the final half
     class_figures.py    how it learnt, what it confuses, how far to trust it
     filters.py          is a filter oriented, is it localised
+    categories.py       fine-tuned runs and their controls in one table
+    category_results.py its tables, JSON and curve
     predictions.py      what a classifier says about pictures
     convergence.py      how runs learn, at equal work and at equal time
     figures.py          the pictures of a run

@@ -14,4 +14,5 @@ An outsider begins with `concepts.py`::
     map.py          where selective neurons are, and how many chance would give
     film.py         responses to a film, frame by frame
     sensitivity.py  accuracy against receptive field and number of maps
+    categories.py   fine-tuned runs and their controls
 """

