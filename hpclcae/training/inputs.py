@@ -72,6 +72,7 @@ class Inputs:
         self._ahead = (Ahead(self._make, prepare.sums, prepare.communicator.allreduce_sum)
                        if ahead else None)
         self._promised: dict[int, np.ndarray] = {}  # what coming steps will put into the cache
+        self._in_a_row = 0  # images of which none was absent; more than an epoch: none is any more
         network.condition(self.conditioners)
 
     def begin(self, step: int, parameters: ParameterVector) -> None:
@@ -106,6 +107,7 @@ class Inputs:
             self.settle()
             self._close_cache(for_good=True)
             self._cache, self._cached_stage = self._open(phase.stage, parameters), phase.stage
+            self._in_a_row = 0
         self._promised = {coming: entries for coming, entries in self._promised.items()
                           if coming >= step} if step in self._promised else {}
         with self.timers("wait for images"):
@@ -154,20 +156,32 @@ class Inputs:
         if not self.is_given(step):
             return self._whole(step)
         assert self._cache is not None
+        if self._in_a_row >= 2 * self.batches.count and not self.config.data.mirror:
+            return self._seen(step)
         indices, mirrored = self.batches.indices(step), self.batches.mirrored(step)
         entries = indices - self.batches.first
         if self.config.data.mirror:
             entries = 2 * entries + mirrored
         absent = self._cache.absent(entries)
-        promised = [*self._promised.values()]
+        if not absent.any():
+            self._promised[step] = entries[:0]
+            self._in_a_row += len(entries)
+            return self._response(indices, mirrored, entries, absent, waits=False)
+        self._in_a_row, promised = 0, [*self._promised.values()]
         missing = absent & ~np.isin(entries, np.concatenate(promised)) if promised else absent
         self._promised[step] = entries[missing]
-        return self._response(indices, mirrored, entries, missing, bool(absent.any()))
+        return self._response(indices, mirrored, entries, missing, waits=True)
 
     def _whole(self, step: int) -> Work["_Made"]:
         """Prepared images."""
         images = yield from self._prepared(self.batches.indices(step), self.batches.mirrored(step))
         return _Made(whole=images)
+
+    def _seen(self, step: int) -> Work["_Made"]:
+        """Kept responses, when those to all images are there."""
+        with self.meanwhile("lay out"):
+            return _Made(whole=self._kept(self.batches.indices(step) - self.batches.first))
+        yield  # a generator, as the others
 
     def _response(self, indices: np.ndarray, mirrored: np.ndarray, entries: np.ndarray,
                   missing: np.ndarray, waits: bool) -> Work["_Made"]:
