@@ -22,14 +22,14 @@ import statistics
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
 
 import numpy as np
 
 from hpclcae import checkpoint, config as configuration
-from hpclcae.bench.common import MOST_TIMES, Report
+from hpclcae.bench.common import MOST_TIMES, Report, forget
 from hpclcae.checkpoint import ChunkState, Committer, RunState, ShardWriter
 from hpclcae.checkpoint.folder import content_of, shard_name
 from hpclcae.checkpoint.state import views
@@ -147,7 +147,7 @@ class _Bench:
         for step in range(rounds + 1):
             for number, chunk_states in enumerate(owners):
                 self._read(path, step, number, chunk_states)
-            _forget(path.iterdir())
+            forget(path.iterdir())
             self._time("verify", step, lambda: checkpoint.verify(path))
 
     def _commit(self, step: int) -> None:
@@ -166,7 +166,7 @@ class _Bench:
     def _write_plain(self, step: int, size: int) -> None:
         plain = self.folder / "plain"
         self._time("plain write", step, lambda: _write_plain(plain, size))
-        _forget([plain])
+        forget([plain])
         self._time("plain read", step, lambda: _read_plain(plain, memoryview(bytearray(PIECE))))
         plain.unlink()
 
@@ -175,7 +175,7 @@ class _Bench:
         self._time("write and read back", step, writer.wait)
         shard = checkpoint.step_folder(self.run, step) / shard_name(writer.number)
         self._time("read back", step, lambda: content_of(shard, from_disk=True))
-        _forget([shard])
+        forget([shard])
 
     def _read(self, path: Path, step: int, number: int, chunk_states: list[ChunkState]) -> None:
         before, shard = _crc(chunk_states), path / shard_name(number)
@@ -183,7 +183,7 @@ class _Bench:
         sides = [("plain load", lambda: _read_plain(shard, memory)),
                  ("load", lambda: checkpoint.fill(path, self.layout, chunk_states))]
         for name, side in sides[::-1] if step % 2 else sides:
-            _forget(path.iterdir())
+            forget(path.iterdir())
             self._time(name, step, side)
         if _crc(chunk_states) != before:
             raise InputError(f"{shard}: what was loaded is not what was saved")
@@ -284,14 +284,6 @@ def _read_plain(path: Path, memory: memoryview) -> None:
     with FileIO(path) as file:
         while count := file.readinto(memory[start:start + PIECE]):
             start = (start + count) % len(memory)
-
-
-def _forget(paths: Iterable[Path]) -> None:
-    """Let the system drop what it keeps of files in memory, where it can be told so."""
-    for path in paths:
-        with FileIO(path) as file:
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _crc(chunk_states: list[ChunkState]) -> int:

@@ -8,13 +8,15 @@ import argparse
 import datetime
 import json
 import math
+import os
 import platform
 import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,15 @@ class Sgemm:
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """How many times longer `slow` takes: the median of the ratios of the rounds."""
     return statistics.median(s / f for s, f in zip(slow, fast))
+
+
+def forget(paths: Iterable[Path]) -> None:
+    """Let the system drop what it keeps of files in memory, where it can be told so."""
+    for path in paths:
+        with FileIO(path) as file:
+            os.fsync(file.fileno())  # what is not on the disk yet stays
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 # ---- where ---------------------------------------------------------------------------------------

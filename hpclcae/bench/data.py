@@ -13,7 +13,6 @@ on images of noise that are written first and removed at the end:
 """
 import argparse
 import contextlib
-import os
 import statistics
 import tempfile
 import time
@@ -28,7 +27,7 @@ import numpy as np
 
 from hpclcae import config as configuration
 from hpclcae.bench import common
-from hpclcae.bench.common import Report, ratio
+from hpclcae.bench.common import Report, forget, ratio
 from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
 from hpclcae.data.compression import COMPRESSIONS, filters
@@ -239,7 +238,7 @@ def _reading(case: str, path: Path, config: Config, report: Report) -> None:
             for slab, order, side in cases:
                 wanted, stored = images.nbytes * (side / size)**2, where.stat().st_size
                 cells: list[Any] = [label, slab, stored / images.nbytes]
-                for source, before in (("disk", partial(_forget, where)), ("memory", _nothing)):
+                for source, before in (("disk", partial(forget, [where])), ("memory", _nothing)):
                     times = _in_turn({"plain": (before, partial(_plain, where), _nothing),
                                       "runs": (before, partial(_runs, file["images"], order, side),
                                                _nothing)}, report.repeat)
@@ -287,11 +286,3 @@ def _plain(path: Path) -> None:
     with FileIO(path) as file:
         while file.readinto(memory):
             pass
-
-
-def _forget(path: Path) -> None:
-    """Let the system drop what it keeps of a file in memory, where it can be told so."""
-    with FileIO(path) as file:
-        if hasattr(os, "posix_fadvise"):
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

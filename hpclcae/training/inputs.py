@@ -80,6 +80,7 @@ class Inputs:
         self._ahead = (Ahead(self._make, prepare.sums, prepare.communicator.allreduce_sum)
                        if ahead else None)
         self._promised: dict[int, np.ndarray] = {}  # what coming steps will put into the cache
+        self._in_a_row = 0  # images of which none was absent; more than an epoch: none is any more
         network.condition(self.conditioners)
 
     def begin(self, step: int, parameters: ParameterVector) -> None:
@@ -116,6 +117,7 @@ class Inputs:
             self.settle()
             self._close_cache(for_good=True)
             self._cache, self._cached_stage = self._open(phase.stage, parameters), phase.stage
+            self._in_a_row = 0
         self._promised = {coming: entries for coming, entries in self._promised.items()
                           if coming >= step} if step in self._promised else {}
         with self.timers("wait for images"):
@@ -169,19 +171,32 @@ class Inputs:
         """The work for a step; what it will put into the cache is known from now on."""
         if not self.is_given(step):
             return self._whole(step)
-        entries = self.batches.entries(step)
         if self._cache is None:
+            entries = self.batches.entries(step)
             return self._response(step, entries, np.ones(len(entries), bool), True)
+        if self._in_a_row >= 2 * self.batches.count and self.batches.variants == 1:
+            return self._seen(step)
+        entries = self.batches.entries(step)
         absent = self._cache.absent(entries)
-        promised = [*self._promised.values()]
+        if not absent.any():
+            self._promised[step] = entries[:0]
+            self._in_a_row += len(entries)
+            return self._response(step, entries, absent, waits=False)
+        self._in_a_row, promised = 0, [*self._promised.values()]
         missing = absent & ~np.isin(entries, np.concatenate(promised)) if promised else absent
         self._promised[step] = entries[missing]
-        return self._response(step, entries, missing, bool(absent.any()))
+        return self._response(step, entries, missing, waits=True)
 
     def _whole(self, step: int) -> Work["_Made"]:
         """Prepared images."""
         images = yield from self._prepared(step)
         return _Made(whole=images)
+
+    def _seen(self, step: int) -> Work["_Made"]:
+        """Kept responses, when those to all images are there."""
+        with self.meanwhile("lay out"):
+            return _Made(whole=self._kept(self.batches.entries(step)))
+        yield  # a generator, as the others
 
     def _response(self, step: int, entries: np.ndarray, missing: np.ndarray,
                   waits: bool) -> Work["_Made"]:
