@@ -13,6 +13,7 @@ An outsider begins with `common.py`::
     memory.py        peak memory of a training step
     halo.py          what blocks exchange, and how long it takes
     scaling.py       how much faster several ranks are
+    ingest.py        pictures to a dataset, beside Pillow alone
     checkpoint.py    bandwidth of checkpoints, stall of training
     server.py        what parameter servers cost
     raw_messages.py  the same messages by MPI alone

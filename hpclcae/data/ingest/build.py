@@ -9,6 +9,7 @@ whole, at the end, or not at all.
 """
 import contextlib
 import hashlib
+import os
 import shlex
 import shutil
 import sqlite3
@@ -225,11 +226,13 @@ def _mend(plan: Plan, manifest: Manifest, work: Path, numbers: Sequence[int]) ->
     """Write some shards again."""
     for number in sorted(numbers):
         shard = manifest.shards[number]
-        found = write_shard(ShardTask(work, shard.path, plan, number))
-        if found != shard.fingerprint:
+        mended = shard.path.with_name(f"{shard.path.name}.mended")
+        if write_shard(ShardTask(work, mended, plan, number)) != shard.fingerprint:
+            mended.unlink()
             raise InputError(f"{shard.path} does not come out as it was: make the whole again: "
                              f"hpclcae data ingest --manifest {manifest.path} --out "
                              f"{manifest.path}")
+        os.replace(mended, shard.path)
     paths = [shard.path for shard in manifest.shards]
     if any(path.exists() and path.stat().st_size != shard.size
            for path, shard in zip(paths, manifest.shards)) and all(map(Path.exists, paths)):

@@ -215,7 +215,7 @@ def remove_older_shards(out: Path, mark: str) -> None:
     """Remove the shards of what `out` was before; `mark` is that of what it is."""
     folder = shard_folder(out)
     for path in folder.iterdir() if folder.is_dir() else ():
-        if re.fullmatch(r"[0-9a-f]{8}-\d{4,}\.h5(\.partial)?", path.name) \
+        if re.fullmatch(r"[0-9a-f]{8}-\d{4,}\.h5(\.\w+)*", path.name) \
                 and not path.name.startswith(f"{mark}-"):
             path.unlink()
     with contextlib.suppress(OSError):  # something is in it

@@ -16,9 +16,9 @@ from tests.support import films, folders
 from tests.support.ingesting import contents, killed_after, killed_when
 from tests.support.pictures import encode, scene
 
-SIZE, COUNT = 32, 160
-#: Of about 60 images.
-SHARD = 60 * SIZE * SIZE * 3 / 1e9
+SIZE, COUNT = 32, 130
+#: Of about 40 images.
+SHARD = 40 * SIZE * SIZE * 3 / 1e9
 OPTIONS = ["--size", SIZE, "--shard-size", SHARD, "--dedupe", "near", "--split", "train",
            "--test-share", 0.1]
 KILLS = int(os.environ.get("HPCLCAE_KILLS", 3))
@@ -34,7 +34,7 @@ def sources(tmp_path_factory):
         (folder / "photos" / f"{i:04d}").write_bytes(encode(scene(i % (COUNT - 8)), kind))
     (folder / "photos" / "cut.jpg").write_bytes(encode(scene(0), "JPEG")[:-400])
     folders.make_zip(folder / "more.zip",
-                     {f"{i}.jpg": encode(scene(1000 + i), "JPEG") for i in range(40)})
+                     {f"{i}.jpg": encode(scene(1000 + i), "JPEG") for i in range(20)})
     films.write(folder / "clip.mp4", [films.SCENE] * 30)
     return [folder / "photos", folder / "more.zip", folder / "clip.mp4"]
 
