@@ -134,6 +134,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.bench.scaling",
         "how much faster several ranks train one network",
         "hpclcae bench scaling run/plain.toml --ranks 1 2 4"),
+    "bench data": (
+        "hpclcae.bench.data",
+        "what reading images costs a training step; shuffled reads against plain ones",
+        "hpclcae bench data run/desk.toml"),
     "bench server": (
         "hpclcae.bench.server",
         "what pushing to and fetching from parameter servers costs",

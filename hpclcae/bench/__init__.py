@@ -15,6 +15,7 @@ An outsider begins with `common.py`::
     scaling.py       how much faster several ranks are
     ingest.py        pictures to a dataset, beside Pillow alone
     checkpoint.py    bandwidth of checkpoints, stall of training
+    data.py          what reading images costs a step, shuffled reads against plain ones
     server.py        what parameter servers cost
     raw_messages.py  the same messages by MPI alone
     slow_replica.py  what one slow replica costs the others

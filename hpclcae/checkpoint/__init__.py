@@ -36,7 +36,6 @@ An outsider begins with what this module itself offers, and `trained.py`::
     regions.py       from chunks to rectangles of positions
     shard_file.py    one owner's file
     model_file.py    model.h5: all shards as one model
-    background.py    work in a thread of its own
     writer.py        ShardWriter: an owner writes while training goes on
     committer.py     Committer: a checkpoint out of the shards of all owners
     reading.py       each rank its own part, on any grid and any number of servers

@@ -2,7 +2,7 @@
 from pathlib import Path
 from time import monotonic, sleep
 
-from hpclcae.checkpoint.background import Background
+from hpclcae.utils.background import Background
 from hpclcae.checkpoint.folder import (MANIFEST, MODEL, Content, Manifest, content_of, remove,
                                        remove_done_markers, saved, shard_name, step_folder, step_of,
                                        write_manifest)

@@ -78,7 +78,8 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
             if conditioner:
                 _write_conditioner(file.create_group(f"conditioner/stage{number}"), conditioner)
         file.attrs.update(kind=KIND, schema=SCHEMA, run=run, step=state.step, seconds=state.seconds,
-                          shards=shards, configuration=attribute(configuration.dumps(state.config)),
+                          shards=shards, order=state.order,
+                          configuration=attribute(configuration.dumps(state.config)),
                           versions=json.dumps(versions()),
                           revision=revision(), host=platform.node(),
                           created=datetime.now(timezone.utc).isoformat(timespec="seconds"))

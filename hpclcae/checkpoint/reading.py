@@ -142,7 +142,8 @@ def _run_state(file: h5py.File, path: Path) -> RunState:
                     conditioners=_conditioners(file, len(config.stages)),
                     seconds=float(file.attrs["seconds"]),
                     cursors=(step,) if one_file else tuple(map(int, file["cursors"][...])),
-                    metrics="" if one_file else file["metrics"].asstr()[()])
+                    metrics="" if one_file else file["metrics"].asstr()[()],
+                    order=int(file.attrs.get("order", 1)))
 
 
 def _conditioners(file: h5py.File, stages: int) -> tuple[Conditioner | None, ...]:

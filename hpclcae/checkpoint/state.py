@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hpclcae.config import Config
+from hpclcae.data.minibatches import ORDER
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layout import BlockLayout
 from hpclcae.model.parameters import ParameterVector
@@ -33,6 +34,8 @@ class RunState:
         replica, step), so this is the cursor in the data and the state of the random numbers.
     metrics : str
         Lines of metrics.jsonl up to `step`.
+    order : int
+        How images are drawn (data/minibatches.ORDER).
     """
     config: Config
     step: int
@@ -41,6 +44,7 @@ class RunState:
     seconds: float = 0.0
     cursors: tuple[int, ...] = ()
     metrics: str = ""
+    order: int = ORDER
 
 
 @dataclass(frozen=True, kw_only=True)

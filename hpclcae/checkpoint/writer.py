@@ -7,7 +7,7 @@ from time import monotonic, sleep
 
 import numpy as np
 
-from hpclcae.checkpoint.background import Background
+from hpclcae.utils.background import Background
 from hpclcae.checkpoint.folder import (KIND, MANIFEST, RUN_ID, SCHEMA, Content, done_marker,
                                        read_run_id, saved, shard_name, step_folder)
 from hpclcae.checkpoint.regions import regions

@@ -196,9 +196,10 @@ def parameter_bytes(layout: Layout, block: int) -> int:
 def activation_bytes(layout: Layout, block: int) -> int:
     """Arrays of one block that live from the forward to the backward pass.
 
-    And scratch as large as one stage.
+    And scratch as large as one stage, and the prepared images of coming steps (utils/ahead.py).
     """
-    stages = []
+    first = layout.block(block).plan.stages[0].x.held.size * layout.geometry[0].input[2]
+    stages = [first * (4 if layout.grid.size > 1 else 1)]
     for plan, shape in zip(layout.block(block).plan.stages, layout.geometry):
         maps_in, maps = shape.input[2], shape.filtered[2]
         stages.append(2 * plan.x.held.size * maps_in

@@ -9,6 +9,7 @@ An outsider begins with `dataset.py`::
     shards.py       a dataset in several files
     check.py        is a dataset as it was written, and what to do if not
     writer.py       DatasetWriter: what writes it
+    compression.py  how pixels are compressed, and whether they can be read here
     minibatches.py  MinibatchStream: the images of a step, a function of (seed, replica, step)
     decode.py       one picture of any common format to bytes
     formats.py      what a file is by its bytes, whatever it is called

@@ -23,8 +23,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from hpclcae.data.compression import check_filters
 from hpclcae.data.framing import framing
-from hpclcae.data.shards import GROUP, ShardedImages, shards_of
+from hpclcae.data.shards import GROUP, ShardedImages, read_direct, shards_of
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import read_hdf5, seal_of
 from hpclcae.utils.reading import reading
@@ -64,6 +65,7 @@ class Dataset:
             stack.enter_context(self._file)
             with self._reading():
                 self._images = self._file["images"]
+                check_filters(self.path, self._images)
                 self.shards = shards_of(self._file, self.path)
                 if self.shards:
                     self._images = ShardedImages(self.path, self.shards, self._images.shape)
@@ -292,7 +294,7 @@ class Dataset:
         with self._reading():
             for start, stop in zip(starts, [*starts[1:], indices.size]):
                 first, last = indices[start], indices[stop - 1] + 1
-                self._images.read_direct(images, np.s_[first:last, rows, cols], np.s_[start:stop])
+                read_direct(self._images, images, np.s_[first:last, rows, cols], np.s_[start:stop])
         return images
 
     def check_seal(self) -> None:

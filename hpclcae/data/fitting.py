@@ -8,7 +8,7 @@ import numpy as np
 
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
-from hpclcae.data.minibatches import read_mirrored
+from hpclcae.data.minibatches import read_mirrored, sample
 from hpclcae.model.conditioner_fit import Pass
 from hpclcae.model.preprocess import Preprocessor
 from hpclcae.utils.errors import InputError
@@ -71,7 +71,7 @@ def fitting_pass(config: Config, dataset: Dataset, index: int, prepare: Preproce
         chosen = np.stack([firsts, partner[firsts]], axis=1).ravel()
         mirrored = np.repeat(generator.random(len(firsts)) < 0.5, 2)
     else:
-        chosen = np.sort(generator.permutation(dataset.count)[:most])
+        chosen = np.sort(sample(generator, dataset.count, most))
         mirrored = generator.random(len(chosen)) < 0.5
     mirrored &= config.data.mirror
 

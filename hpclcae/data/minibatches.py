@@ -5,15 +5,28 @@ so a run that is resumed sees what it would have seen. A replica draws from its 
 dataset, in runs of consecutive images (a chunk of the file), in a new random order in every epoch;
 every image is shown once per epoch. How many images a minibatch has is a matter of the phase
 (model/phases.py).
+
+The order takes the memory of one deck of runs, however many images there are. Of d decks, deck i
+has the runs i, i + d, i + 2d, ...: a sample of the whole portion. An epoch takes the decks in a
+random order and shuffles each when it comes to it. A portion of up to a million images is one deck.
 """
 from collections.abc import Sequence
 
 import numpy as np
 
-from hpclcae.data.dataset import CHUNK_IMAGES, Dataset
+from hpclcae.data.dataset import Dataset
 from hpclcae.model.phases import Phase, find
 from hpclcae.partition.blocks import Rectangle
 from hpclcae.utils.errors import InputError
+
+
+#: Images that are read in one go. Chunks of our files are as long; whatever they become, a run that
+#: goes on must draw what it would have drawn.
+RUN = 8
+#: Most runs of a deck; its order takes 1 MB.
+DECK = 2**17
+#: How images are drawn, as checkpoints know it; 1: a portion was one deck, however large.
+ORDER = 2
 
 
 class MinibatchStream:
@@ -46,14 +59,36 @@ class MinibatchStream:
             raise InputError(f"a minibatch of {batch} is more than the {self.count} images that "
                              f"{dataset.path} has{portion}; make train.batch (stages.*.batch) "
                              "smaller or the dataset larger")
-        self._order: tuple[int, np.ndarray] | None = None
+        self._runs = -(-self.count // RUN)
+        self._decks = -(-self._runs // DECK)
+        self._shuffled: tuple[int, int, np.ndarray, int] | None = None  # epoch, deck, _order
 
     def indices(self, step: int) -> np.ndarray:
         """Indices in the dataset of the images of minibatch `step` (from 0)."""
-        positions = np.array(find(self.phases, step).positions(step))
-        epochs = positions // self.count
-        return np.concatenate([self._epoch(int(e))[positions[epochs == e] % self.count]
-                               for e in np.unique(epochs)])
+        positions = find(self.phases, step).positions(step)
+        parts, position = [], positions.start
+        while position < positions.stop:  # an epoch or a deck may end in a minibatch
+            parts.append(self._drawn(*divmod(position, self.count), positions.stop - position))
+            position += len(parts[-1])
+        return np.concatenate(parts)
+
+    def check_order(self, order: int) -> None:
+        """Refuse to go on with a run that drew its images in another order.
+
+        Parameters
+        ----------
+        order : int
+            Of its checkpoint.
+
+        Raises
+        ------
+        InputError
+            It would see some images twice and others not at all.
+        """
+        if order < ORDER and self.dataset.count > DECK * RUN:
+            raise InputError(f"the run began with an older hpclcae, which drew the images of "
+                             f"{self.dataset.path} in another order (more than {DECK * RUN:,} of "
+                             "them): start a new run from its weights, with train.weights")
 
     def mirrored(self, step: int) -> np.ndarray:
         """Which images of minibatch `step` are shown mirrored (a mask)."""
@@ -67,13 +102,42 @@ class MinibatchStream:
         """Minibatch `step`, or a part of each of its images: uint8 (image, row, col, channel)."""
         return read_mirrored(self.dataset, self.indices(step), self.mirrored(step), part)
 
-    def _epoch(self, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != epoch:
-            generator = np.random.default_rng([self.seed, self.replica, 0, epoch])
-            runs = generator.permutation(-(-self.count // CHUNK_IMAGES)) * CHUNK_IMAGES
-            order = (runs[:, None] + np.arange(CHUNK_IMAGES)).ravel()
-            self._order = epoch, self.first + order[order < self.count]
-        return self._order[1]
+    def _drawn(self, epoch: int, place: int, most: int) -> np.ndarray:
+        """Up to `most` images from a place in an epoch on, none from beyond the end of a deck."""
+        decks = np.arange(self._decks)
+        if self._decks > 1:
+            decks = np.random.default_rng([self.seed, self.replica, 2, epoch]).permutation(decks)
+        runs = -(-(self._runs - decks) // self._decks)
+        short = self._runs * RUN - self.count  # what the last run lacks
+        images = runs * RUN - short * (decks == (self._runs - 1) % self._decks)
+        ends = np.cumsum(images)
+        which = int(np.searchsorted(ends, place, side="right"))
+        deck, size = int(decks[which]), int(images[which])
+        order, last = self._order(epoch, deck, int(runs[which]))
+        place -= int(ends[which]) - size
+        places = np.arange(place, min(place + most, size))
+        places[places >= last * RUN + RUN - short] += short  # behind the run that is not whole
+        return self.first + (order[places // RUN] * self._decks + deck) * RUN + places % RUN
+
+    def _order(self, epoch: int, deck: int, runs: int) -> tuple[np.ndarray, int]:
+        """The order of the runs of a deck; at which place the last one of all stands, if it does.
+        """
+        if self._shuffled is None or self._shuffled[:2] != (epoch, deck):
+            words = [self.seed, self.replica, 0, epoch, *([deck] if self._decks > 1 else [])]
+            order = np.random.default_rng(words).permutation(runs)
+            found = np.flatnonzero(order * self._decks + deck == self._runs - 1)
+            self._shuffled = epoch, deck, order, int(found[0]) if found.size else runs
+        return self._shuffled[2:]
+
+
+def sample(generator: np.random.Generator, count: int, most: int) -> np.ndarray:
+    """Up to `most` of the numbers below `count`, in a random order: int (number,).
+
+    Of very many numbers no list is made.
+    """
+    if count <= DECK * RUN:
+        return generator.permutation(count)[:most]
+    return generator.choice(count, min(count, most), replace=False)
 
 
 def read_mirrored(dataset: Dataset, indices: np.ndarray, mirrored: np.ndarray,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.minibatches import sample
 from hpclcae.data.halves import HALF_NAMES, HALVES
 from hpclcae.utils.errors import require
 from hpclcae.utils.files import PNG_MARK, replacing
@@ -106,7 +107,7 @@ def _statistics(dataset: Dataset, seed: int) -> str:
 
 def _sample(dataset: Dataset, count: int, seed: int) -> np.ndarray:
     """Return sorted indices of a random sample without repeats."""
-    return np.sort(np.random.default_rng(seed).permutation(dataset.count)[:count])
+    return np.sort(sample(np.random.default_rng(seed), dataset.count, count))
 
 
 def draw_sheet(dataset: Dataset, path: Path, count: int, seed: int) -> None:

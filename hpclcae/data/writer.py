@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from hpclcae import __version__
+from hpclcae.data.compression import filters
 from hpclcae.data.dataset import CHUNK_IMAGES, CHUNK_PIXELS, KIND, SCHEMA, blocks, checksum
 from hpclcae.data.halves import HALVES
 from hpclcae.utils.errors import InputError
@@ -42,22 +43,26 @@ class DatasetWriter:
         Source (first part of a group) to licence.
     shuffle_seed : int, optional
         Store the images in the random order of this seed instead of the order in which they came.
+    compress : str
+        How the pixels are compressed: one of compression.COMPRESSIONS.
 
     Raises
     ------
     InputError
-        The size is not usable, the folder cannot be written, or no image was appended.
+        The size is not usable, the folder cannot be written, no image was appended, or what
+        compresses is not installed.
     """
 
     def __init__(self, path: str | Path, size: int, channels: int,
                  label_names: list[str] | None = None,
                  settings: dict[str, Any] | None = None, *, licences: dict[str, str] | None = None,
-                 shuffle_seed: int | None = None) -> None:
+                 shuffle_seed: int | None = None, compress: str = "none") -> None:
         if size < 1 or channels not in (1, 3):
             raise InputError(f"images of size {size} with {channels} channels cannot be stored: "
                              "the size is at least 1, channels are 1 or 3")
         if shuffle_seed is not None:
             check_seed(shuffle_seed)
+        self._filters = filters(compress)
         self.path, self.shape = Path(path), (size, size, channels)
         self.label_names, self.settings = label_names, settings or {}
         self.licences, self.shuffle_seed = licences or {}, shuffle_seed
@@ -164,7 +169,7 @@ class DatasetWriter:
         spool = np.memmap(self._spool, np.uint8, "r", shape=(self.count, *self.shape))
         # with checksums that every reader compares: damaged pixels are an error, also in training
         images = file.create_dataset("images", spool.shape, np.uint8, chunks=_chunks(spool.shape),
-                                     fletcher32=True)
+                                     fletcher32=True, **self._filters)
         images.attrs["axes"] = ["image", "row", "col", "channel"]
         for first, last in blocks(spool.shape):
             images[first:last] = spool[order[first:last]]

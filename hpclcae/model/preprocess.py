@@ -11,7 +11,6 @@ Paper, section 3; the paper's recipe is not known.
 
 The same stored numbers are applied in training and in every test.
 """
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import DTypeLike
 from hpclcae.config import PreprocessConfig
 from hpclcae.partition.blocks import ExchangePlan, Rectangle
 from hpclcae.partition.communicator import Communicator, SerialCommunicator
+from hpclcae.utils.ahead import Work, finish
 from hpclcae.utils.errors import InputError
 
 PORTION = 100  # images that the fit holds as float64 at a time
@@ -68,8 +68,9 @@ def fit(config: PreprocessConfig, images: np.ndarray) -> Preprocessing:
     stride = max(1, int(np.sqrt((rows - side + 1) * (cols - side + 1) * count / 200_000)))
     for first in range(0, count, PORTION):
         part = images[first:first + PORTION]
-        contrast = _contrast_normalised(config, part, np.float64, whole,
-                                        lambda sums: sums / (rows * cols * channels))
+        contrast = finish(_contrast_normalised(config, part, np.float64, whole,
+                                               rows * cols * channels),
+                          SerialCommunicator().allreduce_sum)
         for y in range(0, rows - side + 1, stride):
             for x in range(0, cols - side + 1, stride):
                 patch = contrast[y:y + side, x:x + side].reshape(size, len(part))
@@ -129,18 +130,25 @@ class Preprocessor:
         -------
         (row, col, channel, image), of the held positions
         """
+        return finish(self.in_pieces(images), self.communicator.allreduce_sum)
+
+    @property
+    def sums(self) -> int:
+        """How often an image's numbers are added over the blocks; 0: there is one block."""
+        config = self.fitted.config
+        return 2 * config.contrast + config.rescale if self.communicator.size > 1 else 0
+
+    def in_pieces(self, images: np.ndarray) -> Work[np.ndarray]:
+        """The same, for the caller to add over the blocks what is yielded (utils/ahead.py)."""
         count = self.size ** 2 * images.shape[-1]
         own = self.owned.within(self.pixels)
-
-        def mean(sums: np.ndarray) -> np.ndarray:
-            return self.communicator.allreduce_sum(sums) / count
-        x = _contrast_normalised(self.fitted.config, images, self.dtype, own, mean)
+        x = yield from _contrast_normalised(self.fitted.config, images, self.dtype, own, count)
         if self.fitted.kernel is not None:
             x = self._whitened(x)
         if self.fitted.config.rescale:
             own = self.owned.within(self.held)
-            deviation = np.sqrt(mean(np.einsum("yxci,yxci->i", x[own], x[own])))
-            x /= np.maximum(deviation, 1e-6).astype(self.dtype)
+            squares = yield np.einsum("yxci,yxci->i", x[own], x[own])
+            x /= np.maximum(np.sqrt(squares / count), 1e-6).astype(self.dtype)
         return x
 
     def _whitened(self, x: np.ndarray) -> np.ndarray:
@@ -175,18 +183,18 @@ class Preprocessor:
 
 
 def _contrast_normalised(config: PreprocessConfig, images: np.ndarray, dtype: DTypeLike,
-                         own: tuple[slice, slice],
-                         mean: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+                         own: tuple[slice, slice], count: int) -> Work[np.ndarray]:
     """Step 1; uint8 (image, row, col, channel) to (row, col, channel, image).
 
-    `mean` turns sums (image,) over the pixels `own` into means over whole images.
+    Yields sums (image,) over the pixels `own`; whole images have `count` numbers.
     """
     x = np.ascontiguousarray(np.moveaxis(images, 0, -1)).astype(dtype)
     if config.contrast:
         # The sum of integers is exact, so a flat image becomes zero and not noise.
-        x -= mean(images[:, own[0], own[1]].sum(axis=(1, 2, 3), dtype=np.int64)).astype(dtype)
-        deviation = np.sqrt(mean(np.einsum("yxci,yxci->i", x[own], x[own])))
-        x /= (deviation + config.contrast_floor).astype(x.dtype)
+        total = yield images[:, own[0], own[1]].sum(axis=(1, 2, 3), dtype=np.int64)
+        x -= (total / count).astype(dtype)
+        squares = yield np.einsum("yxci,yxci->i", x[own], x[own])
+        x /= (np.sqrt(squares / count) + config.contrast_floor).astype(x.dtype)
     else:
         x /= x.dtype.type(255)
     return x

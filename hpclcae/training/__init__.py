@@ -6,7 +6,8 @@ An outsider begins with `trainer.py`::
     session.py        what hangs on the loop: signals, metrics, checkpoints, the other replicas
     step.py           train_step: forward, losses, backward; the only copy
     inputs.py         Inputs: prepared images of a step, or kept responses of finished stages
-    cache.py          ResponseCache: those responses, in memory or in a file
+    pixels.py         Pixels: of training images, from the file once and then from memory
+    cache.py          Kept: pixels, or those responses, in memory or in a file
     updates.py        LocalUpdates or ServedUpdates: who changes the parameters
     worker.py         WorkerContext: where a worker stands in its job; WorkerReport
     coordination.py   how replicas agree on when to begin, to pause and to end

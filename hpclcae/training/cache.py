@@ -1,94 +1,105 @@
-"""What a stage gets for every training image, kept while that stage is trained (greedy training).
+"""What is kept of every training image: its pixels, or what finished stages make of it.
 
-The stages below do not change any more, so their responses to an image are computed when it is
-first seen, kept as float16, and used from then on: also in that first step, so that it does not
-matter when an image was computed.
+Finished stages (greedy training) do not change any more, so their responses to an image are
+computed when it is first seen, kept as float16, and used from then on: also in that first step, so
+that it does not matter when an image was computed.
+
+Pixels are kept as the bytes that they are. Prepared images would be four times as large, and not
+the same: products of matrices round an image differently at another place in the minibatch.
+
+Ranks of a node have nothing to share. A replica keeps its own portion of the images, and a block
+its own part of them.
 """
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import DTypeLike
 
-from hpclcae.partition.communicator import Communicator
+from hpclcae.cluster.launcher import on_this_node
+from hpclcae.partition.communicator import Communicator, SerialCommunicator
 from hpclcae.utils.cores import available_memory
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import read_hdf5
 from hpclcae.utils.reading import reading
 
 KIND = "hpclcae response cache"
-LARGEST = float(np.finfo(np.float16).max)
 
 
-class ResponseCache:
-    """Float16 arrays by image, each as one row of numbers after a 1 that says that it is there.
+class Kept:
+    """A row of numbers for every image, after a 1 that says that it is there.
 
-    All blocks have computed the same images, whatever they hold of them: zeros, or nothing at all.
+    All blocks have put the same images, whatever they hold of them: zeros, or nothing at all.
 
     Parameters
     ----------
     entries : int
         Images, and their mirrored selves.
     shape : tuple of int
-        Of what is kept of each: (row, col, map), with the block's halo.
+        Of what is kept of each.
+    dtype : dtype
+        float16 (responses) or uint8 (pixels).
+    setting : str
+        What in the configuration asks for it, for messages.
     file : Path or None
         HDF5 file that holds it; None: memory.
     fingerprint : str
-        Of everything that the responses depend on: a file of another one is begun anew.
-    communicator : Communicator
+        Of everything that the numbers depend on: a file of another one is begun anew.
+    communicator : Communicator, optional
         To the other blocks of the replica, which have files of their own: all are used, or none.
 
     Raises
     ------
     InputError
-        There is not as much memory, or the file cannot be written.
+        This rank's share of the memory is smaller, or the file cannot be written.
     """
 
-    def __init__(self, entries: int, shape: tuple[int, ...], file: Path | None, fingerprint: str,
-                 communicator: Communicator) -> None:
+    def __init__(self, entries: int, shape: tuple[int, ...], dtype: DTypeLike, setting: str,
+                 file: Path | None = None, fingerprint: str = "",
+                 communicator: Communicator | None = None) -> None:
         self.file, self._fingerprint, self._shape = file, fingerprint, shape
+        self.dtype, self._setting = np.dtype(dtype), setting
         table = entries, 1 + int(np.prod(shape))
-        self.nbytes = 2 * int(np.prod(table))
+        self.nbytes = needed(entries, shape, dtype)
         if file is None:
-            if self.nbytes > available_memory():
-                raise InputError(f"train.cache = 'memory' needs {self.nbytes / 1e9:.1f} GB for the "
-                                 f"responses to {entries} images, there are "
-                                 f"{available_memory() / 1e9:.1f} GB: set it to 'disk' or 'none'")
-            self._kept = np.zeros(table, np.float16)
+            share = share_of_memory()
+            if self.nbytes > share:
+                raise InputError(f"{setting} = 'memory' needs {self.nbytes / 1e9:.1f} GB for "
+                                 f"{entries} images, this rank's share of the node is "
+                                 f"{share / 1e9:.1f} GB: set it to 'disk' or 'none'")
+            self._kept = np.zeros(table, dtype)
         else:
+            communicator = communicator or SerialCommunicator()
             reusable = float(self._is_reusable(file, table))
             is_kept = communicator.allreduce_sum([reusable])[0] == communicator.size
             self._kept = self._map(file, table, is_kept)
 
-    def get(self, entries: np.ndarray, dtype: np.dtype,
-            compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """The responses to some images: (row, col, map, image).
+    def absent(self, entries: np.ndarray) -> np.ndarray:
+        """Which of some images are not there (a mask)."""
+        return self._kept[entries, 0] == 0
 
-        Parameters
-        ----------
-        entries : int array (image,)
-        compute : callable
-            compute(which) gives (row, col, map, image) of those that a mask says are missing.
+    def put(self, entries: np.ndarray, numbers: np.ndarray) -> None:
+        """Keep (image, *shape).
 
         Raises
         ------
         InputError
-            A response does not fit into float16.
+            A number does not fit into float16.
         """
-        missing = self._kept[entries, 0] == 0
-        if missing.any():
-            made = np.moveaxis(compute(missing), -1, 0)
-            largest = float(np.abs(made).max(initial=0))
-            if not largest < LARGEST:
+        if self.dtype.kind == "f":
+            largest = float(np.abs(numbers).max(initial=0))
+            if not largest < float(np.finfo(self.dtype).max):
                 raise InputError(f"a response of {largest:g} does not fit into the cache's 16-bit "
-                                 "numbers: set train.cache = 'none', or standardise the stage")
-            self._kept[entries[missing], 1:] = made.reshape(len(made), -1)
-            self._kept[entries[missing], 0] = 1
-        found = self._kept[entries, 1:].reshape(len(entries), *self._shape)
-        return np.ascontiguousarray(np.moveaxis(found, 0, -1), dtype)
+                                 f"numbers: set {self._setting} = 'none', or standardise the stage")
+        self._kept[entries, 1:] = numbers.reshape(len(numbers), self._kept.shape[1] - 1)
+        self._kept[entries, 0] = 1
+
+    def get(self, entries: np.ndarray) -> np.ndarray:
+        """What is there of some images: (image, *shape)."""
+        return self._kept[entries, 1:].reshape(len(entries), *self._shape)
 
     def close(self, for_good: bool = False) -> None:
         """Let go of it; a file may be used again by a run that goes on, or goes for good."""
@@ -128,10 +139,21 @@ class ResponseCache:
                     os.posix_fallocate(opened.fileno(), offset, self.nbytes)
             return np.memmap(path, np.float16, "r+", offset, shape)
         except OSError as error:
-            raise InputError(f"train.cache = 'disk': {path} cannot be written "
+            raise InputError(f"{self._setting} = 'disk': {path} cannot be written "
                              f"({error.strerror or error}): free some space "
-                             f"({self.nbytes / 1e9:.1f} GB), or set train.cache = 'none'"
+                             f"({self.nbytes / 1e9:.1f} GB), or set {self._setting} = 'none'"
                              ) from error
+
+
+def needed(entries: int, shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    """Bytes that `Kept` takes."""
+    return entries * (1 + int(np.prod(shape))) * np.dtype(dtype).itemsize
+
+
+def share_of_memory() -> float:
+    """Bytes that this rank may take: what is free on its node, divided by the ranks there."""
+    ranks, _ = on_this_node()
+    return available_memory() / ranks
 
 
 def fingerprint(*facts: str | bytes | np.ndarray) -> str:

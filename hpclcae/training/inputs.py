@@ -5,14 +5,16 @@ stage when the stage above begins, else at the first step and every train.condit
 """
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from hpclcae.cluster.plan import worker_bytes
 from hpclcae.config import Config
 from hpclcae.data.fitting import fitting_pass
-from hpclcae.data.minibatches import MinibatchStream, read_mirrored
+from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.conditioner import Conditioner, is_fitted
 from hpclcae.model.conditioner_fit import fit_conditioner
 from hpclcae.model.layout import stage_index
@@ -20,12 +22,16 @@ from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.phases import phase_of
 from hpclcae.model.preprocess import Preprocessor
-from hpclcae.training.cache import ResponseCache, fingerprint
+from hpclcae.training.cache import Kept, fingerprint, share_of_memory
+from hpclcae.training.pixels import Pixels
+from hpclcae.utils.ahead import Ahead, Work, finish
 from hpclcae.utils.timers import Timers
 
 
 class Inputs:
     """The inputs of one block of one replica.
+
+    A context manager: leaving it ends the thread that makes what coming steps need.
 
     Parameters
     ----------
@@ -37,22 +43,35 @@ class Inputs:
         Where a cache on disk lies; None: there is no cache.
     speaks : bool
         It tells of progress and of what was fitted: one rank of a job does.
+    timers : Timers, optional
+        Of the loop: what it waits for.
+    ahead : bool
+        Training: steps are asked for in order, so what the next ones need is made while one
+        computes, and pixels may stay in memory.
 
     Attributes
     ----------
     conditioners : list of Conditioner or None
         Of every stage, as far as fitted.
+    timers, meanwhile : Timers
+        What the loop waits for, and what is done for coming steps while one computes.
     """
 
     def __init__(self, network: Network, batches: MinibatchStream, prepare: Preprocessor,
                  conditioners: Sequence[Conditioner | None], folder: Path | None = None,
-                 speaks: bool = False, timers: Timers | None = None) -> None:
+                 speaks: bool = False, timers: Timers | None = None, ahead: bool = False) -> None:
         self.config: Config = network.config
         self.network, self.batches, self.prepare = network, batches, prepare
         self.conditioners = list(conditioners) or [None] * len(network.stages)
-        self._folder, self._speaks, self._timers = folder, speaks, timers or Timers()
-        self._cache: ResponseCache | None = None
+        self._folder, self._speaks = folder, speaks
+        self.timers, self.meanwhile = timers or Timers(), Timers()
+        spare = share_of_memory() - worker_bytes(network.layout, self.config.parallel.servers > 0)
+        self._pixels = Pixels(batches, prepare.pixels, self.config.data.keep * spare * ahead)
+        self._cache: Kept | None = None
         self._cached_stage = -1
+        self._ahead = (Ahead(self._make, prepare.sums, prepare.communicator.allreduce_sum)
+                       if ahead else None)
+        self._promised: dict[int, np.ndarray] = {}  # what coming steps will put into the cache
         network.condition(self.conditioners)
 
     def begin(self, step: int, parameters: ParameterVector) -> None:
@@ -70,44 +89,116 @@ class Inputs:
                     or stage is None and every and step and step % every == 0
                     or stage == index + 1 and step == phase_of(self.config, step).first)]
         for index in due:
-            with self._timers("condition"):
+            with self.timers("condition"):
                 self._fit(index, parameters)
 
     def read(self, step: int, parameters: ParameterVector) -> np.ndarray:
-        """What `train_step` takes: prepared images, or what the trained stage gets of them."""
-        stage = phase_of(self.config, step).stage
-        if not self.is_given(step):
-            return self._prepared(self.batches.indices(step), self.batches.mirrored(step))
-        assert stage is not None
-        if self._cached_stage != stage:
-            self.close(for_good=True)
-            self._cache, self._cached_stage = self._open(stage, parameters), stage
-        assert self._cache is not None
-        indices, mirrored = self.batches.indices(step), self.batches.mirrored(step)
-        entries = indices - self.batches.first
-        if self.config.data.mirror:
-            entries = 2 * entries + mirrored
+        """What `train_step` takes: prepared images, or what the trained stage gets of them.
 
-        def compute(missing: np.ndarray) -> np.ndarray:
-            x = self._prepared(indices[missing], mirrored[missing])
-            return self.network.input_of(parameters, x, stage)
-        return self._cache.get(entries, self.network.dtype, compute)
+        Raises
+        ------
+        InputError
+            The dataset cannot be read, or a response does not fit into the cache.
+        """
+        phase = phase_of(self.config, step)
+        if self.is_given(step) and self._cached_stage != phase.stage:
+            assert phase.stage is not None
+            self.settle()
+            self._close_cache(for_good=True)
+            self._cache, self._cached_stage = self._open(phase.stage, parameters), phase.stage
+        self._promised = {coming: entries for coming, entries in self._promised.items()
+                          if coming >= step} if step in self._promised else {}
+        with self.timers("wait for images"):
+            made = (self._ahead.take(step, phase.end) if self._ahead
+                    else finish(self._make(step), self.prepare.communicator.allreduce_sum))
+        self._promised.pop(step, None)
+        if made.whole is not None:
+            return made.whole
+        with self.timers("respond"):
+            assert self._cache is not None and phase.stage is not None
+            if made.images is not None:
+                responses = self.network.input_of(parameters, made.images, phase.stage)
+                self._cache.put(made.entries[made.missing], np.moveaxis(responses, -1, 0))
+            return self._kept(made.entries)
 
     def is_given(self, step: int) -> bool:
         """Whether `read` gives what the trained stage gets, and not images."""
         return bool(self.config.train.cache != "none" and phase_of(self.config, step).stage)
 
+    def __enter__(self) -> "Inputs":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._ahead:
+            self._ahead.close()
+
+    def settle(self) -> None:
+        """Wait until nothing is made any more; the next step begins anew."""
+        if self._ahead:
+            self._ahead.forget()
+        self._promised.clear()
+
     def close(self, for_good: bool = False) -> None:
         """Let go of the cache; `for_good`: no step will ask for it again."""
+        self._close_cache(for_good)
+
+    def _close_cache(self, for_good: bool) -> None:
         if self._cache:
             self._cache.close(for_good)
         self._cache, self._cached_stage = None, -1
 
-    def _prepared(self, indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        with self._timers("read"):
-            images = read_mirrored(self.batches.dataset, indices, mirrored, self.prepare.pixels)
-        with self._timers("prepare"):
-            return self.prepare(images)
+    # ---- in the thread ---------------------------------------------------------------------------
+
+    def _make(self, step: int) -> Work["_Made"]:
+        """The work for a step; what it will put into the cache is known from now on."""
+        if not self.is_given(step):
+            return self._whole(step)
+        assert self._cache is not None
+        indices, mirrored = self.batches.indices(step), self.batches.mirrored(step)
+        entries = indices - self.batches.first
+        if self.config.data.mirror:
+            entries = 2 * entries + mirrored
+        absent = self._cache.absent(entries)
+        promised = [*self._promised.values()]
+        missing = absent & ~np.isin(entries, np.concatenate(promised)) if promised else absent
+        self._promised[step] = entries[missing]
+        return self._response(indices, mirrored, entries, missing, bool(absent.any()))
+
+    def _whole(self, step: int) -> Work["_Made"]:
+        """Prepared images."""
+        images = yield from self._prepared(self.batches.indices(step), self.batches.mirrored(step))
+        return _Made(whole=images)
+
+    def _response(self, indices: np.ndarray, mirrored: np.ndarray, entries: np.ndarray,
+                  missing: np.ndarray, waits: bool) -> Work["_Made"]:
+        """Kept responses; or, while some are still to come, the images that they are made of."""
+        if not waits:
+            with self.meanwhile("lay out"):
+                return _Made(whole=self._kept(entries))
+        images = None
+        if missing.any():
+            images = yield from self._prepared(indices[missing], mirrored[missing])
+        return _Made(entries=entries, missing=missing, images=images)
+
+    def _prepared(self, indices: np.ndarray, mirrored: np.ndarray) -> Work[np.ndarray]:
+        with self.meanwhile("read"):
+            images = self._pixels.read(indices, mirrored)
+        work, sums = self.prepare.in_pieces(images), None
+        while True:
+            with self.meanwhile("prepare"):
+                try:
+                    own = next(work) if sums is None else work.send(sums)
+                except StopIteration as end:
+                    return end.value
+            sums = yield own
+
+    def _kept(self, entries: np.ndarray) -> np.ndarray:
+        """Responses of the cache: (row, col, map, image)."""
+        assert self._cache is not None
+        found = self._cache.get(entries).astype(self.network.dtype)  # first: it is half as slow
+        return np.ascontiguousarray(np.moveaxis(found, 0, -1))
+
+    # ---- what is fitted, and what is kept --------------------------------------------------------
 
     def _fit(self, index: int, parameters: ParameterVector) -> None:
         began = time.monotonic()
@@ -119,7 +210,7 @@ class Inputs:
             tqdm.write(f"stage {index + 1} conditioned on {count:,} images in "
                        f"{time.monotonic() - began:.1f} s: {fitted.summary()}")
 
-    def _open(self, stage: int, parameters: ParameterVector) -> ResponseCache:
+    def _open(self, stage: int, parameters: ParameterVector) -> Kept:
         network, batches = self.network, self.batches
         shape = (*network.stages[stage].plan.x.held.shape, network.layout.geometry[stage].input[2])
         entries = batches.count * (2 if self.config.data.mirror else 1)
@@ -134,4 +225,20 @@ class Inputs:
         mark = fingerprint(
             str((self.config.preprocess, self.config.stages[:stage], batches.first, batches.count)),
             batches.dataset.fingerprint, *kernel, *(parameters[name] for name in below), *numbers)
-        return ResponseCache(entries, shape, file, mark, network.communicator)
+        return Kept(entries, shape, np.float16, "train.cache", file, mark, network.communicator)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the thread has made for a step.
+
+    whole : (row, col, map, image) or None
+        What the step gets; None: it is put together from the cache, when the steps before have put
+        their responses there.
+    entries : (image,), missing : mask (image,), images : prepared, of the missing ones; or None
+        What the cache is to be asked for, and what this step has to put there first.
+    """
+    whole: np.ndarray | None = None
+    entries: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    missing: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    images: np.ndarray | None = None

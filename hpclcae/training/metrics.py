@@ -19,6 +19,7 @@ from hpclcae.model.stage import StageLoss
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replace_text, replacing
 from hpclcae.utils.progress import SECONDS_BETWEEN_LINES
+from hpclcae.utils.timers import Timers
 
 
 def open_folder(run: Path, config: Config, step: int, replica: int = 0) -> None:
@@ -78,13 +79,20 @@ class Metrics:
         self._file = path.open("a") if path else None
         self._clock, self._clock_step = time.monotonic(), first
         self._printed = self._clock
+        self._before: dict[str, dict[str, float]] = {}
         self._terminal = terminal and path is not None
         bar = self._terminal and sys.stderr.isatty()
         self._bar = tqdm(total=last, initial=first, desc="train", unit="step") if bar else None
 
     def step(self, step: int, losses: Sequence[StageLoss | None], learning_rate: float,
-             seconds: float) -> None:
-        """Called after every step."""
+             seconds: float, timers: Timers, meanwhile: Timers) -> None:
+        """Called after every step.
+
+        Parameters
+        ----------
+        timers, meanwhile : Timers
+            Of the loop, and of what is done beside it: a line says what they took since the last.
+        """
         if not self._file:
             return
         if self._bar is not None:
@@ -101,7 +109,9 @@ class Metrics:
                "stages": [t and {"reconstruction": t.reconstruction, "sparsity": t.sparsity,
                                  "response": t.response} for t in losses],
                "images_per_second": images, "gflop_per_second": images * flop / 1e9,
-               "rate": learning_rate}
+               "rate": learning_rate,
+               "timers": self._since("timers", timers),
+               "meanwhile": self._since("meanwhile", meanwhile)}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if not self._terminal:
@@ -115,6 +125,12 @@ class Metrics:
             self._printed = now
             print(f"step {step}/{self.config.train.steps}  objective {row['objective']:.5g}  "
                   f"{parts}  {speed}", file=sys.stderr, flush=True)
+
+    def _since(self, name: str, timers: Timers) -> dict[str, float]:
+        """Seconds by part since the last line."""
+        now = dict(timers.seconds)
+        before, self._before[name] = self._before.get(name, {}), now
+        return {part: round(s - before.get(part, 0.0), 4) for part, s in now.items()}
 
     def close(self) -> None:
         """Close the file and the bar."""

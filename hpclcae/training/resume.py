@@ -9,6 +9,7 @@ from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.minibatches import sample
 from hpclcae.model import preprocess
 from hpclcae.model.layout import BlockLayout
 from hpclcae.model.phases import meetings
@@ -19,7 +20,7 @@ from hpclcae.utils.text import to_bytes
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule
 #: follows.
 _MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every",
-               "train.log_every", "data.train", "data.test", "update.rate"}
+               "train.log_every", "data.train", "data.test", "data.keep", "update.rate"}
 
 #: Settings of a stage that decide what its weights and the numbers above it mean.
 _OF_THE_NETWORK = ("receptive_field", "stride", "maps", "pooling", "pooling_stride", "epsilon",
@@ -138,5 +139,5 @@ def open_dataset(config: Config) -> Dataset:
 def fit_preprocessing(config: Config, dataset: Dataset) -> preprocess.Preprocessing:
     """Fit on images that the seed chooses: the same in every run, on every rank."""
     count = min(config.preprocess.whitening_images, dataset.count)
-    chosen = np.random.default_rng(config.train.seed).permutation(dataset.count)[:count]
+    chosen = sample(np.random.default_rng(config.train.seed), dataset.count, count)
     return preprocess.fit(config.preprocess, dataset.read(np.sort(chosen)))

@@ -42,6 +42,8 @@ class Session:
         Its flags carry signals to the other blocks.
     conditioners : sequence of Conditioner or None
         What stands between the stages; it changes in the course of training.
+    timers, meanwhile : Timers
+        Of the loop, and of what is done beside it.
     asked : Requests, optional
         In place of the signals to this process.
     """
@@ -49,9 +51,10 @@ class Session:
     def __init__(self, config: Config, run: Path, worker: WorkerContext, state: RunState, step: int,
                  last: int, network: Network, updates: Updates,
                  conditioners: Sequence[Conditioner | None], timers: Timers,
-                 asked: Requests | None = None) -> None:
+                 meanwhile: Timers, asked: Requests | None = None) -> None:
         self.config, self.run, self.worker, self.state = config, run, worker, state
-        self.network, self.updates, self.timers = network, updates, timers
+        self.network, self.updates = network, updates
+        self.timers, self.meanwhile = timers, meanwhile
         self._conditioners = conditioners
         self.first_step = self.step = step
         self.last = last
@@ -93,8 +96,9 @@ class Session:
         if kind is None and self._committer:
             nothing = self.first_step == self.step
             saved = "nothing left to do" if nothing else self._committer.committed
+            beside = self.meanwhile.summary(of=self.timers)
             print(f"step {self.step} of {self.config.train.steps}: {saved}; "
-                  f"{self.timers.summary()}")
+                  f"{self.timers.summary()}" + f"; meanwhile {beside}" * bool(beside))
 
     # ---- the steps -------------------------------------------------------------------------------
 
@@ -128,7 +132,8 @@ class Session:
         """A step has been made: metrics, and a checkpoint if one is due or asked for."""
         self.step = step + 1
         self.seconds = time.monotonic() - self._began
-        self._metrics.step(self.step, losses, self.updates.learning_rate, self.seconds)
+        self._metrics.step(self.step, losses, self.updates.learning_rate, self.seconds,
+                           self.timers, self.meanwhile)
         coordination, said = self._coordination, self.network.any_flags
         coordination.release_replicas(self.step)
         if self.step == self.last:

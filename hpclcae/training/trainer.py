@@ -59,10 +59,11 @@ class Trainer:
         self.timers, self.divergence = Timers(), Divergence(config)
         self._is_new = start is None
         self.state = self._load(start) if start else self._new()
+        self.batches.check_order(self.state.order)
         self.prepare = self.state.preprocessing.preprocessor(
             config.data.size, self.network.dtype, self.network.block.plan.stages[0].x, communicator)
         self.inputs = Inputs(self.network, self.batches, self.prepare, self.state.conditioners,
-                             run / "cache", self.worker.is_leader, self.timers)
+                             run / "cache", self.worker.is_leader, self.timers, ahead=True)
         schedule = Schedule(config, self.batches.count)
         self.updates = open_updates(self.worker, run, self.state, schedule, is_new=self._is_new,
                                     verify=self._verify)
@@ -77,7 +78,8 @@ class Trainer:
         taken (coordination.py).
         """
         last = min(self.config.train.steps, stop_at or self.config.train.steps)
-        with self._session(last) as session:       # the run folder, signals, the last checkpoint
+        with (self._session(last) as session,      # the run folder, signals, the last checkpoint
+              self.inputs):        # reads images for coming steps
             if self._is_new:  # all replicas from the same numbers, whoever makes the first step
                 self.inputs.begin(0, self.state.parameters)
             for step in session.steps():           # brings parameters; ends when the leader says so
@@ -93,7 +95,7 @@ class Trainer:
     def _session(self, last: int) -> Session:
         return Session(self.config, self._run, self.worker, self.state, self._cursor(), last,
                        self.network, self.updates, self.inputs.conditioners, self.timers,
-                       self._asked)
+                       self.inputs.meanwhile, self._asked)
 
     def _verify(self) -> None:
         """What is saved is known to give a finite objective on the last images."""

@@ -11,6 +11,8 @@ An outsider begins with `errors.py`::
     streams.py      stdout and stderr that take every name and never end a run
     progress.py     a bar on a terminal, plain lines in a log
     tables.py       tables of text
+    background.py   work in a thread of its own, one piece at a time
+    ahead.py        what coming steps need, made while one computes
     timers.py       seconds in the named parts of a loop
     cores.py        how many cores and how much memory this process may use
     workers.py      work spread over processes, with its results in order

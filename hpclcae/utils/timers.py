@@ -18,8 +18,8 @@ class Timers:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def summary(self) -> str:
-        """The parts in order of first use, with their share of the whole."""
-        total = sum(self.seconds.values()) or 1.0
+    def summary(self, of: "Timers | None" = None) -> str:
+        """The parts in order of first use, with their share of the whole (of another loop)."""
+        total = sum((of or self).seconds.values()) or 1.0
         return ", ".join(f"{name} {s:.1f} s ({100 * s / total:.0f} %)"
                          for name, s in self.seconds.items())

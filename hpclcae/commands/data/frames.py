@@ -3,6 +3,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hpclcae.data.compression import COMPRESSIONS
 from hpclcae.data.frames.build import COUNT, FACES_OF_A_PERSON, compose_frames
 from hpclcae.data.frames.recipe import SPLITS, Recipe, check_range
 from hpclcae.data.framing import CENTRED
@@ -33,6 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="of people and photographs, kept for the test (0.5)")
     parser.add_argument("--jobs", type=int, default=cores(), metavar="N",
                         help="processes; the frames do not depend on it (one for each core)")
+    parser.add_argument("--compress", choices=COMPRESSIONS, default="none",
+                        help="how the pixels are stored (none)")
     what = parser.add_argument_group("what they show",
                                      "Shares of all frames; the rest are photographs alone.")
     for position, name in enumerate(("faces", "heads", "cutouts")):
@@ -81,7 +84,8 @@ def run(args: argparse.Namespace) -> None:
     if args.count is not None:
         check_range("count", args.count, 1, 10**9)
     check_range("jobs", args.jobs, 1, 4096)
-    composed = compose_frames(args.folder, args.out, recipe, args.count, args.jobs)
+    composed = compose_frames(args.folder, args.out, recipe, args.count, args.jobs,
+                              args.compress)
     print(f"{args.out}: {len(composed.kinds)} frames of {recipe.size}x{recipe.size} "
           f"{args.channels}, split {recipe.split}")
     print(composed.table())

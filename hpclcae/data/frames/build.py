@@ -72,7 +72,7 @@ class Composed:
 
 
 def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = None,
-                   jobs: int = 1) -> Composed:
+                   jobs: int = 1, compress: str = "none") -> Composed:
     """Compose frames and write them as a dataset; pictures that are left out are named on stderr.
 
     Parameters
@@ -86,6 +86,8 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
         Frames; COUNT, but in a test as many as give FACES_OF_A_PERSON faces of each person.
     jobs : int
         Processes; the frames do not depend on it.
+    compress : str
+        How the pixels are stored (data/compression.py).
 
     Raises
     ------
@@ -101,7 +103,7 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
         licences["heads"] = HEADS_LICENCE
     labels, measured = [], []
     with DatasetWriter(out, recipe.size, recipe.channels, LABELS, asdict(recipe),
-                       licences=licences) as writer:
+                       licences=licences, compress=compress) as writer:
         bank = filled_bank(folder, items, recipe, jobs)
         if count is None:
             in_test = recipe.split == "test" and recipe.faces

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from hpclcae.data import faces
+from hpclcae.data.compression import filters
 from hpclcae.data.dataset import KIND
 from hpclcae.data.ingest import labels, units, walk
 from hpclcae.data.ingest.choose import Units, choose, count_stored, group_of
@@ -348,6 +349,7 @@ def _labels(sources: Sequence[Path], settings: Settings) -> labels.Labels:
 
 def _check(sources: Sequence[Path], out: Path, settings: Settings) -> None:
     require("PIL.Image", "images", "reading pictures")  # before an hour of reading, not within it
+    filters(settings.compress)
     if settings.faces != "ignore":
         faces.require_detector()
     target = out.resolve()

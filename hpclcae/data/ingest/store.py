@@ -112,7 +112,7 @@ def write_shard(task: ShardTask) -> str:
         unit_at = lru_cache(CACHED)(lambda number: _OpenUnit(task.work, number, settings))
         writer = DatasetWriter(task.path, settings.size, settings.depth, plan.names,
                                {**plan.record, "counts": plan.counts}, licences=plan.licences,
-                               shuffle_seed=seed)
+                               shuffle_seed=seed, compress=settings.compress)
         here: dict[int, int] = {}  # place -> number in this file
         with Ledger(task.work / LEDGER) as ledger, writer:
             for kept in ledger.shard(task.number):

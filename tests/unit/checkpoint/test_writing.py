@@ -13,7 +13,7 @@ import pytest
 from hpclcae import checkpoint
 from hpclcae.checkpoint import (Committer, ShardWriter, folder as folders, shard_file,
                                 writer as writers)
-from hpclcae.checkpoint.background import Background
+from hpclcae.utils.background import Background
 from hpclcae.checkpoint.state import views
 from hpclcae.model.layout import Layout
 from hpclcae.utils.errors import InputError

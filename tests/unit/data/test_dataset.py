@@ -346,3 +346,40 @@ def test_other_kinds_newer_and_damaged_files(tmp_path, images):
     with h5py.File(path, "r+") as file:
         file.attrs["kind"] = "hpclcae checkpoint"
     assert "hpclcae checkpoint" in as_input_error(path)
+
+
+# ---- compression ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compress", ["lz4", "blosc"])
+def test_compressed_pixels_are_read_as_others(tmp_path, images, compress):
+    pytest.importorskip("hdf5plugin")
+    grey = images // 64 * 64  # fewer levels: it has something to compress
+    path = write(tmp_path / "a.h5", grey, compress=compress)
+    with Dataset(path) as dataset:
+        np.testing.assert_array_equal(dataset.read(np.array([5, 6, 30]), slice(2, 9)),
+                                      grey[[5, 6, 30], 2:9])
+        assert dataset.verify() == []
+    assert path.stat().st_size < 0.9 * write(tmp_path / "b.h5", grey).stat().st_size
+
+
+def test_a_missing_filter_is_named_with_its_package(tmp_path, images, monkeypatch):
+    path = write(tmp_path / "a.h5", images)
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"compression 'lz4' needs hdf5plugin.*hpclcae\[compress"):
+        write(path, images, compress="lz4")
+    with pytest.raises(InputError, match="compression 'zip' is not one of none, lz4, blosc"):
+        write(path, images, compress="zip")
+    unknown = 32999
+    with h5py.File(path, "r+") as file:
+        attributes = dict(file["images"].attrs)
+        del file["images"]
+        kept = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        kept.set_chunk((8, SIZE, SIZE, 3))
+        kept.set_filter(unknown, h5py.h5z.FLAG_OPTIONAL, ())
+        h5py.h5d.create(file.id, b"images", h5py.h5t.NATIVE_UINT8,
+                        h5py.h5s.create_simple(images.shape), kept)
+        file["images"].attrs.update(attributes)
+    with pytest.raises(InputError, match=rf"a\.h5 is compressed with filter {unknown} .*"
+                       r"pip install 'hpclcae\[compress\]'"):
+        Dataset(path)

@@ -1,13 +1,15 @@
 """The minibatch stream: every image once an epoch, in any order of asking, replicas apart."""
 import sys
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from hpclcae.data.dataset import CHUNK_IMAGES, Dataset
-from hpclcae.data.minibatches import MinibatchStream
+from hpclcae.data import minibatches
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.minibatches import DECK, RUN, MinibatchStream, sample
 from hpclcae.model.phases import Phase
 from hpclcae.utils.errors import InputError
 
@@ -80,7 +82,83 @@ def test_seeds_replicas_and_epochs_have_orders_of_their_own():
 def test_images_are_drawn_in_runs_of_a_chunk_of_the_file():
     shown = np.concatenate([stream_of(803, 100).indices(step) for step in range(8)])
     jumps = np.count_nonzero(np.diff(shown) != 1)
-    assert jumps <= 803 // CHUNK_IMAGES + 1
+    assert jumps <= 803 // RUN + 1
+
+
+def test_up_to_a_million_images_come_in_the_order_that_they_always_had():
+    """Checkpoints of before go on with the same images."""
+    count, stream = 803, stream_of(2 * 803, 73, seed=5, replica=1, replicas=2)
+    for epoch in (0, 3):
+        runs = np.random.default_rng([5, 1, 0, epoch]).permutation(-(-count // 8)) * 8
+        order = (runs[:, None] + np.arange(8)).ravel()
+        expected = count + order[order < count]
+        steps = range(epoch * count // 73, (epoch + 1) * count // 73 + 1)
+        shown = np.concatenate([stream.indices(step) for step in steps])
+        skipped = epoch * count - steps[0] * 73
+        assert np.array_equal(shown[skipped:skipped + count], expected)
+    assert DECK * RUN > 1_000_000
+    chosen = np.random.default_rng(3).permutation(1000)[:70]
+    assert np.array_equal(sample(np.random.default_rng(3), 1000, 70), chosen)
+
+
+@given(PORTIONS, st.integers(1, 4), st.integers(0, 3))
+def test_many_decks_show_every_image_once_per_epoch_too(drawn, deck, seed):
+    count, replicas, batch = drawn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minibatches, "DECK", deck)
+        for replica in range(replicas):
+            stream = stream_of(count, batch, seed, replica, replicas)
+            steps = -(-2 * stream.count // batch)
+            shown = np.concatenate([stream.indices(step) for step in range(steps)])
+            portion = np.arange(stream.first, stream.first + stream.count)
+            for epoch in range(2):
+                part = shown[epoch * stream.count:(epoch + 1) * stream.count]
+                assert np.array_equal(np.sort(part), portion)
+            alone = stream_of(count, batch, seed, replica, replicas)
+            assert np.array_equal(alone.indices(steps - 1), shown[-batch:])
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 5])
+def test_ten_million_images_are_each_shown_once_in_constant_memory(replicas):
+    count, batch = 10_000_000, 50_000
+    shown = np.zeros(count, np.uint8)
+    tracemalloc.start()
+    try:
+        for replica in range(replicas):
+            stream = stream_of(count, batch, 7, replica, replicas)
+            for step in range(-(-stream.count // batch)):
+                indices = stream.indices(step)
+                shown[indices[:stream.count - step * batch]] += 1
+                if step == 17:  # as a run that goes on would draw them
+                    again = stream_of(count, batch, 7, replica, replicas)
+                    assert np.array_equal(again.indices(step), indices)
+        assert tracemalloc.get_traced_memory()[1] < 8e6  # a list of all images takes 80e6
+    finally:
+        tracemalloc.stop()
+    assert shown.min() == shown.max() == 1
+
+
+def test_decks_are_samples_of_the_whole_portion():
+    """Sets are often in the order in which they came: a deck of neighbours would be of one kind."""
+    first = stream_of(10_000_000, 50_000).indices(0)
+    assert np.histogram(first, 10, (0, 10_000_000))[0].min() > 4000
+    assert len(np.unique(first // RUN)) <= 50_000 // RUN + 1
+
+
+def test_few_of_very_many_are_chosen_without_a_list_of_all():
+    tracemalloc.start()
+    chosen = sample(np.random.default_rng(0), 10_000_000, 2000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(np.unique(chosen)) == 2000 and chosen.max() > 9_000_000 and peak < 1e6
+
+
+def test_a_large_run_that_began_with_another_order_is_refused():
+    with pytest.raises(InputError, match=r"^the run began with an older hpclcae, which drew .*h5"
+                       r" in another order .more than 1,048,576 .*train\.weights"):
+        stream_of(10_000_000, 100).check_order(1)
+    stream_of(10_000_000, 100).check_order(minibatches.ORDER)
+    stream_of(1_000_000, 100).check_order(1)
 
 
 # ---- with a file ---------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.partition.threads import run_blocks
 from hpclcae.training import inputs, trainer as training
-from hpclcae.training.cache import ResponseCache
+from hpclcae.training.cache import Kept
 from hpclcae.training.local_job import run_local_job
 from hpclcae.training.replay import replay
 from hpclcae.training.resume import starting_point
@@ -361,28 +361,25 @@ def test_a_warm_start_ends_before_the_replicas_meet(config_of, tmp_path):
 
 
 def test_a_cache_of_other_numbers_is_begun_anew(tmp_path):
-    file, alone = tmp_path / "cache.h5", SerialCommunicator()
+    file, entries = tmp_path / "cache.h5", np.array([3, 0])
 
     def opened(mark, shape=(2, 2, 1)):
-        return ResponseCache(5, shape, file, mark, alone)
+        return Kept(5, shape, np.float16, "train.cache", file, mark)
 
     def asked(cache, value=1.0):
-        calls = []
-
-        def compute(missing):
-            calls.append(int(missing.sum()))
-            return np.full((2, 2, 1, missing.sum()), value)
-        return cache.get(np.array([3, 0]), np.dtype("f4"), compute)[0, 0, 0].tolist(), calls
+        absent = cache.absent(entries)
+        cache.put(entries[absent], np.full((absent.sum(), 2, 2, 1), value))
+        return cache.get(entries)[:, 0, 0, 0].tolist(), absent.sum()
     cache = opened("a")
-    assert asked(cache) == ([1, 1], [2]) and asked(cache) == ([1, 1], [])
+    assert asked(cache) == ([1, 1], 2) and asked(cache) == ([1, 1], 0)
     cache.close()
     cache = opened("a")
-    assert asked(cache, 2.0) == ([1, 1], [])    # as it was closed
+    assert asked(cache, 2.0) == ([1, 1], 0)    # as it was closed
     del cache
-    assert asked(opened("a"), 3.0) == ([3, 3], [2])  # that one was not: it may be half written
-    assert asked(opened("b"), 4.0) == ([4, 4], [2])
+    assert asked(opened("a"), 3.0) == ([3, 3], 2)  # that one was not: it may be half written
+    assert asked(opened("b"), 4.0) == ([4, 4], 2)
     file.write_bytes(b"no HDF5")
-    assert asked(opened("b"), 5.0) == ([5, 5], [2])
+    assert asked(opened("b"), 5.0) == ([5, 5], 2)
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
@@ -390,37 +387,40 @@ def test_a_cache_of_other_numbers_is_begun_anew(tmp_path):
 def test_what_is_kept_does_not_depend_on_what_a_block_holds(tmp_path, shape, kind):
     """All blocks compute together; one whose part is zero, or empty, must not ask once more."""
     file = tmp_path / "cache.h5" if kind == "disk" else None
-    cache, calls = ResponseCache(5, shape, file, "", SerialCommunicator()), []
-
-    def compute(missing):
-        calls.append(missing.sum())
-        return np.zeros((*shape, missing.sum()))
-    for _ in range(2):
-        assert cache.get(np.array([3, 0]), np.dtype("f4"), compute).shape == (*shape, 2)
-    assert calls == [2]
+    cache, entries = Kept(5, shape, np.float16, "train.cache", file), np.array([3, 0])
+    assert cache.absent(entries).all()
+    cache.put(entries, np.zeros((2, *shape)))
+    assert not cache.absent(entries).any() and cache.absent(np.array([1])).all()
+    assert cache.get(entries).shape == (2, *shape)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space")
 def test_a_cache_has_its_place_on_the_disk_before_it_is_used(tmp_path, monkeypatch):
     """Memory that is mapped to a file without one ends the process when the disk is full."""
-    ResponseCache(100, (100, 10, 1), tmp_path / "cache.h5", "", SerialCommunicator())
+    Kept(100, (100, 10, 1), np.float16, "train.cache", tmp_path / "cache.h5")
     assert (tmp_path / "cache.h5").stat().st_blocks * 512 >= 2 * 100 * 1000
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(InputError, match="cannot be written .No space left on device.: free some"):
-        ResponseCache(1, (1, 1, 1), tmp_path / "other.h5", "", SerialCommunicator())
+        Kept(1, (1, 1, 1), np.float16, "train.cache", tmp_path / "other.h5")
 
 
-def test_a_cache_that_cannot_be_is_refused(tmp_path, monkeypatch):
-    alone = SerialCommunicator()
-    cache = ResponseCache(2, (1, 1, 1), None, "", alone)
-    with pytest.raises(InputError, match="a response of 1e[+]06 does not fit"):
-        cache.get(np.array([0]), np.dtype("f4"), lambda missing: np.full((1, 1, 1, 1), 1e6))
-    with pytest.raises(InputError, match="train.cache = 'memory' needs .* set it to 'disk'"):
-        monkeypatch.setattr("hpclcae.training.cache.available_memory", lambda: 100)
-        ResponseCache(100, (1, 1, 1), None, "", alone)
+def test_a_cache_that_cannot_be_is_refused(tmp_path):
+    cache = Kept(2, (1, 1, 1), np.float16, "train.cache")
+    with pytest.raises(InputError, match="a response of 1e[+]06 does not fit.*train.cache = 'none"):
+        cache.put(np.array([0]), np.full((1, 1, 1, 1), 1e6))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="train.cache = 'disk': .* cannot be written"):
-        ResponseCache(1, (1, 1, 1), tmp_path / "file/cache.h5", "", alone)
+        Kept(1, (1, 1, 1), np.float16, "train.cache", tmp_path / "file/cache.h5")
+
+
+def test_a_rank_may_keep_its_share_of_the_memory_of_its_node(monkeypatch):
+    """All ranks of a node look at the same free memory: together they would take it many times."""
+    monkeypatch.setattr("hpclcae.training.cache.available_memory", lambda: 1000)
+    Kept(100, (2, 2, 1), np.uint8, "train.cache")      # 500 bytes
+    monkeypatch.setenv("MPI_LOCALNRANKS", "4")
+    monkeypatch.setenv("MPI_LOCALRANKID", "0")
+    with pytest.raises(InputError, match="train.cache = 'memory' needs .* set it to 'disk'"):
+        Kept(100, (2, 2, 1), np.uint8, "train.cache")
