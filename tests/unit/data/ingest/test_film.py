@@ -8,7 +8,7 @@ import pytest
 
 from hpclcae.data.decode import Undecodable
 from hpclcae.data.ingest.film import frames
-from tests.support.films import (COLS, RATE, ROWS, SCENE, displayed_by, write,
+from tests.support.films import (COLS, RATE, ROWS, SCENE, cut_film, displayed_by, write,
                                  write_colour)
 
 BLACK = np.zeros_like(SCENE)
@@ -190,15 +190,6 @@ def test_random_damage_never_escapes(tmp_path):
         except Undecodable as refusal:
             outcomes.add(refusal.reason)
     assert {True, "damaged"} <= outcomes
-
-
-def cut_film(path, lengths):
-    """A film of scenes that differ, of so many frames each, in which something moves."""
-    pictures = []
-    for scene, length in enumerate(lengths):
-        base = np.roll(SCENE, (17 * scene, 23 * scene), (0, 1)) if scene % 2 else 255 - SCENE
-        pictures += [np.roll(base, frame, axis=1) for frame in range(length)]
-    return write(path, pictures)
 
 
 def test_one_frame_of_every_scene(tmp_path):
