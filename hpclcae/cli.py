@@ -195,6 +195,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.bench.checkpoint",
         "bandwidth of checkpoints against a plain file, stall of training",
         "hpclcae bench checkpoint run/plain.toml"),
+    "bench ingest": (
+        "hpclcae.bench.ingest",
+        "images/s of ingest against Pillow's decode and resize alone",
+        "hpclcae bench ingest"),
     "bench scaling": (
         "hpclcae.bench.scaling",
         "how much faster several ranks train one network",

@@ -14,6 +14,7 @@ An outsider begins with `common.py`::
     classifier.py    a classifier's step as classes grow
     halo.py          what blocks exchange, and how long it takes
     scaling.py       how much faster several ranks are
+    ingest.py        pictures to a dataset, beside Pillow alone
     checkpoint.py    bandwidth of checkpoints, stall of training
     data.py          what reading images costs a step, shuffled reads against plain ones
     server.py        what parameter servers cost

@@ -64,6 +64,25 @@ def remedy(index: Path, numbers: list[int]) -> str:
             f"--manifest {index} --shard {which} --out {index}")
 
 
+def read_direct(data: "h5py.Dataset | ShardedImages", out: np.ndarray, source: tuple[slice, ...],
+                target: slice) -> None:
+    """``data.read_direct(out, source, target)``, for a C-contiguous `out` of the same type.
+
+    With h5py's own a run of small images takes five times as long as HDF5 needs for its pixels.
+    """
+    if isinstance(data, ShardedImages):
+        data.read_direct(out, source, target)
+        return
+    part = [range(*s.indices(length)) for s, length in zip(source, data.shape)]
+    part += [range(length) for length in data.shape[len(part):]]
+    count, view = tuple(map(len, part)), out[target]
+    assert view.shape == count and view.dtype == data.dtype, (view.shape, count)
+    if view.size:
+        file = data.id.get_space()
+        file.select_hyperslab(tuple(r.start for r in part), count, tuple(r.step for r in part))
+        data.id.read(h5py.h5s.create_simple(count), file, view)
+
+
 class ShardedImages:
     """The pixels of all shards; reads as an h5py.Dataset (image, row, col, channel) does.
 
@@ -109,7 +128,7 @@ class ShardedImages:
             start = target.start + shard.first + first - run.start
             with self._reading(shard):
                 read_direct(self._open(shard.number), out, (slice(first, last), *slab),
-                            np.s_[start:start + last - first])
+                            slice(start, start + last - first))
 
     def __getitem__(self, run: slice) -> np.ndarray:
         first, last, _ = run.indices(self.shape[0])
@@ -139,9 +158,9 @@ class ShardedImages:
         if images is None:
             shard = self.shards[number]
             images = read_hdf5(shard.path)["images"]
-            check_filters(shard.path, images)
             if images.shape != (shard.count, *self.shape[1:]) or images.dtype != self.dtype:
                 raise ValueError(f"it holds {images.dtype} {images.shape}")
+            check_filters(shard.path, images)
         self._opened[number] = images
         if len(self._opened) > OPEN:
             del self._opened[next(iter(self._opened))]

@@ -4,6 +4,7 @@ The processes end with the one that started them, however that ends, and give ba
 its locks above all.
 """
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+# What a process inherits is left alone: a film that Python's collector of garbage closes there
+# would wait for FFmpeg's threads, which were not forked.
+os.register_at_fork(after_in_child=gc.freeze)
 AHEAD = 3  # tasks under way for each process: memory for their results and arguments is bounded
 
 

@@ -63,3 +63,12 @@ def write_colour(path, colour, matrix, full_range):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def cut_film(path, lengths):
+    """A film of scenes that differ, of so many frames each, in which something moves."""
+    pictures = []
+    for scene, length in enumerate(lengths):
+        base = np.roll(SCENE, (17 * scene, 23 * scene), (0, 1)) if scene % 2 else 255 - SCENE
+        pictures += [np.roll(base, frame, axis=1) for frame in range(length)]
+    return write(path, pictures)

@@ -24,7 +24,7 @@ def contents(path):
         def keep(name, item):
             if isinstance(item, h5py.Dataset) and not name.startswith("shards/"):
                 values = item.asstr()[:] if item.dtype == object else item[:]
-                found[name] = values.tolist() if name != "images" else values.tobytes()
+                found[name] = values.tolist() if item.dtype == object else values.tobytes()
         file.visititems(keep)
         found["licences"] = file.attrs["licences"]
     with Dataset(path) as dataset:

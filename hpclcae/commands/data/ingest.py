@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from hpclcae.commands.arguments import output, whole
+from hpclcae.data.compression import COMPRESSIONS
 from hpclcae.data.ingest import manifest
 from hpclcae.data.ingest.build import ingest, rebuild
 from hpclcae.data.ingest.settings import FACES, FILM, Settings, Tally
@@ -61,6 +62,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--shard-size", type=float, default=4.0, metavar="GB",
                       help="pixels in one file; more make several, in the folder FILE.shards "
                       "(without .h5) beside an index that any reader opens as one (default 4)")
+    what.add_argument("--compress", choices=COMPRESSIONS, default="none",
+                      help="how the pixels are stored (none)")
     what.add_argument("--seed", type=int, default=0,
                       help="of the order in which the images are stored, of the halves of classes, "
                       "and of random times (0)")

@@ -9,6 +9,7 @@ whole, at the end, or not at all.
 """
 import contextlib
 import hashlib
+import os
 import shlex
 import shutil
 import sqlite3
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from hpclcae.data import faces
+from hpclcae.data.compression import filters
 from hpclcae.data.dataset import KIND
 from hpclcae.data.ingest import label_file, labels, units, walk
 from hpclcae.data.ingest.choose import Units, choose, count_stored, group_of
@@ -225,11 +227,13 @@ def _mend(plan: Plan, manifest: Manifest, work: Path, numbers: Sequence[int]) ->
     """Write some shards again."""
     for number in sorted(numbers):
         shard = manifest.shards[number]
-        found = write_shard(ShardTask(work, shard.path, plan, number))
-        if found != shard.fingerprint:
+        mended = shard.path.with_name(f"{shard.path.name}.mended")
+        if write_shard(ShardTask(work, mended, plan, number)) != shard.fingerprint:
+            mended.unlink()
             raise InputError(f"{shard.path} does not come out as it was: make the whole again: "
                              f"hpclcae data ingest --manifest {manifest.path} --out "
                              f"{manifest.path}")
+        os.replace(mended, shard.path)
     paths = [shard.path for shard in manifest.shards]
     if any(path.exists() and path.stat().st_size != shard.size
            for path, shard in zip(paths, manifest.shards)) and all(map(Path.exists, paths)):
@@ -363,6 +367,7 @@ def check_sources(sources: Sequence[Path]) -> None:
 
 def _check(sources: Sequence[Path], out: Path, settings: Settings) -> None:
     check_sources(sources)
+    filters(settings.compress)
     if settings.faces != "ignore":
         faces.require_detector()
     target = out.resolve()

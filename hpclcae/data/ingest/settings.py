@@ -46,6 +46,7 @@ class Settings:
     dedupe: str = "none"          # images seen before are dropped: "exact" or "near"
     licence: str = "not stated"   # of the sources
     shard_size: float = 4.0       # GB of pixels in a file; more make several
+    compress: str = "none"        # the pixels: one of compression.COMPRESSIONS
     seed: int = 0                 # of the order of the images, of the halves of classes, and of
     #                               random times in films
 

@@ -113,7 +113,7 @@ def write_shard(task: ShardTask) -> str:
         unit_at = lru_cache(CACHED)(lambda number: _OpenUnit(task.work, number, settings))
         writer = DatasetWriter(task.path, settings.size, settings.depth, plan.names,
                                {**plan.record, "counts": plan.counts}, licences=plan.licences,
-                               shuffle_seed=seed)
+                               shuffle_seed=seed, compress=settings.compress)
         if len(plan.shards) == 1:
             writer.half_seed = settings.half_seed
         here: dict[int, int] = {}  # place -> number in this file
@@ -226,7 +226,7 @@ def remove_older_shards(out: Path, mark: str) -> None:
     """Remove the shards of what `out` was before; `mark` is that of what it is."""
     folder = shard_folder(out)
     for path in folder.iterdir() if folder.is_dir() else ():
-        if re.fullmatch(r"[0-9a-f]{8}-\d{4,}\.h5(\.partial)?", path.name) \
+        if re.fullmatch(r"[0-9a-f]{8}-\d{4,}\.h5(\.\w+)*", path.name) \
                 and not path.name.startswith(f"{mark}-"):
             path.unlink()
     with contextlib.suppress(OSError):  # something is in it

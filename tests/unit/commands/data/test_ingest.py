@@ -1,10 +1,16 @@
 """Whole runs of ``data ingest`` on real files."""
+import io
 import os
 import signal
+import struct
 import subprocess
 import sys
+import tarfile
+import zipfile
+import zlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,9 +18,11 @@ from PIL import Image
 from hpclcae import cli
 from hpclcae.data import catalogue
 from hpclcae.data.dataset import Dataset
-from hpclcae.data.ingest import build, squares
+from hpclcae.data.ingest import build, squares, units
 from tests.support import films, folders
+from tests.support.faces import draw_face
 from tests.support.pictures import encode, scene
+from tests.support.processes import RUN
 
 SIZE = 32
 
@@ -427,3 +435,132 @@ def test_labels_of_a_file(tmp_path, out, capsys):
                                 "give one of them"),
                                (("--label-file", names, "--concept", "cat"), "--label-from")):
         assert message in fails(capsys, photos, "--out", out, "--size", 8, *arguments)
+
+
+def test_hostile_files_are_a_line_each_and_nothing_is_written_elsewhere(tmp_path, out, capsys):
+    photos = folder_of(tmp_path / "in" / "photos", range(2))
+
+    def chunk(name, data):
+        return (struct.pack(">I", len(data)) + name + data
+                + struct.pack(">I", zlib.crc32(name + data)))
+    huge = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0,
+                                                              0))
+            + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b""))
+    (photos / "huge.png").write_bytes(huge)
+    (photos / "cut.jpg").write_bytes(encode(scene(4), "JPEG")[:-300])
+    (photos / "none.mp4").write_bytes(films.write(tmp_path / "f.mp4", [films.SCENE]).read_bytes()
+                                      [:300])
+    (photos / "loop.jpg").symlink_to("loop.jpg")
+    (photos / "round").symlink_to(".")
+    (photos / os.fsdecode(b"\xff\xfe.png")).write_bytes(encode(scene(5), "PNG"))
+    (photos / "line\nbreak.png").write_bytes(encode(scene(6), "PNG"))
+    with zipfile.ZipFile(tmp_path / "in" / "climbs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../climbed.png", encode(scene(7), "PNG"))
+        archive.writestr("/tmp/climbed.png", encode(scene(8), "PNG"))
+        archive.writestr("bomb.png", encode(scene(9), "PNG") + bytes(100 * 2**20))
+    bomb = io.BytesIO()
+    with tarfile.open(fileobj=bomb, mode="w:gz", compresslevel=9) as archive:
+        for name, size in (("first.png", 0), ("zeros.bin", 80 * 2**20), ("last.png", 0)):
+            content = encode(scene(10), "PNG") if not size else bytes(size)
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    (tmp_path / "in" / "bomb.tgz").write_bytes(bomb.getvalue())
+    sources = [photos, tmp_path / "in" / "climbs.zip", tmp_path / "in" / "bomb.tgz"]
+    assert ingest(*sources, "--out", out, "--size", SIZE) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped")]
+    for name, reason in (("photos/huge.png", "too many pixels"), ("photos/cut.jpg", "damaged"),
+                         ("photos/none.mp4", "damaged"),
+                         ("photos/loop.jpg", "not a regular file"),
+                         ("photos/round", "link to a folder"), ("climbs.zip/bomb.png", "too large"),
+                         ("bomb.tgz", "damaged archive, it expands more than 200 times")):
+        assert sum(line.startswith(f"skipped {name}: {reason}") for line in said) == 1, said
+    assert len(said) == 7
+    with Dataset(out) as dataset:
+        assert sorted(dataset.sources) == [
+            "bomb.tgz/first.png", "climbs.zip/climbed.png", "climbs.zip/tmp/climbed.png",
+            "photos/000.png", "photos/001.png", "photos/\\xff\\xfe.png", "photos/line\\nbreak.png"]
+    assert sorted(os.listdir(tmp_path)) == ["f.mp4", "in", "out.h5"]
+    assert not os.path.exists("/tmp/climbed.png")
+
+
+def test_black_and_uniform_images_are_left_out_unless_asked_for(tmp_path, out, capsys):
+    photos = folder_of(tmp_path / "photos", range(2))
+    dark = (scene(0) // 20).astype(np.uint8)
+    for name, image in (("dark", dark), ("flat", np.full((96, 96, 3), 99, np.uint8))):
+        (photos / f"{name}.png").write_bytes(encode(image, "PNG"))
+    assert ingest(photos, "--out", out, "--size", SIZE) == 0
+    said = capsys.readouterr().err
+    assert "skipped photos/dark.png: black" in said and "skipped photos/flat.png: uniform" in said
+    with Dataset(out) as dataset:
+        assert dataset.count == 2
+    assert ingest(photos, "--out", out, "--size", SIZE, "--contrast", 0) == 0
+    with Dataset(out) as dataset:
+        assert dataset.count == 4
+
+
+@pytest.mark.parametrize("channels", ["rgb", "grey"])
+def test_faces_are_counted_or_left_out(tmp_path, out, capsys, channels):
+    pytest.importorskip("cv2")
+    photos = folder_of(tmp_path / "photos", [20, 21, 22])
+    (photos / "face.png").write_bytes(encode(draw_face(100), "PNG"))
+    arguments = [photos, "--out", out, "--size", 60, "--channels", channels, "--faces"]
+    assert ingest(*arguments, "count") == 0
+    assert "faces: 1 of 4 images show one (25.00%)" in capsys.readouterr().out
+    with Dataset(out) as dataset:
+        assert dataset.count == 4 and dataset.settings["counts"]["with faces"] == 1
+    assert ingest(*arguments, "drop") == 0
+    assert "skipped photos/face.png: shows a face" in capsys.readouterr().err
+    with Dataset(out) as dataset:
+        assert dataset.count == 3
+
+
+def test_films_at_random_times_and_by_scene(tmp_path, out):
+    films.cut_film(tmp_path / "clip.mp4", [20, 30, 10])
+    sources = {}
+    for words in (["random"], ["random", "--seed", 1], ["scenes"]):
+        assert ingest(tmp_path / "clip.mp4", "--out", out, "--size", SIZE, "--film", *words) == 0
+        with Dataset(out) as dataset:
+            sources[" ".join(map(str, words))] = sorted(dataset.sources)
+            assert [f"clip.mp4@{at:.2f}s" for at in dataset.seconds] == dataset.sources.tolist()
+    assert [len(found) for found in sources.values()] == [1, 1, 3]
+    assert sources["random"] != sources["random --seed 1"]
+
+
+def test_a_file_that_ends_its_process_is_left_out(tmp_path, out, capsys, monkeypatch):
+    photos = folder_of(tmp_path / "photos", range(12))
+    decode = squares.decode
+
+    def kills(content, at_least=None):
+        if content.name == "005.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(content, at_least)
+    monkeypatch.setattr(squares, "decode", kills)
+    monkeypatch.setattr(units, "FILES", 4)
+    assert ingest(photos, "--out", out, "--size", SIZE, "--workers", 2) == 0
+    assert "skipped photos/005.png: ends the process that reads it" in capsys.readouterr().err
+    with Dataset(out) as dataset:
+        assert dataset.count == 11
+
+
+def test_training_from_shards_and_from_one_with_a_damaged_shard(tmp_path, capsys):
+    for i in range(100):
+        folder_of(tmp_path / "photos", [i])
+    arguments = [tmp_path / "photos", "--out", tmp_path / "set.h5", "--size", 24, "--channels",
+                 "grey", "--shard-size", 60 * 24 * 24 / 1e9]
+    assert ingest(*arguments) == 0
+    train = ["train", str(RUN / "tiny.toml"), "--out", str(tmp_path / "run"), "--stop-at", "6",
+             "--set", f"data.train={tmp_path / 'set.h5'}"]
+    assert cli.main(train) == 0
+    with Dataset(tmp_path / "set.h5") as dataset:
+        assert len(dataset.shards) == 2
+        shard = dataset.shards[1]
+    with h5py.File(shard.path) as file:
+        at = file["images"].id.get_chunk_info(0).byte_offset
+    content = bytearray(shard.path.read_bytes())
+    content[at + 9] ^= 1
+    shard.path.write_bytes(content)
+    capsys.readouterr()
+    train[3] = str(tmp_path / "again")
+    assert cli.main(train) == 1
+    assert f"{shard.path} cannot be read as shard 1 of" in capsys.readouterr().err

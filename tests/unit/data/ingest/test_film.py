@@ -8,7 +8,7 @@ import pytest
 
 from hpclcae.data.decode import Undecodable
 from hpclcae.data.ingest.film import frames
-from tests.support.films import (COLS, RATE, ROWS, SCENE, displayed_by, write,
+from tests.support.films import (COLS, RATE, ROWS, SCENE, cut_film, displayed_by, write,
                                  write_colour)
 
 BLACK = np.zeros_like(SCENE)
@@ -190,3 +190,26 @@ def test_random_damage_never_escapes(tmp_path):
         except Undecodable as refusal:
             outcomes.add(refusal.reason)
     assert {True, "damaged"} <= outcomes
+
+
+def test_one_frame_of_every_scene(tmp_path):
+    film = cut_film(tmp_path / "a.mp4", [20, 30, 10])
+    seconds = [at for at, _ in frames(film, scenes=True)]
+    assert [int(at // 1) for at in seconds] == [0, 2, 5] or len(seconds) == 3
+    assert 0 <= seconds[0] < 2 <= seconds[1] < 5 <= seconds[2] < 6
+    one, = frames(cut_film(tmp_path / "b.mp4", [30]), scenes=True)  # moving is no cut
+    assert one[1].pixels.std() > 12
+
+
+def test_a_film_of_black_scenes_gives_what_a_film_without_scenes_gives(tmp_path):
+    film = write(tmp_path / "a.mp4", [np.zeros_like(SCENE)] * 20)
+    with pytest.raises(Undecodable, match="no frame shows anything"):
+        list(frames(film, scenes=True))
+
+
+def test_a_random_time_is_that_of_the_generator(tmp_path):
+    film = write(tmp_path / "a.mp4", [SCENE] * 100)
+    times = [next(frames(film, draw=np.random.default_rng(seed)))[0] for seed in (0, 0, 1, 2, 3)]
+    assert times[0] == times[1] and len(set(times)) > 2
+    first = np.random.default_rng(0).random()
+    assert times[0] == pytest.approx(10 * first, abs=0.2)

@@ -16,9 +16,9 @@ from tests.support import films, folders
 from tests.support.ingesting import contents, killed_after, killed_when
 from tests.support.pictures import encode, scene
 
-SIZE, COUNT = 32, 160
-#: Of about 60 images.
-SHARD = 60 * SIZE * SIZE * 3 / 1e9
+SIZE, COUNT = 32, 130
+#: Of about 40 images.
+SHARD = 40 * SIZE * SIZE * 3 / 1e9
 OPTIONS = ["--size", SIZE, "--shard-size", SHARD, "--dedupe", "near", "--split", "train",
            "--test-share", 0.1]
 KILLS = int(os.environ.get("HPCLCAE_KILLS", 3))
@@ -34,7 +34,7 @@ def sources(tmp_path_factory):
         (folder / "photos" / f"{i:04d}").write_bytes(encode(scene(i % (COUNT - 8)), kind))
     (folder / "photos" / "cut.jpg").write_bytes(encode(scene(0), "JPEG")[:-400])
     folders.make_zip(folder / "more.zip",
-                     {f"{i}.jpg": encode(scene(1000 + i), "JPEG") for i in range(40)})
+                     {f"{i}.jpg": encode(scene(1000 + i), "JPEG") for i in range(20)})
     films.write(folder / "clip.mp4", [films.SCENE] * 30)
     return [folder / "photos", folder / "more.zip", folder / "clip.mp4"]
 
@@ -60,7 +60,7 @@ def ingest(*words):
 def test_shards_are_one_dataset_for_any_reader(sources, undisturbed, tmp_path, monkeypatch):
     out = tmp_path / "here" / "set.h5"
     assert ingest(*sources, "--out", out, *OPTIONS, "--workers", 2) == 0
-    assert contents(out) == undisturbed and len(undisturbed["shards"]) == 3
+    assert contents(out) == undisturbed and len(undisturbed["shards"]) > 1
     assert sum(count for _, count, _ in undisturbed["shards"]) == len(undisturbed["group"])
     (tmp_path / "here").rename(tmp_path / "there")  # names in the index are relative
     monkeypatch.chdir("/")
@@ -106,7 +106,7 @@ def test_killed_at_random_moments_it_comes_to_the_same(sources, undisturbed, tmp
     assert ingest(*sources, "--out", out, *OPTIONS, "--workers", 2) == 0
     assert contents(out) == undisturbed
     assert sorted(os.listdir(tmp_path)) == ["set.h5", "set.shards"]
-    assert len(os.listdir(tmp_path / "set.shards")) == 3
+    assert len(os.listdir(tmp_path / "set.shards")) == len(undisturbed["shards"])
 
 
 @pytest.mark.parametrize("moment", ["first part", "first shard", "index"])
@@ -213,8 +213,10 @@ def test_two_at_once_is_one_line(tmp_path, capsys):
 def test_an_index_that_contradicts_itself_is_one_line(sources, tmp_path):
     out = tmp_path / "set.h5"
     assert ingest(*sources, "--out", out, *OPTIONS) == 0
-    for name, value, said in (("first", [0, 1, 2], "do not follow"),
-                              ("name", ["../a", "b", "c"], "outside")):
+    with Dataset(out) as dataset:
+        count = len(dataset.shards)
+    for name, value, said in (("first", range(count), "do not follow"),
+                              ("name", ["../a"] * count, "outside")):
         with h5py.File(out, "r+") as file:
             kept = file[f"shards/{name}"][:]
             file[f"shards/{name}"][:] = value
