@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.data.info",
         "say what is in a dataset, with a contact sheet",
         "hpclcae data info train.h5 --sheet train.png"),
+    "data check": (
+        "hpclcae.commands.data.check",
+        "say whether a dataset is as it was written, and how to mend it",
+        "hpclcae data check train.h5"),
     "show": (
         "hpclcae.commands.show",
         "print the layer table, parameters, memory and FLOP of a configuration",
@@ -99,6 +103,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.experiment.concepts",
         "Table 1: the best neurons of several concepts beside what they have to beat",
         "hpclcae experiment concepts runs/desk --test data/test.h5 --test data/cats-test.h5"),
+    "experiment autoencoders": (
+        "hpclcae.commands.experiment.autoencoders",
+        "Table 2: locally connected sigmoid autoencoders, trained and judged alike",
+        "hpclcae experiment autoencoders runs/desk"),
+    "experiment kmeans": (
+        "hpclcae.commands.experiment.kmeans",
+        "Table 2: k-means on small images, trained and judged alike",
+        "hpclcae experiment kmeans runs/desk --centroids 1000"),
     "experiment histograms": (
         "hpclcae.commands.experiment.histograms",
         "responses of the best neurons, the concept against the rest",

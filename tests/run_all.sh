@@ -5,7 +5,7 @@
 #   bash tests/run_all.sh [PYTEST OPTIONS]      with -n 0: one test after the other
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. run/setup.sh images figures report test
+. run/setup.sh images detect figures report test
 
 flake8 hpclcae tests
 mypy

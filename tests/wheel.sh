@@ -70,7 +70,7 @@ while read -r -a words; do quietly hpclcae "${words[@]}" --help; done < "$work/c
 step "a dataset, training in one process and on two ranks, checkpoints"
 python - <<'PY'
 import numpy as np
-from hpclcae.data.dataset import DatasetWriter
+from hpclcae.data.writer import DatasetWriter
 row, col = np.mgrid[:24, :24]
 with DatasetWriter("train.h5", 24, 1) as writer:
     for i in range(40):

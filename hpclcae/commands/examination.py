@@ -1,12 +1,15 @@
 """Arguments of the commands that examine neurons, and the datasets that they open."""
 import argparse
 import contextlib
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 
 from hpclcae.checkpoint.trained import Model
+from hpclcae.commands.arguments import output
 from hpclcae.data.dataset import Dataset
-from hpclcae.experiments import neurons
-from hpclcae.experiments.neurons import Settings
+from hpclcae.experiments import neurons, rivals
+from hpclcae.experiments.neurons import Examination, Settings
+from hpclcae.experiments.record import Record
 from hpclcae.utils.errors import InputError
 
 
@@ -66,3 +69,30 @@ def training_images(named: str | None, model: Model, settings: Settings,
         if says:
             print(f"no linear filters: {error} (--train names the training images)")
         return None
+
+
+def add_rival(parser: argparse.ArgumentParser) -> None:
+    """Declare the run that something else is compared with, and the test set."""
+    parser.add_argument("run", metavar="CHECKPOINT",
+                        help="folder of a training run, or one of its checkpoints")
+    parser.add_argument("--test", metavar="SET",
+                        help="labelled dataset (default: the one in the configuration of the run)")
+    parser.add_argument("--out", type=output, metavar="FOLDER",
+                        help="where results go (default: RUN/experiments)")
+
+
+def examine_rivals(name: str, title: str, args: argparse.Namespace,
+                   train: Callable[[Model, Dataset], Sequence[rivals.Rival]]) -> None:
+    """Open what is needed, train, and judge on the test set."""
+    settings = examination_settings(args)
+    model = Model.load(args.run)
+    record = Record(name, title, args.run, model, args.command_line, out=args.out)
+    with contextlib.ExitStack() as stack:
+        test = stack.enter_context(neurons.open_fitting(args.test or model.config.data.test,
+                                                        model.config))
+        images = neurons.labelled_images(test, settings)
+        found = rivals.check_training(training_images(
+            args.train, model, replace(settings, filters=1), stack, says=False))
+        print(neurons.describe(test, images), flush=True)
+        examination = Examination(test, images, None, settings)
+        rivals.run(model, train(model, found), examination, record)

@@ -5,11 +5,15 @@ An outsider begins with `dataset.py`::
     sources/        real images out of ordinary packages
     ingest/         your own folders, archives and films
     frames/         frames composed from what was fetched
-    dataset.py      Dataset and DatasetWriter: one HDF5 file with labels, groups and checksums
+    dataset.py      Dataset: one HDF5 file with labels, groups and checksums
+    shards.py       a dataset in several files
+    check.py        is a dataset as it was written, and what to do if not
+    writer.py       DatasetWriter: what writes it
     minibatches.py  MinibatchStream: the images of a step, a function of (seed, replica, step)
     decode.py       one picture of any common format to bytes
     formats.py      what a file is by its bytes, whatever it is called
     catalogue.py    what was fetched; the split by person and photograph
+    faces.py        where OpenCV sees faces
     fitting.py      the training images that conditioners are fitted on
     framing.py      how large faces are in composed frames and where they lie, in words
     halves.py       which half is developed on, and which one is for the final figures

@@ -1,4 +1,4 @@
-"""One HDF5 file of uint8 images with labels, groups, provenance and checksums.
+"""One HDF5 file of uint8 images with labels, groups, provenance and checksums: reading it.
 
 Layout: ``images`` (image, row, col, channel); ``labels`` (image,), optional: -1 unknown, 0 not the
 concept, 1 the concept, names in its attribute ``label_names``; ``group`` (image,): the person or
@@ -8,28 +8,25 @@ cols) and ``provenance/crop`` (top, left, bottom, right, in pixels of the origin
 (image,), what an image shows, names in its attribute ``kind_names``; ``pair`` (image,), the index
 of the image that shows the same at another place or time, -1 none: it is the next or the one
 before, so that a run of images that is read in one go holds both. Settings, versions and licences
-are attributes of the file, as JSON.
+are attributes of the file, as JSON. ``provenance/seconds`` (image,): the time in a film, not a
+number of a picture; only in datasets with films. writer.py writes it. Large datasets have their
+pixels in several files (shards.py).
 """
 import contextlib
 import functools
 import hashlib
 import json
-import platform
-import tempfile
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
 
-from hpclcae import __version__
 from hpclcae.data.framing import framing
-from hpclcae.data.halves import HALVES
+from hpclcae.data.shards import GROUP, ShardedImages, shards_of
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.files import check_output, is_hdf5, read_hdf5, replacing_hdf5, seal_of
+from hpclcae.utils.files import read_hdf5, seal_of
 from hpclcae.utils.reading import reading
 
 KIND = "hpclcae dataset"
@@ -40,186 +37,14 @@ CHUNK_IMAGES, CHUNK_PIXELS = 8, 64
 BLOCK_BYTES = 32 * 2**20  # images are copied and verified in blocks of this many bytes
 
 
-class DatasetWriter:
-    """Write a dataset; use as a context manager.
-
-    Images are appended to an unnamed file in the folder of `path` (it vanishes with the process,
-    however that ends); on a normal exit they are copied, in their final order, to an HDF5 file that
-    then takes the name `path`. Memory stays bounded; the disk holds every image twice until the
-    end.
+class Dataset:
+    """A dataset opened for reading; use as a context manager or call `close`.
 
     Parameters
     ----------
     path : str or Path
-        File to write; an older file of that name stays until the new one is complete.
-    size : int
-        Rows and cols of every image, pixels.
-    channels : int
-        1 (grey) or 3 (red, green, blue).
-    label_names : list of str, optional
-        Name of label 0, 1, ...; without it no labels are stored. Names may be added until the end.
-    settings : dict, optional
-        How the images were made; anything that JSON can hold.
-    licences : dict, optional
-        Source (first part of a group) to licence.
-    shuffle_seed : int, optional
-        Store the images in the random order of this seed instead of the order in which they came.
-
-    Raises
-    ------
-    InputError
-        The size is not usable, the folder cannot be written, or no image was appended.
-    """
-
-    def __init__(self, path: str | Path, size: int, channels: int,
-                 label_names: list[str] | None = None,
-                 settings: dict[str, Any] | None = None, *, licences: dict[str, str] | None = None,
-                 shuffle_seed: int | None = None) -> None:
-        if size < 1 or channels not in (1, 3):
-            raise InputError(f"images of size {size} with {channels} channels cannot be stored: "
-                             "the size is at least 1, channels are 1 or 3")
-        if shuffle_seed is not None:
-            check_seed(shuffle_seed)
-        self.path, self.shape = Path(path), (size, size, channels)
-        self.label_names, self.settings = label_names, settings or {}
-        self.licences, self.shuffle_seed = licences or {}, shuffle_seed
-        self._labels: list[int] = []
-        self._groups: list[str] = []
-        self._sources: list[str] = []
-        self._originals: list[tuple[int, int]] = []
-        self._crops: list[tuple[int, int, int, int]] = []
-        self._halves: list[int] = []
-        self._kinds: list[str] = []
-        self._pairs: list[int] = []
-        self._checksums: list[int] = []
-
-    def __enter__(self) -> "DatasetWriter":
-        check_output(self.path, lambda path: is_hdf5(path, KIND), "a dataset")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._spool: BinaryIO = tempfile.TemporaryFile(dir=self.path.parent)
-        except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror}; choose another "
-                             "folder") from error
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
-        with self._spool:
-            if kind is not None:
-                return
-            if not self.count:
-                raise InputError(f"no image for {self.path}: nothing was written")
-            self._spool.flush()
-            with replacing_hdf5(self.path) as file:
-                self._save(file)
-
-    @property
-    def count(self) -> int:
-        """How many images have been appended."""
-        return len(self._checksums)
-
-    def append(self, image: np.ndarray, *, source: str, group: str, original: tuple[int, int],
-               crop: tuple[int, int, int, int], label: int = -1, half: int = -1, kind: str = "",
-               pair: int = -1) -> None:
-        """Add one image.
-
-        Parameters
-        ----------
-        image : uint8 array (row, col, channel)
-        source : str
-            Where it comes from: file, member of an archive, time in a video.
-        group : str
-            Person or photograph, ``"<source>/<name>"``.
-        original : (rows, cols)
-            Size of the picture it was cut from, pixels.
-        crop : (top, left, bottom, right)
-            The part of the original that is shown, pixels.
-        label : int
-            -1 unknown, else an index of `label_names`.
-        half : int
-            DEVELOPMENT or FINAL (halves.py); -1: the dataset has no halves.
-        kind : str
-            What it shows; without it the dataset has no kinds.
-        pair : int
-            Its partner, one that was appended before (counted from 0); -1: it has none so far.
-
-        Raises
-        ------
-        ValueError
-            Wrong shape, dtype, label or half; the partner is not there or has another one.
-        """
-        if image.shape != self.shape or image.dtype != np.uint8:
-            raise ValueError(f"image is {image.dtype} {image.shape}, the dataset holds uint8 "
-                             f"{self.shape}")
-        if not -1 <= label < len(self.label_names or ()):
-            raise ValueError(f"label {label} is neither -1 nor an index of {self.label_names}")
-        if half not in (-1, *HALVES):
-            raise ValueError(f"half {half} is neither -1 nor one of {HALVES}")
-        if not -1 <= pair < self.count or pair >= 0 and self._pairs[pair] >= 0:
-            raise ValueError(f"image {pair} cannot be the partner of image {self.count}")
-        content = np.ascontiguousarray(image).tobytes()
-        self._spool.write(content)
-        self._labels.append(label)
-        self._groups.append(group)
-        self._sources.append(source)
-        self._originals.append(original)
-        self._crops.append(crop)
-        if pair >= 0:
-            self._pairs[pair] = self.count
-        self._halves.append(half)
-        self._kinds.append(kind)
-        self._pairs.append(pair)
-        self._checksums.append(_checksum(content))
-
-    def _save(self, file: h5py.File) -> None:
-        """Write everything to the HDF5 file in the final order."""
-        order = np.arange(self.count)
-        if self.shuffle_seed is not None:
-            order = np.random.default_rng(self.shuffle_seed).permutation(self.count)
-        if max(self._pairs) >= 0:
-            order, file["pair"] = _side_by_side(order, np.array(self._pairs))
-        spool = np.memmap(self._spool, np.uint8, "r", shape=(self.count, *self.shape))
-        images = file.create_dataset("images", spool.shape, np.uint8, chunks=_chunks(spool.shape))
-        images.attrs["axes"] = ["image", "row", "col", "channel"]
-        for first, last in _blocks(spool.shape):
-            images[first:last] = spool[order[first:last]]
-        if self.label_names is not None:
-            file["labels"] = np.array(self._labels, np.int8)[order]
-            file["labels"].attrs["label_names"] = self.label_names
-        for name, texts in (("group", self._groups), ("provenance/source", self._sources)):
-            file.create_dataset(name, data=[texts[i] for i in order], dtype=h5py.string_dtype())
-        file["provenance/original"] = np.array(self._originals, np.int32)[order]
-        file["provenance/crop"] = np.array(self._crops, np.int32)[order]
-        file["checksum"] = np.array(self._checksums, np.uint64)[order]
-        if min(self._halves) >= 0:
-            file["half"] = np.array(self._halves, np.uint8)[order]
-        if all(self._kinds):
-            names, kinds = np.unique(self._kinds, return_inverse=True)
-            file["kind"] = kinds[order].astype(np.uint8)
-            file["kind"].attrs["kind_names"] = names.tolist()
-        versions = {"hpclcae": __version__, "python": platform.python_version(),
-                    "numpy": np.__version__,
-                    "h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version}
-        file.attrs.update(kind=KIND, schema=SCHEMA, settings=json.dumps(self.settings),
-                          versions=json.dumps(versions), licences=json.dumps(self.licences),
-                          created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
-
-
-def check_seed(seed: int) -> None:
-    """Refuse what no random number generator begins with.
-
-    Raises
-    ------
-    InputError
-        It is negative or too large: names the option.
-    """
-    if not 0 <= seed < 2**63:
-        raise InputError(f"--seed {seed} is not between 0 and {2**63 - 1}")
-
-
-class Dataset:
-    """A dataset opened for reading; use as a context manager or call `close`.
+    whole : bool
+        Without it files of its pixels may be missing, as long as nobody reads these pixels.
 
     Attributes
     ----------
@@ -232,13 +57,18 @@ class Dataset:
         The file is missing, truncated, not HDF5, of another kind, or written by a newer hpclcae.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, whole: bool = True) -> None:
         self.path = Path(path)
         self._file = _open(self.path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._file)
             with self._reading():
                 self._images = self._file["images"]
+                self.shards = shards_of(self._file, self.path)
+                if self.shards:
+                    self._images = ShardedImages(self.path, self.shards, self._images.shape)
+                    if whole:
+                        self._images.check()
                 self.count, self.rows, self.cols, self.channels = map(int, self._images.shape)
                 if self._images.dtype != np.uint8 or not (self.count and self.rows == self.cols > 0
                                                           and self.channels in (1, 3)):
@@ -272,13 +102,20 @@ class Dataset:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, or files."""
+        if self.shards:
+            self._images.close()
         self._file.close()
 
     @property
     def size(self) -> int:
         """Rows and cols of an image, pixels."""
         return self.rows
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its files."""
+        return self.path.stat().st_size + sum(shard.size for shard in self.shards)
 
     @property
     def chunks(self) -> tuple[int, int, int, int]:
@@ -374,7 +211,8 @@ class Dataset:
             items: list[h5py.Dataset | h5py.Group] = []
             self._file.visititems(lambda _, item: items.append(item))
             for array in sorted(items, key=lambda item: item.name):
-                if not isinstance(array, h5py.Dataset) or array == self._images:
+                if (not isinstance(array, h5py.Dataset) or array.name == self._images.name
+                        or array.name.startswith(f"/{GROUP}/")):
                     continue
                 names = [np.ravel(value).tolist() for value in array.attrs.values()]
                 digest.update(f"{array.name} {array.shape} {names}".encode())
@@ -393,6 +231,24 @@ class Dataset:
         """File or clip that each image was made from, str (image,)."""
         with self._reading():
             return self._of_every_image("provenance/source").asstr()[:]
+
+    def column(self, name: str, run: slice) -> np.ndarray | None:
+        """What is known of a run of images: one of the arrays of the file; None if it lacks it."""
+        with self._reading():
+            return self._of_every_image(name)[run] if name in self._file else None
+
+    @functools.cached_property
+    def seconds(self) -> np.ndarray | None:
+        """Time of each image in its film, float64 (image,), not a number of a picture; or None."""
+        with self._reading():
+            return (self._of_every_image("provenance/seconds")[:]
+                    if "provenance/seconds" in self._file else None)
+
+    @functools.cached_property
+    def checksums(self) -> np.ndarray:
+        """Checksum of the pixels of each image, uint64 (image,): BLAKE2b of 8 bytes."""
+        with self._reading():
+            return self._of_every_image("checksum")[:]
 
     @functools.cached_property
     def originals(self) -> np.ndarray:
@@ -439,6 +295,19 @@ class Dataset:
                 self._images.read_direct(images, np.s_[first:last, rows, cols], np.s_[start:stop])
         return images
 
+    def check_seal(self) -> None:
+        """Compare all but the pixels with their checksum.
+
+        Raises
+        ------
+        InputError
+            They are damaged.
+        """
+        with self._reading():
+            expected, found = seal_of(self.path)
+            if found != expected:
+                raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
+
     def verify(self) -> list[int]:
         """Return the indices of images that do not have the checksum they were written with.
 
@@ -448,14 +317,23 @@ class Dataset:
             What is not images, names above all, is damaged: of a large dataset this is not looked
             at when it is opened.
         """
+        self.check_seal()
         with self._reading():
-            expected, found = seal_of(self.path)
-            if found != expected:
-                raise OSError(f"its checksum is {found:08x}, {expected:08x} was written")
-            stored = self._of_every_image("checksum")[:]
-            return [first + i for first, last in _blocks(self._images.shape)
-                    for i, image in enumerate(self._images[first:last])
-                    if _checksum(image.tobytes()) != stored[first + i]]
+            stored = self.checksums
+            return [first + i for first, last in blocks(self._images.shape)
+                    for i, image in enumerate(self._readable(first, last))
+                    if image is None or checksum(image.tobytes()) != stored[first + i]]
+
+    def _readable(self, first: int, last: int) -> Iterator[np.ndarray | None]:
+        """Yield a run of images, None for those whose chunks are damaged."""
+        try:
+            yield from self._images[first:last]
+        except (OSError, InputError):  # chunk by chunk
+            if last - first <= CHUNK_IMAGES:
+                yield from [None] * (last - first)
+            else:
+                for start in range(first, last, CHUNK_IMAGES):
+                    yield from self._readable(start, min(last, start + CHUNK_IMAGES))
 
 
 def _open(path: Path) -> h5py.File:
@@ -479,38 +357,7 @@ def _reading(path: Path) -> contextlib.AbstractContextManager[None]:
     return reading(path, "HDF5 dataset", "write it again")
 
 
-def _side_by_side(order: np.ndarray, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bring partners together.
-
-    Parameters
-    ----------
-    order : int array (image,)
-        Which of the appended images comes when.
-    pair : int array (image,)
-        Partner of each, in the order of appending.
-
-    Returns
-    -------
-    order : int array (image,)
-        The partner that was appended later follows the other.
-    pair : int64 array (image,)
-        Partner of each image in this order.
-    """
-    first = order[(pair[order] < 0) | (order < pair[order])]
-    both = np.stack([first, pair[first]], axis=1).ravel()
-    order = both[both >= 0]
-    place = np.empty(order.size, np.int64)
-    place[order] = np.arange(order.size)
-    return order, np.where(pair[order] >= 0, place[pair[order]], -1)
-
-
-def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
-    count, rows, cols, channels = shape
-    tiles = max(1, round(rows / CHUNK_PIXELS))
-    return min(count, CHUNK_IMAGES), -(-rows // tiles), -(-cols // tiles), channels
-
-
-def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+def blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """Yield (first, last) of runs of whole chunks of about BLOCK_BYTES."""
     count, *image = shape
     step = CHUNK_IMAGES * max(1, BLOCK_BYTES // (CHUNK_IMAGES * int(np.prod(image))))
@@ -518,5 +365,6 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         yield first, min(count, first + step)
 
 
-def _checksum(content: bytes) -> int:
+def checksum(content: bytes) -> int:
+    """What `checksum` holds of an image: 8 bytes of BLAKE2b of its pixels."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

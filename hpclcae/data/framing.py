@@ -6,8 +6,9 @@ CENTRED = 0.08  # things in the centre of a frame are off by up to this share of
 
 def framing(recipe: dict[str, Any]) -> str:
     """Say it in a few words, from the settings that are stored with composed frames."""
-    if not recipe["faces"] and not recipe["heads"]:
-        return "no faces"
+    concept = recipe.get("concept", "faces")
+    if not recipe["heads"] and not (recipe["faces"] and concept == "faces"):
+        return f"no {concept}"
     # older files know two places
     reach = recipe.get("reach", None if recipe.get("anywhere") else CENTRED)
     if reach is None:
@@ -17,4 +18,5 @@ def framing(recipe: dict[str, Any]) -> str:
     else:
         where = f"up to {reach:.2f} off the middle"
     low, high = recipe["face_size"]
-    return f"faces {low:.2f} to {high:.2f} of the frame, {where}"
+    shown = concept if concept == "faces" else f"{concept} (rendered)"
+    return f"{shown} {low:.2f} to {high:.2f} of the frame, {where}"

@@ -26,9 +26,10 @@ def describe(dataset: Dataset, seed: int) -> str:
     seed : int
         Of the sample of images that mean and standard deviation are taken over.
     """
-    megabytes = dataset.path.stat().st_size / 1e6
+    shards = f" and {len(dataset.shards)} shards" if dataset.shards else ""
     lines = [f"{dataset.path}: {dataset.count} images, {dataset.rows} x {dataset.cols} pixels, "
-             f"{'colour' if dataset.channels == 3 else 'grey'}, {megabytes:.1f} MB",
+             f"{'colour' if dataset.channels == 3 else 'grey'}, "
+             f"{dataset.bytes / 1e6:.1f} MB{' in its index' if shards else ''}{shards}",
              f"written {dataset.created} by hpclcae {dataset.versions.get('hpclcae')}, "
              f"chunks of {' x '.join(map(str, dataset.chunks))} (image, row, col, channel)",
              f"fingerprint {dataset.fingerprint}", ""]

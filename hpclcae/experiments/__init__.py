@@ -11,6 +11,7 @@ An outsider begins with `neurons.py`::
     training_images.py  training images drawn and read
     comparison.py       the table of neurons and baselines, and its verdicts
     concepts.py         Table 1: the best neurons of several concepts beside what they have to beat
+    rivals.py           Table 2: autoencoders and k-means, judged alike
     paper.py            the paper's figures
     rates.py            images a second, beside what the kernels can do
     seeds.py            several runs in one table

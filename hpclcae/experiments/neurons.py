@@ -234,8 +234,8 @@ class Examination:
 
     def trained(self, name: str, model: Model, by_training: bool = False) -> list[Population]:
         """Examine the stages of a network."""
-        return self._study(name, lambda pixels: model.responses(model.prepare(pixels)),
-                           self.ranks.parts(model), by_training)
+        return self.study(name, lambda pixels: model.responses(model.prepare(pixels)),
+                          self.ranks.parts(model), by_training)
 
     def linear_rows(self, candidates: int) -> list[Row]:
         """The linear filters and their ceiling, on contrast-normalised pixels."""
@@ -247,7 +247,7 @@ class Examination:
                                            self.settings.training_images, self.settings.seed,
                                            self.settings.batch):
             filters = kind.make()
-            found = self._study(kind.name, lambda pixels: [
+            found = self.study(kind.name, lambda pixels: [
                 baselines.filter_responses(filters, prepare(pixels))])
             rows.append(Row.of(kind.name, found, candidates, self.settings.seed, kind.paper))
         return rows
@@ -255,8 +255,8 @@ class Examination:
     def _random(self, model: Model, seed: int) -> list[Population]:
         return self.trained(f"random weights, seed {seed}", model.with_random_weights(seed))
 
-    def _study(self, name: str, respond: Respond, parts: Sequence[Part] | None = None,
-               by_training: bool = False) -> list[Population]:
+    def study(self, name: str, respond: Respond, parts: Sequence[Part] | None = None,
+              by_training: bool = False) -> list[Population]:
         """Examine what responds to the test images; `parts` are its neurons on a grid."""
         training = self._training(name, respond) if by_training else None
         passes = self._passes(name, self.test, self.images.index, respond, 3, parts is not None)

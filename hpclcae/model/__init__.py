@@ -12,6 +12,7 @@ An outsider begins with `network.py`::
     conditioner.py     Conditioner: what stands between two stages, fitted and then kept
     conditioner_fit.py how it is fitted, in passes over training images
     preprocess.py      contrast normalisation and whitening of images: Preprocessing, Preprocessor
+    autoencoder.py     the sigmoid autoencoders that neurons are compared with
     optimizers.py      SGD, momentum, Adagrad, Adam, row by row
     schedule.py        the learning rate of every step, and which stage it trains
     phases.py          which stages are trained when, and when conditioners are fitted

@@ -13,6 +13,7 @@ An outsider begins with `errors.py`::
     tables.py       tables of text
     timers.py       seconds in the named parts of a loop
     cores.py        how many cores and how much memory this process may use
+    workers.py      work spread over processes, with its results in order
     expressions.py  arithmetic that a user writes: read, checked, computed by numexpr
     summary.py      what many numbers are like, taken piece by piece: mean, quantiles, histogram
     provenance.py   versions, revision of the code and host, for checkpoints

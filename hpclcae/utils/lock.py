@@ -21,10 +21,11 @@ _JOB, _RESTART = "SLURM_JOB_ID", "SLURM_RESTART_COUNT"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, what: str = "run folder") -> Iterator[int]:
     """Lock a folder, which is made if it is not there; one that nothing came into is removed.
 
-    On a file system without locks there is only a line that says so.
+    `what` it is, for messages. What keeps the lock is yielded: a descriptor that processes forked
+    from this one should close. On a file system without locks there is only a line that says so.
 
     Raises
     ------
@@ -36,10 +37,10 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _take(folder / FILE)
     except OSError as error:
-        raise InputError(f"run folder {folder} cannot be written ({error.strerror}); choose "
+        raise InputError(f"{what} {folder} cannot be written ({error.strerror}); choose "
                          "another --out") from error
     try:
-        yield
+        yield descriptor
     finally:
         with contextlib.suppress(OSError):  # somebody may have removed it; or it is not empty
             if _is_file(descriptor, folder / FILE):

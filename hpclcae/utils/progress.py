@@ -2,6 +2,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -10,31 +11,85 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def progress(items: Iterable[T], label: str, total: int | None = None,
-             unit: str = "") -> Iterator[T]:
-    """Yield from `items` and report on stderr.
+class Progress:
+    """Reports on stderr how far something is; use as a context manager.
 
     On a terminal a bar; elsewhere a line every ten seconds and one at the end, so that a batch log
-    stays readable.
+    stays readable; both with an estimate of the time that is left, where the total is known.
+
+    Parameters
+    ----------
+    label : str
+    total : float, optional
+        In `unit`; an integer is counted, anything else is told in percent.
+    unit : str
     """
+
+    def __init__(self, label: str, total: float | None = None, unit: str = "") -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self._done = 0.0
+        self._note = ""
+
+    def __enter__(self) -> "Progress":
+        self._bar = (tqdm(desc=self.label, total=self.total, bar_format=self._format(),
+                          unit=f" {self.unit}" if self.unit else "it")
+                     if sys.stderr.isatty() else None)
+        self._start = self._last = time.monotonic() if self._bar is None else 0.0
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif kind is None:
+            self._print(time.monotonic(), done=True)
+
+    def advance(self, by: float = 1, note: str = "") -> None:
+        """Go on by so many units; `note` stands behind the rate."""
+        if self.total:  # it may have been an estimate
+            by = min(by, max(0.0, self.total - self._done))
+        self._done += by
+        self._note = note
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(by)
+        elif (now := time.monotonic()) - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = now
+            self._print(now)
+
+    def _format(self) -> str | None:
+        """tqdm's own, or percent."""
+        return ("{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
+                if isinstance(self.total, float) else None)
+
+    def _print(self, now: float, done: bool = False) -> None:
+        seconds = now - self._start
+        note = f", {self._note}" if self._note else ""
+        of = f"/{self.total}" if self.total else ""
+        rate = self._done / seconds if seconds > 0 else 0.0
+        left = ""
+        if self.total and rate and not done and self._done < self.total:
+            left = f", about {_duration((self.total - self._done) / rate)} left"
+        said = f"{self._done:.0f}{of} {self.unit} in {seconds:.0f} s ({rate:.1f}/s)"
+        if isinstance(self.total, float):
+            said = f"{100 * self._done / self.total:.0f} % in {seconds:.0f} s"
+        print(f"{self.label}: {said}{left}{note}", file=sys.stderr, flush=True)
+
+
+def progress(items: Iterable[T], label: str, total: int | None = None,
+             unit: str = "") -> Iterator[T]:
+    """Yield from `items` and report on stderr (see Progress)."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    if sys.stderr.isatty():
-        yield from tqdm(items, desc=label, total=total, unit=f" {unit}" if unit else "it")
-        return
-    start = last = time.monotonic()
-    done = 0
-    for item in items:
-        yield item
-        done += 1
-        now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES:
-            last = now
-            print(_line(label, done, total, unit, now - start), file=sys.stderr, flush=True)
-    print(_line(label, done, total, unit, time.monotonic() - start), file=sys.stderr, flush=True)
+    with Progress(label, total, unit) as report:
+        for item in items:
+            yield item
+            report.advance()
 
 
-def _line(label: str, done: int, total: int | None, unit: str, seconds: float) -> str:
-    of = f"/{total}" if total else ""
-    rate = done / seconds if seconds > 0 else 0.0
-    return f"{label}: {done}{of} {unit} in {seconds:.0f} s ({rate:.1f}/s)"
+def _duration(seconds: float) -> str:
+    """A time as one says it."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

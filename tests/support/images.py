@@ -1,7 +1,7 @@
 """Images with something to learn in them, and dataset files of them."""
 import numpy as np
 
-from hpclcae.data.dataset import DatasetWriter
+from hpclcae.data.writer import DatasetWriter
 
 SIZE, COUNT = 24, 60
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from hpclcae.checkpoint import BlockState
 from hpclcae.config import Config, DataConfig, PreprocessConfig, StageConfig, TrainConfig
-from hpclcae.data.dataset import Dataset, DatasetWriter
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.writer import DatasetWriter
 from hpclcae.model import preprocess
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network

@@ -6,4 +6,5 @@ An outsider begins with `fetch.py`::
     ingest.py  your own pictures and films
     frames.py  composed frames
     info.py    what is in a dataset
+    check.py   is a dataset as it was written, and how to mend it
 """

@@ -4,12 +4,20 @@ from pathlib import Path
 from typing import Any
 
 from hpclcae.data.frames.build import COUNT, FACES_OF_A_PERSON, compose_frames
-from hpclcae.data.frames.recipe import SPLITS, Recipe, check_range
+from hpclcae.data.frames.recipe import LABELS, SPLITS, Recipe, check_range
 from hpclcae.data.framing import CENTRED
 from hpclcae.utils.cores import cores
 
-#: Faces, heads, cut-outs. In training few show a face, as in the paper (notes/decisions.md).
-SHARES = {"train": (0.042, 0.018, 0.11), "test": (0.35, 0.0, 0.0), "all": (0.042, 0.018, 0.11)}
+#: Faces, heads, others, cut-outs. In training few show a face, as in the paper
+#: (notes/decisions.md).
+SHARES = {"train": (0.042, 0.018, 0.0, 0.11), "test": (0.35, 0.0, 0.0, 0.0),
+          "all": (0.042, 0.018, 0.0, 0.11)}
+#: The same for cats and bodies. In the test other rendered things and cut-outs are as frequent as
+#: they are, so that "something was put on a photograph" is not what is told.
+RENDERED = {"train": (0.0, 0.06, 0.04, 0.07), "test": (0.0, 0.35, 0.2, 0.15),
+            "all": (0.0, 0.06, 0.04, 0.07)}
+SIZES = {"faces": (0.8, 1.2), "cats": (0.8, 1.2), "bodies": (0.7, 1.0)}
+TEST_COUNT = 3000  # frames of a test of rendered things
 ALIKE = {"train": 1, "test": 16, "all": 1}
 
 
@@ -35,13 +43,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="processes; the frames do not depend on it (one for each core)")
     what = parser.add_argument_group("what they show",
                                      "Shares of all frames; the rest are photographs alone.")
-    for position, name in enumerate(("faces", "heads", "cutouts")):
+    what.add_argument("--concept", choices=tuple(LABELS), default="faces",
+                      help="what labels are about; cats and bodies are rendered, put on "
+                      "photographs (faces)")
+    for position, (name, means) in enumerate((
+            ("faces", "real faces"), ("heads", "rendered heads; cats or bodies, where the labels "
+                                      "are about these"),
+            ("others", "rendered things that the labels are not about"), ("cutouts", "cut-outs"))):
         given = ", ".join(f"{split} {shares[position]}" for split, shares in SHARES.items())
-        what.add_argument(f"--{name}", type=float, metavar="SHARE", help=f"({given})")
+        also = ", ".join(f"{split} {shares[position]}" for split, shares in RENDERED.items())
+        what.add_argument(f"--{name}", type=float, metavar="SHARE",
+                          help=f"{means} ({given}; cats and bodies: {also})")
     how = parser.add_argument_group("how")
-    how.add_argument("--face-size", **pair, default=(0.8, 1.2),
+    how.add_argument("--face-size", **pair,
                      help="height of faces and heads, chin to crown, as a share of the frame; more "
-                     "where a picture shows nothing around the face (0.8 1.2)")
+                     "where a picture shows nothing around the face; of cats chin to ears, of "
+                     "bodies soles to crown (0.8 1.2, bodies 0.7 1.0)")
     how.add_argument("--cutout-size", **pair, default=(0.3, 0.9),
                      help="longer side of cut-outs (0.3 0.9)")
     how.add_argument("--place", type=_reach, default="centre", metavar="centre|anywhere|REACH",
@@ -81,7 +98,10 @@ def run(args: argparse.Namespace) -> None:
     if args.count is not None:
         check_range("count", args.count, 1, 10**9)
     check_range("jobs", args.jobs, 1, 4096)
-    composed = compose_frames(args.folder, args.out, recipe, args.count, args.jobs)
+    count = args.count
+    if count is None and args.split == "test" and args.concept != "faces":
+        count = TEST_COUNT
+    composed = compose_frames(args.folder, args.out, recipe, count, args.jobs)
     print(f"{args.out}: {len(composed.kinds)} frames of {recipe.size}x{recipe.size} "
           f"{args.channels}, split {recipe.split}")
     print(composed.table())
@@ -90,13 +110,15 @@ def run(args: argparse.Namespace) -> None:
 
 def _recipe(args: argparse.Namespace) -> Recipe:
     """The recipe that is asked for; what is left open depends on the split."""
-    faces, heads, cutouts = (
-        default if given is None else given
-        for given, default in zip((args.faces, args.heads, args.cutouts), SHARES[args.split]))
+    shares = SHARES if args.concept == "faces" else RENDERED
+    faces, heads, others, cutouts = (
+        default if given is None else given for given, default in zip(
+            (args.faces, args.heads, args.others, args.cutouts), shares[args.split]))
     return Recipe(split=args.split, seed=args.seed, size=args.size,
                   channels={"grey": 1, "rgb": 3}[args.channels],
                   faces=faces, heads=heads, cutouts=cutouts, test_share=args.test_share,
-                  face_size=tuple(args.face_size), cutout_size=tuple(args.cutout_size),
+                  face_size=tuple(args.face_size or SIZES[args.concept]),
+                  cutout_size=tuple(args.cutout_size),
                   reach=args.place, pairs=args.pairs, pixels=args.pixels,
                   alike=ALIKE[args.split] if args.alike is None else args.alike,
-                  head_bank=args.head_bank, yaw=args.yaw)
+                  head_bank=args.head_bank, yaw=args.yaw, concept=args.concept, others=others)

@@ -5,6 +5,8 @@ An outsider begins with `concepts.py`::
     all.py          every experiment, in order, as far as it is not done
     arguments.py    what several experiments are told
     concepts.py     Table 1: best neurons beside chance, random weights, linear filters
+    autoencoders.py  Table 2: deep sigmoid autoencoders
+    kmeans.py       Table 2: k-means on small images
     histograms.py   responses of the best neurons, the concept against the rest
     stimuli.py      the images that neurons respond to most, and their numerical optima
     invariance.py   how a response stands shift, scale, rotation, turning and covering

@@ -16,9 +16,9 @@ from hpclcae.experiments.record import Record
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    arguments.add(parser, "run", "neuron", "out")
+    arguments.add(parser, "run", "neuron", "test", "out")
     parser.add_argument("--frames", metavar="SET",
-                        help="labelled dataset (default: the run's test set, continued by "
+                        help="labelled dataset (default: the test set, continued by "
                         "reflection); larger frames with the concept in their middle have "
                         "surroundings of their own (hpclcae data frames SOURCES --split test "
                         "--size 96 --place 0 --face-size 0.33 0.42)")
@@ -52,5 +52,5 @@ def run(args: argparse.Namespace) -> None:
     neuron, threshold = arguments.chosen_neuron(args, model)
     record = Record("invariance", "Shift, scale, rotation, turning heads and covering", args.run,
                     model, args.command_line, figures=["curves"], out=args.out)
-    invariance_results.run(model, neuron, threshold, args.frames or model.config.data.test,
+    invariance_results.run(model, neuron, threshold, args.frames or args.test or model.config.data.test,
                            arguments.sources(args, model), settings, record)

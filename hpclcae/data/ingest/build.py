@@ -1,100 +1,48 @@
-"""Turning folders, archives and films into one dataset of square images.
+"""From folders, archives and films to one dataset of square images.
 
-Nothing that a file may contain stops the run: what cannot be used is named, counted and left out,
-and what had to be converted is counted too. The dataset appears whole, at the end, or not at all.
+Files are read in units by several processes, and what came of each unit is a file in a folder
+beside the dataset (units.py); then one pass over the units chooses what is stored (choose.py), and
+the dataset is written (store.py). Whatever ends the work, the same command goes on with what is in
+that folder, to the same dataset. Nothing that a file may contain stops the run: what cannot be used
+is named, counted and left out, and what had to be converted is counted too. The dataset appears
+whole, at the end, or not at all.
 """
+import contextlib
+import hashlib
+import shlex
+import shutil
+import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hpclcae.data.catalogue import split_of
-from hpclcae.data.dataset import DatasetWriter, check_seed
-from hpclcae.data.decode import MID_GREY, UNREADABLE, Picture, Undecodable, decode
-from hpclcae.data.formats import first_bytes, kind_of
-from hpclcae.data.ingest import film, labels, walk
-from hpclcae.data.ingest.duplicates import Seen
+from hpclcae.data import faces
+from hpclcae.data.dataset import KIND
+from hpclcae.data.ingest import labels, units, walk
+from hpclcae.data.ingest.choose import Units, choose, count_stored, group_of
+from hpclcae.data.ingest.ledger import Ledger
+from hpclcae.data.ingest.manifest import Manifest
+from hpclcae.data.ingest.settings import Settings, Tally
+from hpclcae.data.ingest.store import (LEDGER, UNITS, Plan, ShardTask, mark_of,
+                                       remove_older_shards, write_index, write_shard)
+from hpclcae.data.ingest.units import Task, Unit, make
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.progress import progress
+from hpclcae.utils.files import check_output, is_hdf5
+from hpclcae.utils.lock import locked
+from hpclcae.utils.progress import Progress, progress
 from hpclcae.utils.tables import summed
+from hpclcae.utils.workers import in_order, survives
 
-MAX_SIZE = 2**14  # rows and cols of an image, pixels
-MAX_LINES = 20    # for each reason to skip; the rest is only counted
-
-Box = tuple[int, int, int, int]  # top, left, bottom, right, pixels
+FATAL = "ends the process that reads it"  # reason to skip
 
 
-@dataclass
-class Tally:
-    """What happened to everything that was found."""
-    stored: Counter[str] = field(default_factory=Counter)   # by source
-    noted: Counter[str] = field(default_factory=Counter)    # conversions of what is stored
-    skipped: Counter[str] = field(default_factory=Counter)  # by reason
-    largest: int = 0                                        # shorter side of a picture, pixels
-
-    def skip(self, name: str, reason: str, detail: str = "") -> None:
-        """Count something that is left out, and say so in a line if it claimed to be a picture."""
-        self.skipped[reason] += 1
-        if reason != walk.OTHER and self.skipped[reason] <= MAX_LINES:
-            more = " (others like it are only counted)" if self.skipped[reason] == MAX_LINES else ""
-            print(f"skipped {name}: {reason}{f', {detail}' if detail else ''}{more}",
-                  file=sys.stderr)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How images are made; stored in the dataset.
-
-    Raises
-    ------
-    InputError
-        A setting is out of its range: names the option of hpclcae data ingest.
-    """
-    size: int = 200               # rows and cols of the images, pixels
-    channels: str = "rgb"         # or "grey"
-    crop: str = "centre"          # the largest central square, or "fit": all on mid-grey
-    min_side: int | None = None   # pixels of the shorter side of a picture; None: the size
-    every: float | None = None    # seconds between frames of a film; None: one, near its middle
-    pairs: float | None = None    # seconds from a frame of a film to its partner; None: it has none
-    label_from: str = "none"      # or "folder": that an image lies in
-    concept: str | None = None    # with folders: label 1 is this one, label 0 all others
-    label_level: int | None = None  # 0: the source is the class, 1: the folder below it, ...
-    group: str = "file"           # what a split never divides, or "folder"
-    split: str | None = None      # "train" or "test": only the groups on this side are stored
-    test_share: float = 0.2       # of the groups
-    dedupe: str = "none"          # images seen before are dropped: "exact" or "near"
-    licence: str = "not stated"   # of the sources
-    seed: int = 0                 # of the order in which the images are stored
-
-    def __post_init__(self) -> None:
-        if self.size < 1 or self.min_side is not None and self.min_side < 1:
-            raise InputError(f"--size {self.size} --min-side {self.min_side}: both are at least 1 "
-                             "pixel")
-        if self.every is not None and not self.every > 0:
-            raise InputError(f"--every {self.every} is not a time between frames: give seconds "
-                             "above 0")
-        if self.pairs is not None and not 0 < self.pairs < (self.every or 0):
-            raise InputError(f"--pairs {self.pairs} needs --every SECONDS with a longer time: the "
-                             "partner of a frame comes before the next one")
-        if self.label_from == "none":
-            for option, value in (("concept", self.concept), ("label-level", self.label_level)):
-                if value is not None:
-                    raise InputError(f"--{option} {value} needs --label-from folder")
-        if self.concept is not None and not labels.normal(self.concept):
-            raise InputError(f"--concept '{self.concept}' is not the name of a folder")
-        if self.label_level is not None and not 0 <= self.label_level < 100:
-            raise InputError(f"--label-level {self.label_level} is not between 0 (the source) and "
-                             "99")
-        if not self.size <= MAX_SIZE:
-            raise InputError(f"--size {self.size} is more than {MAX_SIZE} pixels")
-        check_seed(self.seed)
-        split_of("", self.test_share)
-
-
-def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tally, list[str]]:
+def ingest(sources: Sequence[Path], out: Path, settings: Settings,
+           workers: int = 1) -> tuple[Tally, list[str]]:
     """Write a dataset of square images; what is left out is named on stderr.
 
     Parameters
@@ -102,8 +50,11 @@ def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tall
     sources : sequence of Path
         Folders, archives, pictures and films.
     out : Path
-        The dataset (HDF5). It is replaced in a single step, at the end, or not at all.
+        The dataset (HDF5), and beside it the folder of its shards, if there are several. It is
+        replaced in a single step, at the end, or not at all.
     settings : Settings
+    workers : int
+        Processes; the dataset does not depend on it.
 
     Returns
     -------
@@ -115,47 +66,274 @@ def ingest(sources: Sequence[Path], out: Path, settings: Settings) -> tuple[Tall
     Raises
     ------
     InputError
-        A source does not exist, two have one name, or nothing in them can be used.
+        A source does not exist, two have one name, or nothing in them can be used; the disk is
+        full: the same command goes on.
     """
-    _check(sources, out)
-    tally, chosen = Tally(), None
-    licences = {walk.source_name(source): settings.licence for source in sources}
+    _check(sources, out, settings)
     record = {"sources": [str(source) for source in sources], "out": str(out), **asdict(settings)}
-    writer = DatasetWriter(out, settings.size, 3 if settings.channels == "rgb" else 1, None, record,
-                           licences=licences, shuffle_seed=settings.seed)
-    with writer:
-        if settings.label_from == "folder":
-            chosen = _labels(sources, settings)
-            writer.label_names = chosen.names
-            print(chosen.text + "\n", flush=True)
-        seen, counts = Seen(near=settings.dedupe == "near"), Counter[int]()
-        before = -1  # place of the image before, if it was stored
-        for image in _images(sources, settings, tally):
-            partner, before = before if image.has_partner_before else -1, -1
-            label = -1 if chosen is None else chosen.of.get(image.folders)
-            if label is None:
-                tally.skip(image.source, "new since the labels were chosen")
-            elif settings.dedupe != "none" and partner < 0 and (copy := seen.add(image.pixels)):
-                tally.skipped["exact duplicate" if copy[1] else "near duplicate"] += 1
-            elif settings.split and split_of(image.group, settings.test_share) != settings.split:
-                tally.skipped[f"not in the {settings.split} split"] += 1
+    with _work(out) as (work, lock):
+        plan = Plan.load(work, record) or _chosen(sources, work, settings, record, workers, lock)
+        _write(plan, work, out, workers, lock)
+    if empty := [name for name in plan.names or () if not plan.tally["labels"].get(name)]:
+        print(f"warning: no image has the label {summed(empty)}: see what was skipped",
+              file=sys.stderr)
+    return Tally.of(plan.tally), plan.names or []
+
+
+def _chosen(sources: Sequence[Path], work: Path, settings: Settings, record: dict[str, Any],
+            workers: int, lock: int) -> Plan:
+    """Read everything and choose what is stored."""
+    chosen = None
+    if settings.label_from == "folder":
+        chosen = _labels(sources, settings)
+        print(chosen.text + "\n", flush=True)
+    with Ledger(work / LEDGER, new=True) as ledger:
+        found = (entry for source in sources for entry in walk.entries(source))
+        with contextlib.closing(_read(found, sources, work, settings, workers, lock)) as read:
+            tally, digest = choose(read, settings, chosen, ledger, work)
+        if not ledger.count():
+            raise NothingFound(_why_nothing(sources, tally))
+        counts: dict[str, Any] = {"stored": dict(tally.stored), "skipped": dict(tally.skipped),
+                                  "converted": dict(tally.noted)}
+        if settings.faces == "count":
+            counts["with faces"] = tally.with_faces
+        shards = _dealt(ledger, settings)
+    plan = Plan(record, chosen.names if chosen else None,
+                {walk.source_name(source): settings.licence for source in sources},
+                counts, tally.as_dict(), shards, mark_of(record, digest), is_shuffled=True)
+    plan.save(work)
+    return plan
+
+
+def _dealt(ledger: Ledger, settings: Settings) -> list[int]:
+    """Deal the units out to shards, in a random order; returns how many images each one has."""
+    counts = list(ledger.counts())
+    total = sum(count for _, count in counts)
+    wanted = -(-total // per_shard(settings))
+    if wanted > 1:
+        order = np.random.default_rng([settings.seed, 0]).permutation(len(counts))
+        counts = [counts[i] for i in order]
+    shards: list[list[int]] = [[]]
+    images, done = [0], 0
+    for unit, count in counts:
+        if images[-1] and done >= total * len(shards) / wanted:
+            shards.append([])
+            images.append(0)
+        shards[-1].append(unit)
+        images[-1] += count
+        done += count
+    ledger.deal_units(shards)
+    return images
+
+
+def per_shard(settings: Settings) -> int:
+    """Images of a shard, about."""
+    return max(1, int(settings.shard_size * 1e9) // (settings.size**2 * settings.depth))
+
+
+def rebuild(manifest: Manifest, sources: Sequence[Path], out: Path, workers: int = 1,
+            shards: Sequence[int] = ()) -> tuple[Tally, int]:
+    """Make the dataset of a manifest again, or damaged shards of it.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    sources : sequence of Path
+        Where its sources are now; none: where they were.
+    out : Path
+        The dataset to write; with `shards` the one that the manifest is.
+    workers : int
+    shards : sequence of int
+        Only these are made again, in place.
+
+    Returns
+    -------
+    Tally
+    int
+        How many images have other pixels than they had: 0 means that all is as it was.
+
+    Raises
+    ------
+    InputError
+        A source or an image of the manifest is not there any more; a shard would not be as it was.
+    """
+    sources, settings = sources or manifest.sources, manifest.settings
+    if unknown := [number for number in shards if not 0 <= number < len(manifest.shards)]:
+        raise InputError(f"--shard {unknown[0]}: {manifest.path} has "
+                         f"{len(manifest.shards) or 'no'} shards, counted from 0")
+    if shards and out.resolve() != manifest.path.resolve():
+        raise InputError(f"--shard {shards[0]} is made again in place: give --out {manifest.path}")
+    _check(sources, out, settings)
+    record = {**{name: value for name, value in manifest.record.items() if name != "counts"},
+              "sources": [str(source) for source in sources], "out": str(out)}
+    parts = [manifest.shards[number] for number in shards]
+    with _work(out) as (work, lock):
+        with Ledger(work / LEDGER, new=True) as ledger:
+            ledger.ask(row for row in manifest.rows() if not parts or any(
+                part.first <= row[0] < part.first + part.count for part in parts))
+            found = (entry for source in sources for entry in walk.entries(source)
+                     if isinstance(entry, walk.Entry) and ledger.asks_for(entry.name))
+            with contextlib.closing(_read(found, sources, work, settings, workers, lock)) as read:
+                tally, changed, digest = _located(read, settings, ledger)
+            count, names = ledger.missing(3)
+            if count:
+                raise InputError(f"{count} images of {manifest.path} are not in "
+                                 f"{summed(list(map(str, sources)))} any more: {summed(names)}")
+            if parts and changed:
+                raise InputError(f"{changed} images of the shards come out with other pixels than "
+                                 "before: the sources or the libraries have changed; make the "
+                                 f"whole again: hpclcae data ingest --manifest {manifest.path} "
+                                 f"--out {out}")
+            if parts:
+                ledger.deal_places([manifest.shards[number].first for number in sorted(shards)],
+                                   sorted(shards))
+                images = [part.count for part in manifest.shards]
             else:
-                counts[label] += 1
-                before = writer.count
-                writer.append(image.pixels, source=image.source, group=image.group,
-                              original=image.original, crop=image.crop, label=label,
-                              pair=partner)
-                tally.stored[image.group.partition("/")[0]] += 1
-                tally.noted.update(image.notes)
-        if not writer.count:
-            raise InputError(_why_nothing(sources, tally))
-        empty = [name for number, name in enumerate(writer.label_names or ()) if not counts[number]]
-        if empty:
-            print(f"warning: no image has the label {summed(empty)}: see what was skipped",
-                  file=sys.stderr)
-        writer.settings["counts"] = {"stored": dict(tally.stored), "skipped": dict(tally.skipped),
-                                     "converted": dict(tally.noted)}
-    return tally, writer.label_names or []
+                wanted = -(-manifest.count // per_shard(settings))
+                firsts = [manifest.count * number // wanted for number in range(wanted)]
+                ledger.deal_places(firsts, range(wanted))
+                images = np.diff([*firsts, manifest.count]).tolist()
+        counts = manifest.record.get("counts", {})
+        plan = Plan(manifest.record if parts else record, manifest.names, manifest.licences, counts,
+                    tally.as_dict(), images, mark_of(record, digest), is_shuffled=False)
+        if parts:
+            _mend(plan, manifest, work, shards)
+        else:
+            _write(plan, work, out, workers, lock)
+    return tally, changed
+
+
+def _located(found: Units, settings: Settings, ledger: Ledger) -> tuple[Tally, int, str]:
+    """Find the images that the ledger asks for; returns how many are not as they were, and a hash.
+    """
+    tally, changed, digest = Tally(), 0, hashlib.blake2b(digest_size=8)
+    for number, unit in found:
+        for event in unit.events:
+            if "skip" in event:
+                tally.skip(*event["skip"])
+                continue
+            same = ledger.found(event["source"], event["checksum"], number, event["row"])
+            if same is not None:
+                changed += not same
+                digest.update(event["checksum"].to_bytes(8, "little"))
+                count_stored(tally, group_of(event["entry"], settings), event["notes"],
+                             event["faces"])
+    return tally, changed, digest.hexdigest()
+
+
+def _mend(plan: Plan, manifest: Manifest, work: Path, numbers: Sequence[int]) -> None:
+    """Write some shards again."""
+    for number in sorted(numbers):
+        shard = manifest.shards[number]
+        found = write_shard(ShardTask(work, shard.path, plan, number))
+        if found != shard.fingerprint:
+            raise InputError(f"{shard.path} does not come out as it was: make the whole again: "
+                             f"hpclcae data ingest --manifest {manifest.path} --out "
+                             f"{manifest.path}")
+    paths = [shard.path for shard in manifest.shards]
+    if any(path.exists() and path.stat().st_size != shard.size
+           for path, shard in zip(paths, manifest.shards)) and all(map(Path.exists, paths)):
+        # other versions of the libraries write files of another size
+        write_index(manifest.path, paths, [shard.fingerprint for shard in manifest.shards])
+
+
+# ---- the work ------------------------------------------------------------------------------------
+
+
+class NothingFound(InputError):
+    """There is nothing to go on with."""
+
+
+@contextlib.contextmanager
+def _work(out: Path) -> Iterator[tuple[Path, int]]:
+    """The folder of the work, and what locks it; it is gone when the work is done.
+
+    Raises
+    ------
+    InputError
+        Another process works in it; the disk is full, or a process died: the folder stays.
+    """
+    check_output(out, lambda path: is_hdf5(path, KIND), "a dataset")
+    work = out.with_name(f"{out.name}.work")
+    kept = (f"what was read is kept in {work}, and the same command goes on with it (to begin "
+            f"again: rm -r {shlex.quote(str(work))})")
+    with locked(work, "folder") as lock:
+        try:
+            yield work, lock
+        except InputError as error:
+            if isinstance(error, NothingFound) or not _has_units(work):
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"{error}: {kept}") from error
+        except KeyboardInterrupt:
+            if _has_units(work):
+                print(kept, file=sys.stderr)
+            else:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _has_units(work: Path) -> bool:
+    """Whether there is anything to go on with."""
+    return any(path.is_file() and not path.suffix for path in (work / UNITS).rglob("*"))
+
+
+def _read(found: Iterable[walk.Entry | walk.Skipped], sources: Sequence[Path], work: Path,
+          settings: Settings, workers: int, lock: int) -> Generator[tuple[int, Unit], None, None]:
+    """Yield the units of everything that was found, in order, as processes have made them."""
+    total = float(sum(map(walk.size_of, sources)))
+    images = again = number = 0
+    tasks = units.tasks(found, work / UNITS, settings)
+    made = in_order(make, tasks, workers, _make_alone, (lock,))
+    with contextlib.closing(made), Progress("reading", max(total, 1.0)) as report:
+        for task, was_there in made:
+            unit = Unit(task.path)
+            yield task.number, unit
+            images += int(unit.header["rows"])
+            again += was_there
+            number += 1
+            report.advance(task.weight, f"{images} images")
+    if again:
+        print(f"reading: {again} of {number} parts were there from before", file=sys.stderr)
+
+
+def _make_alone(task: Task) -> bool:
+    """Make a unit whose process may have died of it; files that end theirs are left out."""
+    if survives(make, task):
+        return make(task)
+    trial = task.path.with_suffix(".trial")
+    found = tuple(
+        entry if isinstance(entry, walk.Skipped)
+        or survives(make, replace(task, path=trial, found=(entry,)))
+        else walk.Skipped(entry.name, FATAL, "a fault in a library, or out of memory")
+        for entry in task.found)
+    trial.unlink(missing_ok=True)
+    return make(replace(task, found=found))
+
+
+def _write(plan: Plan, work: Path, out: Path, workers: int, lock: int) -> None:
+    """Write the dataset."""
+    single = len(plan.shards) == 1
+    paths = [plan.path(out, number) for number in range(len(plan.shards))]
+    tasks = [ShardTask(work, path, plan, number) for number, path in enumerate(paths)]
+    written = in_order(write_shard, tasks, 1 if single else workers, _write_alone, (lock,))
+    if single:
+        for _ in written:
+            pass
+    else:
+        fingerprints = [fingerprint for _, fingerprint
+                        in progress(written, "writing", len(tasks), "shards")]
+        write_index(out, paths, fingerprints)
+    remove_older_shards(out, "" if single else plan.mark)
+
+
+def _write_alone(task: ShardTask) -> str:
+    """Write a shard whose process may have died of it."""
+    if not survives(write_shard, task):
+        raise OSError(f"the process that writes {task.path} was ended, for lack of memory perhaps")
+    return write_shard(task)
 
 
 def _labels(sources: Sequence[Path], settings: Settings) -> labels.Labels:
@@ -165,8 +343,10 @@ def _labels(sources: Sequence[Path], settings: Settings) -> labels.Labels:
     return labels.from_folders(found, settings.concept, settings.label_level)
 
 
-def _check(sources: Sequence[Path], out: Path) -> None:
+def _check(sources: Sequence[Path], out: Path, settings: Settings) -> None:
     require("PIL.Image", "images", "reading pictures")  # before an hour of reading, not within it
+    if settings.faces != "ignore":
+        faces.require_detector()
     target = out.resolve()
     for source in sources:
         if not source.exists():
@@ -182,101 +362,6 @@ def _check(sources: Sequence[Path], out: Path) -> None:
         if count > 1:
             raise InputError(f"{count} sources are called {name}: rename one, or give the folder "
                              "that holds them")
-
-
-@dataclass(frozen=True)
-class Square:
-    """One image on its way into the dataset."""
-    pixels: np.ndarray         # uint8 (size, size, channel)
-    source: str                # file, member of an archive, or time in a film
-    group: str                 # what a split never divides
-    folders: tuple[str, ...]   # that it lies in, for its label
-    original: tuple[int, int]  # rows and cols, pixels
-    crop: Box                  # what it shows of the original
-    notes: tuple[str, ...]     # conversions
-    has_partner_before: bool   # it is the second of two frames of a film
-
-
-def _images(sources: Sequence[Path], settings: Settings, tally: Tally) -> Iterator[Square]:
-    """Yield every usable image of the sources; tally the others."""
-    smallest = settings.min_side or settings.size
-    found = (entry for source in sources for entry in walk.entries(source))
-    for entry in progress(found, "reading", unit="files"):
-        if isinstance(entry, walk.Skipped):
-            tally.skip(entry.name, entry.reason, entry.detail)
-            continue
-        try:
-            for source, picture, second in _pictures(entry, settings):
-                tally.largest = max(tally.largest, min(picture.original))
-                if min(picture.original) < smallest:
-                    tally.skip(source, "too small",
-                               f"{picture.original[1]} x {picture.original[0]} pixels")
-                    continue
-                pixels, crop = to_square(picture, settings.size, settings.crop)
-                if settings.channels == "grey":
-                    image = require("PIL.Image", "images", "reading pictures").fromarray(pixels)
-                    pixels = np.asarray(image.convert("L"))[:, :, np.newaxis]
-                above = entry.name.rpartition("/")[0] if settings.group == "folder" else ""
-                group = above or entry.name
-                yield Square(pixels, source, group, entry.folders, picture.original, crop,
-                             picture.notes, second)
-        except Undecodable as error:
-            tally.skip(entry.name, error.reason, error.detail)
-
-
-def _pictures(entry: walk.Entry, settings: Settings) -> Iterator[tuple[str, Picture, bool]]:
-    """Yield the pictures of a file, whatever its ending says that it is.
-
-    Name, picture, and whether it is the second of a pair.
-    """
-    try:
-        kind = kind_of(first_bytes(entry.content))
-    except OSError as error:
-        raise Undecodable(UNREADABLE, error.strerror) from error
-    kind = kind or ("film" if entry.is_film else "picture")
-    if kind == "film":
-        taken = film.frames(entry.content, settings.every, settings.pairs)
-        for number, (seconds, picture) in enumerate(taken):
-            second = settings.pairs is not None and number % 2 == 1
-            yield f"{entry.name}@{seconds:.2f}s", picture, second
-    else:
-        yield entry.name, decode(entry.content, at_least=settings.size), False
-
-
-def to_square(picture: Picture, size: int, how: str) -> tuple[np.ndarray, Box]:
-    """Resample a picture to a square.
-
-    Parameters
-    ----------
-    picture : Picture
-    size : int
-        Rows and cols of the result, pixels.
-    how : {"centre", "fit"}
-        The largest central square, or the whole picture with mid-grey beside it.
-
-    Returns
-    -------
-    uint8 array (size, size, 3)
-    Box
-        The part of the original that it shows.
-    """
-    module = require("PIL.Image", "images", "reading pictures")
-    rows, cols = picture.pixels.shape[:2]
-    image = module.fromarray(picture.pixels)
-    if how == "fit":
-        scale = size / max(rows, cols)
-        fitted = image.resize((max(1, round(cols * scale)), max(1, round(rows * scale))),
-                              module.Resampling.LANCZOS)
-        square = module.new("RGB", (size, size), (MID_GREY,) * 3)
-        square.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
-        return np.asarray(square), (0, 0, *picture.original)
-    side = min(picture.original)
-    top, left = ((extent - side) // 2 for extent in picture.original)
-    # below 1 if a large JPEG was decoded smaller
-    factor = rows / picture.original[0], cols / picture.original[1]
-    box = (left * factor[1], top * factor[0], (left + side) * factor[1], (top + side) * factor[0])
-    square = image.resize((size, size), module.Resampling.LANCZOS, box=box)
-    return np.asarray(square), (top, left, top + side, left + side)
 
 
 def _why_nothing(sources: Sequence[Path], tally: Tally) -> str:

@@ -1,4 +1,5 @@
-"""Take frames out of a film: one that shows something, or one every so many seconds."""
+"""Take frames out of a film: one that shows something, one of every scene, or one every so many
+seconds."""
 import contextlib
 import io
 import os
@@ -21,14 +22,19 @@ PLACES = (0.5, 0.35, 0.65, 0.2, 0.8, 0.1, 0.9)
 CONTRAST = 12.0  # standard deviation, of 256 levels, of a frame that shows something
 SCANNED = 600    # frames looked at when a film does not say how long it is
 KEPT = 8         # of these, evenly spread, to choose from
+#: Scenes: frames are compared by small grey versions of SMALL rows and cols; where the mean
+#: difference is more than CUT levels of 256, and CUT_RATIO times what it was of late, one ends.
+SMALL, CUT, CUT_RATIO = 32, 20.0, 4.0
+LOOKED_AT = 0.5  # seconds from one frame of a scene that may be taken to the next
 #: Formats with transparency, by the beginning of FFmpeg's names.
 ALPHA = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya8", "ya16", "pal8")
 #: Transfer characteristics (ITU-T H.273) of more brightness than eight bits show.
 HDR = {16: "PQ", 18: "HLG"}
 
 
-def frames(content: bytes | Path, every: float | None = None,
-           later: float | None = None) -> Iterator[tuple[float, Picture]]:
+def frames(content: bytes | Path, every: float | None = None, later: float | None = None, *,
+           scenes: bool = False,
+           draw: np.random.Generator | None = None) -> Iterator[tuple[float, Picture]]:
     """Yield (seconds, picture) of a film.
 
     Upright and the right way round by its display matrix, with square pixels, colours by the matrix
@@ -45,6 +51,10 @@ def frames(content: bytes | Path, every: float | None = None,
     later : float, optional
         Less than `every`: frames come in twos, the second so many seconds after the first. A film
         too short for any gives the one frame near its middle.
+    scenes : bool
+        One frame of every scene, the one of most contrast.
+    draw : Generator, optional
+        The one frame is at a time that it draws, in place of near the middle.
 
     Raises
     ------
@@ -55,14 +65,17 @@ def frames(content: bytes | Path, every: float | None = None,
     found = False
     try:
         with _opened(content) as (container, stream):
-            if every is not None:
-                for picture in _regular(container, stream, every, later):
+            if every is not None or scenes:
+                several = (_scenes(container, stream) if every is None
+                           else _regular(container, stream, every, later))
+                for picture in several:
                     found = True
                     yield picture
-            best = None if found else _telling(_sought(container, stream), stream)
+            places = PLACES if draw is None else draw.random(len(PLACES))
+            best = None if found else _telling(_sought(container, stream, places), stream)
         if not found and best is None:  # a live recording, or it cannot be entered in the middle
             with _opened(content) as (container, stream):
-                best = _telling(_scanned(container, stream), stream)
+                best = _telling(_scanned(container, stream, draw), stream)
     except (av.error.FFmpegError, UnicodeDecodeError, OverflowError, MemoryError) as error:
         if isinstance(error, PermissionError):
             raise Undecodable(UNREADABLE, error.strerror) from error
@@ -124,6 +137,39 @@ def _regular(container: "InputContainer", stream: "VideoStream",
             first = None
 
 
+def _scenes(container: "InputContainer",
+            stream: "VideoStream") -> Iterator[tuple[float, Picture]]:
+    """Yield the frame of most contrast of every scene, of those looked at."""
+    before: np.ndarray | None = None
+    usual, looked = 0.0, -np.inf
+    best: tuple[float, VideoFrame] | None = None
+    most = -1.0
+
+    def taken() -> Iterator[tuple[float, Picture]]:
+        if best is not None:
+            picture = _picture(best[1], stream)
+            if _contrast(picture) >= CONTRAST:
+                yield best[0], picture
+    start = (container.start_time or 0) / 1e6
+    for index, frame in enumerate(container.decode(stream)):
+        if frame.is_corrupt:
+            continue
+        seconds = _seconds(frame, stream, index) - start
+        small = frame.to_ndarray(width=SMALL, height=SMALL, format="gray").astype(np.float32)
+        change = 0.0 if before is None else float(np.abs(small - before).mean())
+        if change > max(CUT, CUT_RATIO * usual):
+            yield from taken()
+            best, most, usual, looked = None, -1.0, 0.0, -np.inf
+        else:
+            usual += 0.2 * (change - usual)
+        before = small
+        if seconds - looked >= LOOKED_AT:
+            looked = seconds
+            if (contrast := float(small.std())) > most:
+                best, most = (seconds, frame), contrast
+    yield from taken()
+
+
 def _telling(candidates: "Iterable[tuple[float, VideoFrame]]",
              stream: "VideoStream") -> tuple[float, Picture] | None:
     """Return the first of a few frames with enough contrast, else the one with most, if any."""
@@ -137,15 +183,17 @@ def _telling(candidates: "Iterable[tuple[float, VideoFrame]]",
     return best
 
 
-def _sought(container: "InputContainer",
-            stream: "VideoStream") -> Iterator[tuple[float, "VideoFrame"]]:
-    """Frames at PLACES of a film that says how long it is; none if it does not, or cannot be sought
-    in."""
+def _sought(container: "InputContainer", stream: "VideoStream",
+            places: Iterable[float]) -> Iterator[tuple[float, "VideoFrame"]]:
+    """Frames at some places, in shares of the duration, of a film that says how long it is.
+
+    None if it does not, or cannot be sought in.
+    """
     av = require("av", "images", "reading films")
     start = container.start_time or 0
     duration = container.duration or 0
-    for place in PLACES if duration > 0 else ():
-        target = (start + place * duration) / 1e6
+    for place in places if duration > 0 else ():
+        target = float(start + place * duration) / 1e6
         nearest = None
         try:
             container.seek(int(target * 1e6))  # to the key frame before it
@@ -160,9 +208,12 @@ def _sought(container: "InputContainer",
             yield nearest
 
 
-def _scanned(container: "InputContainer",
-             stream: "VideoStream") -> Iterator[tuple[float, "VideoFrame"]]:
-    """Evenly spread frames of a film without a duration, those near the middle first."""
+def _scanned(container: "InputContainer", stream: "VideoStream",
+             draw: np.random.Generator | None) -> Iterator[tuple[float, "VideoFrame"]]:
+    """Evenly spread frames of a film without a duration.
+
+    Those near the middle first, or as `draw` draws.
+    """
     kept: list[tuple[float, VideoFrame]] = []
     spacing = 1
     for index, frame in zip(range(SCANNED), _decodable(container, stream)):
@@ -171,7 +222,9 @@ def _scanned(container: "InputContainer",
         if len(kept) > KEPT:
             kept, spacing = kept[::2], 2 * spacing
     middle = (len(kept) - 1) / 2
-    yield from (kept[i] for i in sorted(range(len(kept)), key=lambda i: abs(i - middle)))
+    order = (sorted(range(len(kept)), key=lambda i: abs(i - middle)) if draw is None
+             else draw.permutation(len(kept)).tolist())
+    yield from (kept[i] for i in order)
 
 
 def _decodable(container: "InputContainer", stream: "VideoStream") -> "Iterator[VideoFrame]":

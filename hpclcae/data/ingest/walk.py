@@ -1,4 +1,6 @@
 """Find the pictures and films in folders and archives, one by one, without unpacking to disk."""
+import contextlib
+import hashlib
 import lzma
 import os
 import posixpath
@@ -25,6 +27,7 @@ ARCHIVES = (".zip", *TARS)
 UNREAD = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw", ".svg",
           ".psd", ".xcf", ".exr", ".hdr", ".jxl", ".rar", ".7z", ".tar.zst", ".tar.lz4")
 MAX_BYTES = 512 * 2**20  # a member of an archive is held in memory
+BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # more that expands further than this times is an attack
 OTHER = "other file"     # reason for what does not claim to be a picture or film
 HIDDEN = "hidden"
 HEAD = 16                # first bytes, which tell a picture
@@ -45,6 +48,26 @@ class Entry:
     def is_film(self) -> bool:
         """Whether its name claims that it has frames to choose from."""
         return self.name.lower().endswith(FILMS)
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 of a file that is gone."""
+        if isinstance(self.content, bytes):
+            return len(self.content)
+        try:
+            return self.content.stat().st_size
+        except OSError:
+            return 0
+
+    @property
+    def version(self) -> tuple[int, object]:
+        """Size, and what else changes when the content does: time of the change, or a hash."""
+        if isinstance(self.content, bytes):
+            return len(self.content), hashlib.blake2b(self.content, digest_size=16).hexdigest()
+        try:
+            return self.content.stat().st_size, self.content.stat().st_mtime_ns
+        except OSError:
+            return 0, 0
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -83,6 +106,20 @@ def entries(source: Path, read: bool = True) -> Found:
         yield from _folder(source, name, read)
     else:
         yield from _file(source, name, read)
+
+
+def size_of(source: Path) -> int:
+    """Bytes of all regular files in `source`: an estimate of the work, before it is done."""
+    if not source.is_dir():
+        return source.stat().st_size
+    size = 0
+    for folder, folders, files in os.walk(source):
+        folders[:] = [inner for inner in folders if not _is_hidden(inner)]
+        with contextlib.suppress(OSError), os.scandir(folder) as inside:
+            size += sum(item.stat().st_size for item in inside
+                        if item.name.lower().endswith(PICTURES + FILMS + ARCHIVES)
+                        and item.is_file())
+    return size
 
 
 def source_name(source: Path) -> str:
@@ -163,7 +200,8 @@ def _zip_member(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], i
         def head() -> bytes:
             with archive.open(info) as stream:
                 return stream.read(HEAD)
-        return (_refused(name, inner.split("/"), head) or _too_large(name, info.file_size)
+        return (_refused(name, inner.split("/"), head)
+                or _too_large(name, info.file_size, info.compress_size)
                 or Entry(name, archive.read(info) if read else b""))
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
         return Skipped(name, "damaged", str(error))
@@ -225,12 +263,15 @@ class _Header(tarfile.TarInfo):
 
 def _tar(path: Path, name: str, read: bool) -> Found:
     """Read an archive from its beginning to its end, and once more for what links point to."""
+    most = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
     files: set[str] = set()
     links: dict[str, str] = {}  # name -> target
     damage: Exception | None = None
     try:
         with tarfile.open(path, "r|*", tarinfo=_Header) as archive:
             for info in archive:
+                if archive.offset > most:
+                    raise tarfile.ReadError(f"it expands more than {BOMB_RATIO} times")
                 inner = _clean(printable(info.name))
                 member = f"{name}/{inner}"
                 if info.isdir():
@@ -330,9 +371,12 @@ def _hidden(name: str) -> Skipped:
     return Skipped(name, HIDDEN if claims else OTHER)
 
 
-def _too_large(name: str, size: int) -> Skipped | None:
-    return Skipped(name, "too large",
-                   f"{size >> 20} MiB in an archive") if size > MAX_BYTES else None
+def _too_large(name: str, size: int, packed: int | None = None) -> Skipped | None:
+    if size > MAX_BYTES:
+        return Skipped(name, "too large", f"{size >> 20} MiB in an archive")
+    if packed is not None and size > max(BOMB_BYTES, BOMB_RATIO * packed):
+        return Skipped(name, "too large", f"{packed >> 10} KiB expand to {size >> 20} MiB")
+    return None
 
 
 def _is_hidden(name: str) -> bool:

@@ -86,7 +86,7 @@ def test_what_cannot_be_examined_is_one_line(folder, capsys, words, message):
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_only_is_one_line(folder, tmp_path, capsys, label):
-    from hpclcae.data.dataset import DatasetWriter
+    from hpclcae.data.writer import DatasetWriter
     with DatasetWriter(tmp_path / "one.h5", 12, 1, ["other", "cat"]) as writer:
         for number in range(20):
             writer.append(np.full((12, 12, 1), number, np.uint8), source="", group=f"a/{number}",

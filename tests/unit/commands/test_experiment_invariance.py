@@ -9,7 +9,8 @@ import pytest
 
 from hpclcae import cli
 from hpclcae.checkpoint.trained import Model
-from hpclcae.data.dataset import Dataset, DatasetWriter
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.writer import DatasetWriter
 from tests.support.synthetic_head import write_synthetic_head
 from tests.support.tiny_run import SIZE, write_images, write_run
 

@@ -9,7 +9,8 @@ import pytest
 from hpclcae import cli
 from hpclcae.checkpoint.trained import Model
 from hpclcae.config import StageConfig
-from hpclcae.data.dataset import Dataset, DatasetWriter
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.writer import DatasetWriter
 from hpclcae.experiments.labelled_images import LabelledImages
 from tests.support.tiny_run import SIZE, STAGES, write_images, write_run
 

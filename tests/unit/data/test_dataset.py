@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from hpclcae.data.dataset import Dataset, DatasetWriter
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.writer import DatasetWriter
 from hpclcae.utils.errors import InputError
 
 SIZE, COUNT = 30, 37
@@ -256,7 +257,7 @@ def test_an_error_while_saving_leaves_the_older_file(tmp_path, images):
 KILLED = """
 import sys, time
 import numpy as np
-from hpclcae.data.dataset import DatasetWriter
+from hpclcae.data.writer import DatasetWriter
 with DatasetWriter(sys.argv[1], 8, 3) as writer:
     writer.append(np.ones((8, 8, 3), np.uint8), source="s", group="g", original=(1, 1),
                   crop=(0, 0, 1, 1))

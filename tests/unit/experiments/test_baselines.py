@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from hpclcae.data.dataset import Dataset, DatasetWriter
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.writer import DatasetWriter
 from hpclcae.experiments import baselines
 from tests.support.tiny_run import SIZE, write_images
 

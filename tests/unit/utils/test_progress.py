@@ -21,8 +21,9 @@ def test_a_log_gets_a_line_every_ten_seconds_and_one_at_the_end(capsys, clock):
     lines = capsys.readouterr().err.splitlines()
     # Read at the start, after each item and at the end: items 3, 6 and 9 are at least ten seconds
     # apart.
-    assert lines == ["reading: 3/10 images in 12 s (0.2/s)", "reading: 6/10 images in 24 s (0.2/s)",
-                     "reading: 9/10 images in 36 s (0.2/s)",
+    assert lines == ["reading: 3/10 images in 12 s (0.2/s), about 28 s left",
+                     "reading: 6/10 images in 24 s (0.2/s), about 16 s left",
+                     "reading: 9/10 images in 36 s (0.2/s), about 4 s left",
                      "reading: 10/10 images in 44 s (0.2/s)"]
 
 

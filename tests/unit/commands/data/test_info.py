@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from hpclcae import cli
-from hpclcae.data.dataset import Dataset, DatasetWriter
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.writer import DatasetWriter
 
 SIZE = 20
 

@@ -12,7 +12,7 @@ from PIL import Image
 from hpclcae import cli
 from hpclcae.data import catalogue
 from hpclcae.data.dataset import Dataset
-from hpclcae.data.ingest import build
+from hpclcae.data.ingest import build, squares
 from tests.support import films, folders
 from tests.support.pictures import encode, scene
 
@@ -260,7 +260,7 @@ def test_labels_are_told_before_anything_is_read(tmp_path, out, capsys, monkeypa
 
     def read_nothing(*arguments, **options):
         raise AssertionError("a picture was read")
-    monkeypatch.setattr(build, "decode", read_nothing)
+    monkeypatch.setattr(squares, "decode", read_nothing)
     assert "near: faces" in fails(capsys, *arguments, "--concept", "Faces")
     assert "--label-level -1" in fails(capsys, *arguments, "--label-level", -1)
     assert "--concept ''" in fails(capsys, *arguments, "--concept", "")
@@ -360,15 +360,15 @@ def test_enlarging_on_request(tmp_path, out):
 WAITING = """
 import signal, sys
 from hpclcae import cli
-from hpclcae.data.ingest import build
-resample = build.to_square
+from hpclcae.data.ingest import squares
+resample = squares.to_square
 def third_waits(*arguments, done=[]):
     done.append(1)
     if len(done) == 3:
         print("two images are in", flush=True)
         signal.pause()
     return resample(*arguments)
-build.to_square = third_waits
+squares.to_square = third_waits
 sys.exit(cli.main())
 """
 
@@ -387,4 +387,7 @@ def test_interrupted_in_the_middle(tmp_path, out, how):
         assert process.wait(timeout=30) == (130 if how == signal.SIGINT else -signal.SIGKILL)
         lines = process.stderr.read().splitlines()
         assert lines == (["hpclcae data ingest: interrupted"] if how == signal.SIGINT else [])
-    assert out.read_bytes() == older and sorted(os.listdir(tmp_path)) == ["out.h5", "photos"]
+    left = ["out.h5", "out.h5.work"] if how == signal.SIGKILL else ["out.h5"]
+    assert out.read_bytes() == older and sorted(os.listdir(tmp_path)) == [*left, "photos"]
+    assert ingest(photos, "--out", out, "--size", SIZE) == 0
+    assert sorted(os.listdir(tmp_path)) == ["out.h5", "photos"]

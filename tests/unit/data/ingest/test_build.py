@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from hpclcae.data.decode import Picture
-from hpclcae.data.ingest.build import Settings, to_square
+from hpclcae.data.ingest.settings import Settings
+from hpclcae.data.ingest.squares import to_square
 from hpclcae.utils.errors import InputError
 
 

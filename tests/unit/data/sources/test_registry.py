@@ -7,7 +7,7 @@ import pytest
 from hpclcae.data import catalogue
 from hpclcae.data.catalogue import Item
 from hpclcae.data.decode import decode
-from hpclcae.data.ingest.build import to_square
+from hpclcae.data.ingest.squares import to_square
 from hpclcae.data.ingest.duplicates import Seen
 from hpclcae.data.sources.registry import SOURCES, merge_groups
 
