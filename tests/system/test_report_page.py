@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 from hpclcae import cli  # noqa: E402
 from hpclcae.checkpoint.trained import Model  # noqa: E402
-from hpclcae.data.dataset import DatasetWriter  # noqa: E402
+from hpclcae.data.writer import DatasetWriter  # noqa: E402
 from hpclcae.experiments.record import Record  # noqa: E402
 from tests.support import browser as chromium  # noqa: E402
 from tests.support.tiny_run import write_parallel, write_run  # noqa: E402

@@ -10,7 +10,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("PIL.Image")
 
 from hpclcae import cli  # noqa: E402
-from hpclcae.data.dataset import DatasetWriter  # noqa: E402
+from hpclcae.data.writer import DatasetWriter  # noqa: E402
 from hpclcae.experiments.report import page, sections  # noqa: E402
 from tests.support.tiny_run import write_images, write_parallel, write_run  # noqa: E402
 
