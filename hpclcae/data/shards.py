@@ -169,22 +169,3 @@ class ShardedImages:
     def _reading(self, shard: Shard) -> contextlib.AbstractContextManager[None]:
         return reading(shard.path, f"shard {shard.number} of {self.index}",
                        remedy(self.index, [shard.number]))
-
-
-def read_direct(data: "h5py.Dataset | ShardedImages", out: np.ndarray, source: tuple[slice, ...],
-                target: slice) -> None:
-    """``data.read_direct(out, source, target)``, for a C-contiguous `out` of the same type.
-
-    With h5py's own a run of small images takes five times as long as HDF5 needs for its pixels.
-    """
-    if isinstance(data, ShardedImages):
-        data.read_direct(out, source, target)
-        return
-    part = [range(*s.indices(length)) for s, length in zip(source, data.shape)]
-    part += [range(length) for length in data.shape[len(part):]]
-    count, view = tuple(map(len, part)), out[target]
-    assert view.shape == count and view.dtype == data.dtype, (view.shape, count)
-    if view.size:
-        file = data.id.get_space()
-        file.select_hyperslab(tuple(r.start for r in part), count, tuple(r.step for r in part))
-        data.id.read(h5py.h5s.create_simple(count), file, view)
