@@ -29,7 +29,7 @@ from tests.support.images import structured_images, write_dataset
 from tests.support.processes import RUN
 from tests.support.saving import assert_same, datasets
 
-TIMES = ("seconds", "images_per_second", "gflop_per_second")
+TIMES = ("seconds", "images_per_second", "gflop_per_second", "timers", "meanwhile")
 
 
 def trained(config, folder, stop_at=None, resume=False):
