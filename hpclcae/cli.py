@@ -111,6 +111,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.experiment.kmeans",
         "Table 2: k-means on small images, trained and judged alike",
         "hpclcae experiment kmeans runs/desk --centroids 1000"),
+    "experiment without-faces": (
+        "hpclcae.commands.experiment.without_faces",
+        "control: how many faces are in training, and what happens without them",
+        "hpclcae experiment without-faces runs/desk --write data/train-without.h5"),
     "experiment histograms": (
         "hpclcae.commands.experiment.histograms",
         "responses of the best neurons, the concept against the rest",

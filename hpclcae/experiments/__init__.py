@@ -12,6 +12,7 @@ An outsider begins with `neurons.py`::
     comparison.py       the table of neurons and baselines, and its verdicts
     concepts.py         Table 1: the best neurons of several concepts beside what they have to beat
     rivals.py           Table 2: autoencoders and k-means, judged alike
+    without_faces.py    the control whose training images show no faces
     paper.py            the paper's figures
     rates.py            images a second, beside what the kernels can do
     seeds.py            several runs in one table

@@ -46,8 +46,8 @@ KIND = "hpclcae experiment"
 SCHEMA = 1
 FOLDER = "experiments"  # in the folder of a run
 #: The experiments in the order in which one reads about them, and in which `all` runs them.
-ORDER = ("concepts", "autoencoders", "kmeans", "histograms", "stimuli", "invariance", "map", "film",
-         "sensitivity")
+ORDER = ("concepts", "autoencoders", "kmeans", "without-faces", "histograms", "stimuli",
+         "invariance", "map", "film", "sensitivity")
 #: What stands in every result.
 KEYS = ("kind", "schema", "experiment", "title", "command", "made", "seconds", "step",
         "weights_fingerprint", "frames", "frames_fingerprint", "framing", "sets", "versions",

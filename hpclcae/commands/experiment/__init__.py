@@ -7,6 +7,7 @@ An outsider begins with `concepts.py`::
     concepts.py     Table 1: best neurons beside chance, random weights, linear filters
     autoencoders.py  Table 2: deep sigmoid autoencoders
     kmeans.py       Table 2: k-means on small images
+    without_faces.py  a training set without faces, and how many it showed
     histograms.py   responses of the best neurons, the concept against the rest
     stimuli.py      the images that neurons respond to most, and their numerical optima
     invariance.py   how a response stands shift, scale, rotation, turning and covering

@@ -22,8 +22,8 @@ from hpclcae.utils.errors import InputError, MissingExtraError, one_line
 from hpclcae.utils.files import check_output
 
 #: Options of this command that are handed on to experiments which have them.
-SHARED = ("--test", "--frames", "--sources", "--train", "--without-lcn", "--batch", "--bootstrap",
-          "--seed", "--development", "--final", "--out")
+SHARED = ("--test", "--frames", "--sources", "--train", "--without-lcn", "--without", "--batch",
+          "--bootstrap", "--seed", "--development", "--final", "--out")
 #: Seconds on one core for run/desk.toml and its 3,000 test images, where nothing better is known;
 #: other networks are as much slower as their images a second.
 SECONDS = {"concepts": 30.0, "autoencoders": 120.0, "kmeans": 60.0}
@@ -54,6 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", metavar="DATASET", help="training images (default: of the run)")
     parser.add_argument("--without-lcn", metavar="RUN",
                         help="run of the same network without contrast normalisation")
+    parser.add_argument("--without", metavar="RUN",
+                        help="run of the same network, trained without faces")
     parser.add_argument("--batch", type=int, help="images at a time")
     parser.add_argument("--bootstrap", type=int, help="replicates")
     parser.add_argument("--seed", type=int, help="of everything that is drawn")

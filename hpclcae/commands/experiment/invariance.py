@@ -52,5 +52,6 @@ def run(args: argparse.Namespace) -> None:
     neuron, threshold = arguments.chosen_neuron(args, model)
     record = Record("invariance", "Shift, scale, rotation, turning heads and covering", args.run,
                     model, args.command_line, figures=["curves"], out=args.out)
-    invariance_results.run(model, neuron, threshold, args.frames or args.test or model.config.data.test,
-                           arguments.sources(args, model), settings, record)
+    frames = args.frames or args.test or model.config.data.test
+    invariance_results.run(model, neuron, threshold, frames, arguments.sources(args, model),
+                           settings, record)
