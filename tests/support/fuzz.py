@@ -47,7 +47,7 @@ OF_RUN = ["status run", "status run served", "checkpoint list run", "checkpoint 
           "checkpoint export run --out new.npz", "checkpoint reshard run --shards 2 --out new",
           "train tiny.toml --out run --resume", "checkpoint info run --metrics",
           "neurons run --test test.h5 --filters 0 --bootstrap 100"]
-OF_FIGURES = ["figures served", "convergence served", "report served"]
+OF_FIGURES = ["figures served", "convergence served"]
 READERS: dict[str, list[str]] = {
     "train.h5": ["data info train.h5 --verify", "train tiny.toml --out new",
                  "train tiny.toml --out run --resume", "check tiny.toml"],
@@ -57,12 +57,11 @@ READERS: dict[str, list[str]] = {
                   "plan tiny.toml --nodes 2 --cores 2 --memory 8"],
     f"{RUN_2}/model.h5": OF_RUN, f"{RUN_2}/shard-0000.h5": OF_RUN, f"{RUN_1}/model.h5": OF_RUN,
     f"{RUN_2}/manifest.json": OF_RUN, "run/checkpoints/run-id": OF_RUN,
-    "run/metrics.jsonl": [*OF_RUN, "figures run", "report run --neurons 2"],
+    "run/metrics.jsonl": [*OF_RUN, "figures run"],
     "run/configuration.toml": OF_RUN,
     "run/neurons.json": ["status run served", "neurons run --filters 0 --bootstrap 100",
-                         "report run --neurons 2"],
+                         "report run --neurons 0"],
     "run/neurons.h5": ["checkpoint query run/neurons.h5 stage1.accuracy", "figures run",
-                       "report run --neurons 2",
                        "checkpoint query run/neurons.h5 stage3.auc --where stage3.auc>0.5"],
     "result.h5": ["checkpoint query run abs(stage1.encode) --out result.h5"],
     "old/checkpoints/step-00000007.h5": [

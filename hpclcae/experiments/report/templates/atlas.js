@@ -276,7 +276,7 @@
     data.kinds.forEach((kind, k) => fires.append(make("span", {}, `${kind} (${data.kindCounts[k].toLocaleString("en")})`),
       make("span", { class: "bar", "aria-hidden": "true" }, make("i", { style: `width:${100 * (n.fires[k] || 0)}%` })), make("span", {}, percent(n.fires[k]))));
     const filters = data.sprites[`filters${n.stage}`];
-    const zoom = Math.max(1, Math.min(138 / filters.cols, 138 / filters.rows, 12));
+    const zoom = Math.max(1, Math.min(138 / filters.cols, 138 / filters.rows, 24));
     const broad = filters.cols > 2 * filters.rows ? Math.min(300, 6 * filters.cols) : Math.round(filters.cols * zoom);
     const seen = [
       picture(sprite(`filters${n.stage}`, n.filter, broad, `filters of neuron ${nameOf(n)}`), `Filters. ${stage.filters}`, broad > 140)];
@@ -284,7 +284,7 @@
     seen.push(picture(sprite("optima", index, 138, `numerical optimum of neuron ${nameOf(n)}`, ""),
         `Numerical optimum: the picture of contrast ${number(data.contrast)} with the strongest response found, ${number(n.optimum)}.${start}`),
       picture(sprite("means", 2 + index, 138, `mean of the ${data.highest} images with the highest response`, ""),
-        `Mean of the ${data.highest} images with the highest response (1\u00a0%), of ${n.groups} ${data.resampled}; each has mean 0 and deviation 1.`),
+        `Mean of the ${data.highest} images with the highest response (${percent(data.highest / data.judged)}), of ${n.groups} ${data.resampled}; each has mean 0 and deviation 1.`),
       picture(sprite("means", 0, 138, `mean of the images with the concept`, ""),
         `For comparison, the mean of all images with \u2018${data.concept}\u2019: what a neuron's mean shares with it may be framing.`),
       picture(sprite("means", 1, 138, `mean of the rest`, ""), "The mean of the rest."));
