@@ -8,6 +8,7 @@ trained here with as many updates of as many images, on the same images.
 Intervals resample whole groups (objects, photographs) of the test half, the same for all rows, so
 that differences are paired; a mean over seeds is taken within each replicate.
 """
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from hpclcae import checkpoint
 from hpclcae.checkpoint.trained import Model
+from hpclcae.config import Config
 from hpclcae.data.classes import ClassSplit
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.halves import group_keys
-from hpclcae.experiments.classification import split_of
+from hpclcae.experiments.classification import HDF5, read_arrays, split_of
 from hpclcae.experiments.labelled_images import group_weights, interval
 from hpclcae.training.evaluation import Evaluation
 from hpclcae.utils.errors import InputError
@@ -104,36 +107,42 @@ class Comparison:
 
 
 def compare(runs: Sequence[str], pixels: bool = True) -> Comparison:
-    """Judge fine-tuned runs of one dataset on its final half.
+    """Put the results of fine-tuned runs of one dataset on its final half beside each other.
 
     Parameters
     ----------
     runs : sequence of str
-        Folders of ``hpclcae finetune``; of each the checkpoint that was best on validation images.
+        Folders of ``hpclcae finetune``, which left the result of the checkpoint that was best on
+        validation images (classification.h5).
     pixels : bool
         Also train logistic regression on pixels, for every number of labels and every seed.
 
     Raises
     ------
     InputError
-        A run has no classifier or cannot be read, its dataset is gone or another one, or two runs
-        are the same in everything.
+        A run has no result on the test images, or no checkpoint; datasets differ or are gone; two
+        runs are the same in everything.
     """
     outcomes: list[Outcome] = []
     seen: dict[tuple[Any, ...], str] = {}
     data, fingerprint, keys, whole = "", "", np.array([]), None
     for run in progress(runs, "runs", unit="runs"):
-        model = Model.load(run)
-        with Dataset(model.config.data.train) as dataset:
+        found = read_arrays(Path(run) / HDF5)
+        if found.facts["part"] != "test":
+            raise InputError(f"{run} has a result on {found.facts['part']} images: hpclcae "
+                             f"evaluate {shlex.quote(run)} makes the one on the final half")
+        config = checkpoint.load_state(checkpoint.find_best(run)).config
+        with Dataset(config.data.train) as dataset:
             if fingerprint not in ("", dataset.fingerprint):
                 raise InputError(f"{run} was trained on {dataset.path}, other runs on {data}: "
                                  "compare those of one dataset")
+            if found.facts["dataset_fingerprint"] != dataset.fingerprint:
+                raise InputError(f"{run} has a result on other images than {dataset.path}: hpclcae "
+                                 f"evaluate {shlex.quote(run)} makes it again")
             data, fingerprint = str(dataset.path), dataset.fingerprint
-            split = split_of(model, dataset)
-            whole = whole or ClassSplit.of(dataset, model.config.classifier.validation,
-                                           model.config.train.seed)
-            keys = group_keys(dataset.groups[split.test])
-            outcome = _of_run(model, dataset, split)
+            whole = whole or ClassSplit.of(dataset, config.classifier.validation, config.train.seed)
+            keys = group_keys(dataset.groups[whole.test])
+            outcome = _outcome(_kind(config), config, found.evaluation)
             which = (outcome.kind, outcome.per_class, outcome.seed)
             if which in seen:
                 raise InputError(f"{run} and {seen[which]} are both {KINDS[outcome.kind]} with "
@@ -142,7 +151,7 @@ def compare(runs: Sequence[str], pixels: bool = True) -> Comparison:
             outcomes.append(outcome)
             if pixels and (PIXELS, *which[1:]) not in seen:
                 seen[(PIXELS, *which[1:])] = run
-                outcomes.append(_of_pixels(model, dataset, split))
+                outcomes.append(_of_pixels(run, dataset))
     if whole is None:
         raise InputError("no run was given: name folders of hpclcae finetune")
     train, _, test = whole.counts.T
@@ -151,24 +160,21 @@ def compare(runs: Sequence[str], pixels: bool = True) -> Comparison:
                       tuple(sorted({(o.updates, o.batch) for o in outcomes})))
 
 
-def _of_run(model: Model, dataset: Dataset, split: ClassSplit) -> Outcome:
-    settings, train = model.config.classifier, model.config.train
-    learned = "classifier alone" if settings.steps >= train.steps else "whole network"
-
-    def scores(chosen: np.ndarray) -> np.ndarray:
-        return model.scores(model.prepare(dataset.read(chosen)))
-    found = Evaluation.of(settings, scores, split.test, split.labels)
-    return _outcome((settings.start, learned), model, found)
+def _kind(config: Config) -> tuple[str, str]:
+    alone = config.classifier.steps >= config.train.steps
+    return config.classifier.start, "classifier alone" if alone else "whole network"
 
 
-def _outcome(kind: tuple[str, str], model: Model, found: Evaluation) -> Outcome:
-    settings, train = model.config.classifier, model.config.train
-    return Outcome(kind, settings.per_class, train.seed, found.rank == 0, found.summary(),
-                   train.steps, train.batch)
+def _outcome(kind: tuple[str, str], config: Config, found: Evaluation) -> Outcome:
+    return Outcome(kind, config.classifier.per_class, config.train.seed, found.rank == 0,
+                   found.summary(), config.train.steps, config.train.batch)
 
 
-def _of_pixels(model: Model, dataset: Dataset, split: ClassSplit) -> Outcome:
-    """Logistic regression, one against all others, on the images as the network gets them."""
+def _of_pixels(run: str, dataset: Dataset) -> Outcome:
+    """Logistic regression, one against all others, on the images as a run's network gets them."""
+    model = Model.load(run)
+    split = split_of(model, dataset)
+
     def prepared(chosen: np.ndarray) -> np.ndarray:
         parts = [model.prepare(dataset.read(chosen[i:i + PORTION])).reshape(-1, len(
             chosen[i:i + PORTION])) for i in range(0, chosen.size, PORTION)]
@@ -183,7 +189,7 @@ def _of_pixels(model: Model, dataset: Dataset, split: ClassSplit) -> Outcome:
     def scores(chosen: np.ndarray) -> np.ndarray:
         return _scores((prepared(chosen) - middle) / scale, weights).T
     found = Evaluation.of(model.config.classifier, scores, split.test, split.labels)
-    return _outcome(PIXELS, model, found)
+    return _outcome(PIXELS, model.config, found)
 
 
 def regress(x: np.ndarray, labels: np.ndarray, classes: int, held: np.ndarray,

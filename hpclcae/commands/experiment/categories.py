@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Judge the runs on the final half, print the tables, write them and the curve."""
+    """Compare results on the final half, print the tables, write them and the curve."""
     began = time.monotonic()
     out: Path = args.out or categories.default_out(args.runs)
     category_results.check(out)
