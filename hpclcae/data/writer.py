@@ -111,7 +111,7 @@ class DatasetWriter:
 
     def append(self, image: np.ndarray, *, source: str, group: str, original: tuple[int, int],
                crop: tuple[int, int, int, int], label: int = -1, half: int = -1, kind: str = "",
-               pair: int = -1, seconds: float = nan) -> None:
+               pair: int = -1, seconds: float = nan) -> int:
         """Add one image.
 
         Parameters
@@ -135,6 +135,11 @@ class DatasetWriter:
             Its partner, one that was appended before (counted from 0); -1: it has none so far.
         seconds : float
             Its time in a film; not a number: it is a picture.
+
+        Returns
+        -------
+        int
+            The checksum of its pixels.
 
         Raises
         ------
@@ -164,6 +169,7 @@ class DatasetWriter:
         self._pairs.append(pair)
         self._seconds.append(seconds)
         self._checksums.append(checksum(content))
+        return self._checksums[-1]
 
     def _save(self, file: h5py.File) -> None:
         """Write everything to the HDF5 file in the final order."""

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hpclcae.data.dataset import Dataset, checksum
+from hpclcae.data.dataset import Dataset
 from hpclcae.data.halves import halves_of_images
 from hpclcae.data.ingest.choose import group_of
 from hpclcae.data.ingest.ledger import Ledger
@@ -123,10 +123,14 @@ def write_shard(task: ShardTask) -> str:
                 event, pixels = unit_at(kept.unit).image(kept.line)
                 here[kept.place] = writer.count
                 seconds = nan if event["seconds"] is None else event["seconds"]
-                writer.append(pixels, source=event["source"],
-                              group=group_of(event["entry"], settings),
-                              original=tuple(event["original"]), crop=tuple(event["crop"]),
-                              label=kept.label, pair=here.get(kept.partner, -1), seconds=seconds)
+                found = writer.append(
+                    pixels, source=event["source"], group=group_of(event["entry"], settings),
+                    original=tuple(event["original"]), crop=tuple(event["crop"]), label=kept.label,
+                    pair=here.get(kept.partner, -1), seconds=seconds)
+                if found != event["checksum"]:
+                    raise InputError(f"{path_of(task.work / UNITS, kept.unit)} is damaged: remove "
+                                     f"it and {task.work / PLAN}, and give the same command again, "
+                                     "which reads its files again")
         with Dataset(task.path) as dataset, replacing(task.done) as partial:
             partial.write_text(dataset.fingerprint)
         if plan.is_shuffled and len(plan.shards) > 1:
@@ -156,17 +160,12 @@ class _OpenUnit:
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} is damaged ({error}): remove {work / PLAN} and give the same "
                              "command again, which reads its files again") from error
-        self._path, self._rows = path, unit.rows((settings.size, settings.size, settings.depth))
+        self._rows = unit.rows((settings.size, settings.size, settings.depth))
         self._events = {event["row"]: event for event in unit.events if "row" in event}
 
     def image(self, row: int) -> tuple[dict[str, Any], np.ndarray]:
         """What is known of an image, and its pixels."""
-        event, pixels = self._events[row], np.ascontiguousarray(self._rows[row])
-        if checksum(pixels.tobytes()) != event["checksum"]:
-            raise InputError(f"{self._path} is damaged: remove it and "
-                             f"{self._path.parents[2] / PLAN}, and give the same command again, "
-                             "which reads its files again")
-        return event, pixels
+        return self._events[row], self._rows[row]
 
 
 def write_index(out: Path, paths: list[Path], fingerprints: list[str],
