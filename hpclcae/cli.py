@@ -115,14 +115,38 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.experiment.without_faces",
         "control: how many faces are in training, and what happens without them",
         "hpclcae experiment without-faces runs/desk --write data/train-without.h5"),
-    "experiment tolerance": (
-        "hpclcae.commands.experiment.tolerance",
-        "measure how a neuron's response stands shift, scale and covering",
-        "hpclcae experiment tolerance runs/faces --frames data/large.h5"),
+    "experiment histograms": (
+        "hpclcae.commands.experiment.histograms",
+        "responses of the best neurons, the concept against the rest",
+        "hpclcae experiment histograms runs/desk"),
+    "experiment stimuli": (
+        "hpclcae.commands.experiment.stimuli",
+        "the test images of highest response, and the numerical optimum of neurons",
+        "hpclcae experiment stimuli runs/desk --neuron 3/0,0,29"),
+    "experiment invariance": (
+        "hpclcae.commands.experiment.invariance",
+        "measure how a neuron's response stands shift, scale, rotation, turning heads, covering",
+        "hpclcae experiment invariance runs/faces --frames data/large.h5"),
+    "experiment map": (
+        "hpclcae.commands.experiment.map",
+        "where selective neurons are, and how many chance would give",
+        "hpclcae experiment map runs/desk"),
+    "experiment film": (
+        "hpclcae.commands.experiment.film",
+        "responses of a neuron to a film, frame by frame",
+        "hpclcae experiment film runs/desk --film holiday.mp4"),
+    "experiment sensitivity": (
+        "hpclcae.commands.experiment.sensitivity",
+        "accuracy against receptive field and number of maps, each trained",
+        "hpclcae experiment sensitivity runs/desk --fields 10 11 12 --maps 32 64 --stage 2"),
     "figures": (
         "hpclcae.commands.figures",
         "draw filters, curves, histogram and top stimuli of a run",
         "hpclcae figures runs/desk"),
+    "report": (
+        "hpclcae.commands.report",
+        "write a run as one page to read, with an atlas of its neurons",
+        "hpclcae report runs/desk"),
     "convergence": (
         "hpclcae.commands.convergence",
         "compare how runs learn, at equal work and at equal time",

@@ -57,7 +57,8 @@ class StageConfig:
     lcn: int = 5                     # side of the window of contrast normalisation; 0: none
     lcn_sigma: float = 1.0           # of its Gaussian, positions [not stated in the paper]
     lcn_floor: float = 0.01          # smallest divisor, c in the paper
-    lcn_border: Literal["clip", "valid", "centre"] = "clip"  # see model/layers/contrast_norm.py
+    lcn_border: Literal["clip", "valid", "centre", "same"] = "clip"
+    #                                  what is done where a window ends: layers/contrast_norm.py
     # how the pooled responses are conditioned for the stage above (model/conditioner.py)
     log: bool = False                # logarithm of every pooled response
     standardise: bool = False        # subtract each unit's mean over training images, divide by its

@@ -1,7 +1,8 @@
 """Sizes of every sublayer, parameters and FLOP: pure functions of a configuration.
 
-All windows are VALID (no padding), which with stride 1 gives the paper's 1.15 billion connections
-(notes/decisions.md). Axes are always (row, col, map).
+Windows are VALID (no padding), which with stride 1 gives the paper's 1.15 billion connections
+(notes/decisions.md); only contrast normalisation may go on beyond the border. Axes are always
+(row, col, map).
 """
 from dataclasses import dataclass
 from math import prod, sqrt
@@ -10,6 +11,8 @@ from hpclcae.config import Config, StageConfig
 from hpclcae.utils.errors import InputError
 
 Shape = tuple[int, int, int]  # rows, cols, maps
+#: How often contrast normalisation loses lcn - 1 rows and columns, by its border.
+LCN_LOSES = {"same": 0, "clip": 1, "centre": 1, "valid": 2}
 
 
 def windows(size: int, window: int, stride: int = 1) -> int:
@@ -84,10 +87,8 @@ def stage_geometry(config: StageConfig, rows: int, cols: int, maps: int,
     filtered = step((rows, cols), config.receptive_field, config.stride, "receptive_field")
     pooled = step(filtered, config.pooling, config.pooling_stride, "pooling")
     output = pooled
-    if config.lcn:
-        output = step(pooled, config.lcn, 1, "lcn")
-        if config.lcn_border == "valid":
-            output = step(output, config.lcn, 1, "lcn")
+    for _ in range(LCN_LOSES[config.lcn_border] if config.lcn else 0):
+        output = step(output, config.lcn, 1, "lcn")
     passed_on = *output, config.maps
     if config.window:
         passed_on = *step(output, config.window, config.window_stride, "window"), config.whiten
@@ -125,25 +126,40 @@ def network_geometry(config: Config) -> tuple[StageGeometry, ...]:
 def pixels_seen(config: Config) -> tuple[int, ...]:
     """Side of the square of pixels that one output of each stage covers (paper: 76 at the top).
 
-    The divisor of contrast normalisation looks one window further where its border is "clip"; that
-    is not counted. Above a map whose contrast or whitening is that of the whole map, every unit
-    sees all pixels.
+    The divisor of contrast normalisation looks one window further where its border is "clip" or
+    "same"; that is not counted. Above a map whose contrast or whitening is that of the whole map,
+    every unit sees all pixels.
     """
-    seen, jump, sides = 1, 1, []
+    return tuple(side for side, _ in _fields(config))
+
+
+def receptive_field(config: Config, stage: int, row: int, col: int) -> tuple[int, int, int, int]:
+    """The pixels that an output of a stage (from 0) covers: top, left, bottom and right edge.
+
+    The same is not counted as in `pixels_seen`.
+    """
+    side, jump = _fields(config)[stage]
+    return row * jump, col * jump, row * jump + side, col * jump + side
+
+
+def _fields(config: Config) -> list[tuple[int, int]]:
+    """Of each stage the side of the square that an output covers, and pixels from one to the next.
+    """
+    seen, jump, found = 1, 1, []
     for stage in config.stages:
-        nested = 2 if stage.lcn_border == "valid" else 1
+        nested = LCN_LOSES[stage.lcn_border] or 1
         for window, stride in ((stage.receptive_field, stage.stride),
                                (stage.pooling, stage.pooling_stride),
                                *([(stage.lcn, 1)] * nested if stage.lcn else [])):
             seen += (window - 1) * jump
             jump *= stride
-        sides.append(seen)
+        found.append((seen, jump))
         if stage.window:
             seen += (stage.window - 1) * jump
             jump *= stage.window_stride
         elif stage.whiten or stage.contrast:
-            seen = config.data.size
-    return tuple(sides)
+            seen, jump = config.data.size, 0  # all see all
+    return found
 
 
 def training_flop(config: Config, only: int | None = None, given: bool = False) -> int:

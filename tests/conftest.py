@@ -18,6 +18,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Where workers share the tests: a file goes to one of them, the SLURM cluster to one alone."""
+    for item in items:
+        where = item.path.relative_to(item.config.rootpath)
+        group = "slurm" if where.parts[:2] == ("tests", "slurm") else str(where)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory):
     """Path of an unlabelled dataset that fits run/tiny.toml."""

@@ -20,7 +20,7 @@ import configparser
 cfg = configparser.ConfigParser()
 cfg.read("setup.cfg")
 extras = cfg["options.extras_require"]
-for lines in (cfg["options"]["install_requires"], *(extras[name] for name in ("images", "heif", "figures", "safetensors", "detect"))):
+for lines in (cfg["options"]["install_requires"], *(extras[name] for name in ("images", "heif", "figures", "report", "safetensors", "detect"))):
     for line in lines.split("\n"):
         if line.strip() and not line.strip().startswith("#"):
             print(line.strip().partition(",")[0].replace(">=", "=="))
@@ -32,5 +32,6 @@ echo "lowest: $SECONDS s: tests"
 OPENBLAS_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider -W "ignore::DeprecationWarning" \
     tests/unit/data/test_decode.py tests/unit/data/test_faces.py tests/unit/data/ingest/test_film.py tests/unit/data/test_dataset.py \
     tests/unit/utils/test_expressions.py tests/unit/utils/test_text.py tests/unit/commands/data/test_ingest.py \
-    "tests/unit/commands/test_figures.py::test_all_figures_are_written_and_named[1]" "$@"
+    "tests/unit/commands/test_figures.py::test_all_figures_are_written_and_named[1]" \
+    tests/unit/commands/test_report.py::test_a_neuron_that_is_named_is_there "$@"
 echo "lowest: $SECONDS s: all of it works"

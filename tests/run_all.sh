@@ -2,11 +2,12 @@
 # Every test: linters, unit tests, tests under mpiexec, tests of whole commands. No root needed; what needs more
 # than this machine has is skipped with a line that says so.
 #
-#   bash tests/run_all.sh [PYTEST OPTIONS]
+#   bash tests/run_all.sh [PYTEST OPTIONS]      with -n 0: one test after the other
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. run/setup.sh images detect figures test
+. run/setup.sh images detect figures report test
 
 flake8 hpclcae tests
 mypy
-python -m pytest "$@" tests
+# The slow ones come first, in the order of the folders' names; many tests use two ranks, so four workers are enough.
+python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder "$@" tests

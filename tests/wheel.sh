@@ -43,7 +43,8 @@ files() { (cd "$1" && find . -type f ! -path './.*' ! -path './*.egg-info/*' | i
 comm -23 <(files "$work/source") <(files "$work/sdist") \
     | lacking "not in the sdist (a line of MANIFEST.in? a folder of hpclcae without __init__.py?)"
 python -m zipfile --list "$wheel" | awk '{ print $1 }' | in_order > "$work/names"
-comm -23 <(cd "$work/source" && find hpclcae -name '*.py' | in_order) "$work/names" | lacking "not in the wheel"
+comm -23 <(cd "$work/source" && find hpclcae -type f | in_order) "$work/names" \
+    | lacking "not in the wheel (a line of package_data in setup.cfg?)"
 sed -e '/^hpclcae\//d' -e '/^hpclcae-.*\.dist-info\//d' -e '/^File$/d' "$work/names" | lacking "in the wheel, and not ours"
 grep -q '^hpclcae-.*\.dist-info/.*LICENSE$' "$work/names" || fail "the wheel has no LICENSE"
 

@@ -93,7 +93,7 @@ class Model:
     def prepare(self, images: np.ndarray) -> np.ndarray:
         """Turn images into the network's input (row, col, channel, image), of the block's part.
 
-        They are uint8 (image, row, col, channel).
+        They are (image, row, col, channel), uint8 or real numbers in grey levels.
 
         Raises
         ------
@@ -116,6 +116,37 @@ class Model:
         """
         return self.network.responses(self.parameters, x)
 
+    def response_gradient(self, images: np.ndarray, stage: int,
+                          where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The response of one neuron to each image, and its gradient with respect to the pixels.
+
+        Through every layer below, conditioners and preprocessing.
+
+        Parameters
+        ----------
+        images : (image, row, col, channel)
+            Real numbers in grey levels, of the network's size.
+        stage : int
+            Of all the neurons, from 1.
+        where : int array (image, 3)
+            Row, col and map of the neuron that is asked about that image.
+
+        Returns
+        -------
+        response : (image,)
+        gradient : (image, row, col, channel)
+        """
+        at = (*where.T, np.arange(len(images)))
+        response = np.empty(len(images), self.network.dtype)
+
+        def pick(y: np.ndarray) -> np.ndarray:
+            response[:] = y[at]
+            dy = np.zeros_like(y)
+            dy[at] = 1
+            return dy
+        dx = self.network.input_gradient(self.parameters, self.prepare(images), stage - 1, pick)
+        return response, self.preprocessor.backward(images, dx)
+
     def filters(self, stage: int) -> np.ndarray:
         """Encoding filters of a stage (from 0), normalised as in the forward pass.
 
@@ -129,3 +160,14 @@ class Model:
                    else filters.weights * filters.scale[:, :, None, :])
         return np.concatenate([plan.filter.unpack_row(weights, j)
                                for j in range(plan.filter.tile_rows)])
+
+    def filters_at(self, stage: int, row: int, col: int) -> np.ndarray:
+        """Encoding filters of one position of a stage (from 0), as they are stored.
+
+        Returns
+        -------
+        (krow, kcol, map in, map)
+        """
+        plan = self.network.stages[stage]
+        j, above = divmod(row, plan.filter.tile)
+        return plan.filter.unpack_row(self.parameters[f"{plan.name}/encode"], j)[above, col]

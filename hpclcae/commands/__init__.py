@@ -14,6 +14,7 @@ An outsider begins with `train.py`::
     status.py       where runs stand
     neurons.py      the best neurons
     figures.py      the pictures of a run
+    report.py       a run as one page, with an atlas of its neurons
     convergence.py  runs beside each other
     examination.py  arguments of the commands that examine neurons
     arguments.py    arguments of several commands

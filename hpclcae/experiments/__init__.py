@@ -21,10 +21,19 @@ An outsider begins with `neurons.py`::
     made_from.py        fingerprints of what results were made from
     scan.py             a neuron at every place and several scales of a picture
     scan_results.py     the heat maps and tables of a scan
-    tolerance.py        a neuron's response against shift, scale and covering
-    tolerance_results.py  its tables, files and figure
+    probing.py          what chosen neurons answer to a test set
+    histograms.py       responses, the concept against the rest
+    stimuli.py          images of highest response, their mean, numerical optima
+    optimum.py          what a neuron would like best: numerical optima, many at once
+    invariance.py       a neuron's response against shift, scale, rotation and covering
+    turning_heads.py    heads that turn, rendered and scanned
+    invariance_results.py  tables, files and figure of both
+    selectivity_map.py  where selective neurons are, and how many chance would give
+    film.py             responses to a film, frame by frame
+    sensitivity.py      accuracy against receptive field and number of maps
     filters.py          is a filter oriented, is it localised
     convergence.py      how runs learn, at equal work and at equal time
     figures.py          the pictures of a run
+    report/             a run as one page, with an atlas of its neurons
     replica_figures.py  how a run with parameter servers went
 """

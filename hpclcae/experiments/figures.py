@@ -22,7 +22,7 @@ from hpclcae.experiments.made_from import require_same
 from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.text import printable
+from hpclcae.utils.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,8 +53,12 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
         There is no such run.
     """
     folder = run_folder(run)
-    name = printable(folder.resolve().name)
-    neurons = functools.cache(lambda: results.read_neurons(run))
+    name = drawable(folder.resolve().name)
+
+    @functools.cache
+    def neurons() -> dict[str, Any]:
+        found = results.read_neurons(run)
+        return found | {"concept": drawable(str(found["concept"]))}
     found: dict[str, Callable[[], Figure]] = {
         "filters.png": lambda: draw_filters(Model.load(run), name),
         "objective.png": lambda: draw_objective(read_metrics(folder), name),

@@ -7,7 +7,7 @@ Results of other weights than those of the run are refused.
 An experiment makes a `Record` before its work, which fails where nothing could be written, fills it
 and saves it in the end::
 
-    record = Record("tolerance", "How a neuron stands ...", args.run, model, args.command_line,
+    record = Record("invariance", "How a neuron stands ...", args.run, model, args.command_line,
                     figures=["curves"], out=args.out)
     record.about(frames)
     record.table("Half-widths", ["direction", "pixels"], [["right", 9.5]])
@@ -46,7 +46,8 @@ KIND = "hpclcae experiment"
 SCHEMA = 1
 FOLDER = "experiments"  # in the folder of a run
 #: The experiments in the order in which one reads about them, and in which `all` runs them.
-ORDER = ("concepts", "autoencoders", "kmeans", "without-faces", "tolerance")
+ORDER = ("concepts", "autoencoders", "kmeans", "without-faces", "histograms", "stimuli",
+         "invariance", "map", "film", "sensitivity")
 #: What stands in every result.
 KEYS = ("kind", "schema", "experiment", "title", "command", "made", "seconds", "step",
         "weights_fingerprint", "frames", "frames_fingerprint", "framing", "sets", "versions",

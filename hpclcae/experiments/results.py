@@ -95,9 +95,10 @@ def _save_neuron(group: h5py.Group, neuron: JudgedNeuron) -> None:
 def read_neurons(run: str, model: Model | None = None) -> dict[str, Any]:
     """Read neurons.h5 of a run: its attributes, and a list ``stages`` of dicts.
 
-    Each stage has ``accuracy`` (row, col, map), and of the neuron that the development half chose
-    (in older results, and where halves say nothing, of the best of all images) its arrays, its
-    attributes as ``best``, and whether it was ``honest``.
+    Each stage has ``accuracy`` and ``threshold`` (row, col, map), ``development`` and ``final``
+    where they can be said, and of the neuron that the development half chose (in older results, and
+    where halves say nothing, of the best of all images) its arrays, its attributes as ``best``, and
+    whether it was ``honest``.
 
     Parameters
     ----------
@@ -140,5 +141,7 @@ def _read_stage(stage: h5py.Group) -> dict[str, Any]:
     best = dict(neuron.attrs)
     if not math.isfinite(best["threshold"]):
         raise ValueError("a threshold is not finite")
-    return {"accuracy": stage["accuracy"][:], "best": best, "honest": "chosen" in stage,
+    halves = {key: stage[key][:] for key in ("development", "final") if key in stage}
+    return {"accuracy": stage["accuracy"][:], "threshold": stage["threshold"][:], **halves,
+            "best": best, "honest": "chosen" in stage,
             **{key: value[:] for key, value in neuron.items()}}

@@ -80,7 +80,8 @@ def choose_neuron(run: str, model: Model, named: str | None) -> tuple[Neuron, fl
     -------
     Neuron
     float or None
-        Its threshold, if the results are about it.
+        Its threshold, if there are results: that of the best neuron was chosen on the development
+        half, that of one that is named on all images.
 
     Raises
     ------
@@ -89,7 +90,12 @@ def choose_neuron(run: str, model: Model, named: str | None) -> tuple[Neuron, fl
         weights.
     """
     if named:
-        return Neuron.parse(named, model), None
+        neuron = Neuron.parse(named, model)
+        try:
+            thresholds = read_neurons(run, model)["stages"][neuron.stage - 1]["threshold"]
+        except InputError:
+            return neuron, None
+        return neuron, float(thresholds[neuron.where])
     stages = read_neurons(run, model)["stages"]
     best = stages[-1]["best"]
     row, col, map_ = map(int, best["where"])

@@ -7,7 +7,7 @@
 
 Conditioners between the stages (conditioner.py) are constants to all gradients.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -171,3 +171,31 @@ class Network:
                 below = self.work.array("dx", state.x.shape, self.dtype) if joint else None
             stage.backward(state, dc, below, on_gradient, self.work)
             dc = None if below is None else below[stage.plan.x.own]
+
+    def input_gradient(self, parameters: ParameterVector, x: np.ndarray, stage: int,
+                       on_response: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """The gradient of a function of one stage's response with respect to the input.
+
+        Parameters
+        ----------
+        x : (row, col, channel, image)
+            What the block holds of the prepared images.
+        stage : int
+            From 0.
+        on_response : callable
+            Called with the owned response y (row, col, map, image), returns the gradient of the
+            function with respect to it.
+
+        Returns
+        -------
+        (row, col, channel, image), of the held x; right at the positions that the block owns.
+        """
+        states = self._forward(parameters, x, (), stage)
+        states[-1].c = states[-1].y  # what is asked about, not what the stage passes on
+        dc = on_response(states[-1].y)
+        for index in reversed(range(stage + 1)):
+            plan, state = self.stages[index].plan, states[index]
+            below = self.work.array("dx", state.x.shape, self.dtype)
+            self.stages[index].backward(state, dc, below, None, self.work)
+            dc = below[plan.x.own]
+        return below

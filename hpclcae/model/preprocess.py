@@ -9,7 +9,8 @@ Paper, section 3; the paper's recipe is not known.
    pixel. At the image's border the image is continued by reflection.
 3. Each image: divide by its standard deviation.
 
-The same stored numbers are applied in training and in every test.
+The same stored numbers are applied in training and in every test. All of it is differentiable
+(`Preprocessor.backward`): what a neuron would like to see is found in pixels.
 """
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from hpclcae.config import PreprocessConfig
+from hpclcae.model.layers.whitening import normalise_gradient
 from hpclcae.partition.blocks import ExchangePlan, Rectangle
 from hpclcae.partition.communicator import Communicator, SerialCommunicator
 from hpclcae.utils.errors import InputError
 
 PORTION = 100  # images that the fit holds as float64 at a time
+FLAT = 1e-6   # an image of less contrast is not made stronger
 TILE = 4  # neighbouring pixels of a row that are whitened by one matrix product
 
 
@@ -115,76 +118,150 @@ class Preprocessor:
         half = 0 if fitted.kernel is None else fitted.kernel.shape[0] // 2
         self.pixels = self.held.grown(half, size, size)
         if fitted.kernel is not None:
-            side, _, channels, _ = fitted.kernel.shape
-            # TILE neighbouring pixels share one window; unit b reads it from column b on.
-            weights = np.zeros((side + TILE - 1, side, channels, TILE, channels), self.dtype)
-            for b in range(TILE):
-                weights[b:b + side, :, :, b] = fitted.kernel.transpose(1, 0, 2, 3)
-            self._weights = weights.reshape(-1, TILE * channels).T.copy()
+            self._weights = _tiled(fitted.kernel, self.dtype)
+        self._transposed: np.ndarray | None = None  # weights of the transpose, made when needed
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Prepare the `pixels` of uint8 images (image, row, col, channel).
+        """Prepare the `pixels` of images (image, row, col, channel), uint8 or real numbers.
 
         Returns
         -------
         (row, col, channel, image), of the held positions
         """
-        count = self.size ** 2 * images.shape[-1]
-        own = self.owned.within(self.pixels)
-
-        def mean(sums: np.ndarray) -> np.ndarray:
-            return self.communicator.allreduce_sum(sums) / count
-        x = _contrast_normalised(self.fitted.config, images, self.dtype, own, mean)
+        x = self._normalised(images, self.owned.within(self.pixels))
         if self.fitted.kernel is not None:
             x = self._whitened(x)
         if self.fitted.config.rescale:
-            own = self.owned.within(self.held)
-            deviation = np.sqrt(mean(np.einsum("yxci,yxci->i", x[own], x[own])))
-            x /= np.maximum(deviation, 1e-6).astype(self.dtype)
+            x /= np.maximum(self._deviation(x), FLAT).astype(self.dtype)
         return x
+
+    def backward(self, images: np.ndarray, dx: np.ndarray) -> np.ndarray:
+        """The gradient with respect to pixels from `dx`, that with respect to the network's input.
+
+        Of a preprocessor of whole images.
+
+        Parameters
+        ----------
+        images : (image, row, col, channel)
+            Real numbers, or uint8: those that were prepared.
+        dx : (row, col, channel, image)
+
+        Returns
+        -------
+        (image, row, col, channel)
+        """
+        assert self.pixels.shape == (self.size, self.size) == self.held.shape
+        config, images_last = self.fitted.config, dx.shape
+        u = self._normalised(images, np.s_[:, :])
+        if config.rescale:
+            w = u if self.fitted.kernel is None else self._whitened(u)
+            deviation = self._deviation(w)
+            along = np.einsum("yxci,yxci->i", w, dx) / w[..., 0].size
+            along = np.where(deviation > FLAT, along / np.maximum(deviation, FLAT) ** 2, 0)
+            dx = (dx - w * along.astype(dx.dtype)) / np.maximum(deviation, FLAT).astype(dx.dtype)
+        if self.fitted.kernel is not None:
+            dx = self._whitened_backward(dx)
+        if config.contrast:
+            pixels = images.reshape(len(images), -1).astype(np.float64)
+            dx = normalise_gradient(u.reshape(pixels.shape[::-1]), pixels.std(axis=1),
+                                    dx.reshape(pixels.shape[::-1]), pixels.shape[1],
+                                    config.contrast_floor, np.asarray).reshape(images_last)
+        else:
+            dx = dx / dx.dtype.type(255)
+        return np.ascontiguousarray(np.moveaxis(dx, -1, 0))
+
+    def _normalised(self, images: np.ndarray, own: tuple[slice, slice]) -> np.ndarray:
+        """Step 1 of images of which this block owns the pixels `own`."""
+        return _contrast_normalised(self.fitted.config, images, self.dtype, own,
+                                    lambda sums: self._mean(sums, images.shape[-1]))
+
+    def _deviation(self, x: np.ndarray) -> np.ndarray:
+        """Root mean square (image,) of the held x (row, col, channel, image), over whole images."""
+        own = self.owned.within(self.held)
+        return np.sqrt(self._mean(np.einsum("yxci,yxci->i", x[own], x[own]), x.shape[2]))
+
+    def _mean(self, sums: np.ndarray, channels: int) -> np.ndarray:
+        """Means over whole images of sums (image,) over what this block owns."""
+        return self.communicator.allreduce_sum(sums) / (self.size ** 2 * channels)
 
     def _whitened(self, x: np.ndarray) -> np.ndarray:
         """Apply the kernel at every held position of x (row, col, channel, image).
 
-        Beyond its border x is continued by reflection. As in layers/local_filter.py, the rows under
-        one row of output lie as (col, krow, channel, image), so that every window is a contiguous
-        matrix.
+        Beyond its border x is continued by reflection.
         """
         assert self.fitted.kernel is not None
-        side, half = self.fitted.kernel.shape[0], self.fitted.kernel.shape[0] // 2
-        (rows, cols), (channels, images) = self.held.shape, x.shape[2:]
-        (top, bottom), (left, right) = (  # what the image lacks around the held positions
-                                        (half - (held[0] - read[0]), half - (read[1] - held[1]))
-                                        for held, read in ((self.held.rows, self.pixels.rows),
-                                                           (self.held.cols, self.pixels.cols)))
+        half = self.fitted.kernel.shape[0] // 2
+        lacking = [(half - (held[0] - read[0]), half - (read[1] - held[1]))  # around the held
+                   for held, read in ((self.held.rows, self.pixels.rows),
+                                      (self.held.cols, self.pixels.cols))]
+        return self._filtered(np.pad(x, (*lacking, (0, 0), (0, 0)), mode="reflect"), self._weights)
+
+    def _whitened_backward(self, dw: np.ndarray) -> np.ndarray:
+        """The transpose of `_whitened`, of whole images."""
+        kernel = self.fitted.kernel
+        assert kernel is not None
+        half = kernel.shape[0] // 2
+        if self._transposed is None:
+            self._transposed = _tiled(kernel[::-1, ::-1].transpose(0, 1, 3, 2), self.dtype)
+        around = (2 * half, 2 * half)
+        du = self._filtered(np.pad(dw, (around, around, (0, 0), (0, 0))), self._transposed)
+        for _ in range(2 if half else 0):  # what fell beyond the border is of the pixels mirrored
+            inner = du[half:-half]
+            inner[1:half + 1] += du[:half][::-1]
+            inner[-half - 1:-1] += du[-half:][::-1]
+            du = inner.swapaxes(0, 1)
+        return du
+
+    def _filtered(self, padded: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Apply `weights` of `_tiled` wherever their window fits into (row, col, channel, image).
+
+        As in layers/local_filter.py, the rows under one row of output lie as (col, krow, channel,
+        image), so that every window is a contiguous matrix.
+        """
+        assert self.fitted.kernel is not None
+        channels, images = padded.shape[2:]
+        side = self.fitted.kernel.shape[0]
+        rows, cols = (length - side + 1 for length in padded.shape[:2])
         tiles = -(-cols // TILE)
         spare = tiles * TILE - cols
-        padded = np.pad(x, ((top, bottom), (left, right), (0, 0), (0, 0)), mode="reflect")
         strip = np.zeros((cols + spare + side - 1, side, channels, images), self.dtype)
         item = strip.itemsize
         column = side * channels * images * item
-        windows = np.lib.stride_tricks.as_strided(strip, (tiles, self._weights.shape[1], images),
+        windows = np.lib.stride_tricks.as_strided(strip, (tiles, weights.shape[1], images),
                                                   (TILE * column, images * item, item),
                                                   writeable=False)
         out = np.empty((rows, cols, channels, images), self.dtype)
         for y in range(rows):
             strip[:cols + side - 1] = padded[y:y + side].transpose(1, 0, 2, 3)
-            out[y] = np.matmul(self._weights, windows).reshape(
+            out[y] = np.matmul(weights, windows).reshape(
                 tiles * TILE, channels, images)[:cols]
         return out
+
+
+def _tiled(kernel: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """A kernel (krow, kcol, channel in, channel) as one matrix for TILE neighbouring pixels.
+
+    They share one window; unit b reads it from column b on.
+    """
+    side, _, channels, _ = kernel.shape
+    weights = np.zeros((side + TILE - 1, side, channels, TILE, channels), dtype)
+    for b in range(TILE):
+        weights[b:b + side, :, :, b] = kernel.transpose(1, 0, 2, 3)
+    return weights.reshape(-1, TILE * channels).T.copy()
 
 
 def _contrast_normalised(config: PreprocessConfig, images: np.ndarray, dtype: DTypeLike,
                          own: tuple[slice, slice],
                          mean: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Step 1; uint8 (image, row, col, channel) to (row, col, channel, image).
+    """Step 1; (image, row, col, channel) to (row, col, channel, image).
 
     `mean` turns sums (image,) over the pixels `own` into means over whole images.
     """
     x = np.ascontiguousarray(np.moveaxis(images, 0, -1)).astype(dtype)
     if config.contrast:
         # The sum of integers is exact, so a flat image becomes zero and not noise.
-        x -= mean(images[:, own[0], own[1]].sum(axis=(1, 2, 3), dtype=np.int64)).astype(dtype)
+        exact = np.int64 if images.dtype == np.uint8 else np.float64
+        x -= mean(images[:, own[0], own[1]].sum(axis=(1, 2, 3), dtype=exact)).astype(dtype)
         deviation = np.sqrt(mean(np.einsum("yxci,yxci->i", x[own], x[own])))
         x /= (deviation + config.contrast_floor).astype(x.dtype)
     else:

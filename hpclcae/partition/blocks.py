@@ -92,7 +92,9 @@ def _stage_shares(stage: StageConfig, shape: StageGeometry, axis: int,
     z, h = _cut(shape.filtered[axis], len(x)), _cut(shape.pooled[axis], len(x))
     g = y = h
     h_needed = g_needed = nothing
-    if stage.lcn:
+    if stage.lcn and stage.lcn_border == "same":
+        h_needed = g_needed = _around(h, stage.lcn // 2, shape.pooled[axis])
+    elif stage.lcn:
         half, size = stage.lcn // 2, shape.pooled[axis] - stage.lcn + 1
         g = y = _centred(h, half, size)
         h_needed = tuple(reach(span, stage.lcn) for span in g)
@@ -100,8 +102,7 @@ def _stage_shares(stage: StageConfig, shape: StageGeometry, axis: int,
             y = _centred(g, half, shape.output[axis])
             g_needed = tuple(reach(span, stage.lcn) for span in y)
         elif stage.lcn_border == "clip":
-            g_needed = tuple((max(0, a - half), min(size, b + half))
-                             if a < b else (a, a) for a, b in y)
+            g_needed = _around(y, half, size)
     c, y_needed = y, nothing
     if stage.window:
         c = _cut(shape.passed_on[axis], len(x))
@@ -119,6 +120,11 @@ def _cut(size: int, parts: int) -> tuple[Span, ...]:
 def _centred(owned: tuple[Span, ...], half: int, size: int) -> tuple[Span, ...]:
     """Outputs stay with the input at the centre of their window, `half` positions further on."""
     return tuple((min(max(a - half, 0), size), min(max(b - half, 0), size)) for a, b in owned)
+
+
+def _around(owned: tuple[Span, ...], half: int, size: int) -> tuple[Span, ...]:
+    """What the windows around these positions read, of `size` positions."""
+    return tuple((max(0, a - half), min(size, b + half)) if a < b else (a, a) for a, b in owned)
 
 
 def _meetings(mine: Span, theirs: Iterable[Span]) -> list[tuple[int, Span]]:

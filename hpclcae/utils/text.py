@@ -43,3 +43,11 @@ def printable(name: str) -> str:
     return "".join(character.encode("unicode_escape").decode()
                    if unicodedata.category(character) == "Cc" else character
                    for character in readable(name))
+
+
+def drawable(name: str, longest: int = 40) -> str:
+    """A name that may stand in a figure: printable, not too long, and nothing in it a formula."""
+    shown = printable(name)
+    if len(shown) > longest:
+        shown = f"{shown[:longest - 3]}..."
+    return shown.replace("$", r"\$")

@@ -15,7 +15,7 @@ def arrays(config, plan):
     stages = zip(config.stages, network_geometry(config), plan.stages)
     for number, (stage, shape, part) in enumerate(stages, 1):
         rows, cols, _ = shape.pooled
-        lost = max(0, stage.lcn - 1)
+        lost = max(0, stage.lcn - 1) * (stage.lcn_border != "same")
         yield f"x{number}", part.x, (*shape.input, IMAGES)
         yield f"z{number}", part.z, (*shape.filtered, IMAGES)
         yield f"h{number}", part.h, (rows, cols, IMAGES)

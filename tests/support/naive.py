@@ -66,11 +66,31 @@ def gaussian(size, sigma, maps):
     return weights / (maps * weights.sum())
 
 
+def around(a, weights, half):
+    """The weighted mean of a, (row, col, ...), over that part of the window which exists."""
+    out = np.empty_like(a)
+    for row, col in np.ndindex(a.shape[:2]):
+        rows = range(max(0, row - half), min(len(a), row + half + 1))
+        cols = range(max(0, col - half), min(a.shape[1], col + half + 1))
+        part = weights[rows[0] - row + half:rows[-1] - row + half + 1,
+                       cols[0] - col + half:cols[-1] - col + half + 1]
+        out[row, col] = ((part * a[rows[0]:rows[-1] + 1, cols[0]:cols[-1] + 1]).sum(axis=(0, 1))
+                         / part.sum())
+    return out
+
+
 def contrast_norm(h, size, sigma, floor=0.01, border="clip"):
-    """g = h - sum G h, then y = g / max(floor, sqrt(sum G g^2)); three rules for g's border."""
+    """g = h - sum G h, then y = g / max(floor, sqrt(sum G g^2)); three rules for g's border.
+
+    A fourth, "same": both sums go over the part of the window that exists, so that nothing is lost.
+    """
     rows, cols, maps, images = h.shape
     weights = gaussian(size, sigma, maps)[:, :, None, None]
     half = size // 2
+    if border == "same":
+        mean = around(h.sum(axis=2, keepdims=True), maps * weights, half) / maps
+        power = around(((h - mean) ** 2).sum(axis=2, keepdims=True), maps * weights, half) / maps
+        return (h - mean) / np.maximum(floor, np.sqrt(power))
     g_rows, g_cols = rows - size + 1, cols - size + 1
     mean, spread = np.empty((2, g_rows, g_cols, images))
     for row, col in np.ndindex(g_rows, g_cols):

@@ -3,9 +3,9 @@ from hypothesis import strategies as st
 
 from hpclcae import config as configuration
 from hpclcae.config import Config, DataConfig, StageConfig
-from hpclcae.geometry import windows
+from hpclcae.geometry import LCN_LOSES, windows
 
-BORDERS = "clip", "valid", "centre"
+BORDERS = "clip", "valid", "centre", "same"
 
 
 def network(size, *stages, **train):
@@ -30,7 +30,7 @@ def networks(draw):
         border = draw(st.sampled_from(BORDERS))
         lcn = draw(st.sampled_from([n for n in (0, 1, 3, 5)
                                     if n + (n - 1) * (border == "valid") <= rows]))
-        rows -= max(0, lcn - 1) * (2 if border == "valid" else 1)
+        rows -= max(0, lcn - 1) * LCN_LOSES[border]
         stages.append({"receptive_field": field, "stride": stride, "pooling": pooling, "maps": 2,
                        "lcn": lcn, "pooling_stride": pooling_stride, "lcn_border": border})
     return network(size, *stages)

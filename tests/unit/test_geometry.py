@@ -6,7 +6,8 @@ import pytest
 
 from hpclcae import config as configuration
 from hpclcae.config import Config, DataConfig, StageConfig, TrainConfig
-from hpclcae.geometry import network_geometry, pixels_seen, stage_geometry, training_flop, windows
+from hpclcae.geometry import (network_geometry, pixels_seen, receptive_field, stage_geometry,
+                              training_flop, windows)
 from hpclcae.utils.errors import InputError
 from tests.support.processes import RUN
 
@@ -86,7 +87,7 @@ def reaches(config):
     return tuple(sides)
 
 
-@pytest.mark.parametrize("border", ["clip", "valid"])
+@pytest.mark.parametrize("border", ["clip", "valid", "same"])
 def test_pixels_seen_agree_with_following_the_windows_down(border):
     for stride, pooling_stride, lcn in product((1, 2, 3), (1, 2), (0, 3)):
         first = StageConfig(receptive_field=4, stride=stride, pooling=3,
@@ -94,6 +95,17 @@ def test_pixels_seen_agree_with_following_the_windows_down(border):
         second = replace(first, receptive_field=5, lcn=3 - lcn)
         config = Config(stages=(first, second, first))
         assert pixels_seen(config) == reaches(config), (stride, pooling_stride, lcn)
+
+
+def test_a_receptive_field_is_where_the_strides_say():
+    first = StageConfig(receptive_field=4, stride=2, pooling=3, pooling_stride=2)
+    config = Config(data=DataConfig(size=60), stages=(first, first))
+    side = pixels_seen(config)[1]
+    assert receptive_field(config, 0, 0, 0) == (0, 0, pixels_seen(config)[0],
+                                                pixels_seen(config)[0])
+    assert receptive_field(config, 1, 0, 1) == (0, 16, side, 16 + side)
+    whole = Config(data=DataConfig(size=60), stages=(replace(first, contrast=True), first))
+    assert receptive_field(whole, 1, 1, 0) == (0, 0, 60, 60)
 
 
 @pytest.mark.parametrize("change, key, size", [

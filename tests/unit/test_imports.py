@@ -24,7 +24,7 @@ ORDER = ["utils", "config", "geometry", "partition", "model", "data", "parameter
          "__main__"]
 ROW = {name: number for number, name in enumerate(ORDER)}
 LIBRARIES = {"numpy", "scipy", "tqdm", "h5py", "numexpr"}  # the core's: at the top of any module
-LAZY = {"PIL", "av", "matplotlib", "cv2"}       # of an extra: never at the top
+LAZY = {"PIL", "av", "matplotlib", "cv2", "jinja2", "sklearn"}    # of an extra: never at the top
 
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
          for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"}

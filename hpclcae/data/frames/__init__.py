@@ -8,6 +8,7 @@ An outsider begins with `recipe.py`::
     heads.py      random people, and pictures of their heads
     head_mesh.py  the shape of a head
     head_look.py  skin, hair, eyes, clothes and light
+    scanned_head.py  one real head, scanned with its colours
     figure.py     a picture of anything that has colours
     bodies.py     whole bodies of the same mesh, in simple poses
     cats.py       cats of ellipsoids

@@ -108,10 +108,7 @@ class HeadModel:
         mesh, look = self.mesh, person.look
         samples = 3 if size < FINE_BELOW else 2
         turn = rotation(yaw, pitch, roll)
-        view = person.vertices @ turn.T
-        middle = size * samples / 2
-        scale = FILLS * zoom * size * samples * DISTANCE / (DISTANCE - view[:, 2])
-        points = np.stack([middle + scale * view[:, 0], middle - scale * view[:, 1], view[:, 2]], 1)
+        points = projected(person.vertices @ turn.T, size * samples, zoom)
         shown = slice(None) if look.curtain else mesh.part != CURTAIN
         triangles, part = mesh.triangles[shown], mesh.part[shown]
 
@@ -143,6 +140,16 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     about_x = np.array([[1, 0, 0], [0, cos[1], sin[1]], [0, -sin[1], cos[1]]])
     about_z = np.array([[cos[2], -sin[2], 0], [sin[2], cos[2], 0], [0, 0, 1]])
     return (about_z @ about_x @ about_y).astype(np.float32)
+
+
+def projected(vertices: np.ndarray, size: int, zoom: float) -> np.ndarray:
+    """Where a camera before a head sees its vertices (vertex, 3), as `rasterize` wants it.
+
+    They are in head heights from the middle of the head. At zoom 1 it fills FILLS of `size` pixels.
+    """
+    scale = FILLS * zoom * size * DISTANCE / (DISTANCE - vertices[:, 2])
+    return np.stack([size / 2 + scale * vertices[:, 0], size / 2 - scale * vertices[:, 1],
+                     vertices[:, 2]], 1)
 
 
 def _mix(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:

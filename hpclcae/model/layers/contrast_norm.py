@@ -12,7 +12,8 @@ not say what happens there. `border` chooses:
   l - 1 rows and columns, which gives the paper's 1.15 billion connections;
 * ``"valid"``: only whole windows; the output loses 2 (l - 1);
 * ``"centre"``: s^2 = sum G h^2 - (sum G h)^2, the window's own variance around the centre's mean;
-  loses l - 1.
+  loses l - 1;
+* ``"same"``: both windows are clipped and their weights renormalised; nothing is lost.
 
 Mean and divisor are the same for all maps, so the windows run over fields without maps, (row, col,
 image); what touches all maps goes row by row, in cache. In a network of many blocks only the fields
@@ -22,7 +23,7 @@ import numpy as np
 
 from hpclcae.model.layers.windows import gaussian, window_scatter, window_sum
 from hpclcae.model.workspace import Workspace
-from hpclcae.partition.blocks import Rectangle, StagePlan
+from hpclcae.partition.blocks import ExchangePlan, Rectangle, StagePlan
 from hpclcae.partition.communicator import Communicator, SerialCommunicator
 from hpclcae.partition.halo import Exchange
 
@@ -48,13 +49,14 @@ class ContrastNorm:
         self.plan = plan
         self._h, self._g = (Exchange(p, communicator or SerialCommunicator())
                             for p in (plan.h, plan.g))
-        # Position p of g is p + half of h; position p of y is p + shift of g.
-        shift = half if border == "valid" else 0
-        self._h_at_g = _moved(plan.g.owned, half).within(plan.h.owned)
-        self._h_at_y = _moved(plan.y.owned, half + shift).within(plan.h.owned)
+        # Position p of g is p + inset of h; position p of y is p + shift of g.
+        inset, shift = 0 if border == "same" else half, half if border == "valid" else 0
+        self._h_at_g = _moved(plan.g.owned, inset).within(plan.h.owned)
+        self._h_at_y = _moved(plan.y.owned, inset + shift).within(plan.h.owned)
         self._g_at_y = _moved(plan.y.owned, shift).within(plan.g.owned)
-        # "clip" divides each sum over g by the weight that fell on existing positions.
-        inside = [_weight_inside(n - size + 1, self.taps) for n in (rows, cols)]
+        # Sums over clipped windows are divided by the weight that fell on existing positions; y
+        # lies where g lies wherever windows are clipped.
+        inside = [_weight_inside(n - 2 * inset, self.taps) for n in (rows, cols)]
         self._inside = np.outer(inside[0][slice(*plan.y.owned.rows)],
                                 inside[1][slice(*plan.y.owned.cols)])[..., None]
 
@@ -70,7 +72,10 @@ class ContrastNorm:
         mean = keep.array("lcn mean", (*plan.g.owned.shape, images), h.dtype)
         np.mean(h, axis=2, out=field[plan.h.own])
         self._h.fill(field)
-        window_sum(field[plan.h.read], self.taps, mean, work)
+        if self.border == "same":
+            self._clipped_sum(field, plan.h, mean, work)
+        else:
+            window_sum(field[plan.h.read], self.taps, mean, work)
         d = keep.array("lcn d", (*plan.y.owned.shape, images), h.dtype)
         self._variance(h, mean, d, field, work)
         np.sqrt(np.maximum(d, h.dtype.type(self.floor ** 2), out=d), out=d)
@@ -103,11 +108,7 @@ class ContrastNorm:
         if self.border == "valid":
             window_sum(power[plan.g.read], self.taps, variance, work)
         else:
-            padded, existing = self._around_y(power, work)
-            padded[...] = 0
-            padded[existing] = power[plan.g.read]
-            window_sum(padded, self.taps, variance, work)
-            variance /= self._inside.astype(h.dtype)
+            self._clipped_sum(power, plan.g, variance, work)
 
     def backward(self, h: np.ndarray, y: np.ndarray, cache: tuple[np.ndarray, np.ndarray],
                  dy: np.ndarray, dh: np.ndarray, work: Workspace) -> None:
@@ -171,9 +172,14 @@ class ContrastNorm:
             dcentre[row] += dg
 
     def _to_h(self, scattered: np.ndarray, field: np.ndarray, work: Workspace) -> None:
-        """Scatter a field over the owned g into the windows of h, and sum at h's owners."""
+        """Scatter a field over the owned g into the windows of h, and sum at h's owners.
+
+        The first may be spoilt.
+        """
         field[...] = 0
-        if scattered.size:
+        if scattered.size and self.border == "same":
+            self._clipped_scatter(scattered, self.plan.h, field, work)
+        elif scattered.size:
             window_scatter(scattered, self.taps, field[self.plan.h.read], work)
         self._h.fold(field)
 
@@ -186,25 +192,39 @@ class ContrastNorm:
             if dvar.size:
                 window_scatter(dvar, self.taps, power[plan.g.read], work)
         elif dvar.size:
-            dvar /= self._inside.astype(dvar.dtype)
-            padded, existing = self._around_y(power, work)
-            window_scatter(dvar, self.taps, padded, work)
-            power[plan.g.read] = padded[existing]
+            self._clipped_scatter(dvar, plan.g, power, work)
         self._g.fold(power)
         return power[plan.g.own]
 
-    def _around_y(self, power: np.ndarray,
-                  work: Workspace) -> tuple[np.ndarray, tuple[slice, slice]]:
-        """Scratch for the windows of the owned y, and where in it g exists.
+    def _clipped_sum(self, held: np.ndarray, plan: ExchangePlan, out: np.ndarray,
+                     work: Workspace) -> None:
+        """Overwrite `out`, of the owned y, with mean values of the windows around it."""
+        padded, existing = self._around_y(held, plan, work)
+        padded[...] = 0
+        padded[existing] = held[plan.read]
+        window_sum(padded, self.taps, out, work)
+        out /= self._inside.astype(out.dtype)
 
-        The windows reach beyond the border, too, where g does not exist.
+    def _clipped_scatter(self, scattered: np.ndarray, plan: ExchangePlan, held: np.ndarray,
+                         work: Workspace) -> None:
+        """The transpose of `_clipped_sum`, into what is needed; the first argument is spoilt."""
+        scattered /= self._inside.astype(scattered.dtype)
+        padded, existing = self._around_y(held, plan, work)
+        window_scatter(scattered, self.taps, padded, work)
+        held[plan.read] = padded[existing]
+
+    def _around_y(self, held: np.ndarray, plan: ExchangePlan,
+                  work: Workspace) -> tuple[np.ndarray, tuple[slice, slice]]:
+        """Scratch for the windows around the owned y, and where in it there is something.
+
+        The windows reach beyond the border, too, where there is nothing.
         """
-        y, needed = self.plan.y.owned, self.plan.g.needed
+        y, needed = self.plan.y.owned, plan.needed
         shape = tuple(n + 2 * self.half if n else 0 for n in y.shape)
         (top, bottom), (left, right) = y.rows, y.cols
         around = Rectangle((top - self.half, bottom + self.half),
                            (left - self.half, right + self.half))
-        return (work.array("lcn padded", (*shape, power.shape[-1]), power.dtype),
+        return (work.array("lcn padded", (*shape, held.shape[-1]), held.dtype),
                 needed.within(around))
 
 

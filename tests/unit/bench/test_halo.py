@@ -43,7 +43,7 @@ def meters_after_a_round(config, grid):
 
 
 @pytest.mark.parametrize("gradient", ["joint", "stopped", "greedy"])
-@pytest.mark.parametrize("border", ["clip", "valid", "centre"])
+@pytest.mark.parametrize("border", ["clip", "valid", "centre", "same"])
 def test_what_is_sent_is_what_the_geometry_needs(gradient, border):
     config, grid = variant(gradient, border), Grid(3, 2)
     steps = len(config.stages) if gradient == "greedy" else 1

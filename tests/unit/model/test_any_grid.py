@@ -69,7 +69,7 @@ def computed(config, grid):
     return result
 
 
-@pytest.mark.parametrize("border", ["clip", "valid", "centre"])
+@pytest.mark.parametrize("border", ["clip", "valid", "centre", "same"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_any_grid_equals_one_block(border, variant):
     # "centre" subtracts near-equal numbers, so in float32 rounding in another order shows

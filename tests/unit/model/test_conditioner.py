@@ -255,3 +255,17 @@ def test_nothing_is_computed_above_a_conditioner_that_is_missing():
         network.forward(parameters, images(2))
     network.condition([Conditioner(np.zeros((7, 7, 3)), np.ones((7, 7, 3))), None, None])
     assert len(network.responses(parameters, images(2))) == 2
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+@variants
+def test_the_gradient_of_a_response_with_respect_to_the_input(change, stage):
+    """Of what a stage answers, not of what it passes on; through all conditioners below."""
+    network, parameters, _, x = fitted_network(network_config(change), images())
+    x = np.ascontiguousarray(x[..., :4])
+    y = network.responses(parameters, x)[stage]
+    wanted = np.random.default_rng(5).standard_normal(y.shape)
+    gradient = network.input_gradient(parameters, x, stage, lambda y: wanted.copy()).copy()
+    assert directional_error(
+        lambda: float(np.vdot(network.responses(parameters, x)[stage], wanted)), x, gradient,
+        step=1e-5) < 1e-6

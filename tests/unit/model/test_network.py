@@ -18,7 +18,7 @@ from tests.support.layouts import live, unpack
 CHANNELS, IMAGES = 2, 2
 SCALES = [("tied", "free", "free"), ("tied", "unit", "free"), ("untied", "free", "free"),
           ("untied", "free", "unit"), ("untied", "unit", "free"), ("untied", "unit", "unit")]
-LCN = [dict(lcn=0), *[dict(lcn_border=border) for border in ("clip", "valid", "centre")]]
+LCN = [dict(lcn=0), *[dict(lcn_border=border) for border in ("clip", "valid", "centre", "same")]]
 NAMES = [f"stage{i}/{part}" for i in (1, 2, 3) for part in ("encode", "decode")]
 
 scales = pytest.mark.parametrize("scale", SCALES, ids="-".join)

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from hpclcae.config import PreprocessConfig
 from hpclcae.model import preprocess
 from hpclcae.utils.errors import InputError
+from tests.support.gradient_check import directional_error
 from tests.support.images import structured_images
 
 PLAIN = PreprocessConfig(whitening=5, rescale=False)
@@ -132,6 +133,36 @@ def test_without_any_step_pixels_are_grey_levels_over_255():
     config = PreprocessConfig(contrast=False, whitening=0, rescale=False)
     prepared = preprocess.fit(config, images).preprocessor(8, np.float64)(images)
     assert np.array_equal(prepared, np.moveaxis(images, 0, -1) / 255)
+
+
+# ---- its gradient --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("contrast", [False, True])
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("whitening", [0, 1, 5, 9])
+def test_the_gradient_with_respect_to_pixels_is_that_of_a_small_change(whitening, rescale, contrast,
+                                                                       channels):
+    images = structured_images(6, 10, channels)
+    fitted = preprocess.fit(PreprocessConfig(contrast=contrast, whitening=whitening,
+                                             rescale=rescale), images)
+    prepare = fitted.preprocessor(10, np.float64)
+    pixels = images[:3].astype(float)
+    wanted = np.random.default_rng(1).standard_normal((10, 10, channels, 3))
+    gradient = prepare.backward(pixels, wanted)
+    assert gradient.shape == pixels.shape
+    assert directional_error(lambda: float(np.vdot(prepare(pixels), wanted)), pixels,
+                             gradient) < 1e-8
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_real_pixels_are_prepared_as_whole_ones_and_flat_ones_have_a_gradient(dtype):
+    images = structured_images(5, 24, 3)
+    images[2] = 77
+    prepare = preprocess.fit(PreprocessConfig(whitening=5), images).preprocessor(24, dtype)
+    assert np.allclose(prepare(images.astype(dtype)), prepare(images), rtol=0, atol=1e-5)
+    assert np.isfinite(prepare.backward(images, np.ones((24, 24, 3, 5), dtype))).all()
 
 
 # ---- what must not happen ------------------------------------------------------------------------

@@ -20,7 +20,7 @@ BASE = StageConfig(receptive_field=4, maps=4, pooling=3, lcn=3, lcn_sigma=0.8, s
 ROWS, COLS, MAPS_IN, IMAGES = 15, 14, 2, 2
 SCALES = [("tied", "free", "free"), ("tied", "unit", "free"), ("untied", "free", "free"),
           ("untied", "free", "unit"), ("untied", "unit", "free"), ("untied", "unit", "unit")]
-LCN = [dict(lcn=0), *[dict(lcn_border=border) for border in ("clip", "valid", "centre")]]
+LCN = [dict(lcn=0), *[dict(lcn_border=border) for border in ("clip", "valid", "centre", "same")]]
 STRIDES = [dict(), dict(pooling_stride=2), dict(stride=2, pooling=2, receptive_field=2, weight=2.5)]
 
 scales = pytest.mark.parametrize("scale", SCALES, ids="-".join)

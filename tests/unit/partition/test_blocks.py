@@ -24,7 +24,7 @@ PAPER = configuration.load(RUN / "paper.toml")
 def sizes(config):
     """Positions along one axis of every array of every stage: x, z, h, g, y."""
     for stage, shape in zip(config.stages, network_geometry(config)):
-        g = shape.pooled[0] - max(0, stage.lcn - 1)
+        g = shape.pooled[0] - max(0, stage.lcn - 1) * (stage.lcn_border != "same")
         yield shape.input[0], shape.filtered[0], shape.pooled[0], g, shape.output[0]
 
 
@@ -87,6 +87,7 @@ def test_g_is_made_from_the_own_h_and_y_from_the_own_g(config, parts):
                                 shares(config.stages, network_geometry(config), 0, parts)):
         half = settings_.lcn // 2
         inset = half if settings_.lcn_border == "valid" else 0
+        half *= settings_.lcn_border != "same"
         for i in range(parts):
             assert {p + half for p in range(*along.g.owned[i])} <= set(range(*along.h.owned[i]))
             assert {p + inset for p in range(*along.y.owned[i])} <= set(range(*along.g.owned[i]))
@@ -100,6 +101,8 @@ def reads(stage, along, i, size_of_g):
             "z": {p * stage.pooling_stride + k for p in range(*along.h.owned[i])
                   for k in range(stage.pooling)},
             "h": {p + k for p in range(*along.g.owned[i]) for k in range(stage.lcn)}, "g": set()}
+    if stage.lcn and stage.lcn_border == "same":
+        read["h"] = {p - half for p in read["h"]} & set(range(size_of_g))
     if stage.lcn and stage.lcn_border != "centre":  # y lies over g, or half a window further inside
         inset = half if stage.lcn_border == "valid" else 0
         centres = [p + inset for p in range(*along.y.owned[i])]

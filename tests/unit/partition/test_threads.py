@@ -48,7 +48,7 @@ def check_exchanges(config, grid):
 # ---- fill and fold -------------------------------------------------------------------------------
 
 GRIDS = (1, 1), (1, 2), (3, 2), (2, 5), (4, 3)
-BORDERS = "clip", "valid", "centre"
+BORDERS = "clip", "valid", "centre", "same"
 
 
 @pytest.mark.parametrize("size, field", [*itertools.product((23, 31), (2, 5, 9))])
@@ -179,7 +179,8 @@ def test_one_block_copies_nothing_and_needs_no_communicator():
 
 
 @pytest.mark.parametrize("gradient, border",
-                         [("joint", "clip"), ("joint", "centre"), ("stopped", "valid")])
+                         [("joint", "clip"), ("joint", "centre"), ("joint", "same"),
+                          ("stopped", "valid")])
 def test_a_training_step_sends_what_traffic_counts(gradient, border):
     stage = {"receptive_field": 4, "maps": 2, "pooling": 2, "lcn": 3, "lcn_border": border}
     config, grid = network(31, stage, stage,

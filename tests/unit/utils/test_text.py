@@ -4,7 +4,7 @@ import os
 import h5py
 import pytest
 
-from hpclcae.utils.text import attribute, printable, readable, to_bytes, to_text
+from hpclcae.utils.text import attribute, drawable, printable, readable, to_bytes, to_text
 
 NAMES = [os.fsdecode(b"b\xe9b\xe9"), "caf\u00e9", "", "plain"]
 
@@ -22,3 +22,8 @@ def test_there_and_back(name, tmp_path):
 def test_odd_bytes_become_escapes():
     assert printable("a\nb\0\x1b") == "a\\nb\\x00\\x1b" and readable("a\nb") == "a\nb"
     assert printable(NAMES[0]) == "b\\xe9b\\xe9" and printable("caf\u00e9") == "caf\u00e9"
+
+
+def test_a_name_in_a_figure_is_short_and_no_formula():
+    assert drawable("faces") == "faces" and drawable("$x^{") == r"\$x^{"
+    assert len(drawable("long" * 50)) == 40 and drawable("long" * 50).endswith("...")

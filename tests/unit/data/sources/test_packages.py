@@ -31,3 +31,18 @@ def test_damaged_package(tmp_path):
                                            ("scratch_1%3a1.4~dfsg-6_all.deb", "1:1.4~dfsg-6")])
 def test_versions(name, version):
     assert packages.version_of(Path(name)) == version
+
+
+def test_what_a_setup_imports_is_brought_for_the_download_alone(tmp_path, monkeypatch):
+    calls = []
+
+    def run(command, modules=None, **options):
+        calls.append((command, modules))
+        if "download" in command:
+            (tmp_path / "made-package/made-1.0.tar.gz").write_bytes(b"")
+    monkeypatch.setattr(packages, "run", run)
+    file = packages.download("made", "1.0", "cython", tmp_path / "made-package")
+    assert file.name == "made-1.0.tar.gz"
+    (install, none), (download, tools) = calls
+    assert none is None and install[install.index("--target") + 1] == str(tools)
+    assert "cython" in install and "--no-build-isolation" in download and "made==1.0" in download

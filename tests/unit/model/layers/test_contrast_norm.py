@@ -1,4 +1,4 @@
-"""Contrast normalisation, with its three border rules, against loops and numerical derivatives."""
+"""Contrast normalisation, with its four border rules, against loops and numerical derivatives."""
 import numpy as np
 import pytest
 
@@ -7,7 +7,7 @@ from tests.support import naive
 from tests.support.gradient_check import directional_error
 from tests.support.layouts import contrast_norm
 
-BORDERS = ["clip", "valid", "centre"]
+BORDERS = ["clip", "valid", "centre", "same"]
 GEOMETRIES = [  # rows, cols, maps, size, sigma
               (10, 9, 3, 5, 1.0), (9, 12, 1, 5, 2.0), (5, 7, 4, 3, 0.8), (4, 3, 7, 1, 1.0),
               (13, 13, 2, 7, 1.5)]
@@ -107,7 +107,7 @@ def test_brightness_and_contrast_of_the_input_are_divided_out(border):
     np.testing.assert_allclose(louder, y, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("border, lost", [("clip", 4), ("centre", 4), ("valid", 8)])
+@pytest.mark.parametrize("border, lost", [("clip", 4), ("centre", 4), ("valid", 8), ("same", 0)])
 def test_output_size(border, lost):
     plan = contrast_norm(20, 17, 2, 5, 1.0, border=border)
     assert plan.plan.y.owned.shape == (20 - lost, 17 - lost)

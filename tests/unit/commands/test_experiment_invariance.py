@@ -1,4 +1,4 @@
-"""``hpclcae experiment``: tables, files, and one line for what goes wrong."""
+"""``hpclcae experiment invariance``: tables, files, and one line for what goes wrong."""
 import json
 import shlex
 import sys
@@ -11,6 +11,7 @@ from hpclcae import cli
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.writer import DatasetWriter
+from tests.support.synthetic_head import write_synthetic_head
 from tests.support.tiny_run import SIZE, write_images, write_run
 
 LARGE = SIZE + 8
@@ -30,12 +31,11 @@ def write_frames(path, channels=1, size=LARGE, half=True, kinds=(0, 1)):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("tolerance")
+    place = tmp_path_factory.mktemp("invariance")
     write_run(place)
     write_frames(place / "large.h5")
     write_frames(place / "colour.h5", channels=3)
-    write_frames(place / "same.h5", size=SIZE)
-    write_frames(place / "whole.h5", half=False)
+    write_frames(place / "small.h5", size=SIZE - 2)
     write_frames(place / "faces.h5", kinds=(1,))
     write_images(place / "unlabelled.h5", 10, labels=False, size=LARGE)
     return place
@@ -52,57 +52,72 @@ def neuron(folder):
     return "1/" + ",".join(map(str, np.unravel_index(excess.argmax(), excess.shape)))
 
 
+def words(folder, neuron, *more):
+    return ["experiment", "invariance", str(folder / "run"), "--frames", str(folder / "large.h5"),
+            "--neuron", neuron, "--bootstrap", "100", *more]
+
+
 def test_a_neuron_is_measured_and_everything_is_written(folder, neuron, tmp_path, capsys):
     pytest.importorskip("PIL.Image")
     pytest.importorskip("matplotlib")
-    words = ["experiment", "tolerance", str(folder / "run"), "--frames", str(folder / "large.h5"),
-             "--neuron", neuron, "--bootstrap", "100", "--out", str(tmp_path / "out"), "--scales",
-             "0.5", "0.75", "1.5", "--patch", "4"]
-    assert cli.main(words) == 0
+    write_synthetic_head(folder / "heads/anny")
+    given = words(folder, neuron, "--out", str(tmp_path / "out"), "--scales", "0.5", "1.5",
+                  "--patch", "4", "--step", "4", "--rotations", "45", "--development", "--faces",
+                  "6", "--sources", str(folder / "heads"))
+    assert cli.main(given) == 0
     said = capsys.readouterr().out
-    assert "development half: 20 images of 10 persons and photographs show 'face', 20 of 10" in said
-    assert "scale 0.5 is left out: of 20 pixels it wants 24" in said
+    assert "development half: 6 images of 6 persons and photographs show 'face', 20 of 10" in said
+    assert "shifts of more than 4 pixels, scales below 0.6" in said
     assert "no threshold is known of it" in said and "patch over the middle: " in said
     out = tmp_path / "out"
-    assert (out / "tolerance-curves.png").read_bytes().startswith(b"\x89PNG")
-    results = json.loads((out / "tolerance.json").read_text())
+    assert (out / "invariance-curves.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((out / "invariance.json").read_text())
     model = Model.load(folder / "run")
-    assert results["command"] == shlex.join(["hpclcae", *words])
+    assert results["command"] == shlex.join(["hpclcae", *given])
     tables = [part for part in results["parts"] if part["type"] == "table"]
-    assert [each["columns"][0] for each in tables] == ["shift x", "shift y", "scale", "top, left"]
-    assert tables[0]["rows"][1][:2] == ["+0", "1.00"]
-    right, _, scale, patch = results["values"]["sweeps"]
+    assert [each["columns"][0] for each in tables] == [
+        "what changes", "shift x", "shift y", "scale", "rotation", "top, left", "turn", "nod"]
+    assert tables[1]["rows"][1][:2] == ["+0", "1.00"]
+    right, _, scale, turned, patch, heads, _ = results["values"]["sweeps"]
     assert right["at"] == [-4, 0, 4] and right["response"][1] == pytest.approx(1)
     assert right["share"] == [None] * 3 and right["response_interval"][1] == pytest.approx([1, 1])
-    assert scale["at"] == [0.75, 1, 1.5] and scale["response"][1] == pytest.approx(1)
-    assert len(patch["response"]) == 25 and "half_widths" not in patch
-    with h5py.File(out / "tolerance.h5") as store, Dataset(folder / "large.h5") as large:
+    assert scale["at"] == [0.5, 1, 1.5] and turned["at"] == [0, 45]
+    assert scale["response"][1] == turned["response"][0] == pytest.approx(1)
+    assert len(patch["response"]) == 25 and "half_limits" not in patch
+    assert len(heads["response"]) == 13 and right["threshold_limits"] == [None, None]
+    with h5py.File(out / "invariance.h5") as store, Dataset(folder / "large.h5") as large:
         assert results["frames_fingerprint"] == large.fingerprint
-        index = store["shift x/index"][:]
+        index = store["faces"][:]
         assert (large.half[index] == 0).all() and (large.labels[index] == 1).all()
         windows = large.read(index)[:, 4:4 + SIZE, :SIZE]
         where = tuple(map(int, neuron[2:].split(",")))
         expected = model.responses(model.prepare(windows))[0][where]
         assert np.allclose(store["shift x/response"][2], expected)
-    assert cli.main([*words, "--final"]) == 0  # replaces what it wrote itself
-    assert "final half: 20 images" in capsys.readouterr().out
+    assert cli.main([*given, "--faces", "0"]) == 0  # replaces what it wrote itself
+    assert "development half: 20 images" in capsys.readouterr().out
+
+
+def test_the_test_set_of_the_run_serves_and_heads_may_be_missing(folder, neuron, tmp_path, capsys):
+    pytest.importorskip("PIL.Image")
+    given = ["experiment", "invariance", str(folder / "run"), "--neuron", neuron, "--out",
+             str(tmp_path), "--rotations", "0", "--scales", "1", "--bootstrap", "100"]
+    assert cli.main(given) == 0
+    said = capsys.readouterr().out
+    assert "test.h5" in said and "hpclcae data fetch --out FOLDER, then --sources FOLDER" in said
 
 
 def test_without_matplotlib_a_line_names_the_extra(folder, neuron, tmp_path, capsys, monkeypatch):
     pytest.importorskip("PIL.Image")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert cli.main(["experiment", "tolerance", str(folder / "run"), "--frames",
-                     str(folder / "large.h5"), "--neuron", neuron, "--bootstrap", "100", "--out",
-                     str(tmp_path)]) == 0
+    assert cli.main(words(folder, neuron, "--out", str(tmp_path))) == 0
     said = capsys.readouterr().out
-    assert "tolerance-curves.png is left out" in said and "pip install 'hpclcae[figures]'" in said
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["tolerance.h5", "tolerance.json"]
+    assert "invariance-curves.png is left out" in said and "pip install 'hpclcae[figures]'" in said
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["invariance.h5", "invariance.json"]
 
 
 def test_without_pillow_nothing_begins(folder, neuron, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    assert cli.main(["experiment", "tolerance", str(folder / "run"), "--frames",
-                     str(folder / "large.h5"), "--neuron", neuron]) == 1
+    assert cli.main(words(folder, neuron)) == 1
     said = capsys.readouterr()
     assert "pip install 'hpclcae[images]'" in said.err and not said.out
 
@@ -110,33 +125,29 @@ def test_without_pillow_nothing_begins(folder, neuron, capsys, monkeypatch):
 @pytest.mark.parametrize("arguments, message", [
     (["--frames", "FOLDER/gone.h5"], "gone.h5 is not a file"),
     (["--frames", "FOLDER/colour.h5"], "holds images of 3 channels, the network takes 1"),
-    (["--frames", "FOLDER/same.h5"], "holds images of 12x12, and only larger ones than the "
-     "network's 12x12 leave room for shifts: hpclcae data frames SOURCES --split test --size 18"),
+    (["--frames", "FOLDER/small.h5"], "holds images of 10x10, smaller than the network's 12x12"),
     (["--frames", "FOLDER/unlabelled.h5"], "has no labels, so there is no concept to shift"),
-    (["--frames", "FOLDER/whole.h5"], "does not say which half is for development"),
-    (["--frames", "FOLDER/faces.h5"],
-     "faces.h5, development half: 40 of 40 labelled images show the concept"),
-    (["--frames", "FOLDER/large.h5", "--patch", "12"], "--patch 12: from 1 to 11"),
-    (["--frames", "FOLDER/large.h5", "--neuron", "2/9,9,9"], "stage 2 has 3 rows"),
-    (["--frames", "FOLDER/large.h5", "--out", "FOLDER/same.h5"], "is a file, and results go into")])
+    (["--frames", "FOLDER/faces.h5"], "80 of 80 labelled images show the concept"),
+    (["--patch", "12"], "--patch 12: from 1 to 11"),
+    (["--sources", "FOLDER/nowhere"], "nowhere is not a folder"),
+    (["--neuron", "2/9,9,9"], "stage 2 has 3 rows"),
+    (["--out", "FOLDER/small.h5"], "is a file, and results go into")])
 def test_what_cannot_be_measured_is_one_line(folder, capsys, arguments, message):
-    words = [word.replace("FOLDER", str(folder)) for word in arguments]
-    assert cli.main(["experiment", "tolerance", str(folder / "run"), "--neuron", "1/0,0,0",
-                     *words]) == 1
+    more = [word.replace("FOLDER", str(folder)) for word in arguments]
+    assert cli.main(words(folder, "1/0,0,0", *more)) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-    assert not list(folder.rglob("tolerance.*"))
+    assert not list(folder.rglob("invariance.*"))
 
 
 def test_without_results_of_neurons_a_line_names_the_command(folder, capsys):
-    words = ["experiment", "tolerance", str(folder / "run"), "--frames", str(folder / "large.h5")]
-    assert cli.main(words) == 1
+    given = ["experiment", "invariance", str(folder / "run"), "--frames", str(folder / "large.h5")]
+    assert cli.main(given) == 1
     assert f"hpclcae neurons {folder / 'run'} writes it" in capsys.readouterr().err
 
 
 def test_only_its_own_results_are_replaced(folder, neuron, tmp_path, capsys):
-    (tmp_path / "tolerance.json").write_text("mine")
-    assert cli.main(["experiment", "tolerance", str(folder / "run"), "--frames",
-                     str(folder / "large.h5"), "--neuron", neuron, "--out", str(tmp_path)]) == 1
-    assert "exists and is not a result (hpclcae experiment tolerance)" in capsys.readouterr().err
-    assert (tmp_path / "tolerance.json").read_text() == "mine"
+    (tmp_path / "invariance.json").write_text("mine")
+    assert cli.main(words(folder, neuron, "--out", str(tmp_path))) == 1
+    assert "is not a result (hpclcae experiment invariance)" in capsys.readouterr().err
+    assert (tmp_path / "invariance.json").read_text() == "mine"

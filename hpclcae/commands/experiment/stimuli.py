@@ -1,0 +1,28 @@
+"""The command ``hpclcae experiment stimuli``: images of highest response, numerical optima."""
+import argparse
+
+from hpclcae.checkpoint.trained import Model
+from hpclcae.commands.arguments import whole
+from hpclcae.commands.experiment import arguments
+from hpclcae.experiments import stimuli
+from hpclcae.experiments.optimum import ITERATIONS, STARTS
+from hpclcae.experiments.record import Record
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    arguments.add(parser, "run", "neurons", "test", "batch", "seed", "out")
+    parser.add_argument("--starts", type=whole(1, 1000), default=2 * STARTS,
+                        help="climbs to the numerical optimum of each neuron (%(default)s)")
+    parser.add_argument("--iterations", type=whole(1, 10 ** 5), default=3 * ITERATIONS,
+                        help="steps of each climb (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Ask the best neurons, or those that are named."""
+    model = Model.load(args.run)
+    neurons = [neuron for neuron, _ in arguments.chosen_neurons(args, model)]
+    record = Record("stimuli", "The images of highest response, and the numerical optimum",
+                    args.run, model, args.command_line, figures=["stimuli"], out=args.out)
+    stimuli.run(model, neurons, args.test, args.starts, args.iterations, args.batch, args.seed,
+                record)
