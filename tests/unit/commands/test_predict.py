@@ -15,7 +15,9 @@ from hpclcae.config import ClassifierConfig, Config, DataConfig
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import predictions
 from tests.support import folders
+from tests.support.images import write_classes
 from tests.support.pictures import encode, scene
+from tests.support.saving import made, save
 
 SIZE = 12
 NAMES = ("red", "green", "blue caf\u00e9")
@@ -144,3 +146,49 @@ def test_what_cannot_work_is_one_line(model, pictures, tmp_path, capsys):
     with pytest.raises(SystemExit):
         predict(pictures, "--json", "--csv")
     assert "not allowed with" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_config, tmp_path_factory):
+    """Real runs of finetune, a few steps each: pretrained weights, and random ones."""
+    folder = tmp_path_factory.mktemp("tuned")
+    pretrained = save(folder / "pretrained", made(tiny_config()))
+    data = write_classes(folder / "classes.h5")
+    (folder / "finetune.toml").write_text("")
+    changes = [f"data.train={data}", "data.mirror=false", "train.steps=4", "train.batch=10",
+               "classifier.steps=2", "train.checkpoint_every=4", "classifier.validation=0.2"]
+    for name, words in (("pretrained-run", []), ("random-run", ["--random-weights"])):
+        assert cli.main(["finetune", str(pretrained), str(folder / "finetune.toml"), *words,
+                         "--out", str(folder / name),
+                         *(word for change in changes for word in ("--set", change))]) == 0
+    return folder
+
+
+def test_a_real_classifier_says_of_pictures_what_it_says_of_the_dataset(tuned, tmp_path, capsys):
+    with Dataset(tuned / "classes.h5") as dataset:
+        images = dataset.read(np.arange(5))
+    pictures = folders.fill(tmp_path / "p", {f"{i}.png": encode(image[:, :, 0], "PNG")
+                                             for i, image in enumerate(images)})
+    out = tmp_path / "said.h5"
+    assert cli.main(["predict", str(tuned / "pretrained-run"), str(pictures), "--out",
+                     str(out)]) == 0
+    real = Model.load(tuned / "pretrained-run")
+    with h5py.File(out) as file:
+        np.testing.assert_allclose(file["scores"][:].T, real.scores(real.prepare(images)),
+                                   rtol=1e-5, atol=1e-6)
+        assert file["classes"].asstr()[:].tolist() == ["class 0", "class 1", "class 2"]
+
+
+def test_runs_beside_their_control_and_beside_pixels(tuned, tmp_path, capsys):
+    runs = [str(tuned / "pretrained-run"), str(tuned / "random-run")]
+    assert cli.main(["experiment", "categories", *runs, "--out", str(tmp_path / "a")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for words in ("pretrained, then fine-tuned", "random weights, then trained",
+                  "logistic regression on pixels", "4 updates of 10 images"):
+        assert words in out
+    with open(tmp_path / "a" / "categories.json") as file:
+        rows = json.load(file)["values"]["rows"]
+    assert [row["seeds"] for row in rows] == [[0]] * 3
+    assert cli.main(["experiment", "categories", runs[0], runs[0], "--out",
+                     str(tmp_path / "b")]) == 1
+    assert "leave one of them out" in capsys.readouterr().err
