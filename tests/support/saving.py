@@ -19,6 +19,8 @@ from hpclcae.partition.blocks import Grid
 from tests.support.images import structured_images
 
 WHOLE = Grid(1, 1)
+#: What in a line of metrics differs from run to run.
+TIMES = ("seconds", "images_per_second", "gflop_per_second", "timers", "meanwhile")
 
 
 def owned_chunks(config: Config, grid: Grid, owners: int) -> list[list[Chunk]]:

@@ -23,7 +23,7 @@ from hpclcae.training.trainer import Trainer
 from hpclcae.training.worker import WorkerContext
 from hpclcae.utils.errors import InputError
 from tests.support.images import write_classes
-from tests.support.saving import assert_same, datasets, made, old_file, save
+from tests.support.saving import TIMES, assert_same, datasets, made, old_file, save
 
 SMALL = ["train.steps=8", "train.batch=10", "train.checkpoint_every=4", "train.log_every=1",
          "classifier.steps=4", "update.rule=adam", "update.rate=0.01", "classifier.rate=0.05",
@@ -199,8 +199,7 @@ def test_a_run_that_is_resumed_equals_one_that_never_stopped(supervised, tmp_pat
     trained(config, parts, resume=True)
     assert_same(newest(whole), newest(parts))
     for key in ("classifier", "validation"):
-        rows = [[{k: v for k, v in row.items() if k not in ("seconds", "images_per_second",
-                                                            "gflop_per_second")}
+        rows = [[{k: v for k, v in row.items() if k not in TIMES}
                  for row in lines(run, key)] for run in (whole, parts)]
         assert rows[0] == rows[1]
 

@@ -16,6 +16,7 @@ from hpclcae.partition.threads import run_blocks
 from hpclcae.training import inputs, trainer as training
 from hpclcae.training.cache import Kept
 from hpclcae.training.local_job import run_local_job
+from hpclcae.training.pixels import Pixels
 from hpclcae.training.replay import replay
 from hpclcae.training.resume import starting_point
 from hpclcae.training.step import train_step
@@ -129,9 +130,9 @@ def test_kept_responses_give_the_same_numbers_up_to_float16(config_of, tmp_path)
 def test_lower_stages_run_once_for_each_image(config_of, tmp_path, monkeypatch):
     """The epochs of the top stage do not ask for responses that are there."""
     asked = []
-    original = training.Inputs._prepared
-    monkeypatch.setattr(training.Inputs, "_prepared", lambda self, indices, *more: (
-        asked.append(len(indices)), original(self, indices, *more))[1])
+    original = Pixels.read
+    monkeypatch.setattr(Pixels, "read", lambda self, numbers, *more: (
+        asked.append(len(numbers)), original(self, numbers, *more))[1])
     train(config_of("train.cache=memory", "data.mirror=false", "train.steps=107"), tmp_path)
     count = 120  # of the tiny dataset
     assert sum(asked[4:]) <= 3 * 8 + count < 3 * 8 + 100 * 6

@@ -27,9 +27,7 @@ from hpclcae.training.trainer import Trainer
 from hpclcae.utils.errors import InputError
 from tests.support.images import structured_images, write_dataset
 from tests.support.processes import RUN
-from tests.support.saving import assert_same, datasets
-
-TIMES = ("seconds", "images_per_second", "gflop_per_second", "timers", "meanwhile")
+from tests.support.saving import TIMES, assert_same, datasets
 
 
 def trained(config, folder, stop_at=None, resume=False):
