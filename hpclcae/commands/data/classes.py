@@ -13,7 +13,7 @@ MAX_NAMES = 20  # that are printed
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add = parser.add_argument
-    add("task", choices=TASKS, metavar="TASK",
+    add("task", metavar="TASK",
         help="; ".join(f"{name}: {task.what}, from {' and '.join(task.packages)}"
                        for name, task in TASKS.items()))
     add("folder", type=Path, help="folder written by 'hpclcae data fetch --only PACKAGE'")

@@ -13,7 +13,7 @@ from hpclcae.data.halves import HALF_NAMES, halves_of_images
 from hpclcae.data.sources import registry
 from hpclcae.data.tasks import cutouts, digits, photographs
 from hpclcae.data.writer import DatasetWriter, check_seed
-from hpclcae.utils.errors import InputError, require
+from hpclcae.utils.errors import InputError, require, shown
 from hpclcae.utils.progress import progress
 
 LARGEST = 1024  # rows and cols of an image, pixels
@@ -138,6 +138,8 @@ def write_task(folder: Path, out: Path, how: Settings) -> tuple[list[str], int]:
     InputError
         The task is not known or cannot be had in this size, or its packages were not fetched.
     """
+    if how.task not in TASKS:
+        raise InputError(f"{shown(how.task)} is no task: they are {', '.join(TASKS)}")
     task = TASKS[how.task]
     if task.fixed and (how.size not in (None, task.size)
                        or how.channels not in ("", task.channels)):

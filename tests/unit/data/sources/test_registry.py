@@ -7,8 +7,9 @@ import pytest
 from hpclcae.data import catalogue
 from hpclcae.data.catalogue import Item
 from hpclcae.data.decode import decode
+from hpclcae.data.dataset import checksum
+from hpclcae.data.ingest.duplicates import Seen, fingerprint
 from hpclcae.data.ingest.squares import to_square
-from hpclcae.data.ingest.duplicates import Seen
 from hpclcae.data.sources.registry import SOURCES, merge_groups
 
 #: Pictures that were really fetched.
@@ -51,11 +52,12 @@ def test_rules_of_the_sources():
 
 @pytest.mark.skipif(not (REAL / "catalogue.json").exists(),
                     reason=f"needs 'hpclcae data fetch --out {REAL}'")
-def test_no_near_duplicates_across_groups_in_what_was_really_fetched():
+def test_no_near_duplicates_across_groups_in_what_was_really_fetched(tmp_path):
     items = [item for item in catalogue.load(REAL) if item.kind in ("face", "photograph", "people")]
-    seen, kept = Seen(near=True), []
+    seen, kept = Seen(tmp_path), []
     for item in items:
-        copy = seen.add(to_square(decode(REAL / item.path, at_least=64), 64, "centre")[0])
+        square = to_square(decode(REAL / item.path, at_least=64), 64, "centre")[0]
+        copy = seen.add(checksum(square.tobytes()), fingerprint(square))
         if copy is None:
             kept.append(item)
         else:

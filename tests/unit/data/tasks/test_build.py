@@ -137,6 +137,7 @@ def test_cutouts_share_neither_objects_nor_backgrounds(sources, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
+    (("cats",), "'cats' is no task: they are mnist, fashion, photographs, cut-outs"),
     (("mnist", "--count", 5), "--count 5: equally many of each of 10 classes"),
     (("mnist", "--count", 110), "from 1 to 10: give --count 10 to 100"),
     (("mnist", "--size", 32), "mnist has grey images of 28 x 28 pixels"),
