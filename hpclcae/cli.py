@@ -198,7 +198,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "bench ingest": (
         "hpclcae.bench.ingest",
         "images/s of ingest against Pillow's decode and resize alone",
-        "hpclcae bench ingest"),
+        "hpclcae bench ingest --images 200"),
     "bench scaling": (
         "hpclcae.bench.scaling",
         "how much faster several ranks train one network",
