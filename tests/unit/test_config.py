@@ -299,7 +299,8 @@ def consistent(config):
     train = dataclasses.replace(
         config.train, condition_images=config.train.condition_images + 1,
         **({"condition_every": 0} if greedy else {"cache": "none"}))
-    return dataclasses.replace(config, stages=tuple(stages), train=train)
+    data = dataclasses.replace(config.data, keep=config.data.keep % 1)
+    return dataclasses.replace(config, data=data, stages=tuple(stages), train=train)
 
 
 @settings(max_examples=60, deadline=None)

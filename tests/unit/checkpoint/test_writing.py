@@ -415,7 +415,7 @@ diff -r "$1" "$2"
 """
 
 
-@pytest.mark.parametrize("room", [1.05, 1.5, 1.98])
+@pytest.mark.parametrize("room", [1.2, 1.5, 1.98])
 def test_a_full_disk_leaves_the_older_checkpoint_intact(tiny_config, tmp_path, room):
     """A real one: a small file system in a mount namespace of its own.
 

@@ -124,7 +124,7 @@ def write_one_class(file):
     (["RUN", "--out", "RUN"], "it is a folder"),
     (["RUN", "--out", "RUN/metrics.jsonl/page.html"], "is not a folder"),
     (["RUN", "--neurons", "-1"], "it must be at least 0"),
-    (["RUN", "--out", "STEP/page.html"], "whose files belong together")])
+    (["RUN", "--out", "STEP/page.html"], "lies in the checkpoint")])
 def test_bad_input_is_one_line(run, capsys, quick, arguments, message):
     write_images(run / "large.h5", 20, labels=True, size=16)
     write_images(run / "colour.h5", 20, labels=True, channels=3)

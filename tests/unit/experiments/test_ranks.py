@@ -94,7 +94,6 @@ def test_what_cannot_be_dealt_out_is_one_line():
 
 def test_no_more_than_two_batches_are_held(run, monkeypatch):
     """However many images there are: those that were read and not yet forgotten are counted."""
-    import gc
     import weakref
 
     from hpclcae.experiments import training_images
@@ -107,7 +106,6 @@ def test_no_more_than_two_batches_are_held(run, monkeypatch):
     def counted(dataset, places):
         pixels = read(dataset, places).view(Pixels)
         held.add(pixels)
-        gc.collect()
         most[0] = max(most[0], sum(map(len, held)))
         return pixels
     monkeypatch.setattr(training_images, "read", counted)
