@@ -5,9 +5,11 @@ stages, which stay as they are. How it is trained, on which images, says the con
 """
 import argparse
 import dataclasses
+import shlex
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.cluster.launcher import launched
+from hpclcae.cluster.status import COMPLETE, run_status
 from hpclcae.commands import train
 from hpclcae.commands.evaluate import evaluate
 from hpclcae.config import Config
@@ -32,8 +34,12 @@ def run(args: argparse.Namespace) -> int:
     words += ["--random-weights"] if args.random_weights else []
     code = train.train(args, "hpclcae finetune", lambda: _configuration(args),
                        ["mpiexec", "-n", "N", "hpclcae", "finetune", *words])
-    if code == 0 and launched().rank == 0 and args.stop_at is None:
-        print(classification.describe([evaluate(str(args.out))]))
+    if code == 0 and launched().rank == 0:
+        if run_status(args.out).code == COMPLETE:
+            print(classification.describe([evaluate(str(args.out))]))
+        else:
+            print(f"not tested, as training is not complete: --resume goes on; hpclcae evaluate "
+                  f"{shlex.quote(str(args.out))} tests what is there")
     return code
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from hpclcae import checkpoint, cli, config as configuration
 from hpclcae.experiments.classification import read_arrays
+from hpclcae.training.trainer import Trainer
 from hpclcae.utils.errors import InputError
 from tests.support.images import write_classes, write_dataset, structured_images
 from tests.support.processes import RUN
@@ -59,6 +60,17 @@ def test_it_trains_tests_and_leaves_what_it_found(place, capsys):
     assert state.config.classifier.classes == 3 and state.categories == arrays.names
     with h5py.File(place / "run/classification.h5") as file:
         assert file["names"].asstr()[...].tolist() == list(arrays.names)
+
+
+def test_a_run_that_was_ended_early_is_not_tested_before_it_is_complete(place, capsys, monkeypatch):
+    train = Trainer.train
+    monkeypatch.setattr(Trainer, "train", lambda self, stop_at=None: train(self, 2))  # a signal
+    assert typed(place, name="ended") == 0
+    assert "not tested, as training is not complete" in capsys.readouterr().out
+    assert not (place / "ended/classification.json").exists()
+    monkeypatch.undo()
+    assert typed(place, "--resume", name="ended") == 0
+    assert (place / "ended/classification.json").exists()
 
 
 def test_a_run_goes_on_by_its_own_configuration_too(place, capsys):
