@@ -424,8 +424,7 @@ _SIDE, _MAPS, _BATCH, _COUNT, _RANKS, _REAL = 16_384, 65_536, 10 ** 9, 10 ** 12,
 _ABOVE_0 = 1e-30  # smallest of those that must not be 0
 #: key -> (smallest allowed value, largest); one rule for every stage
 _RANGES: dict[str, tuple[float, float]] = {
-    "data.size": (1, _SIDE), "data.keep": (0, 1),
-    "data.size": (1, _SIDE), "data.crop": (0, _SIDE),
+    "data.size": (1, _SIDE), "data.keep": (0, 1), "data.crop": (0, _SIDE),
     "preprocess.contrast_floor": (_ABOVE_0, _REAL), "preprocess.whitening": (0, _SIDE),
     "preprocess.whitening_epsilon": (0, _REAL), "preprocess.whitening_images": (1, _COUNT),
     "stages.receptive_field": (1, _SIDE), "stages.stride": (1, _SIDE), "stages.maps": (1, _MAPS),
