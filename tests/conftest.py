@@ -18,13 +18,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks
-def pytest_collection_modifyitems(items):
-    """Where workers share the tests: a file goes to one of them, the SLURM cluster to one alone."""
-    for item in items:
-        where = item.path.relative_to(item.config.rootpath)
-        group = "slurm" if where.parts[:2] == ("tests", "slurm") else str(where)
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """Where workers share the tests, a file goes to one of them, and the SLURM cluster to one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return "tests/slurm" if file.startswith("tests/slurm/") else file
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -10,4 +10,4 @@ cd "$(dirname "$0")/.."
 flake8 hpclcae tests
 mypy
 # The slow ones come first, in the order of the folders' names; many tests use two ranks, so four workers are enough.
-python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder "$@" tests
+python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder "$@" tests
