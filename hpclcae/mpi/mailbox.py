@@ -24,6 +24,8 @@ from hpclcae.utils.errors import InputError
 
 #: A chunk that the server writes to whenever it is read is given up after this long.
 TORN_SECONDS = 60.0
+#: A worker that ends with an error waits so long for servers, which may have ended, too.
+GIVEN_UP_SECONDS = 5.0
 _NOTE = -1  # in place of a chunk's number
 
 
@@ -215,6 +217,21 @@ class MailboxConnection(ServerConnection):
         for access in self.access.values():
             backoff = Backoff()
             while not access.outbox.taken(access.outbox.last):
+                backoff.pause()
+
+    def give_up(self) -> None:
+        """Read what was asked for, and wait a little until the servers have taken all mail.
+
+        The note of what was read tells a replay that this step was begun.
+        """
+        until, backoff = time.monotonic() + GIVEN_UP_SECONDS, Backoff()
+        while self._marks and time.monotonic() < until:
+            self._go_on(waited_for=True)
+            backoff.pause()
+        self.flush()
+        for access in self.access.values():
+            backoff = Backoff()
+            while not access.outbox.taken(access.outbox.last) and time.monotonic() < until:
                 backoff.pause()
 
     # ---- the barrier, and the end ----------------------------------------------------------------

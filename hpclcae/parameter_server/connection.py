@@ -87,5 +87,9 @@ class ServerConnection(Protocol):
         steps of every replica (replicas,), and whether all have made their last.
         """
 
+    def give_up(self) -> None:
+        """The worker ends with an error: what it has said reaches the servers' event logs first."""
+        return
+
     def close(self, clock: int) -> None:
         """Tell the servers that this block has ended, and release what belongs to it."""

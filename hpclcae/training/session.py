@@ -21,6 +21,7 @@ from hpclcae.training.evaluation import Patience
 from hpclcae.training.metrics import Metrics, metrics_path, metrics_to_save, open_folder
 from hpclcae.training.updates import Updates
 from hpclcae.training.worker import WorkerContext, WorkerReport
+from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import Requests, requests
 from hpclcae.utils.timers import Timers
 
@@ -91,6 +92,8 @@ class Session:
             try:
                 if kind is None:
                     self._finish()
+                elif issubclass(kind, InputError):  # a replay is to come to the same
+                    self.updates.give_up()
             except KeyboardInterrupt:
                 kind = KeyboardInterrupt
                 raise

@@ -48,6 +48,10 @@ class Updates(Gradients, Protocol):
     def check(self) -> None:
         """Raise what went wrong in the background."""
 
+    def give_up(self) -> None:
+        """Training ends with an error here."""
+        return
+
     def close(self, step: int) -> None:
         """End, and wait for what is under way."""
 
@@ -187,6 +191,9 @@ class ServedUpdates(Updates):
 
     def check(self) -> None:
         """The servers write."""
+
+    def give_up(self) -> None:
+        self._connection.give_up()
 
     def close(self, step: int) -> None:
         self._connection.close(step)
