@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from hpclcae import config as configuration
+from hpclcae.config import checks
 from hpclcae.config import (ClassifierConfig, Config, DataConfig, ParallelConfig, PreprocessConfig,
                             StageConfig, TrainConfig, UpdateConfig)
 from hpclcae.geometry import network_geometry
@@ -106,7 +107,7 @@ def test_arguments_of_thousands_of_digits_are_one_short_line(change):
 
 @pytest.mark.parametrize("section, name, hint", NUMBERS, ids=ids(NUMBERS))
 def test_every_number_has_a_range(section, name, hint):
-    known = configuration._RANGES.keys() | {"data.channels"}
+    known = checks.RANGES.keys() | {"data.channels"}
     assert f"{section.partition('.')[0]}.{name}" in known
 
 

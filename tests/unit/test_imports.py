@@ -28,6 +28,7 @@ LAZY = {"PIL", "av", "matplotlib", "cv2", "jinja2", "sklearn"}    # of an extra:
 
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
          for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"}
+FACADES = {"config"}  # a package whose __init__ gives what its modules define
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 
@@ -46,7 +47,7 @@ def inside(tree):
     found = set()
     for name in imported(tree):
         first, *rest = name.split(".")
-        while first == "hpclcae" and rest and ".".join(rest) not in FILES:
+        while first == "hpclcae" and rest and ".".join(rest) not in FILES.keys() | FACADES:
             rest.pop()
         found.add(".".join(rest) if first == "hpclcae" else "")
     return found - {""}
