@@ -26,7 +26,7 @@ for lines in (cfg["options"]["install_requires"], *(extras[name] for name in ("i
             print(line.strip().partition(",")[0].replace(">=", "=="))
 PY
 echo "lowest: $SECONDS s: installing $(tr '\n' ' ' < "$work/lowest.txt")"
-python -m pip install --quiet --only-binary=:all: -r "$work/lowest.txt" mpich pytest hypothesis
+python -m pip install --quiet --only-binary=:all: -r "$work/lowest.txt" mpich pytest pytest-timeout hypothesis
 python -m pip install --quiet --no-deps -e .
 echo "lowest: $SECONDS s: tests"
 OPENBLAS_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider -W "ignore::DeprecationWarning" \
