@@ -2,8 +2,8 @@
 from pathlib import Path
 from time import monotonic, sleep
 
-from hpclcae.checkpoint.folder import (BEST, MANIFEST, MODEL, Content, Manifest, content_of,
-                                       find_best, remove, remove_done_markers, saved, shard_name,
+from hpclcae.checkpoint.folder import (BEST, MANIFEST, MODEL, Content, Manifest, best_of,
+                                       content_of, remove, remove_done_markers, saved, shard_name,
                                        step_folder, step_of, write_manifest)
 from hpclcae.checkpoint.model_file import write_model
 from hpclcae.checkpoint.state import RunState
@@ -120,7 +120,7 @@ def prune(run: Path, keep: int, keep_every: int) -> None:
     is older than the newest and was never finished goes too.
     """
     folder = run / "checkpoints"
-    found, best = saved(folder), find_best(run)
+    found, best = saved(folder), best_of(run)
     for path in found[:-max(keep, KEEP_AT_LEAST)]:
         if path != best and not (keep_every and step_of(path) % keep_every == 0):
             remove(path)

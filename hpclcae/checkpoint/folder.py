@@ -108,13 +108,18 @@ def find_best(run: str | Path) -> Path:
     InputError
         There is none.
     """
-    file = Path(run) / "checkpoints" / BEST
-    if file.is_file():
-        with reading(file, "the name of the best checkpoint", "remove it"):
+    return best_of(Path(run)) or find(run)
+
+
+def best_of(run: Path) -> Path | None:
+    """The checkpoint of a run folder that did best on validation images; None: it names none."""
+    file = run / "checkpoints" / BEST
+    with reading(file, "the name of the best checkpoint", "remove it"):
+        try:
             best = file.parent / file.read_text().strip()
-            if step_of(best) >= 0 and (best / MANIFEST).exists():
-                return best
-    return find(run)
+        except (FileNotFoundError, NotADirectoryError):  # or it was moved away just now
+            return None
+        return best if step_of(best) >= 0 and (best / MANIFEST).exists() else None
 
 
 # ---- the manifest --------------------------------------------------------------------------------

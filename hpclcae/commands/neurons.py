@@ -15,13 +15,15 @@ from hpclcae.commands.examination import (add_examination, examination_settings,
                                           training_images)
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import made_from, neurons, results, seeds
-from hpclcae.experiments.comparison import Row, as_text, judge, sources_as_text, top_row
+from hpclcae.experiments.comparison import (Row, as_text, equal_as_text, judge, sources_as_text,
+                                            top_row)
+from hpclcae.experiments.fewer_candidates import DRAWS
 from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.labelled_images import LabelledImages
 from hpclcae.experiments.neurons import Examination, Settings
 from hpclcae.experiments.scan_results import (SCALES, STEP, Scanner, choose_neuron,
                                               scan_pictures, scan_set)
-from hpclcae.experiments.single_neurons import DRAWS, Population
+from hpclcae.experiments.single_neurons import Population
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.provenance import versions
 
@@ -170,6 +172,8 @@ def _report(args: argparse.Namespace, model: Model, images: LabelledImages,
     print(f"neuron of the top stage: row, col, map {place} of stage {len(stages)}: "
           f"{100 * best.accuracy:.1f} % right on {judged}\nif a response above "
           f"{best.threshold:.4g} means '{header['concept']}'")
+    if equal := equal_as_text(rows):
+        print(equal)
     if top.chosen:
         shown = [row for row in rows if row.chosen and (
             row is top or row.name in ("trained, stage 1", "linear: templates by label"))]
@@ -203,6 +207,8 @@ def _report_several(args: argparse.Namespace, tables: Sequence[Sequence[Row]],
     names = [neurons.run_folder(model).resolve().name for model in args.models]
     rows = seeds.beside(tables)
     print(f"\n{len(names)} runs, {common['test']}\n\n{seeds.as_text(rows, names)}\n")
+    if equal := seeds.equal_as_text(rows):
+        print(f"{equal}\n")
     _print_notes(images, SEVERAL_NOTE)
     if args.json:
         results.save_json(Path(args.json), common | {

@@ -6,6 +6,7 @@ An outsider begins with `neurons.py`::
     labelled_images.py  the test images: halves, groups, what numbers rest on
     single_neurons.py   the paper's test of single neurons
     ranks.py            which process looks at which images and neurons
+    fewer_candidates.py what choosing among fewer neurons would reach
     close_look.py       one neuron with one threshold: AUC, sources, bootstrap
     baselines.py        linear filters, and the best that is linear
     training_images.py  training images drawn and read

@@ -7,9 +7,10 @@ import numpy as np
 
 from hpclcae.experiments import paper
 from hpclcae.experiments.close_look import JudgedNeuron
+from hpclcae.experiments.fewer_candidates import DRAWS, Equal
 from hpclcae.experiments.labelled_images import (DEVELOPMENT, FINAL, LabelledImages, group_weights,
                                                  interval, ratio)
-from hpclcae.experiments.single_neurons import DRAWS, Population
+from hpclcae.experiments.single_neurons import Population
 from hpclcae.utils.tables import table
 
 #: honest: chosen on the development half, right on the final half; auc: of that neuron, on the
@@ -29,20 +30,20 @@ class Row:
     replicates: np.ndarray                  # (measure, replicate)
     chosen: tuple[JudgedNeuron, ...] = ()   # on the development half; one for each random seed
     best: tuple[JudgedNeuron, ...] = ()     # of all images; one for each random seed
-    equal: tuple[float, float] | None = None  # honest, with as many candidates as the top: mean, sd
+    equal: Equal | None = None              # honest, with as many candidates as the top
     paper: str = ""                         # row of experiments/paper.py
     trained: bool = False                   # else a baseline
 
     @classmethod
-    def of(cls, name: str, populations: Sequence[Population], candidates: int, seed: int,
-           paper: str = "", trained: bool = False) -> "Row":
+    def of(cls, name: str, populations: Sequence[Population], paper: str = "",
+           trained: bool = False) -> "Row":
         """Average the best neurons of one or several populations of the same kind."""
         best = tuple(population.best for population in populations)
         chosen = tuple(population.chosen for population in populations if population.chosen)
-        drawn = [population.with_candidates(candidates, seed) for population in populations]
-        known = [pair for pair in drawn if pair]
-        equal = (float(np.mean([mean for mean, _ in known])),
-                 float(np.mean([deviation for _, deviation in known]))) if known else None
+        known = [population.equal for population in populations if population.equal]
+        equal = Equal(float(np.mean([each.accuracy for each in known])),
+                      float(np.mean([each.spread for each in known])),
+                      np.mean([each.replicates for each in known], axis=0)) if known else None
         return cls(name, *_measured(chosen, best), chosen, best, equal, paper, trained)
 
     @classmethod
@@ -93,8 +94,10 @@ class Row:
             figures[f"{measure}_interval"] = None if math.isnan(low) else (low, high)
         figures |= {"candidates": self.candidates, "spread": self.spread}
         if self.equal:
-            figures["equal_candidates"] = {"honest": self.equal[0], "spread": self.equal[1],
-                                           "draws": DRAWS}
+            low, high = interval(self.equal.replicates)
+            figures["equal_candidates"] = {
+                "honest": self.equal.accuracy, "spread": self.equal.spread, "draws": DRAWS,
+                "honest_interval": None if math.isnan(low) else (low, high)}
         for key, neurons in (("chosen", self.chosen), ("best", self.best)):
             figures[key] = [_neuron_as_json(neuron, images) for neuron in neurons]
         if self.paper:
@@ -149,6 +152,14 @@ class Verdict:
         return 100 * difference, 100 * low, 100 * high
 
     @property
+    def equal_difference(self) -> tuple[float, float, float]:
+        """The honest difference if both were chosen among as many neurons as the top stage has."""
+        if self.row.equal is None or self.other.equal is None:
+            return np.nan, np.nan, np.nan
+        low, high = interval(self.row.equal.replicates - self.other.equal.replicates)
+        return 100 * (self.row.equal.accuracy - self.other.equal.accuracy), 100 * low, 100 * high
+
+    @property
     def word(self) -> str:
         """Decide: the interval of the honest difference must lie on one side of zero.
 
@@ -167,18 +178,17 @@ class Verdict:
 
     def __str__(self) -> str:
         """The honest difference with its interval, for a cell."""
-        difference, low, high = self.difference(HONEST)
-        if math.isnan(difference):
-            return ""
-        return f"{difference:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
+        return _difference(*self.difference(HONEST))
 
     def as_json(self) -> dict[str, object]:
         """The same for a program; points of percent."""
-        def numbers(measure: int) -> dict[str, float | None]:
+        def numbers(difference: tuple[float, float, float]) -> dict[str, float | None]:
             return {key: None if math.isnan(value) else value for key, value in
-                    zip(("points", "low", "high"), self.difference(measure))}
+                    zip(("points", "low", "high"), difference)}
         return {"row": self.row.name, "verdict": self.word, "other": self.other.name,
-                "honest": numbers(HONEST), "accuracy": numbers(ACCURACY)}
+                "honest": numbers(self.difference(HONEST)),
+                "accuracy": numbers(self.difference(ACCURACY)),
+                "equal_candidates": numbers(self.equal_difference)}
 
 
 def top_row(rows: Sequence[Row]) -> Row:
@@ -190,6 +200,24 @@ def judge(rows: Sequence[Row]) -> list[Verdict]:
     """Hold the top stage against every other row."""
     top = top_row(rows)
     return [Verdict(top, other) for other in rows if other is not top]
+
+
+def luckiest(rows: Sequence[Row]) -> Verdict | None:
+    """The top stage against the best of all rows that had more candidates, once none has more."""
+    top = top_row(rows)
+    more = [(row.equal.accuracy, row) for row in rows
+            if row.equal and (row.candidates or 0) > (top.candidates or 0)]
+    return Verdict(top, max(more, key=lambda pair: pair[0])[1]) if more else None
+
+
+def equal_as_text(rows: Sequence[Row]) -> str:
+    """A sentence about equal numbers of candidates; "" if nothing can be said."""
+    verdict = luckiest(rows)
+    if verdict is None or verdict.row.equal is None or verdict.other.equal is None:
+        return ""
+    return (f"with {verdict.row.candidates:,} candidates in every row the top stage is "
+            f"{_difference(*verdict.equal_difference)} points above the best of them, "
+            f"{verdict.other.name} ({100 * verdict.other.equal.accuracy:.1f})")
 
 
 def as_text(rows: Sequence[Row], candidates: int | None = None) -> str:
@@ -221,7 +249,7 @@ def cells(rows: Sequence[Row], candidates: int | None = None,
         known = {"final": _percent(row.values[HONEST]) + _deviation(row.spread),
                  "95 % interval": _range(row.replicates[HONEST if honest else ACCURACY]),
                  "AUC": _percent(row.values[AUC]),
-                 "of": _percent(row.equal[0] if row.equal else np.nan),
+                 "of": _percent(row.equal.accuracy if row.equal else np.nan),
                  "among": f"{row.candidates:,}" if row.candidates else "",
                  "top minus it": verdicts.get(row, ""), "paper": paper.as_text(concept, row.paper),
                  "best of 20": _percent(row.values[ACCURACY])}
@@ -265,6 +293,12 @@ def source_cells(rows: Sequence[Row], images: LabelledImages) -> tuple[list[str]
 
 def _percent(share: float) -> str:
     return "" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _difference(difference: float, low: float, high: float) -> str:
+    if math.isnan(difference):
+        return ""
+    return f"{difference:+.1f}" + ("" if math.isnan(low) else f" [{low:+.1f}, {high:+.1f}]")
 
 
 def _deviation(spread: float | None) -> str:

@@ -13,11 +13,12 @@ from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import neurons, paper, rates
 from hpclcae.experiments.comparison import HONEST, Row, cells, judge, source_cells, top_row
+from hpclcae.experiments.fewer_candidates import DRAWS
 from hpclcae.experiments.labelled_images import LabelledImages
 from hpclcae.experiments.neurons import Examination, Settings, concept_of
 from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.record import Record
-from hpclcae.experiments.single_neurons import DRAWS, Population
+from hpclcae.experiments.single_neurons import Population
 
 #: Groups of images that were rendered begin with these (data/frames/recipe.py).
 RENDERED = ("heads/", "cats/", "bodies/")
@@ -61,7 +62,8 @@ def best_of_stages(stages: Sequence[Population]) -> Population:
 
     return replace(best, development=joined("development"), final=joined("final"),
                    best=replace(by_all.best, neurons=total),
-                   chosen=best.chosen and replace(best.chosen, neurons=total))
+                   chosen=best.chosen and replace(best.chosen, neurons=total),
+                   equal=best.equal_of_all)
 
 
 def why_without_lcn(model: Model, other: Model | None) -> str:
@@ -91,10 +93,10 @@ def examine_set(model: Model, test: Dataset, train: Dataset | None, without_lcn:
         print(neurons.describe(test, images), flush=True)
     stages, rows = examination.compare(model)
     candidates = stages[-1].accuracy.size
-    rows.append(Row.of(BEST, [best_of_stages(stages)], candidates, settings.seed))
+    rows.append(Row.of(BEST, [best_of_stages(stages)]))
     if without_lcn is not None:
         other = examination.trained("without LCN", without_lcn)
-        rows.append(Row.of(NO_LCN, [other[-1]], candidates, settings.seed, "no lcn"))
+        rows.append(Row.of(NO_LCN, [other[-1]], "no lcn"))
     concept = concept_of(test)
     found = Found(str(test.path), concept, rows, candidates, _rendered_share(test, images))
     columns, lines = cells(rows, candidates, concept)

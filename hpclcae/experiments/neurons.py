@@ -210,23 +210,17 @@ class Examination:
         """
         settings = self.settings
         stages = self.trained("trained stages", model, by_training=True)
-        candidates = stages[-1].accuracy.size
-
-        def row(name: str, populations: Sequence[Population], paper: str = "",
-                trained: bool = False) -> Row:
-            return Row.of(name, populations, candidates, settings.seed, paper, trained)
-
         rows = [Row.chance(self.images, settings.bootstrap, settings.batch)]
         untrained = [self._random(model, seed) for seed in
                      range(settings.seed, settings.seed + settings.random_seeds)]
         for number in sorted({1, len(stages)}) if untrained else []:
-            rows.append(row(f"random weights, stage {number}",
-                            [populations[number - 1] for populations in untrained],
-                            "random" if number == len(stages) else ""))
-        rows += self.linear_rows(candidates) if linear is None else linear
+            rows.append(Row.of(f"random weights, stage {number}",
+                               [populations[number - 1] for populations in untrained],
+                               "random" if number == len(stages) else ""))
+        rows += self.linear_rows(stages[-1].accuracy.size) if linear is None else linear
         for number, population in enumerate(stages, start=1):
             paper = {len(stages): "top", 1: "first"}.get(number, "")
-            rows.append(row(f"trained, stage {number}", [population], paper, trained=True))
+            rows.append(Row.of(f"trained, stage {number}", [population], paper, trained=True))
         if stages[-1].by_training:
             rows.append(Row.by_training(f"stage {len(stages)}, by training labels",
                                         stages[-1].by_training))
@@ -248,20 +242,23 @@ class Examination:
                                            self.settings.batch):
             filters = kind.make()
             found = self.study(kind.name, lambda pixels: [
-                baselines.filter_responses(filters, prepare(pixels))])
-            rows.append(Row.of(kind.name, found, candidates, self.settings.seed, kind.paper))
+                baselines.filter_responses(filters, prepare(pixels))], candidates=candidates)
+            rows.append(Row.of(kind.name, found, kind.paper))
         return rows
 
     def _random(self, model: Model, seed: int) -> list[Population]:
         return self.trained(f"random weights, seed {seed}", model.with_random_weights(seed))
 
     def study(self, name: str, respond: Respond, parts: Sequence[Part] | None = None,
-              by_training: bool = False) -> list[Population]:
-        """Examine what responds to the test images; `parts` are its neurons on a grid."""
+              by_training: bool = False, candidates: int = 0) -> list[Population]:
+        """Examine what responds to the test images; `parts` are its neurons on a grid.
+
+        Numbers of candidates are made equal to `candidates`; 0: to the size of its last population.
+        """
         training = self._training(name, respond) if by_training else None
         passes = self._passes(name, self.test, self.images.index, respond, 3, parts is not None)
         return examine(passes, self.images, self.settings.bootstrap, training, self.ranks.world,
-                       parts)
+                       parts, candidates, self.settings.seed)
 
     def _training(self, name: str, respond: Respond) -> TrainingImages | None:
         """Labelled training images that show the concept as often as the test images do."""

@@ -158,11 +158,9 @@ def run(model: Model, rivals: Sequence[Rival], examination: Examination, record:
     candidates = stages[-1].accuracy.size
     rows = [Row.chance(examination.images, settings.bootstrap, settings.batch)]
     for rival in rivals:
-        found = examination.study(rival.name, rival.respond)
-        rows.append(Row.of(rival.name, [best_of_stages(found)], candidates, settings.seed,
-                           rival.paper))
-    rows.append(Row.of(f"trained, stage {len(stages)}", [stages[-1]], candidates, settings.seed,
-                       "top", trained=True))
+        found = examination.study(rival.name, rival.respond, candidates=candidates)
+        rows.append(Row.of(rival.name, [best_of_stages(found)], rival.paper))
+    rows.append(Row.of(f"trained, stage {len(stages)}", [stages[-1]], "top", trained=True))
     concept = concept_of(test)
     columns, lines = cells(rows, candidates, concept)
     images = examination.images

@@ -239,8 +239,7 @@ def scan_set(scanner: Scanner, path: str, settings: Settings, out: Path) -> list
                   "framing": test.framing}
     population = scan.judge_maxima(found["response"], images, settings.bootstrap, settings.batch)
     rows = [Row.chance(images, settings.bootstrap, settings.batch),
-            Row.of(f"neuron {scanner.neuron}, scanned", [population], 1, settings.seed,
-                   trained=True)]
+            Row.of(f"neuron {scanner.neuron}, scanned", [population], trained=True)]
     print(f"\n{as_text(rows)}\n")
     out.mkdir(parents=True, exist_ok=True)
     attributes = scanner.attributes | source

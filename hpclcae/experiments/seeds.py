@@ -71,6 +71,20 @@ class SeveralRow:
         return interval(np.mean([top.replicates[measure] - row.replicates[measure]
                                  for top, row in zip(self.tops, self.rows)], axis=0))
 
+    @property
+    def equal_differences(self) -> tuple[np.ndarray, tuple[float, float]] | None:
+        """Top stage minus this row if both chose among as many neurons: (run,) and its interval.
+
+        None if that cannot be said.
+        """
+        pairs = [(top.equal, row.equal) for top, row in zip(self.tops, self.rows)
+                 if top.equal and row.equal]
+        if len(pairs) < len(self.rows):
+            return None
+        return (np.array([top.accuracy - other.accuracy for top, other in pairs]),
+                interval(np.mean([top.replicates - other.replicates for top, other in pairs],
+                                 axis=0)))
+
     def as_json(self) -> dict[str, object]:
         """Everything in the row: shares, what cannot be said is None."""
         figures: dict[str, object] = {"name": self.name, "shared": self.shared}
@@ -84,6 +98,10 @@ class SeveralRow:
                     "runs": [_known(value) for value in values], "mean": _known(values.mean()),
                     "spread": None if self.shared and key == measure else _known(spread),
                     "interval": None if math.isnan(between[0]) else between}
+        if equal := self.equal_differences:
+            figures["top_minus_it_equal_candidates"] = {
+                "runs": equal[0].tolist(), "mean": float(equal[0].mean()),
+                "interval": None if math.isnan(equal[1][0]) else equal[1]}
         return figures
 
 
@@ -91,6 +109,20 @@ def beside(runs: Sequence[Sequence[Row]]) -> list[SeveralRow]:
     """Put the rows of several runs beside each other; they must be the same rows."""
     tops = tuple(map(top_row, runs))
     return [SeveralRow(rows, tops) for rows in zip(*runs, strict=True)]
+
+
+def equal_as_text(rows: Sequence[SeveralRow]) -> str:
+    """A sentence about equal numbers of candidates; "" if nothing can be said."""
+    top = next(row for row in rows if row.rows == row.tops)
+    candidates = top.rows[0].candidates or 0
+    more = [(row, equal) for row in rows if (equal := row.equal_differences)
+            and (row.rows[0].candidates or 0) > candidates]
+    if not more:
+        return ""
+    row, (differences, between) = min(more, key=lambda pair: pair[1][0].mean())
+    return (f"with {candidates:,} candidates in every row the top stage is "
+            f"{100 * differences.mean():+.1f} {_range(between, '[{:+.1f}, {:+.1f}]')} points above "
+            f"the best of them, {row.name} ({100 * differences.min():+.1f} at least)")
 
 
 def as_text(rows: Sequence[SeveralRow], runs: Sequence[str]) -> str:

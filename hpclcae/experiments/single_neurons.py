@@ -20,13 +20,13 @@ import numpy as np
 
 from hpclcae.experiments.close_look import (BINS, JudgedNeuron, NeuronLook, area_under_curve,
                                             bin_of)
+from hpclcae.experiments.fewer_candidates import Equal, FewerCandidates
 from hpclcae.experiments.labelled_images import (DEVELOPMENT, FINAL, LabelledImages,
                                                  group_weights)
 from hpclcae.partition.communicator import Communicator, SerialCommunicator
 from hpclcae.utils.errors import InputError
 
 BLOCK = 512  # neurons counted at once: their bins stay in the cache
-DRAWS = 50   # of fewer candidates, when numbers of candidates are made equal
 
 #: Starts a pass over images: minibatch by minibatch the responses (row, col, map, image) of each
 #: population of neurons, and which of the images they belong to.
@@ -69,31 +69,14 @@ class Population:
     best: JudgedNeuron                # chosen and judged on all images: the paper's measure
     chosen: JudgedNeuron | None       # chosen on the development half, judged on the final half
     by_training: JudgedNeuron | None  # by training labels, its threshold by development
-
-    def with_candidates(self, count: int, seed: int) -> tuple[float, float] | None:
-        """The honest accuracy if there were only `count` neurons to choose among.
-
-        Returns
-        -------
-        Mean and standard deviation over DRAWS seeded draws; the figure itself and 0 if there are
-        no more neurons than that. None if nothing can be said honestly.
-        """
-        if self.development is None or self.final is None or self.chosen is None:
-            return None
-        if self.final.size <= count:
-            return self.chosen.accuracy, 0.0
-        development, final = self.development.ravel(), self.final.ravel()
-        rng = np.random.default_rng(seed)
-        judged = []
-        for _ in range(DRAWS):
-            drawn = np.sort(rng.choice(final.size, count, replace=False))
-            judged.append(final[drawn[development[drawn].argmax()]])
-        return float(np.mean(judged)), float(np.std(judged, ddof=1))
+    equal: Equal | None               # chosen so, with an equal number of candidates
+    equal_of_all: Equal | None        # the same, drawn from all populations of the examination
 
 
 def examine(responses: Pass, images: LabelledImages, replicates: int = 1000,
             training: TrainingImages | None = None, world: Communicator = SerialCommunicator(),
-            parts: Sequence[Part] | None = None) -> list[Population]:
+            parts: Sequence[Part] | None = None, candidates: int = 0,
+            seed: int = 0) -> list[Population]:
     """Examine every neuron of each population.
 
     Parameters
@@ -112,6 +95,10 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000,
         of them together over every image and neuron once. All return the same.
     parts : sequence of Part, optional
         The neurons of each population that the responses are of; without it all.
+    candidates : int, optional
+        Numbers of candidates are made equal to this; 0: to the size of the last population.
+    seed : int, optional
+        Of the draws for it.
 
     Returns
     -------
@@ -153,6 +140,9 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000,
                               ))
             chosen += [NeuronLook(*pick, halved, images, FINAL, replicates) for pick in picks]
         looks.append(chosen)
+    known = [(halved, halved.correct((DEVELOPMENT,))) for halved in development]
+    fewer = [FewerCandidates(among, candidates or whole[-1].neurons, seed, images, replicates)
+             for among in (*([each] for each in known), known) if among]
     for arrays, part in responses():
         weights = group_weights(images.key[part], replicates)
         for chosen, response, held in zip(looks, arrays, parts):
@@ -161,10 +151,17 @@ def examine(responses: Pass, images: LabelledImages, replicates: int = 1000,
                 at = int(np.searchsorted(held.own, look.neuron))
                 if at < held.own.size and held.own[at] == look.neuron:
                     look.add(flat[at], part, weights)
+        for number, (response, held) in enumerate(zip(arrays, parts)) if fewer else ():
+            flat = response.reshape(-1, response.shape[-1])
+            fewer[number].add(0, flat, held.own, part, weights)
+            fewer[-1].add(number, flat, held.own, part, weights)
     for chosen in looks:
         for look in chosen:
             look.combine(world)
-    return [_population(tally, development[number] if honest else None, chosen, shape)
+    for each in fewer:
+        each.combine(world)
+    return [_population(tally, development[number] if honest else None, chosen, shape,
+                        (fewer[number].judged(), fewer[-1].judged()) if honest else (None, None))
             for number, (tally, chosen, (_, _, shape)) in enumerate(zip(whole, looks, ranges))]
 
 
@@ -312,7 +309,8 @@ def _choose_by_training(development: Tally, training: TrainingImages, own: np.nd
 
 
 def _population(whole: Tally, halved: Tally | None, looks: Sequence[NeuronLook],
-                shape: tuple[int, ...]) -> Population:
+                shape: tuple[int, ...],
+                equal: tuple[Equal | None, Equal | None]) -> Population:
     """Sum up; `shape` is (row, col, map)."""
     everyone = np.arange(whole.neurons)
     correct = whole.correct((DEVELOPMENT, FINAL))
@@ -332,4 +330,5 @@ def _population(whole: Tally, halved: Tally | None, looks: Sequence[NeuronLook],
         threshold=whole.threshold(everyone, number).reshape(shape),
         minimum=whole.lowest.reshape(shape), maximum=whole.highest.reshape(shape),
         development=development, final=final, best=best,
-        chosen=judged[0] if judged else None, by_training=judged[1] if judged[1:] else None)
+        chosen=judged[0] if judged else None, by_training=judged[1] if judged[1:] else None,
+        equal=equal[0], equal_of_all=equal[1])

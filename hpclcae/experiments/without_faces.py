@@ -147,13 +147,13 @@ def add_shares(record: Record, train: Dataset, found: np.ndarray, patches: np.nd
 
 def add_comparison(record: Record, examination: Examination, model: Model, other: Model) -> None:
     """The best neurons of a network that has seen faces and of one that has not."""
-    seed, images = examination.settings.seed, examination.images
+    images = examination.images
     stages = examination.trained("with faces", model)[-1], examination.trained(
         "without faces", other)[-1]
     candidates = stages[0].accuracy.size
     rows = [Row.chance(images, examination.settings.bootstrap, examination.settings.batch),
-            Row.of(WITHOUT, [stages[1]], candidates, seed, "no faces"),
-            Row.of(WITH, [stages[0]], candidates, seed, "top", trained=True)]
+            Row.of(WITHOUT, [stages[1]], "no faces"),
+            Row.of(WITH, [stages[0]], "top", trained=True)]
     concept = concept_of(examination.test)
     record.table(f"Without faces in training, {concept}: {examination.test.path.name}",
                  *cells(rows, candidates, concept),

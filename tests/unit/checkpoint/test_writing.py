@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
-from hpclcae.checkpoint import (Committer, ShardWriter, folder as folders, shard_file,
+from hpclcae.checkpoint import (Committer, ShardWriter, committer, folder as folders, shard_file,
                                 writer as writers)
 from hpclcae.utils.background import Background
 from hpclcae.checkpoint.state import views
@@ -458,3 +458,8 @@ def test_the_manifest_is_the_last_to_be_written_and_says_what_is_there(run, monk
     manifest = json.loads((run.committer.committed / "manifest.json").read_text())
     assert {name: file["size"] for name, file in manifest["files"].items()} == seen
     assert sorted(seen) == ["model.h5", "shard-0000.h5", "shard-0001.h5"]
+
+
+def test_a_run_that_was_moved_away_has_nothing_to_prune(tmp_path):
+    """Whoever writes into it next tells of it, by its name and with the remedy."""
+    committer.prune(tmp_path / "gone", 2, 0)

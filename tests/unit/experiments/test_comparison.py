@@ -7,7 +7,9 @@ import pytest
 
 from hpclcae.experiments import seeds
 from hpclcae.experiments.close_look import JudgedNeuron
-from hpclcae.experiments.comparison import (Row, Verdict, as_text, judge, sources_as_text)
+from hpclcae.experiments.comparison import (Row, Verdict, as_text, equal_as_text, judge,
+                                            sources_as_text)
+from hpclcae.experiments.fewer_candidates import Equal
 from hpclcae.experiments.labelled_images import LabelledImages
 
 RNG = np.random.default_rng(0)
@@ -96,9 +98,33 @@ def test_chance_is_the_answer_that_is_right_more_often_in_the_development_half()
     assert few.replicates.shape == (3, 0)
 
 
+def equal_row(name, among, honest, equal, noise, trained=False):
+    made = row(name, honest, noise, equal=Equal(equal, 0.0, equal + noise), trained=trained)
+    return dataclasses.replace(made, chosen=(dataclasses.replace(made.chosen[0], neurons=among),))
+
+
+def test_with_as_many_candidates_the_best_of_those_that_had_more_is_named():
+    noise = RNG.normal(0, 0.01, 1000)
+    top = equal_row("third", 32, 0.81, 0.81, noise, trained=True)
+    rows = [equal_row("few", 32, 0.80, 0.80, noise), equal_row("most", 5000, 0.78, 0.70, noise),
+            equal_row("second", 256, 0.77, 0.72, 2 * noise), top]
+    said = equal_as_text(rows)
+    assert said.startswith("with 32 candidates in every row the top stage is +9.0 [+")
+    assert said.endswith("points above the best of them, second (72.0)")
+    points, low, high = Verdict(top, rows[2]).equal_difference
+    assert points == pytest.approx(9) and 6 < low < 8 and 10 < high < 12
+    assert equal_as_text([rows[0], top]) == ""
+    several = seeds.beside([rows, [*rows[:3], equal_row("third", 32, 0.83, 0.83, noise, True)]])
+    assert seeds.equal_as_text(several).startswith("with 32 candidates in every row the top stage "
+                                                   "is +10.0 [+")
+    assert seeds.equal_as_text(several).endswith(" second (+9.0 at least)")
+    assert several[2].as_json()["top_minus_it_equal_candidates"]["runs"] == pytest.approx(
+        [0.09, 0.11])
+
+
 def test_the_table_lines_up_and_marks_what_is_recalled():
     noise = RNG.normal(0, 0.01, 100)
-    rows = [row("first row", 0.7, noise, paper="linear", equal=(0.655, 0.01)),
+    rows = [row("first row", 0.7, noise, paper="linear", equal=Equal(0.655, 0.01, 0.655 + noise)),
             row("third", 0.5, noise), row("second", 0.812, noise, paper="top", trained=True)]
     head, first, third, second = as_text(rows, 512).splitlines()
     assert first.endswith("(74.0)") and second.endswith(" 81.7")

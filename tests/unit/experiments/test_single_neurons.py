@@ -5,6 +5,7 @@ from hypothesis import given, settings, strategies as st
 
 from hpclcae.experiments import single_neurons as sn
 from hpclcae.experiments.close_look import SMALLEST_SPAN, STIMULI, NeuronLook, bin_of
+from hpclcae.experiments.fewer_candidates import DRAWS
 from hpclcae.experiments.labelled_images import LabelledImages, group_weights, interval
 from hpclcae.utils.errors import InputError
 
@@ -109,7 +110,9 @@ def test_hand_computed_halves_threshold_and_answers():
     assert without == (4 + 2) / 7 and replicates.shape == (100,)
     # 5 x 5 pairs; of the faces four have 14 and one 1, of the others one has 0, one 21, three 5
     assert chosen.auc == (4 * 4 + 1) / 25
-    assert chosen.neurons == 1 and population.with_candidates(1, 0) == (8 / 10, 0.0)
+    assert chosen.neurons == 1
+    assert (population.equal.accuracy, population.equal.spread) == (8 / 10, 0)
+    assert np.array_equal(population.equal.replicates, chosen.replicates[0])
 
 
 def test_fewer_candidates_choose_worse_and_all_of_them_the_same():
@@ -119,17 +122,40 @@ def test_fewer_candidates_choose_worse_and_all_of_them_the_same():
     responses[0, 0, 17] += 3 * images.concept
     population, = sn.examine(in_batches([responses], [200]), images, 100)
     assert population.chosen.where == (0, 0, 17)
-    assert population.with_candidates(30, 0) == (population.chosen.accuracy, 0.0)
-    mean, deviation = population.with_candidates(10, 5)
-    judged = []
+    every = population.equal
+    assert (every.accuracy, every.spread) == (population.chosen.accuracy, 0)
+    assert np.array_equal(every.replicates, population.chosen.replicates[0])
+    population, = sn.examine(in_batches([responses], [120, 80]), images, 100, candidates=10, seed=5)
+    judged, neurons = [], []
     draws = np.random.default_rng(5)
-    for _ in range(sn.DRAWS):  # slowly
+    for _ in range(DRAWS):  # slowly
         drawn = sorted(draws.choice(30, 10, replace=False))
         best = max(drawn, key=lambda neuron: population.development[0, 0, neuron])
+        neurons.append(best)
         judged.append(population.final[0, 0, best])
+    mean = population.equal.accuracy
     assert mean == pytest.approx(np.mean(judged), rel=1e-12)
-    assert deviation == pytest.approx(np.std(judged, ddof=1), rel=1e-12)
+    assert population.equal.spread == pytest.approx(np.std(judged, ddof=1), rel=1e-12)
     assert 1 / 5 < np.mean(np.array(judged) > 0.85) < 1 / 2 and mean < population.chosen.accuracy
+    # each draw's replicates are those of its neuron by itself
+    alone = {neuron: sn.examine(in_batches([responses[:, :, [neuron]]], [200]), images, 100)[0]
+             for neuron in set(neurons)}
+    wanted = np.mean([alone[neuron].chosen.replicates[0] for neuron in neurons], axis=0)
+    assert population.equal.replicates == pytest.approx(wanted, rel=1e-12)
+
+
+def test_fewer_candidates_are_drawn_from_all_stages_at_once():
+    images = labelled(100, 100)
+    rng = np.random.default_rng(6)
+    arrays = [rng.standard_normal((2, 2, 5, 100)), rng.standard_normal((1, 1, 4, 100))]
+    arrays[0][1, 0, 3] += 3 * images.concept
+    first, last = sn.examine(in_batches(arrays, [100]), images, 30)
+    together, = sn.examine(in_batches([np.concatenate([array.reshape(1, 1, -1, 100)
+                                                       for array in arrays], 2)], [60, 40]),
+                           images, 30, candidates=4)
+    assert last.equal_of_all.spread == first.equal_of_all.spread > last.equal.spread == 0
+    assert last.equal_of_all.accuracy == together.equal.accuracy != first.equal.accuracy
+    assert np.array_equal(last.equal_of_all.replicates, together.equal.replicates)
 
 
 def test_training_labels_choose_and_the_development_half_sets_the_threshold():
