@@ -19,8 +19,9 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 # What a process inherits is left alone: a film that Python's collector of garbage closes there
-# would wait for FFmpeg's threads, which were not forked.
-os.register_at_fork(after_in_child=gc.freeze)
+# would wait for FFmpeg's threads, which were not forked. Before the fork, as the first thing that a
+# new process does is Python's own (threading), and that may collect.
+os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 AHEAD = 3  # tasks under way for each process: memory for their results and arguments is bounded
 
 

@@ -74,3 +74,34 @@ def test_they_end_with_the_process_that_started_them(tmp_path):
     while time.monotonic() < end and any(os.path.exists(f"/proc/{child}") for child in children):
         time.sleep(0.01)
     assert not any(os.path.exists(f"/proc/{child}") for child in children)
+
+
+COLLECTS = """
+import gc, os, sys
+from hpclcae.utils.workers import survives
+
+class Film:
+    def __del__(self):
+        print("closed by", os.getpid(), flush=True)
+
+def work(task):
+    gc.collect()
+
+gc.disable()
+film = Film()
+film.itself = film
+del film
+gc.set_threshold(1)
+os.register_at_fork(before=gc.enable)  # so the next thing that anybody makes collects
+assert survives(work, 1)
+print("at work", os.getpid(), flush=True)
+"""
+
+
+def test_a_process_does_not_close_what_it_inherits():
+    """A film that is closed there waits for ever for threads that were not forked."""
+    done = subprocess.run([sys.executable, "-c", COLLECTS], cwd=ROOT, timeout=60,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines())
+    assert lines == {"at work": lines["at work"], "closed by": lines["at work"]}, done.stdout
