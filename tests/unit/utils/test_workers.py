@@ -55,7 +55,7 @@ ORPHANS = """
 import os, sys, time
 from hpclcae.utils.workers import in_order
 def work(number):
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\\n" % os.getpid())  # at once, whatever the buffering
     time.sleep(60)
 lock = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)
 list(in_order(work, range(4), 2, work, (lock,)))
