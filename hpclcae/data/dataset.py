@@ -380,6 +380,6 @@ def blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         yield first, min(count, first + step)
 
 
-def checksum(content: bytes) -> int:
+def checksum(content: bytes | memoryview) -> int:
     """What `checksum` holds of an image: 8 bytes of BLAKE2b of its pixels."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
