@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import zlib
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -43,18 +44,20 @@ class Plan:
     is_shuffled: bool                # not of a manifest, which says the order
 
     def save(self, work: Path) -> None:
-        """Write it into the folder of the work."""
+        """Write it, with checksums of itself and of the ledger, into the folder of the work."""
         with (work / LEDGER).open("rb") as ledger:
             os.fsync(ledger.fileno())
+        text = json.dumps(asdict(self))
         with replacing(work / PLAN) as partial:
-            partial.write_text(json.dumps(asdict(self)))
+            partial.write_text(f"{text}\n{_crc32(work, text)}\n")
 
     @classmethod
     def load(cls, work: Path, record: dict[str, Any]) -> "Plan | None":
         """The plan in a folder, if there is one for the same sources and settings."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            plan = cls(**json.loads((work / PLAN).read_text()))
-            if plan.record == json.loads(json.dumps(record)):
+            text, crc = (work / PLAN).read_text().splitlines()
+            plan = cls(**json.loads(text))
+            if plan.record == json.loads(json.dumps(record)) and crc == _crc32(work, text):
                 return plan
         return None
 
@@ -68,6 +71,15 @@ class Plan:
         if len(self.shards) == 1:
             return out
         return shard_folder(out) / f"{self.mark}-{shard:04d}.h5"
+
+
+def _crc32(work: Path, plan: str) -> str:
+    """A checksum of the text of a plan and of the ledger."""
+    crc = zlib.crc32(plan.encode())
+    with (work / LEDGER).open("rb") as file:
+        while block := file.read(2**22):
+            crc = zlib.crc32(block, crc)
+    return f"{crc:08x}"
 
 
 def settings_of(record: dict[str, Any]) -> Settings:
@@ -91,7 +103,7 @@ class ShardTask:
 
     @property
     def done(self) -> Path:
-        """A file that says that it is written, by its fingerprint."""
+        """A file that says that it is written."""
         return self.work / f"shard-{self.number:04d}"
 
 
@@ -131,12 +143,13 @@ def write_shard(task: ShardTask) -> str:
                     group=group_of(event["entry"], settings), original=tuple(event["original"]),
                     crop=tuple(event["crop"]), label=kept.label, pair=here.get(kept.partner, -1),
                     seconds=seconds)
-        with Dataset(task.path) as dataset, replacing(task.done) as partial:
-            partial.write_text(dataset.fingerprint)
+        with replacing(task.done) as partial:
+            partial.touch()
         if plan.is_shuffled and len(plan.shards) > 1:
             for number in units:  # nobody else wants them, and the disk may be small
                 path_of(task.work / UNITS, number).unlink(missing_ok=True)
-    return task.done.read_text()
+    with Dataset(task.path) as dataset:
+        return dataset.fingerprint
 
 
 def mark_of(record: dict[str, Any], digest: str) -> str:

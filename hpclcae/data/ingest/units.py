@@ -93,9 +93,14 @@ def make(task: Task) -> bool:
                 row += 1
         header = {"key": key, "events": events, "largest": largest, "rows": row}
         text = json.dumps(header).encode()
-        file.write(text + b"%012d" % len(text) + MARK)
+        file.write(text + _end(text))
     os.replace(partial, task.path)
     return False
+
+
+def _end(header: bytes) -> bytes:
+    """What follows a header: its length and checksum."""
+    return b"%012d%08x" % (len(header), zlib.crc32(header)) + MARK
 
 
 def _event(entry: Entry, square: Square, row: int, content: memoryview) -> dict[str, Any]:
@@ -128,14 +133,15 @@ class Unit:
     def __init__(self, path: Path) -> None:
         self.path = path
         with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END) - 12 - len(MARK)
-            file.seek(max(0, end))
-            length = file.read(12)
-            if end < 0 or file.read() != MARK:
-                raise ValueError(f"{path} is no unit")
-            self._stop = end - int(length)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - len(_end(b""))))
+            end = file.read()
+            self._stop = size - len(end) - int(end[:12])
             file.seek(self._stop)
-            self.header: dict[str, Any] = json.loads(file.read(int(length)))
+            text = file.read(int(end[:12]))
+            if end != _end(text):
+                raise ValueError("it is not as it was written")
+            self.header: dict[str, Any] = json.loads(text)
 
     @property
     def events(self) -> list[dict[str, Any]]:
