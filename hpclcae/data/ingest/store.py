@@ -56,9 +56,9 @@ class Plan:
         """The plan in a folder, if there is one for the same sources and settings."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             text, crc = (work / PLAN).read_text().splitlines()
-            plan = cls(**json.loads(text))
-            if plan.record == json.loads(json.dumps(record)) and crc == _crc32(work, text):
-                return plan
+            if crc == _crc32(work, text):
+                plan = cls(**json.loads(text))
+                return plan if plan.record == json.loads(json.dumps(record)) else None
         return None
 
     @property
