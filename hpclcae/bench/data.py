@@ -4,9 +4,10 @@ Times of a busy machine say little, so the rows are ratios of what is timed in t
 on images of noise that are written first and removed at the end:
 
 - A training step with real reading against the same step with a minibatch that is there already,
-  in every phase of the configuration: read ahead from memory, read ahead from the file, and read in
-  the step itself. The steps around a measurement are not timed: the one that fills the line, and
-  what the thread makes after the last one.
+  in every phase of the configuration: read ahead from memory, read ahead from disk, and read in the
+  step itself. The system is told to drop the file from its memory before every round. The steps
+  around a measurement are not timed: the one that fills the line, and what the thread makes after
+  the last one.
 - Bytes per second of shuffled minibatches, whole or a block's slab of them, against a plain read of
   the same file from its beginning to its end; from the disk (the system is told to drop the file
   from its memory) and from memory.
@@ -48,11 +49,11 @@ from hpclcae.utils.tables import table
 DEFAULT = "run/plain.toml"
 PIECE = 1 << 22  # bytes of a plain read
 #: Where a step's images come from: ahead, and data.keep.
-WAYS = {"ahead, kept": (True, 1.0), "ahead, from file": (True, 0.0), "in the step": (False, 0.0)}
+WAYS = {"ahead, kept": (True, 1.0), "ahead, from disk": (True, 0.0), "in the step": (False, 0.0)}
 #: The part of an image's rows and cols that a block of a grid reads.
 SLABS = {"whole images": 1.0, "a block of 2x2": 0.5}
 #: Images of a chunk, and pixels along its side (0: the image's); those of our files come first.
-CHUNKS = ((8, 64), (8, 0), (1, 64), (32, 64))
+CHUNKS = ((8, 64), (8, 32), (8, 100), (8, 0), (1, 64), (1, 0), (32, 64))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +176,7 @@ class _Way:
 
     def enter(self) -> None:
         """Two steps, after which the line is filled."""
+        forget([self.inputs.batches.dataset.path])
         self.steps(2)
         self._before = self._waits()
 

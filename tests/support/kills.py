@@ -64,8 +64,8 @@ def run(folder: Path, images: int, kills: int) -> bool:
     assert cli.main(["data", "ingest", *map(str, [*options, "--out", out])]) == 0
     one, two = contents(folder / "one.h5"), contents(out)
     what = "the same" if one == two else "NOT the same"
-    print(f"{len(one['group'])} images in {len(one['shards'])} shards, {seconds:.0f} s undisturbed; "
-          f"{kills} kills ({ends} ends between them): {what} dataset")
+    print(f"{len(one['group'])} images in {len(one['shards'])} shards, {seconds:.0f} s without a "
+          f"kill; {kills} kills, {ends} ends between them: {what} dataset")
     return one == two
 
 
