@@ -10,7 +10,7 @@ on images of noise that are written first and removed at the end:
   the last one.
 - Bytes per second of shuffled minibatches, whole or a block's slab of them, against a plain read of
   the same file from its beginning to its end; from the disk (the system is told to drop the file
-  from its memory) and from memory.
+  from its memory) and from memory. --clock cpu, for a busy machine, concerns these rows alone.
 """
 import argparse
 import contextlib
@@ -28,7 +28,7 @@ import numpy as np
 
 from hpclcae import config as configuration
 from hpclcae.bench import common
-from hpclcae.bench.common import Report, forget, ratio
+from hpclcae.bench.common import CLOCKS, Report, forget, ratio
 from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
 from hpclcae.data.compression import COMPRESSIONS, filters
@@ -207,16 +207,16 @@ def _with(config: Config, keep: float) -> Config:
 
 
 def _in_turn(ways: dict[str, tuple[Callable[[], None], Callable[[], None], Callable[[], None]]],
-             rounds: int) -> dict[str, list[float]]:
+             rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
     """Seconds of each in every round; what is before and after is not timed."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, (enter, function, leave) in ways.items():
             enter()
-            began = time.perf_counter()
+            began = clock()
             function()
             if number:  # the first round warms up
-                times[name].append(time.perf_counter() - began)
+                times[name].append(clock() - began)
             leave()
     return times
 
@@ -243,7 +243,7 @@ def _reading(case: str, path: Path, config: Config, report: Report) -> None:
                 for source, before in (("disk", partial(forget, [where])), ("memory", _nothing)):
                     times = _in_turn({"plain": (before, partial(_plain, where), _nothing),
                                       "runs": (before, partial(_runs, file["images"], order, side),
-                                               _nothing)}, report.repeat)
+                                               _nothing)}, report.repeat, CLOCKS[report.clock])
                     cells += [ratio(times["plain"], times["runs"]) * wanted / stored,
                               wanted / statistics.median(times["runs"]) / 1e6]
                     report.add(f"{case}, {label}, {slab}", f"from {source}", cells[-2],
