@@ -50,8 +50,9 @@ DEFAULT = "run/plain.toml"
 PIECE = 1 << 22  # bytes of a plain read
 #: Where a step's images come from: ahead, and data.keep.
 WAYS = {"ahead, kept": (True, 1.0), "ahead, from disk": (True, 0.0), "in the step": (False, 0.0)}
-#: The part of an image's rows and cols that a block of a grid reads.
-SLABS = {"whole images": 1.0, "a block of 2x2": 0.5}
+#: The part of an image's rows and cols that a block of a grid reads; with the halo of a receptive
+#: field and of whitening, as in run/paper.toml.
+SLABS = {"whole images": 1.0, "a block of 2x2": 0.58}
 #: Images of a chunk, and pixels along its side (0: the image's); those of our files come first.
 CHUNKS = ((8, 64), (8, 32), (8, 100), (8, 0), (1, 64), (1, 0), (32, 64))
 

@@ -54,7 +54,7 @@ def run(folder: Path, images: int, kills: int) -> bool:
     seconds = time.monotonic() - began
     generator, out, done, ends = random.Random(0), folder / "two.h5", 0, 0
     while done < kills:
-        if killed_after(generator.uniform(0, seconds / 8), *options, "--out", out):
+        if killed_after(generator.uniform(0, seconds / 2), *options, "--out", out):
             ends += 1  # begin again
             out.unlink()
             shutil.rmtree(folder / "two.shards")
