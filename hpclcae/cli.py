@@ -217,6 +217,8 @@ LONGEST_LINE = 3000  # characters of an error
 
 #: Commands that may run on many ranks.
 PARALLEL = {"train", "finetune", "check", "experiment concepts", "bench halo", "bench server"}
+#: Commands that start processes of their own, and the option that says how many.
+SPREAD = {"data ingest": "--workers", "data check": "--workers", "data frames": "--jobs"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -253,8 +255,9 @@ def _run(name: str, words: list[str]) -> int:
     size, rank, _ = launched()
     if size > 1 and name not in PARALLEL:
         if rank == 0:
+            more = f", and {SPREAD[name]} {size}" if name in SPREAD else ""
             print(f"hpclcae {name}: it runs in one process, and {size} were launched: use mpiexec "
-                  "-n 1", file=sys.stderr)
+                  f"-n 1{more}", file=sys.stderr)
         return 1
     from hpclcae.commands.arguments import Parser
     module_name, summary, example = COMMANDS[name]

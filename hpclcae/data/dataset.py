@@ -36,6 +36,7 @@ SCHEMA = 1
 #: A chunk is a run of so many images times a square tile of about so many pixels: a rank reads its
 #: own rows and cols of a minibatch, and the minibatch stream draws runs of consecutive images.
 CHUNK_IMAGES, CHUNK_PIXELS = 8, 64
+ROWS = 2**16              # images of which a column is read at a time
 BLOCK_BYTES = 32 * 2**20  # images are copied and verified in blocks of this many bytes
 
 
@@ -193,16 +194,39 @@ class Dataset:
     def pair(self) -> np.ndarray | None:
         """Partner of each image, int64 (image,), -1 none; None in a dataset without pairs.
 
-        Partners show the same at two places or times, and stand next to each other.
+        Of very many images `pairs` tells the same in less memory.
         """
         with self._reading():
             if "pair" not in self._file:
                 return None
-            pair = self._of_every_image("pair")[:]
-            paired = np.flatnonzero(pair >= 0)
-            if pair.max() >= self.count or (pair[pair[paired]] != paired).any():
-                raise ValueError("an image is not the partner of its partner")
+            pair = np.full(self.count, -1)
+            for first in self.pairs():
+                pair[first], pair[first + 1] = first + 1, first
             return pair
+
+    @functools.cached_property
+    def pair_count(self) -> int:
+        """How many pairs there are."""
+        return sum(map(len, self.pairs()))
+
+    def pairs(self) -> Iterator[np.ndarray]:
+        """Yield the first image of every pair, ascending: int64 (pair,), of ROWS images at a time.
+
+        The other one is the next image. Partners show the same at two places or times.
+        """
+        with self._reading():
+            data = self._of_every_image("pair") if "pair" in self._file else np.empty(0)
+            for start in range(0, len(data), ROWS):
+                before = min(start, 1)
+                part = data[start - before:start + ROWS + 1]
+                own = np.arange(before, min(before + ROWS, before + self.count - start))
+                own = own[part[own] >= 0]
+                images = own + start - before
+                step = part[own] - images
+                if (abs(step) != 1).any() or (images + step >= self.count).any() \
+                        or (part[own + step] != images).any():
+                    raise ValueError("an image is not the partner of its partner beside it")
+                yield images[step == 1]
 
     @property
     def recipe(self) -> dict[str, Any] | None:
@@ -231,8 +255,10 @@ class Dataset:
                     continue
                 names = [np.ravel(value).tolist() for value in array.attrs.values()]
                 digest.update(f"{array.name} {array.shape} {names}".encode())
-                values = array[:]
-                digest.update(b"\0".join(values) if values.dtype == object else values.tobytes())
+                for first in range(0, len(array), ROWS):
+                    values = array[first:first + ROWS]
+                    digest.update(b"\0" * bool(first) + b"\0".join(values)
+                                  if values.dtype == object else values.tobytes())
             return digest.hexdigest()
 
     @functools.cached_property
@@ -380,6 +406,6 @@ def blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         yield first, min(count, first + step)
 
 
-def checksum(content: bytes) -> int:
+def checksum(content: bytes | memoryview) -> int:
     """What `checksum` holds of an image: 8 bytes of BLAKE2b of its pixels."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: Formats by Pillow's names. A closed list: some others start external programs or are not
 #: pictures.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000")
+HEAD = 64           # first bytes, which tell what a file is
 MISSING_GREY = 128  # what libjpeg makes up
 MID_GREY = 128  # behind transparency, and beside a picture that does not fill its square
 MAX_PIXELS = 150_000_000  # what the largest cameras give; a file that claims more is an attack
@@ -56,12 +57,18 @@ def is_of_disk(error: OSError) -> bool:
 @dataclass(frozen=True)
 class Picture:
     """A decoded picture."""
-    pixels: np.ndarray              # uint8 (row, col, 3), upright
-    original: tuple[int, int]       # rows, cols of the file, upright; pixels may be fewer (JPEG)
+    image: "PillowImage.Image"      # red, green and blue, upright
+    original: tuple[int, int]       # rows, cols of the file, upright; the image may be smaller
     notes: tuple[str, ...] = ()     # what had to be done to it
 
+    @property
+    def pixels(self) -> np.ndarray:
+        """Uint8 (row, col, 3): a copy."""
+        return np.asarray(self.image)
 
-def decode(content: bytes | Path, at_least: int | None = None) -> Picture:
+
+def decode(content: bytes | Path, at_least: int | None = None,
+           head: bytes | None = None) -> Picture:
     """Decode one picture.
 
     Turned upright by its EXIF tag; transparency is put on mid-grey; CMYK and palettes become RGB;
@@ -74,6 +81,8 @@ def decode(content: bytes | Path, at_least: int | None = None) -> Picture:
     at_least : int, optional
         A shorter side of so many pixels is enough: a larger JPEG is decoded at a half, quarter or
         eighth, quickly.
+    head : bytes, optional
+        The first 64 bytes, where they are known.
 
     Raises
     ------
@@ -81,9 +90,9 @@ def decode(content: bytes | Path, at_least: int | None = None) -> Picture:
         Damaged, not a picture, too large, or pixels without a defined range.
     """
     try:
-        head = formats.first_bytes(content, 64)
+        head = formats.first_bytes(content, HEAD) if head is None else head
         picture = _decoded(content, at_least, head)
-        if head.startswith(formats.JPEG) and _may_end_early(picture.pixels) \
+        if head.startswith(formats.JPEG) and _may_end_early(picture.image) \
                 and not formats.is_whole_jpeg(content):
             raise Undecodable("JPEG of which a part is missing", "the rest would be grey")
         return picture
@@ -107,10 +116,11 @@ def _decoded(content: bytes | Path, at_least: int | None, head: bytes) -> Pictur
         return replace(picture, notes=(*picture.notes, "metadata left out, damaged or too large"))
 
 
-def _may_end_early(pixels: np.ndarray) -> bool:
+def _may_end_early(image: "PillowImage.Image") -> bool:
     """Whether a corner is of the grey that libjpeg puts in the place of data that are missing."""
-    corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
-    return bool((corners == MISSING_GREY).all(axis=1).any())
+    pixels, missing = image.load(), (MISSING_GREY,) * 3
+    assert pixels is not None
+    return missing in (pixels[0, 0], pixels[-1, 0], pixels[0, -1], pixels[-1, -1])
 
 
 def _decode(content: bytes | Path, at_least: int | None, head: bytes) -> Picture:
@@ -180,11 +190,11 @@ def _picture(image: "PillowImage.Image", at_least: int | None) -> Picture:
     signed = any(kind not in (UNSIGNED, UNDEFINED) for kind in tags.get(SAMPLE_FORMAT, ()))
     if signed and turned.mode in PLAIN_MODES:
         raise Undecodable("pixels without a defined range", "TIFF of signed numbers")
-    pixels, extra = (_plain(turned) if turned.mode in PLAIN_MODES
-                     else _sixteen_bits(turned, image.format, tags))
+    upright, extra = (_plain(turned) if turned.mode in PLAIN_MODES
+                      else _sixteen_bits(turned, image.format, tags))
     if _several(image):
         notes.insert(0, "first of several frames")
-    return Picture(pixels, (rows, cols), (*notes, *extra))
+    return Picture(upright, (rows, cols), (*notes, *extra))
 
 
 def _orientation(image: "PillowImage.Image") -> tuple[int, list[str]]:
@@ -219,17 +229,27 @@ def _scale_transparency(image: "PillowImage.Image", raw: str) -> None:
         raise Undecodable("transparency of a colour of 16 bits", "which is read with 8")
 
 
-def _plain(image: "PillowImage.Image") -> tuple[np.ndarray, list[str]]:
+def _plain(image: "PillowImage.Image") -> tuple["PillowImage.Image", list[str]]:
     """Convert a mode of 8 bits to RGB, over mid-grey where it is transparent."""
     if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
-        return np.asarray(image.convert("RGB")), []
+        # a JPEG is all there; of several frames Pillow may want the file again
+        is_read = (image.format, image.mode) == ("JPEG", "RGB")
+        return (image if is_read else image.convert("RGB")), []
     if image.mode == "1":  # some versions of Pillow call white 1 here, others 255
         clear = 255 if image.info["transparency"] else 0
         image = image.convert("L")
         image.info["transparency"] = clear
     if image.mode == "La":
         image = image.convert("LA")
-    return over_grey(np.asarray(image.convert("RGBA")))
+    pixels, notes = over_grey(np.asarray(image.convert("RGBA")))
+    return as_image(pixels), notes
+
+
+def as_image(pixels: np.ndarray) -> "PillowImage.Image":
+    """Uint8 (row, col, 3) as an image."""
+    module = require("PIL.Image", "images", "reading pictures")
+    image: "PillowImage.Image" = module.fromarray(np.ascontiguousarray(pixels))
+    return image
 
 
 def over_grey(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -243,7 +263,7 @@ def over_grey(pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def _sixteen_bits(image: "PillowImage.Image", file_format: str | None,
-                  tiff_tags: Mapping[int, Any]) -> tuple[np.ndarray, list[str]]:
+                  tiff_tags: Mapping[int, Any]) -> tuple["PillowImage.Image", list[str]]:
     """Scale grey of 16 (in TIFF perhaps 12) bits to 8 bits; anything wider has no defined range."""
     if not (image.mode.startswith("I;16") or image.mode == "I" and file_format in ("PNG", "PPM")):
         raise Undecodable("pixels without a defined range", f"{file_format} of mode {image.mode}")
@@ -256,4 +276,4 @@ def _sixteen_bits(image: "PillowImage.Image", file_format: str | None,
     if "transparency" in image.info and (clear := values == image.info["transparency"]).any():
         grey[clear] = MID_GREY
         notes.append("transparency on mid-grey")
-    return np.repeat(grey[:, :, np.newaxis], 3, axis=2), notes
+    return as_image(np.repeat(grey[:, :, np.newaxis], 3, axis=2)), notes

@@ -122,9 +122,8 @@ def _more(dataset: Dataset) -> list[str]:
         lines += ["", table(("half", "images", "groups"),
                             [(name, groups.size, len(set(groups)))
                              for name, groups in zip(HALF_NAMES, own)])]
-    if dataset.pair is not None:
-        paired = int((dataset.pair >= 0).sum())
-        lines += ["", f"pairs: {paired // 2}, of {paired} images"]
+    if dataset.pair_count:
+        lines += ["", f"pairs: {dataset.pair_count}, of {2 * dataset.pair_count} images"]
     return lines
 
 

@@ -2,6 +2,7 @@
 import json
 import platform
 import tempfile
+from collections.abc import Callable
 from datetime import datetime, timezone
 from math import nan
 from pathlib import Path
@@ -18,14 +19,16 @@ from hpclcae.data.halves import HALVES, halves_of_images
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import check_output, is_hdf5, replacing_hdf5
 
+Pixels = Callable[[np.ndarray], np.ndarray]  # images by their numbers
+
 
 class DatasetWriter:
     """Write a dataset; use as a context manager.
 
     Images are appended to an unnamed file in the folder of `path` (it vanishes with the process,
-    however that ends); on a normal exit they are copied, in their final order, to an HDF5 file that
-    then takes the name `path`. Memory stays bounded; the disk holds every image twice until the
-    end.
+    however that ends), unless `pixels` has them; on a normal exit they are copied, in their final
+    order, to an HDF5 file that then takes the name `path`. Memory stays bounded; the disk holds
+    every image twice until the end.
 
     Parameters
     ----------
@@ -45,6 +48,9 @@ class DatasetWriter:
         Store the images in the random order of this seed instead of the order in which they came.
     compress : str
         How the pixels are compressed: one of compression.COMPRESSIONS.
+    pixels : callable, optional
+        The images are somewhere else, and only their checksums are appended: ``pixels(numbers)``
+        gives some as uint8 (image, row, col, channel), by their numbers in order of appending.
 
     Attributes
     ----------
@@ -61,13 +67,14 @@ class DatasetWriter:
     def __init__(self, path: str | Path, size: int, channels: int,
                  label_names: list[str] | None = None,
                  settings: dict[str, Any] | None = None, *, licences: dict[str, str] | None = None,
-                 shuffle_seed: int | None = None, compress: str = "none") -> None:
+                 shuffle_seed: int | None = None, compress: str = "none",
+                 pixels: Pixels | None = None) -> None:
         if size < 1 or channels not in (1, 3):
             raise InputError(f"images of size {size} with {channels} channels cannot be stored: "
                              "the size is at least 1, channels are 1 or 3")
         if shuffle_seed is not None:
             check_seed(shuffle_seed)
-        self._filters = filters(compress)
+        self._filters, self._pixels = filters(compress), pixels
         self.path, self.shape = Path(path), (size, size, channels)
         self.label_names, self.settings = label_names, settings or {}
         self.licences, self.shuffle_seed = licences or {}, shuffle_seed
@@ -109,14 +116,15 @@ class DatasetWriter:
         """How many images have been appended."""
         return len(self._checksums)
 
-    def append(self, image: np.ndarray, *, source: str, group: str, original: tuple[int, int],
+    def append(self, image: np.ndarray | int, *, source: str, group: str, original: tuple[int, int],
                crop: tuple[int, int, int, int], label: int = -1, half: int = -1, kind: str = "",
                pair: int = -1, seconds: float = nan) -> int:
         """Add one image.
 
         Parameters
         ----------
-        image : uint8 array (row, col, channel)
+        image : uint8 array (row, col, channel), or int
+            Its pixels; or their checksum, where `pixels` has them.
         source : str
             Where it comes from: file, member of an archive, time in a video.
         group : str
@@ -146,17 +154,19 @@ class DatasetWriter:
         ValueError
             Wrong shape, dtype, label or half; the partner is not there or has another one.
         """
-        if image.shape != self.shape or image.dtype != np.uint8:
-            raise ValueError(f"image is {image.dtype} {image.shape}, the dataset holds uint8 "
-                             f"{self.shape}")
         if not -1 <= label < len(self.label_names or ()):
             raise ValueError(f"label {label} is neither -1 nor an index of {self.label_names}")
         if half not in (-1, *HALVES):
             raise ValueError(f"half {half} is neither -1 nor one of {HALVES}")
         if not -1 <= pair < self.count or pair >= 0 and self._pairs[pair] >= 0:
             raise ValueError(f"image {pair} cannot be the partner of image {self.count}")
-        content = np.ascontiguousarray(image).tobytes()
-        self._spool.write(content)
+        if not isinstance(image, int):
+            if image.shape != self.shape or image.dtype != np.uint8:
+                raise ValueError(f"image is {image.dtype} {image.shape}, the dataset holds uint8 "
+                                 f"{self.shape}")
+            content = np.ascontiguousarray(image).data
+            self._spool.write(content)
+            image = checksum(content)
         self._labels.append(label)
         self._groups.append(group)
         self._sources.append(source)
@@ -168,7 +178,7 @@ class DatasetWriter:
         self._kinds.append(kind)
         self._pairs.append(pair)
         self._seconds.append(seconds)
-        self._checksums.append(checksum(content))
+        self._checksums.append(image)
         return self._checksums[-1]
 
     def _save(self, file: h5py.File) -> None:
@@ -178,13 +188,14 @@ class DatasetWriter:
             order = np.random.default_rng(self.shuffle_seed).permutation(self.count)
         if max(self._pairs) >= 0:
             order, file["pair"] = _side_by_side(order, np.array(self._pairs))
-        spool = np.memmap(self._spool, np.uint8, "r", shape=(self.count, *self.shape))
+        shape = self.count, *self.shape
+        pixels = self._pixels or np.memmap(self._spool, np.uint8, "r", shape=shape).__getitem__
         # with checksums that every reader compares: damaged pixels are an error, also in training
-        images = file.create_dataset("images", spool.shape, np.uint8, chunks=_chunks(spool.shape),
+        images = file.create_dataset("images", shape, np.uint8, chunks=_chunks(shape),
                                      fletcher32=True, **self._filters)
         images.attrs["axes"] = ["image", "row", "col", "channel"]
-        for first, last in blocks(spool.shape):
-            images[first:last] = spool[order[first:last]]
+        for first, last in blocks(shape):
+            images[first:last] = pixels(order[first:last])
         if self.label_names is not None:
             small = np.min_scalar_type(-max(1, len(self.label_names)))  # signed, for -1
             file["labels"] = np.array(self._labels, small)[order]

@@ -99,6 +99,8 @@ class Inputs:
                and (self.conditioners[index] is None
                     or stage is None and every and step and step % every == 0
                     or stage == index + 1 and step == phase_of(self.config, step).first)]
+        if due:
+            self.settle()  # the thread of the pass over images is the one that reads
         for index in due:
             with self.timers("condition"):
                 self._fit(index, parameters)

@@ -24,6 +24,7 @@ import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 from matplotlib.figure import Figure
 
@@ -47,11 +48,17 @@ OF_RUN = ["status run", "status run served", "checkpoint list run", "checkpoint 
           "checkpoint export run --out new.npz", "checkpoint reshard run --shards 2 --out new",
           "train tiny.toml --out run --resume", "checkpoint info run --metrics",
           "neurons run --test test.h5 --filters 0 --bootstrap 100"]
+OF_SET = ["data info set.h5", "data info set.h5 --manifest new.jsonl", "data check set.h5",
+          "train tiny.toml --out new --set data.train=set.h5"]
+AGAIN = [f"data ingest --manifest set.h5 --workers 1 {to}"
+         for to in ("--out new.h5", "--out set.h5 --shard 1")]
+INGEST = "data ingest sources --size 24 --channels grey --contrast 0 --min-side 1 --workers 1"
+GO_ON, GO_ON_EARLY = (f"{INGEST} --dedupe near --out {name}" for name in ("left.h5", "early.h5"))
 OF_FIGURES = ["figures served", "convergence served"]
 READERS: dict[str, list[str]] = {
-    "train.h5": ["data info train.h5 --verify", "train tiny.toml --out new",
+    "train.h5": ["data check train.h5", "train tiny.toml --out new",
                  "train tiny.toml --out run --resume", "check tiny.toml"],
-    "test.h5": ["data info test.h5", "data info test.h5 --verify",
+    "test.h5": ["data info test.h5", "data check test.h5",
                 "neurons run --test test.h5 --filters 0 --bootstrap 100"],
     "tiny.toml": ["show tiny.toml", "train tiny.toml --out new",
                   "plan tiny.toml --nodes 2 --cores 2 --memory 8"],
@@ -70,7 +77,11 @@ READERS: dict[str, list[str]] = {
     "served/parallel.json": OF_FIGURES, "served/metrics-replica1.jsonl": OF_FIGURES,
     "served/events/from-00000000/server-0.bin": ["replay served"],
     "served/events/from-00000000/configuration.toml": ["replay served"],
-    "sources/catalogue.json": ["catalogue"]}
+    "sources/catalogue.json": ["catalogue"],
+    "set.h5": [*OF_SET, *AGAIN], "set.shards/*-0001.h5": [*OF_SET, *AGAIN],
+    "set.jsonl": ["data ingest --manifest set.jsonl --out new.h5 --workers 1"],
+    "left.h5.work/plan.json": [GO_ON], "left.h5.work/ledger": [GO_ON],
+    "left.h5.work/units/00000/000": [GO_ON], "early.h5.work/units/00000/000": [GO_ON_EARLY]}
 
 
 def make(place: Path) -> None:
@@ -94,10 +105,25 @@ def make(place: Path) -> None:
     old_file(place / "old/checkpoints/step-00000007.h5", made(config))
     (place / "old/configuration.toml").write_text(configuration.dumps(config))
     (place / "sources").mkdir()
-    for name in ("a.pgm", "b.pgm"):
-        (place / "sources" / name).write_bytes(b"P5 1 1 255 0")
+    for number, name in enumerate(("a.pgm", "b.pgm")):
+        (place / "sources" / name).write_bytes(b"P5 1 1 255 %d" % number)
+    for number, image in enumerate(structured_images(30, 24)):
+        (place / "sources" / f"{number}.pgm").write_bytes(b"P5 24 24 255 " + image.tobytes())
+    ingests(place)
     catalogue.save(place / "sources", [catalogue.Item(name, "face", name, "made", "none")
                                        for name in ("a.pgm", "b.pgm")])
+
+
+def ingests(place: Path) -> None:
+    """A dataset in several files, its manifest, and what interrupted ingests leave."""
+    with mock.patch("hpclcae.data.ingest.units.FILES", 16):  # a file has whole units
+        for words in (f"{INGEST} --shard-size 9e-6 --out set.h5",
+                      "data info set.h5 --manifest set.jsonl"):
+            assert main(words.split()) == 0, words
+    with mock.patch("hpclcae.data.ingest.build._write", side_effect=OSError("interrupted")):
+        for words in (GO_ON, GO_ON_EARLY):
+            assert main(words.split()) == 1, words
+    (place / "early.h5.work/plan.json").unlink()
 
 
 # ---- damage --------------------------------------------------------------------------------------
@@ -152,7 +178,7 @@ def run_case(whole: Path, place: Path, seed: int, number: int) -> tuple[str, str
     name = chance.choice(list(READERS))
     command = chance.choice(READERS[name])
     shutil.copytree(whole, place)
-    file = place / name
+    file, = place.glob(name)
     content = file.read_bytes()
     file.write_bytes(damaged(content, name, chance))
     try:

@@ -138,6 +138,8 @@ def test_several_processes_are_refused_by_the_first_and_silently_by_the_others(m
     assert cli.main(["show", "run/paper.toml"]) == 1
     assert capsys.readouterr().err == ("hpclcae show: it runs in one process, and 3 were launched: "
                                        "use mpiexec -n 1\n")
+    assert cli.main(["data", "ingest", "photos", "--out", "a.h5"]) == 1
+    assert capsys.readouterr().err.endswith("use mpiexec -n 1, and --workers 3\n")
     monkeypatch.setenv("PMI_RANK", "2")
     assert cli.main(["show", "run/paper.toml"]) == 1
     assert capsys.readouterr() == ("", "")

@@ -6,15 +6,12 @@ from hpclcae.commands.arguments import output, whole
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.ingest import manifest
 from hpclcae.data.summary import describe, draw_sheet
-from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import check_output, check_picture, is_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("file", type=Path, metavar="FILE", help="dataset (HDF5)")
-    parser.add_argument("--verify", action="store_true",
-                        help="compare every image with its checksum")
     parser.add_argument("--sheet", type=output, metavar="PNG",
                         help="draw a random sample of the images with labels")
     parser.add_argument("--manifest", type=output, metavar="FILE",
@@ -26,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print what is in the dataset; draw the sheet and verify on request."""
+    """Print what is in the dataset; draw the sheet and write the manifest on request."""
     if args.sheet:
         check_picture(args.sheet, "--sheet")
     if args.manifest:
@@ -39,10 +36,3 @@ def run(args: argparse.Namespace) -> None:
         if args.manifest:
             manifest.save(dataset, args.manifest)
             print(f"manifest: {args.manifest}")
-        if args.verify:
-            bad = dataset.verify()
-            if bad:
-                raise InputError(f"{len(bad)} of {dataset.count} images in {args.file} do not have "
-                                 f"the checksum they were written with, the first is {bad[0]}: "
-                                 "write the file again")
-            print(f"checksums: all {dataset.count} images are as they were written")

@@ -93,7 +93,7 @@ def load_picture(folder: Path, item: Item, channels: int, kept: float) -> Pictur
             warnings.simplefilter("ignore")  # about odd palettes
             image = with_alpha(np.asarray(file.convert("RGBA")), channels)
     else:
-        image = image_module.fromarray(decoded.pixels).convert("RGB" if channels == 3 else "L")
+        image = decoded.image.convert("RGB" if channels == 3 else "L")
     reduced = max(1, min(image.size) // max(1, round(kept)))
     return Picture(image.reduce(reduced) if reduced > 1 else image, item, decoded.original, reduced)
 

@@ -149,6 +149,8 @@ class _Index:
 
     def settle(self) -> None:
         """Merge what is recent into the files."""
+        if not self._recent:
+            return
         keys = np.repeat(np.fromiter(self._recent, np.uint64, len(self._recent)),
                          [len(numbers) for numbers in self._recent.values()])
         numbers = np.concatenate([np.array(found, np.int64) for found in self._recent.values()])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from hpclcae.data.decode import MAX_PIXELS, UNREADABLE, Picture, Undecodable, over_grey
+from hpclcae.data.decode import MAX_PIXELS, UNREADABLE, Picture, Undecodable, as_image, over_grey
 from hpclcae.utils.errors import require
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _picture(frame: "VideoFrame", stream: "VideoStream") -> Picture:
             notes.append("turned by its display matrix")
         pixels = turned
     rows, cols = pixels.shape[:2]
-    return Picture(np.ascontiguousarray(pixels), (rows, cols), tuple(notes))
+    return Picture(as_image(pixels), (rows, cols), tuple(notes))
 
 
 def _displayed(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 #: One row for every image that is stored. `place`: its number in order of arrival, or in the
 #: manifest; `entry`: the file that it comes from, and `source`, where a manifest asks for it.
@@ -17,8 +17,7 @@ create index by_source on images (source); create index by_entry on images (entr
 """
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """An image that is stored."""
     place: int
     unit: int     # where its pixels are: the unit,
@@ -64,7 +63,7 @@ class Ledger:
     def append(self, kept: Kept) -> None:
         """Store an image."""
         self._base.execute("insert into images (place, unit, line, label, partner) "
-                           "values (?, ?, ?, ?, ?)", astuple(kept))
+                           "values (?, ?, ?, ?, ?)", kept)
 
     # ---- images that a manifest asks for ---------------------------------------------------------
 

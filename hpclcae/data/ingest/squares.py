@@ -3,17 +3,23 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import nan
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpclcae.data.decode import MID_GREY, UNREADABLE, Picture, Undecodable, decode
+from hpclcae.data.decode import HEAD, MID_GREY, UNREADABLE, Picture, Undecodable, decode
 from hpclcae.data.faces import find_faces
 from hpclcae.data.formats import first_bytes, kind_of
 from hpclcae.data.ingest import film, walk
 from hpclcae.data.ingest.settings import Settings
 from hpclcae.utils.errors import require
 
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
 DARK, BLACK_SHARE = 20, 0.99  # below this level lies this share of the pixels of a black image
+#: Of every level: whether it is dark, itself, and its square.
+OF_LEVELS = np.array([(level < DARK, level, level**2) for level in range(256)], float)
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right, pixels
 
@@ -46,10 +52,10 @@ def squares(entry: walk.Entry, settings: Settings) -> Iterator[Square | walk.Ski
                                f"{picture.original[1]} x {picture.original[0]} pixels",
                                min(picture.original))
                 continue
-            pixels, crop = to_square(picture, settings.size, settings.crop)
-            brightness = _brightness(pixels)
-            if settings.channels == "grey":
-                pixels = brightness[:, :, np.newaxis]
+            square, crop = to_square(picture, settings.size, settings.crop)
+            brightness = square.convert("L")
+            pixels = (np.asarray(brightness)[:, :, np.newaxis] if settings.channels == "grey"
+                      else np.asarray(square))
             reason = _shows_nothing(brightness, settings.contrast) if settings.contrast else ""
             faces = 0 if reason or settings.faces == "ignore" else len(find_faces(pixels))
             if faces and settings.faces == "drop":
@@ -70,10 +76,10 @@ def _pictures(entry: walk.Entry,
     Name, seconds, picture, and whether it is the second of a pair.
     """
     try:
-        kind = kind_of(first_bytes(entry.content))
+        head = first_bytes(entry.content, HEAD)
     except OSError as error:
         raise Undecodable(UNREADABLE, error.strerror) from error
-    kind = kind or ("film" if entry.is_film else "picture")
+    kind = kind_of(head) or ("film" if entry.is_film else "picture")
     if kind == "film":
         draw = None
         if settings.film == "random":
@@ -85,10 +91,10 @@ def _pictures(entry: walk.Entry,
             second = settings.pairs is not None and number % 2 == 1
             yield f"{entry.name}@{seconds:.2f}s", seconds, picture, second
     else:
-        yield entry.name, nan, decode(entry.content, at_least=settings.size), False
+        yield entry.name, nan, decode(entry.content, settings.size, head), False
 
 
-def to_square(picture: Picture, size: int, how: str) -> tuple[np.ndarray, Box]:
+def to_square(picture: Picture, size: int, how: str) -> tuple["PillowImage.Image", Box]:
     """Resample a picture to a square.
 
     Parameters
@@ -101,41 +107,33 @@ def to_square(picture: Picture, size: int, how: str) -> tuple[np.ndarray, Box]:
 
     Returns
     -------
-    uint8 array (size, size, 3)
+    image (size, size)
     Box
         The part of the original that it shows.
     """
     module = require("PIL.Image", "images", "reading pictures")
-    rows, cols = picture.pixels.shape[:2]
-    image = module.fromarray(picture.pixels)
+    image = picture.image
+    cols, rows = image.size
     if how == "fit":
         scale = size / max(rows, cols)
         fitted = image.resize((max(1, round(cols * scale)), max(1, round(rows * scale))),
                               module.Resampling.LANCZOS)
-        square = module.new("RGB", (size, size), (MID_GREY,) * 3)
+        square: "PillowImage.Image" = module.new("RGB", (size, size), (MID_GREY,) * 3)
         square.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
-        return np.asarray(square), (0, 0, *picture.original)
+        return square, (0, 0, *picture.original)
     side = min(picture.original)
     top, left = ((extent - side) // 2 for extent in picture.original)
     # below 1 if a large JPEG was decoded smaller
     factor = rows / picture.original[0], cols / picture.original[1]
     box = (left * factor[1], top * factor[0], (left + side) * factor[1], (top + side) * factor[0])
     square = image.resize((size, size), module.Resampling.LANCZOS, box=box)
-    return np.asarray(square), (top, left, top + side, left + side)
+    return square, (top, left, top + side, left + side)
 
 
-def _brightness(pixels: np.ndarray) -> np.ndarray:
-    """Uint8 (row, col), of pixels in colour."""
-    image = require("PIL.Image", "images", "reading pictures").fromarray(pixels)
-    return np.asarray(image.convert("L"))
-
-
-def _shows_nothing(brightness: np.ndarray, contrast: float) -> str:
+def _shows_nothing(brightness: "PillowImage.Image", contrast: float) -> str:
     """Say why an image is good for nothing, or ""."""
-    image = require("PIL.Image", "images", "reading pictures").fromarray(brightness)
-    counts = np.array(image.histogram()) / brightness.size  # in a fifth of NumPy's time
-    levels = np.arange(256)
-    if counts[:DARK].sum() >= BLACK_SHARE:
+    counts = np.array(brightness.histogram(), float)  # in a fifth of NumPy's time
+    dark, mean, square = counts @ OF_LEVELS / (brightness.width * brightness.height)
+    if dark >= BLACK_SHARE:
         return "black"
-    mean = counts @ levels
-    return "uniform" if counts @ (levels - mean)**2 < contrast**2 else ""
+    return "uniform" if square - mean**2 < contrast**2 else ""

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+import zlib
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -19,7 +21,7 @@ from hpclcae.data.halves import halves_of_images
 from hpclcae.data.ingest.choose import group_of
 from hpclcae.data.ingest.ledger import Ledger
 from hpclcae.data.ingest.settings import Settings
-from hpclcae.data.ingest.units import Unit, path_of
+from hpclcae.data.ingest.units import Unit, Wanted, path_of, read_pixels
 from hpclcae.data.shards import GROUP
 from hpclcae.data.writer import DatasetWriter
 from hpclcae.utils.errors import InputError
@@ -42,19 +44,21 @@ class Plan:
     is_shuffled: bool                # not of a manifest, which says the order
 
     def save(self, work: Path) -> None:
-        """Write it into the folder of the work."""
+        """Write it, with checksums of itself and of the ledger, into the folder of the work."""
         with (work / LEDGER).open("rb") as ledger:
             os.fsync(ledger.fileno())
+        text = json.dumps(asdict(self))
         with replacing(work / PLAN) as partial:
-            partial.write_text(json.dumps(asdict(self)))
+            partial.write_text(f"{text}\n{_crc32(work, text)}\n")
 
     @classmethod
     def load(cls, work: Path, record: dict[str, Any]) -> "Plan | None":
         """The plan in a folder, if there is one for the same sources and settings."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            plan = cls(**json.loads((work / PLAN).read_text()))
-            if plan.record == json.loads(json.dumps(record)):
-                return plan
+            text, crc = (work / PLAN).read_text().splitlines()
+            if crc == _crc32(work, text):
+                plan = cls(**json.loads(text))
+                return plan if plan.record == json.loads(json.dumps(record)) else None
         return None
 
     @property
@@ -67,6 +71,15 @@ class Plan:
         if len(self.shards) == 1:
             return out
         return shard_folder(out) / f"{self.mark}-{shard:04d}.h5"
+
+
+def _crc32(work: Path, plan: str) -> str:
+    """A checksum of the text of a plan and of the ledger."""
+    crc = zlib.crc32(plan.encode())
+    with (work / LEDGER).open("rb") as file:
+        while block := file.read(2**22):
+            crc = zlib.crc32(block, crc)
+    return f"{crc:08x}"
 
 
 def settings_of(record: dict[str, Any]) -> Settings:
@@ -90,7 +103,7 @@ class ShardTask:
 
     @property
     def done(self) -> Path:
-        """A file that says that it is written, by its fingerprint."""
+        """A file that says that it is written."""
         return self.work / f"shard-{self.number:04d}"
 
 
@@ -110,33 +123,33 @@ def write_shard(task: ShardTask) -> str:
         seed = None
         if plan.is_shuffled:
             seed = settings.seed if len(plan.shards) == 1 else _seed(settings.seed, task.number)
-        unit_at = lru_cache(CACHED)(lambda number: _OpenUnit(task.work, number, settings))
+        events_of = lru_cache(CACHED)(lambda number: _events(task.work, number))
+        pixels = _Pixels(task.work, settings)
         writer = DatasetWriter(task.path, settings.size, settings.depth, plan.names,
                                {**plan.record, "counts": plan.counts}, licences=plan.licences,
-                               shuffle_seed=seed, compress=settings.compress)
+                               shuffle_seed=seed, compress=settings.compress, pixels=pixels)
         if len(plan.shards) == 1:
             writer.half_seed = settings.half_seed
         here: dict[int, int] = {}  # place -> number in this file
         with Ledger(task.work / LEDGER) as ledger, writer:
             for kept in ledger.shard(task.number):
                 units.add(kept.unit)
-                event, pixels = unit_at(kept.unit).image(kept.line)
+                event = events_of(kept.unit)[kept.line]
                 here[kept.place] = writer.count
                 seconds = nan if event["seconds"] is None else event["seconds"]
-                found = writer.append(
-                    pixels, source=event["source"], group=group_of(event["entry"], settings),
-                    original=tuple(event["original"]), crop=tuple(event["crop"]), label=kept.label,
-                    pair=here.get(kept.partner, -1), seconds=seconds)
-                if found != event["checksum"]:
-                    raise InputError(f"{path_of(task.work / UNITS, kept.unit)} is damaged: remove "
-                                     f"it and {task.work / PLAN}, and give the same command again, "
-                                     "which reads its files again")
-        with Dataset(task.path) as dataset, replacing(task.done) as partial:
-            partial.write_text(dataset.fingerprint)
+                pixels.append(kept.unit, kept.line, event["crc"])
+                writer.append(
+                    event["checksum"], source=event["source"],
+                    group=group_of(event["entry"], settings), original=tuple(event["original"]),
+                    crop=tuple(event["crop"]), label=kept.label, pair=here.get(kept.partner, -1),
+                    seconds=seconds)
+        with replacing(task.done) as partial:
+            partial.touch()
         if plan.is_shuffled and len(plan.shards) > 1:
             for number in units:  # nobody else wants them, and the disk may be small
                 path_of(task.work / UNITS, number).unlink(missing_ok=True)
-    return task.done.read_text()
+    with Dataset(task.path) as dataset:
+        return dataset.fingerprint
 
 
 def mark_of(record: dict[str, Any], digest: str) -> str:
@@ -150,22 +163,45 @@ def _seed(seed: int, shard: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-class _OpenUnit:
-    """A unit with its images at hand."""
+def _events(work: Path, number: int) -> dict[int, dict[str, Any]]:
+    """What is known of the images of a unit, by their rows."""
+    path = path_of(work / UNITS, number)
+    try:
+        return {event["row"]: event for event in Unit(path).events if "row" in event}
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(work, path, error) from error
 
-    def __init__(self, work: Path, number: int, settings: Settings) -> None:
-        path = path_of(work / UNITS, number)
-        try:
-            unit = Unit(path)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is damaged ({error}): remove {work / PLAN} and give the same "
-                             "command again, which reads its files again") from error
-        self._rows = unit.rows((settings.size, settings.size, settings.depth))
-        self._events = {event["row"]: event for event in unit.events if "row" in event}
 
-    def image(self, row: int) -> tuple[dict[str, Any], np.ndarray]:
-        """What is known of an image, and its pixels."""
-        return self._events[row], self._rows[row]
+def _damaged(work: Path, unit: Path, error: Exception) -> InputError:
+    return InputError(f"{unit} is damaged ({error}): remove it and {work / PLAN}, and give the "
+                      "same command again, which reads its files again")
+
+
+class _Pixels:
+    """The pixels of images by their numbers, out of units."""
+
+    def __init__(self, work: Path, settings: Settings) -> None:
+        self._work, self._settings = work, settings
+        self._where: list[tuple[int, int, int]] = []
+
+    def append(self, unit: int, row: int, crc: int) -> None:
+        """Where the next image is, and the CRC-32 of its pixels."""
+        self._where.append((unit, row, crc))
+
+    def __call__(self, numbers: np.ndarray) -> np.ndarray:
+        """Uint8 (image, row, col, channel)."""
+        settings, units = self._settings, defaultdict[int, list[Wanted]](list)
+        images = np.empty((len(numbers), settings.size, settings.size, settings.depth), np.uint8)
+        for image, number in zip(images, numbers.tolist()):
+            unit, row, crc = self._where[number]
+            units[unit].append((row, crc, image))
+        for unit in sorted(units):  # each is opened once
+            path = path_of(self._work / UNITS, unit)
+            try:
+                read_pixels(path, settings, units[unit])
+            except (OSError, ValueError) as error:
+                raise _damaged(self._work, path, error) from error
+        return images
 
 
 def write_index(out: Path, paths: list[Path], fingerprints: list[str],

@@ -6,6 +6,7 @@ on; the key tells whether the files, and the settings that pixels depend on, are
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ from hpclcae.data.ingest.walk import Entry, Skipped
 
 FILES, BYTES = 64, 32 * 2**20  # a unit has no more of these, but for a single larger file
 IN_FOLDER = 1000               # units in one folder
-MARK = b"hpclcae unit\n"
+MARK = b"hpclcae unit 2\n"
+
+Wanted = tuple[int, int, np.ndarray]  # a row, the CRC-32 of its pixels, and where they go
 
 
 @dataclass(frozen=True)
@@ -82,25 +85,30 @@ def make(task: Task) -> bool:
                     events.append({"skip": [item.name, item.reason, item.detail]})
                     continue
                 assert isinstance(entry, Entry)
-                content = item.pixels.tobytes()
+                content = np.ascontiguousarray(item.pixels).data
                 file.write(content)
                 if task.settings.dedupe == "near":
                     file.write(fingerprint(item.pixels).to_bytes())
-                events.append(_event(entry, item, row, checksum(content)))
+                events.append(_event(entry, item, row, content))
                 row += 1
         header = {"key": key, "events": events, "largest": largest, "rows": row}
         text = json.dumps(header).encode()
-        file.write(text + b"%012d" % len(text) + MARK)
+        file.write(text + _end(text))
     os.replace(partial, task.path)
     return False
 
 
-def _event(entry: Entry, square: Square, row: int, check: int) -> dict[str, Any]:
+def _end(header: bytes) -> bytes:
+    """What follows a header: its length and checksum."""
+    return b"%012d%08x" % (len(header), zlib.crc32(header)) + MARK
+
+
+def _event(entry: Entry, square: Square, row: int, content: memoryview) -> dict[str, Any]:
     seconds = None if np.isnan(square.seconds) else square.seconds
     return {"row": row, "entry": entry.name, "folders": entry.folders, "source": square.source,
             "seconds": seconds, "original": square.original, "crop": square.crop,
             "notes": square.notes, "faces": square.faces, "second": square.is_second,
-            "checksum": check}
+            "checksum": checksum(content), "crc": zlib.crc32(content)}
 
 
 def _key(task: Task) -> str:
@@ -125,14 +133,15 @@ class Unit:
     def __init__(self, path: Path) -> None:
         self.path = path
         with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END) - 12 - len(MARK)
-            file.seek(max(0, end))
-            length = file.read(12)
-            if end < 0 or file.read() != MARK:
-                raise ValueError(f"{path} is no unit")
-            self._stop = end - int(length)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - len(_end(b""))))
+            end = file.read()
+            self._stop = size - len(end) - int(end[:12])
             file.seek(self._stop)
-            self.header: dict[str, Any] = json.loads(file.read(int(length)))
+            text = file.read(int(end[:12]))
+            if end != _end(text):
+                raise ValueError("it is not as it was written")
+            self.header: dict[str, Any] = json.loads(text)
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -140,18 +149,27 @@ class Unit:
         events: list[dict[str, Any]] = self.header["events"]
         return events
 
-    def rows(self, shape: tuple[int, int, int]) -> np.ndarray:
-        """Pixels of its images, uint8 (image, *shape), in the file until they are looked at."""
-        return self._records()[:, :int(np.prod(shape))].reshape(-1, *shape)
-
     def prints(self, depth: int) -> Iterator[Print]:
         """Fingerprints of its images."""
-        size = Print.size(depth)
-        for record in self._records():
+        count, size = int(self.header["rows"]), Print.size(depth)
+        if not count:
+            return
+        for record in np.memmap(self.path, np.uint8, "r", shape=(count, self._stop // count)):
             yield Print.from_bytes(record[-size:].tobytes(), depth)
 
-    def _records(self) -> np.ndarray:
-        count = int(self.header["rows"])
-        if not count:
-            return np.empty((0, 1), np.uint8)
-        return np.memmap(self.path, np.uint8, "r", shape=(count, self._stop // count))
+
+def read_pixels(path: Path, settings: Settings, wanted: Iterable[Wanted]) -> None:
+    """Read some images of the unit in a file.
+
+    Raises
+    ------
+    OSError, ValueError
+        It is not there, or its pixels are not as they were written.
+    """
+    image = settings.size**2 * settings.depth
+    record = image + (Print.size(settings.depth) if settings.dedupe == "near" else 0)
+    with path.open("rb", buffering=0) as file:
+        for row, crc, out in wanted:
+            file.seek(row * record)
+            if file.readinto(out.data.cast("B")) != image or zlib.crc32(out.data) != crc:
+                raise ValueError(f"its image {row} is not as it was written")

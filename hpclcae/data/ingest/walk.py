@@ -1,5 +1,6 @@
 """Find the pictures and films in folders and archives, one by one, without unpacking to disk."""
 import contextlib
+import functools
 import hashlib
 import lzma
 import os
@@ -49,25 +50,21 @@ class Entry:
         """Whether its name claims that it has frames to choose from."""
         return self.name.lower().endswith(FILMS)
 
-    @property
-    def size(self) -> int:
-        """Bytes; 0 of a file that is gone."""
-        if isinstance(self.content, bytes):
-            return len(self.content)
-        try:
-            return self.content.stat().st_size
-        except OSError:
-            return 0
-
-    @property
+    @functools.cached_property
     def version(self) -> tuple[int, object]:
-        """Size, and what else changes when the content does: time of the change, or a hash."""
+        """Bytes, and what else changes when they do: time of the change, or a hash; 0 if gone."""
         if isinstance(self.content, bytes):
             return len(self.content), hashlib.blake2b(self.content, digest_size=16).hexdigest()
         try:
-            return self.content.stat().st_size, self.content.stat().st_mtime_ns
+            found = self.content.stat()
         except OSError:
             return 0, 0
+        return found.st_size, found.st_mtime_ns
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 of a file that is gone."""
+        return len(self.content) if isinstance(self.content, bytes) else self.version[0]
 
     @property
     def folders(self) -> tuple[str, ...]:

@@ -120,10 +120,8 @@ def write_task(folder: Path, out: Path, how: Settings) -> tuple[list[str], int]:
 
     Parameters
     ----------
-    folder : Path
-        As sources.fetch fills it.
-    out : Path
-        The dataset (HDF5). It is replaced in a single step, at the end, or not at all.
+    folder, out : Path
+        As of frames.build.compose_frames.
     how : Settings
 
     Returns

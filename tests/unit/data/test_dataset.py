@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -155,6 +156,24 @@ def test_partners_stand_side_by_side(tmp_path, images, seed):
     assert (np.abs(partner - np.arange(COUNT))[partner >= 0] == 1).all()
     if seed is None:
         assert now[[0, 9, 1, 2, 3]].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_memory_for_columns_does_not_grow_with_the_images(tmp_path, images):
+    """Three million images of which no pixel is stored."""
+    write_one_by_one(tmp_path / "a.h5", images[:2]).close()
+    count = 3_000_000
+    with h5py.File(tmp_path / "a.h5", "r") as small, h5py.File(tmp_path / "b.h5", "w") as file:
+        file.attrs.update(small.attrs)
+        file.create_dataset("images", (count, 1, 1, 1), np.uint8, chunks=(8, 1, 1, 1))
+        file["checksum"] = np.arange(count, dtype=np.uint64)
+        file["pair"] = np.arange(count) ^ 1
+    with Dataset(tmp_path / "b.h5") as dataset:
+        tracemalloc.start()
+        assert dataset.fingerprint and dataset.pair_count == count // 2
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 6e6  # a column has 24
+        np.testing.assert_array_equal(dataset.pair[-4:], count - np.array([3, 4, 1, 2]))
 
 
 @pytest.mark.parametrize("pair", [[1, -1, -1], [0, -1, -1], [-1, 0, 0], [-1, -1, -2]])

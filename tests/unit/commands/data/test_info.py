@@ -1,4 +1,4 @@
-"""What ``data info`` says and draws."""
+"""What ``data info`` says and draws, and ``data check`` of the same."""
 import h5py
 import numpy as np
 import pytest
@@ -62,13 +62,15 @@ def test_kinds_framing_halves_and_pairs(tmp_path, capsys):
         assert f"fingerprint {dataset.fingerprint}" in lines
 
 
-def test_verify(dataset, capsys):
-    assert info(dataset, "--verify") == 0
-    assert "all 60 images are as they were written" in capsys.readouterr().out
+def test_one_changed_image_is_named(dataset, capsys):
+    assert cli.main(["data", "check", str(dataset)]) == 0
+    assert "all images are as they were written" in capsys.readouterr().out
     with h5py.File(dataset, "r+") as file:
         file["images"][33, 0, 0, 0] = 99
-    assert info(dataset, "--verify") == 1
-    assert "1 of 60 images" in (error := capsys.readouterr().err) and "the first is 33" in error
+    assert cli.main(["data", "check", str(dataset)]) == 1
+    error = capsys.readouterr().err
+    assert "1 of its images do not have the checksum they were written with: 33" in error
+    assert "write it again with the command that made it" in error
 
 
 @pytest.mark.parametrize("count, columns, rows, drawn",

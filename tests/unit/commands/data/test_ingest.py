@@ -531,10 +531,10 @@ def test_a_file_that_ends_its_process_is_left_out(tmp_path, out, capsys, monkeyp
     photos = folder_of(tmp_path / "photos", range(12))
     decode = squares.decode
 
-    def kills(content, at_least=None):
+    def kills(content, *more):
         if content.name == "005.png":
             os.kill(os.getpid(), signal.SIGKILL)
-        return decode(content, at_least)
+        return decode(content, *more)
     monkeypatch.setattr(squares, "decode", kills)
     monkeypatch.setattr(units, "FILES", 4)
     assert ingest(photos, "--out", out, "--size", SIZE, "--workers", 2) == 0

@@ -95,6 +95,8 @@ def test_frames_show_it_beside_other_rendered_things(sources, tmp_path, capsys, 
         others = [source for source in dataset.sources if " on " in str(source)]
         assert len(others) == 28 + 16 + 12
         fingerprint = dataset.fingerprint
+    if concept != "cats":
+        return  # processes share frames alike, whatever they show
     assert main(["data", "frames", str(sources), "--out", str(tmp_path / "b.h5"), "--size", "16",
                  "--head-bank", "4", "--jobs", "2", "--split", "test", "--count", "80",
                  "--concept", concept]) == 0

@@ -148,6 +148,36 @@ def test_only_what_has_changed_is_read_again(tmp_path, capsys, small_units, monk
     assert not (tmp_path / "set.h5.work").exists()
 
 
+@pytest.mark.parametrize("name", ["units/00000/000", "ledger", "plan.json"])
+def test_a_damaged_part_is_found_and_its_remedy_works(name, tmp_path, capsys, monkeypatch):
+    photos, out, work = tmp_path / "photos", tmp_path / "set.h5", tmp_path / "set.h5.work"
+    photos.mkdir()
+    for i in range(3):
+        (photos / f"{i}.png").write_bytes(encode(scene(i), "PNG"))
+    write = build._write
+
+    def fails(*arguments):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(build, "_write", fails)
+    assert ingest(photos, "--out", out, "--size", SIZE) == 130
+    monkeypatch.setattr(build, "_write", write)
+    part = work / name
+    content = bytearray(part.read_bytes())
+    content[min(SIZE * SIZE * 3, len(content) // 2) + 5] ^= 1  # a pixel of its second image
+    part.write_bytes(content)
+    capsys.readouterr()
+    if "units" in name:
+        assert ingest(photos, "--out", out, "--size", SIZE) == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"{part} is damaged (its image 1 is not as it was written): remove it and" in said
+        part.unlink()
+        (work / "plan.json").unlink()
+    # of others nothing has to be said: all is chosen again
+    assert ingest(photos, "--out", out, "--size", SIZE) == 0
+    with Dataset(out) as dataset:
+        assert dataset.count == 3 and dataset.verify() == []
+
+
 def test_a_full_disk_loses_nothing(tmp_path, capsys, monkeypatch):
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -2,6 +2,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hpclcae.data import catalogue
@@ -56,7 +57,7 @@ def test_no_near_duplicates_across_groups_in_what_was_really_fetched(tmp_path):
     items = [item for item in catalogue.load(REAL) if item.kind in ("face", "photograph", "people")]
     seen, kept = Seen(tmp_path), []
     for item in items:
-        square = to_square(decode(REAL / item.path, at_least=64), 64, "centre")[0]
+        square = np.asarray(to_square(decode(REAL / item.path, at_least=64), 64, "centre")[0])
         copy = seen.add(checksum(square.tobytes()), fingerprint(square))
         if copy is None:
             kept.append(item)
