@@ -158,7 +158,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "experiment categories": (
         "hpclcae.commands.experiment.categories",
         "compare fine-tuned runs with their controls, and against labels a class",
-        "hpclcae experiment categories runs/tuned runs/random --out runs/categories"),
+        "hpclcae experiment categories runs/tuned --beside runs/random runs/frozen"),
     "figures": (
         "hpclcae.commands.figures",
         "draw filters, curves, histogram and top stimuli of a run",

@@ -69,7 +69,11 @@ for task in $tasks; do
     done
     while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || failed=1; done
     [ $failed = 0 ] || exit 1
-    runs=()
-    for seed in $seeds; do runs+=("$folder/finetune/$task-$seed"/*/classification.h5); done
-    hpclcae experiment categories "${runs[@]%/classification.h5}" --out "$folder/finetune/$task"
+    tuned=$folder/finetune/$task-${seeds%% *}/tuned others=()
+    for seed in $seeds; do
+        for run in "$folder/finetune/$task-$seed"/*/classification.h5; do
+            [ "${run%/*}" = "$tuned" ] || others+=("${run%/*}")
+        done
+    done
+    hpclcae experiment categories "$tuned" --beside "${others[@]}" --out "$folder/finetune/$task"
 done
