@@ -22,7 +22,7 @@ from hpclcae.experiments import probing
 from hpclcae.experiments.labelled_images import LabelledImages
 from hpclcae.experiments.neurons import Settings, concept_of, labelled_images
 from hpclcae.experiments.record import Record
-from hpclcae.experiments.training_images import read_ahead
+from hpclcae.experiments.training_images import prepared_ahead
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
 
@@ -81,12 +81,12 @@ def examine(model: Model, test: Dataset, images: LabelledImages, permutations: i
     permutations = max(20, min(permutations, MOST // neurons - 1))
     labels = dealt_labels(images, permutations, seed)
     parts = [slice(first, first + batch) for first in range(0, images.index.size, batch)]
-    pictures = read_ahead(test, [images.index[part] for part in parts])
+    prepared = prepared_ahead(model, test, [images.index[part] for part in parts])
     sums: list[np.ndarray] = []  # of each stage (neuron, 1 + permutation): with the concept
     both: list[np.ndarray] = []  # (neuron, 2): responses and their squares, of all images
     shift: list[np.ndarray] = []  # first responses, so that large means do not spoil small spreads
-    for part, pixels in zip(progress(parts, "map", unit="batches"), pictures):
-        flat = [y.reshape(-1, y.shape[-1]) for y in model.responses(model.prepare(pixels))]
+    for part, x in zip(progress(parts, "map", unit="batches"), prepared):
+        flat = [y.reshape(-1, y.shape[-1]) for y in model.responses(x)]
         if not sums:
             shift = [y.mean(axis=1, keepdims=True) for y in flat]
             sums = [np.zeros((len(y), labels.shape[1])) for y in flat]
