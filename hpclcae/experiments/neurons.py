@@ -22,8 +22,7 @@ from hpclcae.experiments.comparison import Row
 from hpclcae.experiments.labelled_images import HALF_NAMES, LabelledImages
 from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.single_neurons import Part, Pass, Population, TrainingImages, examine
-from hpclcae.experiments.training_images import (prepared_ahead, read_ahead,
-                                                sample_alike)
+from hpclcae.experiments.training_images import prepared_ahead, read_ahead, sample_alike
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
 

@@ -121,7 +121,7 @@ class Preprocessor:
         self.pixels = self.held.grown(half, size, size)
         if fitted.kernel is not None:
             self._weights = _tiled(fitted.kernel, self.dtype)
-        self._transposed: list[np.ndarray] | None = None  # weights of the transpose, made when needed
+        self._transposed: list[np.ndarray] | None = None  # the transpose's, made when needed
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Prepare the `pixels` of images (image, row, col, channel), uint8 or real numbers.
