@@ -52,7 +52,8 @@ def tell(found: Comparison, record: Record) -> None:
             ["labels a class", *(KINDS[kind] for kind in (TUNED, TRAINED, PIXELS)),
              "pretrained minus random", "pretrained minus pixels"],
             [[_labels(found, each),
-              *(_mean(found, kind, each) for kind in (TUNED, TRAINED, PIXELS)), _change(by_random), _change(by_pixels)] for each, by_random, by_pixels in worth],
+              *(_mean(found, kind, each) for kind in (TUNED, TRAINED, PIXELS)),
+              _change(by_random), _change(by_pixels)] for each, by_random, by_pixels in worth],
             [verdict(found)])
     record.table("The paper, percent of its validation images",
                  ["", "10,000 categories", "22,000 categories"], PAPER,
