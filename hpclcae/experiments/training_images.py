@@ -65,11 +65,12 @@ def read_ahead(dataset: Dataset, batches: Sequence[np.ndarray],
     prepare : callable
         What is to be done with every batch, in the thread that reads.
     """
+    def made(places: np.ndarray) -> np.ndarray:
+        return prepare(read(dataset, places))
     with ThreadPoolExecutor(1) as reader:
         waiting = None
         for places in batches:
-            ready, waiting = waiting, reader.submit(
-                lambda places=places: prepare(read(dataset, places)))
+            ready, waiting = waiting, reader.submit(made, places)
             if ready is not None:
                 yield ready.result()
                 del ready
