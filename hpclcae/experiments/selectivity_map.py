@@ -223,5 +223,6 @@ def _draw_counts(axes: "Axes", each: StageMap, first: bool) -> None:
         axes.axvline(each.levels[each.level], color="black", linestyle="--", linewidth=1,
                      label=f"threshold {each.levels[each.level]:.2g}")
     axes.set_yscale("symlog", linthresh=1)
-    axes.set(xlabel="selectivity", ylabel="neurons above it" if first else "", ylim=(0, None))
+    axes.set(xlabel="selectivity", ylabel="neurons above it" if first else "",
+             ylim=(0, 30 * axes.get_ylim()[1]))  # room for the legend
     axes.legend(fontsize=8, loc="upper right")
