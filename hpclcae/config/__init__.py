@@ -1,6 +1,7 @@
 """Configuration: what an experiment is.
 
 ``run/*.toml`` are named configurations; ``--set stages.0.maps=8`` changes one value.
+An outsider begins with `settings.py`::
 
     settings.py  every setting with its default, its unit or source
     checks.py    ranges, and combinations that no run could use
