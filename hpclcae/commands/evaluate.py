@@ -18,10 +18,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL",
                         help="fine-tuned run folders (their best checkpoint), or checkpoints")
     parser.add_argument("--data", metavar="DATASET",
-                        help="images with the same classes (default: those it was trained on)")
+                        help="images of the same classes, or of some of them, told by their names "
+                        "(default: those it was trained on)")
     parser.add_argument("--part", choices=PARTS, default="test",
                         help="of the images: the final half, those that are looked at while it "
-                        "trains, or those it learns from (default %(default)s)")
+                        "trains, those it learns from, or all that have a class, for a set of "
+                        "--data that nothing was learned from (default %(default)s)")
     parser.add_argument("--out", type=output, metavar="FOLDER",
                         help=f"where {JSON} and {HDF5} go (default: into the run)")
 
@@ -45,6 +47,11 @@ def evaluate(name: str, data: str | None = None, part: str = "test",
     model = Model.load(name)
     with Dataset(data or model.config.data.train) as dataset:
         found = classification.classify(model, dataset, part)
+        if part in ("test", "all"):
+            seen = classification.learned_from(model, dataset, found.indices)
+            if seen:
+                print(f"note: {seen:,} of the {found.indices.size:,} images show what the "
+                      "classifier has learned from: this is no test")
     save_json(folder / JSON, classification.results(found))
     classification.save_arrays(folder / HDF5, found)
     return found

@@ -18,6 +18,8 @@ from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import classification
 from hpclcae.utils.errors import InputError
 
+RANDOM = "classifier.start=random"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -25,15 +27,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="a trained network: the folder of its run, or one of its checkpoints")
     train.configure(parser, "run/finetune.toml")
     parser.add_argument("--random-weights", action="store_true",
-                        help="begin with random stages, the control (classifier.start=random)")
+                        help=f"begin with random stages, the control ({RANDOM})")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    words = [args.checkpoint, *train.train_words(args)]
-    words += ["--random-weights"] if args.random_weights else []
+    words = ["--on", args.checkpoint, *train.train_words(args)]
+    words += ["--set", RANDOM] if args.random_weights else []
     code = train.train(args, "hpclcae finetune", lambda: _configuration(args),
-                       ["mpiexec", "-n", "N", "hpclcae", "finetune", *words])
+                       ["hpclcae", "launch", *words])
     if code == 0 and launched().rank == 0:
         if run_status(args.out).code == COMPLETE:
             print(classification.describe([evaluate(str(args.out))]))
@@ -67,7 +69,7 @@ def supervised(network: str, file: str, changes: list[str]) -> Config:
 def _configuration(args: argparse.Namespace) -> Config:
     """The configuration that is asked for; the first rank tells of it."""
     train.check_kept(args)
-    changes = train.changes(args) + ["classifier.start=random"] * args.random_weights
+    changes = train.changes(args) + [RANDOM] * args.random_weights
     config = supervised(args.checkpoint, args.configuration, changes)
     if launched().rank == 0:
         settings, steps = config.classifier, config.train.steps

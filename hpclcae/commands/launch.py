@@ -1,4 +1,4 @@
-"""The command ``hpclcae launch``: ``hpclcae train`` on as many ranks as the configuration wants.
+"""The command ``hpclcae launch``: train, or finetune, on as many ranks as the configuration wants.
 
 It finds mpiexec, prints the line and runs it, on this machine. In place of typing the line yourself
 you get the number of ranks, what Open MPI has to be told, and signals: USR1, TERM and Ctrl-C that
@@ -13,7 +13,7 @@ from hpclcae import config as configuration
 from hpclcae.cluster.mpiexec import find_mpiexec, run_job, settings_of
 from hpclcae.cluster.plan import USABLE, job_bytes
 from hpclcae.cluster.ranks import MOST_RANKS, grid_for, ranks_for
-from hpclcae.commands import train
+from hpclcae.commands import finetune, train
 from hpclcae.commands.arguments import whole
 from hpclcae.config import Config
 from hpclcae.utils.cores import cores, memory
@@ -22,6 +22,9 @@ from hpclcae.utils.cores import cores, memory
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     train.configure(parser)
+    parser.add_argument("--on", metavar="CHECKPOINT",
+                        help="the configuration says how a classifier is trained on this network: "
+                        "start hpclcae finetune in place of hpclcae train")
     parser.add_argument("--ranks", type=whole(1, MOST_RANKS), metavar="N",
                         help="processes (default: what the configuration asks for, on the cores "
                         "and in the memory of this machine or container)")
@@ -30,14 +33,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code is that of the job."""
-    config = configuration.load(args.configuration, train.changes(args))
+    changes = train.changes(args)
+    config = (finetune.supervised(args.on, args.configuration, changes) if args.on
+              else configuration.load(args.configuration, changes))
     ranks = _fitting_ranks(config) if args.ranks is None else args.ranks
     grid_for(config, ranks)  # refuses what would not start
     if (needed := job_bytes(config, ranks)) > USABLE * memory():
         print(f"hpclcae launch: the job needs about {needed / 1e9:.3g} GB, and there are "
               f"{memory() / 1e9:.3g} GB: the system may end it (a smaller train.batch needs less)",
               file=sys.stderr, flush=True)
-    program = [sys.executable, "-m", "hpclcae", "train", *train.train_words(args)]
+    words = ["finetune", args.on] if args.on else ["train"]
+    program = [sys.executable, "-m", "hpclcae", *words, *train.train_words(args)]
     command = [find_mpiexec(), "-n", str(ranks), *program] if ranks > 1 else program
     settings = settings_of(command[0]) if ranks > 1 else {}
     print(shlex.join([*(f"{name}={value}" for name, value in settings.items()), *command]),

@@ -1,6 +1,7 @@
 """Configuration: what an experiment is.
 
 ``run/*.toml`` are named configurations; ``--set stages.0.maps=8`` changes one value.
+An outsider begins with `settings.py`::
 
 An outsider begins with `settings.py`::
 

@@ -64,6 +64,7 @@ class StageConfig:
     #                                  `whiten` numbers each, positions; 0: the map as a whole
     window_stride: int = 1           # between neighbouring windows, positions
     weights: Literal["untied", "tied"] = "untied"       # decoder of its own, or the encoder
+    # (with a classifier nothing is decoded, and there is none)
     #                                                     transposed
     encoder_norm: Literal["free", "unit"] = "free"      # what holds the scale: filters normalised
     #                                                     in the

@@ -82,7 +82,8 @@ def load_supervised(path: str | Path, changes: typing.Sequence[str], network: Co
         raise InputError(f"{where}: classifier.loss = 'none': use 'logistic' or 'softmax'")
     config = dataclasses.replace(
         config, preprocess=network.preprocess,
-        stages=tuple(dataclasses.replace(stage, steps=0, batch=0, rate=0.0)  # of greedy training
+        # nothing is trained greedily, and nothing is decoded: decoders would only take memory
+        stages=tuple(dataclasses.replace(stage, steps=0, batch=0, rate=0.0, weights="tied")
                      for stage in network.stages),
         data=dataclasses.replace(config.data, size=network.data.size,
                                  channels=network.data.channels),

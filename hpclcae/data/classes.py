@@ -105,8 +105,14 @@ class ClassSplit:
                     "out")
 
 
-def _checked(dataset: Dataset) -> tuple[list[str], np.ndarray]:
-    """Names of the classes, and labels int64 (image,)."""
+def labels_and_names(dataset: Dataset) -> tuple[list[str], np.ndarray]:
+    """Names of the classes, and labels int64 (image,).
+
+    Raises
+    ------
+    InputError
+        There are no labels, or two classes of one name.
+    """
     if dataset.labels is None or dataset.label_names is None:
         raise InputError(f"{dataset.path} has no labels: {HOW}")
     names, labels = dataset.label_names, dataset.labels.astype(np.int64)
@@ -114,6 +120,12 @@ def _checked(dataset: Dataset) -> tuple[list[str], np.ndarray]:
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{dataset.path} has two classes that are called {shown(twice)}: write "
                          "it again with other names")
+    return names, labels
+
+
+def _checked(dataset: Dataset) -> tuple[list[str], np.ndarray]:
+    """The same, of two classes or more."""
+    names, labels = labels_and_names(dataset)
     present = np.unique(labels[labels >= 0])
     if present.size < 2:
         only = f"only images of {names[present[0]]}" if present.size else "no image with a label"

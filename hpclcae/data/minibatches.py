@@ -69,9 +69,12 @@ class MinibatchStream:
         batch = max(phase.batch for phase in phases)
         if self.count < batch:
             portion = f" for each of {replicas} replicas" if replicas > 1 else ""
+            has, keys = "has", "train.batch (stages.*.batch)"
+            if among is not None:
+                has, keys = "has to learn classes from", "train.batch and classifier.batch"
             raise InputError(f"a minibatch of {batch} is more than the {self.count} images that "
-                             f"{dataset.path} has{portion}; make train.batch (stages.*.batch) "
-                             "smaller or the dataset larger")
+                             f"{dataset.path} {has}{portion}; make {keys} smaller or the dataset "
+                             "larger")
         self._runs = -(-self.count // RUN)
         self._decks = -(-self._runs // DECK)
         self._shuffled: tuple[int, int, np.ndarray, int] | None = None  # epoch, deck, _order

@@ -89,6 +89,7 @@ class Comparison:
     labels: float               # mean of the training images a class, when all are used
     rows: tuple[Row, ...]
     budgets: tuple[tuple[int, int], ...]  # updates, images a minibatch, of all classifiers
+    outcomes: tuple[Outcome, ...]
 
     def find(self, kind: tuple[str, str], per_class: int = 0) -> Row | None:
         """The row of a kind."""
@@ -129,7 +130,12 @@ def compare(runs: Sequence[str], pixels: bool = True) -> Comparison:
         if found.facts["part"] != "test":
             raise InputError(f"{run} has a result on {found.facts['part']} images: hpclcae "
                              f"evaluate {shlex.quote(run)} makes the one on the final half")
-        config = checkpoint.load_state(checkpoint.find_best(run)).config
+        state = checkpoint.load_state(checkpoint.find_best(run))
+        config = state.config
+        if found.facts["step"] != state.step:
+            raise InputError(f"{run} has a result of step {found.facts['step']:,}, and its best "
+                             f"checkpoint is step {state.step:,}: hpclcae evaluate "
+                             f"{shlex.quote(run)} makes it again")
         with Dataset(config.data.train) as dataset:
             if fingerprint not in ("", dataset.fingerprint):
                 raise InputError(f"{run} was trained on {dataset.path}, other runs on {data}: "
@@ -155,7 +161,7 @@ def compare(runs: Sequence[str], pixels: bool = True) -> Comparison:
     train, _, test = whole.counts.T
     return Comparison(data, fingerprint, len(whole.names), whole.test.size, np.unique(keys).size,
                       float(test.max() / test.sum()), float(train.mean()), _rows(outcomes, keys),
-                      tuple(sorted({(o.updates, o.batch) for o in outcomes})))
+                      tuple(sorted({(o.updates, o.batch) for o in outcomes})), tuple(outcomes))
 
 
 def _kind(config: Config) -> tuple[str, str]:
@@ -256,7 +262,7 @@ def _rows(outcomes: Sequence[Outcome], keys: np.ndarray) -> tuple[Row, ...]:
 
 
 def values(found: Comparison) -> dict[str, Any]:
-    """Everything but the replicates, for programs."""
+    """Everything but what stands in arrays, for programs."""
     return {"dataset": found.dataset, "dataset_fingerprint": found.fingerprint,
             "classes": found.classes, "test_images": found.images, "test_groups": found.groups,
             "chance": found.chance, "labels_per_class": found.labels,
@@ -264,14 +270,11 @@ def values(found: Comparison) -> dict[str, Any]:
             "rows": [{"kind": KINDS[row.kind], "per_class": row.per_class,
                       "seeds": list(row.seeds), "top1": list(row.each), "mean": row.mean,
                       "interval": list(row.interval), "top5": row.top5,
-                      "mean_by_class": row.by_class} for row in found.rows]}
+                      "mean_by_class": row.by_class} for row in found.rows],
+            "classifiers": [{"kind": KINDS[each.kind], "per_class": each.per_class,
+                             "seed": each.seed} for each in found.outcomes]}
 
 
 def points(found: Comparison) -> list[int]:
     """Numbers of labels a class that were tried, in their order; 0, all, last."""
     return sorted({row.per_class for row in found.rows}, key=lambda n: (n == 0, n))
-
-
-def default_out(runs: Sequence[str]) -> Path:
-    """Where results go that nobody placed: beside the runs."""
-    return Path(runs[0]).resolve().parent / "categories"

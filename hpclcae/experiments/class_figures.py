@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpclcae.experiments.classification import Classification
-from hpclcae.utils.text import printable
+from hpclcae.utils.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def draw_confusion(figure: "Figure", found: Classification) -> "Figure":
     axes = figure.subplots()
     drawn = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=1)
     figure.colorbar(drawn, ax=axes, label="share of the images of the true class")
-    names = [printable(found.names[number]) for number in shown]
+    names = [drawable(found.names[number]) for number in shown]
     if len(shown) > MOST_NAMES:
         names = []
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)

@@ -1,8 +1,11 @@
 """The test of a classifier: the final half of the images, which nothing was chosen by.
 
+Or images of another dataset, whose classes are told by their names.
+
 What comes out lies in the run folder: ``classification.json``, the figures that are one number, and
 ``classification.h5``, all that they were made of.
 """
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -12,20 +15,21 @@ from typing import Any
 import numpy as np
 
 from hpclcae.checkpoint.trained import Model
-from hpclcae.data.classes import ClassSplit
+from hpclcae.data.classes import ClassSplit, labels_and_names
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.halves import FINAL
 from hpclcae.experiments.made_from import weights_fingerprint
 from hpclcae.experiments.neurons import run_folder
 from hpclcae.training.evaluation import Evaluation
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import read_hdf5, replacing_hdf5
 from hpclcae.utils.reading import reading
-from hpclcae.utils.tables import table
+from hpclcae.utils.tables import summed, table
 from hpclcae.utils.text import attribute, printable, storable
 
 KIND = "hpclcae classification"
 SCHEMA = 1
-PARTS = "test", "validation", "train"
+PARTS = "test", "validation", "train", "all"
 JSON, HDF5 = "classification.json", "classification.h5"
 ARRAYS = "labels", "predicted", "rank", "confidence", "objective"
 MOST_SHOWN = 5  # classes, or pairs of them, in what is printed
@@ -50,24 +54,49 @@ class Classification:
     facts: dict[str, Any]
 
 
-def split_of(model: Model, dataset: Dataset) -> ClassSplit:
-    """The parts of a dataset as the classifier of a model was trained with them.
+def labels_of(model: Model, dataset: Dataset) -> np.ndarray:
+    """The class of every image as the classifier of a model numbers them, by name; -1 unknown.
 
     Raises
     ------
     InputError
-        There is no classifier, or the dataset has other classes.
+        There is no classifier, or it does not know a class that the images have.
     """
-    settings = model.config.classifier
     if not model.categories:
         raise InputError(f"{model.path} has no classifier: hpclcae finetune trains one on it")
+    names, labels = labels_and_names(dataset)
+    if other := sorted({names[label] for label in np.unique(labels[labels >= 0])}
+                       - set(model.categories)):
+        raise InputError(f"{dataset.path} has other classes than the classifier of {model.path} "
+                         f"({summed(other)}): use images of the same classes")
+    number = {name: index for index, name in enumerate(model.categories)}
+    return np.array([*(number.get(name, -1) for name in names), -1], np.int64)[labels]
+
+
+def chosen(model: Model, dataset: Dataset, labels: np.ndarray, part: str) -> np.ndarray:
+    """Indices of the images of a part of a dataset, as the classifier was trained with it."""
+    if part == "all":
+        return np.flatnonzero(labels >= 0)
+    if part == "test" and dataset.half is not None:  # also where there is nothing to train on
+        return np.flatnonzero((labels >= 0) & (dataset.half == FINAL))
+    settings = model.config.classifier
     split = ClassSplit.of(dataset, settings.validation, model.config.train.seed,
                           settings.per_class or None)
-    if tuple(split.names) != model.categories:
-        raise InputError(f"{dataset.path} has other classes than the classifier of {model.path} "
-                         f"({len(split.names)} and {len(model.categories)}): use images with the "
-                         "same classes")
-    return split
+    return {"test": split.test, "validation": split.validation, "train": split.train}[part]
+
+
+def learned_from(model: Model, dataset: Dataset, indices: np.ndarray) -> int:
+    """How many images are of an object, person or photograph that the classifier learned from.
+
+    As far as it can be known: 0 where the training images are gone.
+    """
+    settings = model.config.classifier
+    with contextlib.suppress(InputError), Dataset(model.config.data.train) as train:
+        split = ClassSplit.of(train, settings.validation, model.config.train.seed,
+                              settings.per_class or None)
+        seen = train.groups[np.concatenate([split.train, split.validation])]
+        return int(np.isin(dataset.groups[indices], seen).sum())
+    return 0
 
 
 def classify(model: Model, dataset: Dataset, part: str = "test") -> Classification:
@@ -78,15 +107,16 @@ def classify(model: Model, dataset: Dataset, part: str = "test") -> Classificati
     InputError
         There is no classifier, or the dataset has other classes or images.
     """
-    split = split_of(model, dataset)
-    indices = {"test": split.test, "validation": split.validation, "train": split.train}[part]
+    labels = labels_of(model, dataset)
+    indices = chosen(model, dataset, labels, part)
     if not indices.size:
-        raise InputError(f"{dataset.path} has no {part} images (classifier.validation = "
-                         f"{model.config.classifier.validation:g})")
+        other = " (--part all has those of both halves)" if part == "test" else ""
+        raise InputError(f"{dataset.path} has no {part} images{other}: classifier.validation = "
+                         f"{model.config.classifier.validation:g}")
 
-    def scores(chosen: np.ndarray) -> np.ndarray:
-        return model.scores(model.prepare(dataset.read(chosen)))
-    evaluation = Evaluation.of(model.config.classifier, scores, indices, split.labels)
+    def scores(portion: np.ndarray) -> np.ndarray:
+        return model.scores(model.prepare(dataset.read(portion)))
+    evaluation = Evaluation.of(model.config.classifier, scores, indices, labels)
     facts = {"kind": KIND, "schema": SCHEMA,
              "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
              "checkpoint": str(model.path), "run": str(run_folder(str(model.path))),

@@ -21,7 +21,7 @@ from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import GREY, Neuron
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.progress import progress
-from hpclcae.utils.text import printable
+from hpclcae.utils.text import drawable, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +150,8 @@ def run(model: Model, neuron: Neuron, threshold: float | None, path: Path, every
                   "many windows, and the threshold was chosen for single framed images: it is "
                   "passed more often here."])
     shown = pictures(path, every, peaks)
-    record.figure(lambda: draw(track, peaks, shown, threshold, f"neuron {neuron}, {name}"), "track",
+    record.figure(lambda: draw(track, peaks, shown, threshold,
+                               f"neuron {neuron}, {drawable(path.name)}"), "track",
                   f"The strongest response of neuron {neuron} to each frame of {name}, and the "
                   "frames at its peaks with the window it responds to.",
                   f"A curve over {track.seconds[-1]:.0f} seconds with {peaks.size} numbered peaks "

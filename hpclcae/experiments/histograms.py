@@ -11,6 +11,7 @@ from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.probing import Probed
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import Neuron
+from hpclcae.utils.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +93,7 @@ def draw(neurons: Sequence[tuple[Neuron, float | None]], found: Probed,
             zip(panels, neurons, found.response)):
         edges = np.histogram_bin_edges(response, BINS)
         for mine, colour, hatch, name in ((~found.concept, REST, None, "the rest"),
-                                          (found.concept, CONCEPT, "///", concept)):
+                                          (found.concept, CONCEPT, "///", drawable(concept))):
             counts = np.histogram(response[mine], edges)[0]
             axes.stairs(100 * counts / mine.sum(), edges, fill=True, alpha=0.45, color=colour,
                         hatch=hatch, label=f"{name} ({mine.sum():,})")

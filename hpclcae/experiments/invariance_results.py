@@ -17,6 +17,7 @@ from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import Neuron
 from hpclcae.utils.errors import InputError, require
+from hpclcae.utils.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,7 +206,8 @@ def run(model: Model, neuron: Neuron, threshold: float | None, path: str, source
         record.text("No heads turn: the mesh that they are rendered from is not there (hpclcae "
                     "data fetch --out FOLDER, then --sources FOLDER)")
     images = answers.images
-    record.figure(lambda: draw(found, f"neuron {neuron} at step {model.step:,}, '{concept}', "
+    record.figure(lambda: draw(found, f"neuron {neuron} at step {model.step:,}, "
+                                      f"'{drawable(concept)}', "
                                       f"{half_name(images, settings)}"), "curves",
                   f"Mean response of neuron {neuron} to {answers.faces.size} images of '{concept}' "
                   "that are shifted, scaled, rotated or covered, and to heads that turn: 0 is that "

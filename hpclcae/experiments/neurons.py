@@ -7,6 +7,7 @@ the counting, for the trained stages and for all baselines alike.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +22,17 @@ from hpclcae.experiments.comparison import Row
 from hpclcae.experiments.labelled_images import HALF_NAMES, LabelledImages
 from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.single_neurons import Part, Pass, Population, TrainingImages, examine
-from hpclcae.experiments.training_images import read_ahead, sample_alike
+from hpclcae.experiments.training_images import prepared_ahead, read_ahead, sample_alike
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
 
 LEAST = {"batch": 1, "seed": 0, "filters": 0, "random_seeds": 0, "bootstrap": 100,
          "training_images": 0}
 
-#: images uint8 (image, row, col, channel) -> responses (row, col, map, image) of each population
+#: images -> responses (row, col, map, image) of each population
 Respond = Callable[[np.ndarray], Sequence[np.ndarray]]
+#: a dataset, and positions in it batch by batch -> images, as they are or prepared
+Read = Callable[[Dataset, Sequence[np.ndarray]], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Settings:
     InputError
         A number is too small: names the option of hpclcae neurons.
     """
-    batch: int = 100        # images at a time
+    batch: int = 64         # images at a time: whole cache lines, and few enough for the cache
     seed: int = 0           # of halves, bootstrap, filters, weights, choice of training images
     filters: int = 5000     # linear filters of each kind; 0: none
     random_seeds: int = 1   # untrained networks; 0: none
@@ -228,8 +231,8 @@ class Examination:
 
     def trained(self, name: str, model: Model, by_training: bool = False) -> list[Population]:
         """Examine the stages of a network."""
-        return self.study(name, lambda pixels: model.responses(model.prepare(pixels)),
-                          self.ranks.parts(model), by_training)
+        return self.study(name, model.responses, self.ranks.parts(model), by_training,
+                          read=partial(prepared_ahead, model))
 
     def linear_rows(self, candidates: int) -> list[Row]:
         """The linear filters and their ceiling, on contrast-normalised pixels."""
@@ -250,17 +253,20 @@ class Examination:
         return self.trained(f"random weights, seed {seed}", model.with_random_weights(seed))
 
     def study(self, name: str, respond: Respond, parts: Sequence[Part] | None = None,
-              by_training: bool = False, candidates: int = 0) -> list[Population]:
+              by_training: bool = False, candidates: int = 0,
+              read: Read = read_ahead) -> list[Population]:
         """Examine what responds to the test images; `parts` are its neurons on a grid.
 
+        It responds to what `read` yields: read_ahead(dataset, batches), or the same, prepared.
         Numbers of candidates are made equal to `candidates`; 0: to the size of its last population.
         """
-        training = self._training(name, respond) if by_training else None
-        passes = self._passes(name, self.test, self.images.index, respond, 3, parts is not None)
+        training = self._training(name, respond, read) if by_training else None
+        passes = self._passes(name, self.test, self.images.index, respond, 3, read,
+                              parts is not None)
         return examine(passes, self.images, self.settings.bootstrap, training, self.ranks.world,
                        parts, candidates, self.settings.seed)
 
-    def _training(self, name: str, respond: Respond) -> TrainingImages | None:
+    def _training(self, name: str, respond: Respond, read: Read) -> TrainingImages | None:
         """Labelled training images that show the concept as often as the test images do."""
         if self.train is None or self.labels is None:
             return None
@@ -269,10 +275,10 @@ class Examination:
         if not places.size:
             return None
         return TrainingImages(self._passes(f"{name}, training images", self.train, places, respond,
-                                           1), self.labels[places] == 1)
+                                           1, read), self.labels[places] == 1)
 
     def _passes(self, name: str, dataset: Dataset, places: np.ndarray, respond: Respond,
-                count: int, network: bool = True) -> Pass:
+                count: int, read: Read, network: bool = True) -> Pass:
         """Passes over this process's part of some images, of which `count` will be made.
 
         One bar for all of them. The next batch is read while one is looked at.
@@ -284,9 +290,9 @@ class Examination:
 
         def start() -> Iterator[tuple[Sequence[np.ndarray], slice]]:
             last = next(started) == count
-            images = read_ahead(dataset, [places[part] for part in parts])
-            for part, pixels, _ in zip(parts, images, ticks):
-                yield respond(pixels), part
+            images = read(dataset, [places[part] for part in parts])
+            for part, x, _ in zip(parts, images, ticks):
+                yield respond(x), part
             if last:
                 next(ticks, None)  # the bar learns that it is full
         return start

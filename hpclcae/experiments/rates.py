@@ -6,7 +6,7 @@ import numpy as np
 
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
-from hpclcae.experiments.training_images import read_ahead
+from hpclcae.experiments.training_images import prepared_ahead
 
 IMAGES = 1000      # are looked at
 SECONDS = 0.2      # at least, for the filters alone
@@ -36,8 +36,8 @@ def measure(model: Model, dataset: Dataset, batch: int) -> Rates:
     batches = [np.arange(first, min(first + batch, count)) for first in range(0, count, batch)]
     model.responses(model.prepare(dataset.read(batches[0])))  # what is allocated once
     began = time.perf_counter()
-    for pixels in read_ahead(dataset, batches):
-        model.responses(model.prepare(pixels))
+    for x in prepared_ahead(model, dataset, batches):
+        model.responses(x)
     forward = count / (time.perf_counter() - began)
     return Rates(forward, *_filters(model, min(batch, count)))
 

@@ -47,7 +47,7 @@ SCHEMA = 1
 FOLDER = "experiments"  # in the folder of a run
 #: The experiments in the order in which one reads about them, and in which `all` runs them.
 ORDER = ("concepts", "autoencoders", "kmeans", "without-faces", "histograms", "stimuli",
-         "invariance", "map", "film", "sensitivity")
+         "invariance", "map", "film", "sensitivity", "categories")
 #: What stands in every result.
 KEYS = ("kind", "schema", "experiment", "title", "command", "made", "seconds", "step",
         "weights_fingerprint", "frames", "frames_fingerprint", "framing", "sets", "versions",
@@ -118,7 +118,8 @@ class Record:
         """Say which datasets of images the results are about; the first is the one of `frames`."""
         self._sets += [{"path": str(dataset.path), "fingerprint": dataset.fingerprint,
                         "framing": dataset.framing, "images": dataset.count,
-                        "concept": concept_of(dataset) if dataset.labels is not None else None}
+                        "concept": (concept_of(dataset) if dataset.labels is not None
+                                    and len(dataset.label_names or ()) <= 2 else None)}
                        for dataset in datasets]
 
     def text(self, text: str) -> None:

@@ -22,9 +22,10 @@ from hpclcae.experiments import probing
 from hpclcae.experiments.labelled_images import LabelledImages
 from hpclcae.experiments.neurons import Settings, concept_of, labelled_images
 from hpclcae.experiments.record import Record
-from hpclcae.experiments.training_images import read_ahead
+from hpclcae.experiments.training_images import prepared_ahead
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
+from hpclcae.utils.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,12 +82,12 @@ def examine(model: Model, test: Dataset, images: LabelledImages, permutations: i
     permutations = max(20, min(permutations, MOST // neurons - 1))
     labels = dealt_labels(images, permutations, seed)
     parts = [slice(first, first + batch) for first in range(0, images.index.size, batch)]
-    pictures = read_ahead(test, [images.index[part] for part in parts])
+    prepared = prepared_ahead(model, test, [images.index[part] for part in parts])
     sums: list[np.ndarray] = []  # of each stage (neuron, 1 + permutation): with the concept
     both: list[np.ndarray] = []  # (neuron, 2): responses and their squares, of all images
     shift: list[np.ndarray] = []  # first responses, so that large means do not spoil small spreads
-    for part, pixels in zip(progress(parts, "map", unit="batches"), pictures):
-        flat = [y.reshape(-1, y.shape[-1]) for y in model.responses(model.prepare(pixels))]
+    for part, x in zip(progress(parts, "map", unit="batches"), prepared):
+        flat = [y.reshape(-1, y.shape[-1]) for y in model.responses(x)]
         if not sums:
             shift = [y.mean(axis=1, keepdims=True) for y in flat]
             sums = [np.zeros((len(y), labels.shape[1])) for y in flat]
@@ -194,7 +195,7 @@ def draw(maps: Sequence[StageMap], concept: str) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
     figure = Figure(figsize=(4.3 * len(maps) + 0.4, 7), layout="constrained")
-    figure.suptitle(f"neurons that are selective for '{concept}'", fontsize=11)
+    figure.suptitle(f"neurons that are selective for '{drawable(concept)}'", fontsize=11)
     panels = figure.subplots(2, len(maps), squeeze=False)
     for number, (each, above, below) in enumerate(zip(maps, *panels), start=1):
         counts = each.selective.sum(axis=2)
@@ -222,5 +223,6 @@ def _draw_counts(axes: "Axes", each: StageMap, first: bool) -> None:
         axes.axvline(each.levels[each.level], color="black", linestyle="--", linewidth=1,
                      label=f"threshold {each.levels[each.level]:.2g}")
     axes.set_yscale("symlog", linthresh=1)
-    axes.set(xlabel="selectivity", ylabel="neurons above it" if first else "", ylim=(0, None))
+    axes.set(xlabel="selectivity", ylabel="neurons above it" if first else "",
+             ylim=(0, 30 * axes.get_ylim()[1]))  # room for the legend
     axes.legend(fontsize=8, loc="upper right")

@@ -11,6 +11,7 @@ from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.optimum import Optima
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import Neuron
+from hpclcae.utils.text import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +97,7 @@ def draw(neurons: Sequence[Neuron], mosaics: Sequence[np.ndarray], means: np.nda
     for number, neuron in enumerate(neurons):
         axes = figure.add_subplot(grid[0, 2 * number:2 * number + 2])
         _picture(axes, mosaics[number], f"neuron {neuron}\n{100 * shows[number]:.0f} % show "
-                                        f"'{concept}'")
+                                        f"'{drawable(concept)}'")
         mean = means[number]
         largest = np.abs(mean).max() or 1.0
         _picture(figure.add_subplot(grid[1, 2 * number]), 0.5 + 0.5 * mean / largest, "mean")

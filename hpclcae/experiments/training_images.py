@@ -1,9 +1,10 @@
 """Training images as material for filters and choices: drawn by a seed, read in few goes."""
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 
 GAP = 8  # images that are read for nothing rather than with another call: a chunk of the file
@@ -53,17 +54,37 @@ def read(dataset: Dataset, places: np.ndarray) -> np.ndarray:
     return dataset.read(wanted)[np.searchsorted(wanted, places)]
 
 
-def read_ahead(dataset: Dataset, batches: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+def read_ahead(dataset: Dataset, batches: Sequence[np.ndarray],
+               prepare: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Iterator[np.ndarray]:
     """Yield the images at some positions, batch by batch; the next is read meanwhile.
 
     Two batches are held at most, whatever their number.
+
+    Parameters
+    ----------
+    prepare : callable
+        What is to be done with every batch, in the thread that reads.
     """
+    def made(places: np.ndarray) -> np.ndarray:
+        return prepare(read(dataset, places))
     with ThreadPoolExecutor(1) as reader:
         waiting = None
         for places in batches:
-            ready, waiting = waiting, reader.submit(read, dataset, places)
+            ready, waiting = waiting, reader.submit(made, places)
             if ready is not None:
                 yield ready.result()
                 del ready
         if waiting is not None:
             yield waiting.result()
+
+
+def prepared_ahead(model: Model, dataset: Dataset, batches: Sequence[np.ndarray]
+                   ) -> Iterator[np.ndarray]:
+    """The same, prepared for a network (row, col, channel, image).
+
+    Where blocks share it they add up numbers of whole images, which only their main threads may.
+    """
+    if model.preprocessor.sums:
+        yield from map(model.prepare, read_ahead(dataset, batches))
+    else:
+        yield from read_ahead(dataset, batches, model.prepare)

@@ -12,6 +12,7 @@ Paper, section 3; the paper's recipe is not known.
 The same stored numbers are applied in training and in every test. All of it is differentiable
 (`Preprocessor.backward`): what a neuron would like to see is found in pixels.
 """
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,7 +121,7 @@ class Preprocessor:
         self.pixels = self.held.grown(half, size, size)
         if fitted.kernel is not None:
             self._weights = _tiled(fitted.kernel, self.dtype)
-        self._transposed: np.ndarray | None = None  # weights of the transpose, made when needed
+        self._transposed: list[np.ndarray] | None = None  # the transpose's, made when needed
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Prepare the `pixels` of images (image, row, col, channel), uint8 or real numbers.
@@ -215,42 +216,45 @@ class Preprocessor:
             du = inner.swapaxes(0, 1)
         return du
 
-    def _filtered(self, padded: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def _filtered(self, padded: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
         """Apply `weights` of `_tiled` wherever their window fits into (row, col, channel, image).
 
-        As in layers/local_filter.py, the rows under one row of output lie as (col, krow, channel,
-        image), so that every window is a contiguous matrix.
+        As in layers/local_filter.py, the rows under one row of output lie as (col, row modulo side,
+        channel, image), so that every window is a contiguous matrix and a row is copied once.
         """
-        assert self.fitted.kernel is not None
         channels, images = padded.shape[2:]
-        side = self.fitted.kernel.shape[0]
+        side = len(weights)
         rows, cols = (length - side + 1 for length in padded.shape[:2])
         tiles = -(-cols // TILE)
-        spare = tiles * TILE - cols
-        strip = np.zeros((cols + spare + side - 1, side, channels, images), self.dtype)
+        strip = np.zeros((tiles * TILE + side - 1, side, channels, images), self.dtype)
         item = strip.itemsize
         column = side * channels * images * item
-        windows = np.lib.stride_tricks.as_strided(strip, (tiles, weights.shape[1], images),
-                                                  (TILE * column, images * item, item),
-                                                  writeable=False)
+        windows = np.lib.stride_tricks.as_strided(
+            strip, (tiles, weights[0].shape[1], images), (TILE * column, images * item, item),
+            writeable=False)
+        code = np.empty((tiles, TILE * channels, images), self.dtype)
         out = np.empty((rows, cols, channels, images), self.dtype)
-        for y in range(rows):
-            strip[:cols + side - 1] = padded[y:y + side].transpose(1, 0, 2, 3)
-            out[y] = np.matmul(weights, windows).reshape(
-                tiles * TILE, channels, images)[:cols]
+        for y in range(len(padded)):
+            strip[:cols + side - 1, y % side] = padded[y]
+            if y >= side - 1:
+                first = y - side + 1
+                np.matmul(weights[first % side], windows, out=code)
+                out[first] = code.reshape(tiles * TILE, channels, images)[:cols]
         return out
 
 
-def _tiled(kernel: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+def _tiled(kernel: np.ndarray, dtype: DTypeLike) -> list[np.ndarray]:
     """A kernel (krow, kcol, channel in, channel) as one matrix for TILE neighbouring pixels.
 
-    They share one window; unit b reads it from column b on.
+    They share one window; unit b reads it from column b on. There is a matrix for every row modulo
+    the kernel's side at which a window may begin.
     """
     side, _, channels, _ = kernel.shape
     weights = np.zeros((side + TILE - 1, side, channels, TILE, channels), dtype)
     for b in range(TILE):
         weights[b:b + side, :, :, b] = kernel.transpose(1, 0, 2, 3)
-    return weights.reshape(-1, TILE * channels).T.copy()
+    return [np.roll(weights, first, axis=1).reshape(-1, TILE * channels).T.copy()
+            for first in range(side)]
 
 
 def _contrast_normalised(config: PreprocessConfig, images: np.ndarray, dtype: DTypeLike,

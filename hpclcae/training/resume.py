@@ -26,8 +26,8 @@ _MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.kee
 #: Settings of a stage that decide what its weights and the numbers above it mean.
 _OF_THE_NETWORK = ("receptive_field", "stride", "maps", "pooling", "pooling_stride", "epsilon",
                    "lcn", "lcn_sigma", "lcn_floor", "lcn_border", "log", "standardise", "contrast",
-                   "whiten", "whiten_by", "window", "window_stride", "weights", "encoder_norm",
-                   "decoder_norm")
+                   "whiten", "whiten_by", "window", "window_stride", "encoder_norm")
+_OF_DECODERS = ("weights", "decoder_norm")
 
 
 def starting_point(config: Config, run: Path, resume: bool, world: Communicator) -> Path | None:
@@ -50,8 +50,10 @@ def starting_point(config: Config, run: Path, resume: bool, world: Communicator)
     old, new = configuration.flatten(
         checkpoint.load_state(found[-1]).config), configuration.flatten(config)
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key) and key not in _MAY_CHANGE and not key.startswith(
-                "parallel."):
+        # earlier versions kept decoders beside a classifier
+        may_change = key in _MAY_CHANGE or key.startswith("parallel.") or (
+            config.is_supervised and key.startswith("stages.") and key.endswith(".weights"))
+        if old.get(key) != new.get(key) and not may_change:
             raise InputError(f"{found[-1]} was written with {key} = {old.get(key)!r}, the "
                              f"configuration now says {new.get(key)!r}: change it back, or start a "
                              "new run with another --out")
@@ -110,7 +112,7 @@ def weights_of(config: Config, network: Network) -> BlockState:
     old = checkpoint.load_state(path).config
     same = ("data.size", "data.channels", "train.dtype", *(
         f"stages.{index}.{key}" for index in range(max(len(old.stages), len(config.stages)))
-        for key in _OF_THE_NETWORK))
+        for key in (*_OF_THE_NETWORK, *(() if config.is_supervised else _OF_DECODERS))))
     before, now = configuration.flatten(old), configuration.flatten(config)
     for key in same:
         if before.get(key) != now.get(key):

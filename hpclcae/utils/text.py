@@ -3,8 +3,9 @@
 A name that is not UTF-8 is, in Python, text with lone surrogates in the place of its odd bytes.
 These turn them into bytes and back; encode() alone raises.
 """
+import functools
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import h5py
 import numpy as np
@@ -46,8 +47,25 @@ def printable(name: str) -> str:
 
 
 def drawable(name: str, longest: int = 40) -> str:
-    """A name that may stand in a figure: printable, not too long, and nothing in it a formula."""
-    shown = printable(name)
+    """A name that may stand in a figure: printable, not too long, and nothing in it a formula.
+
+    Characters that the font of figures does not have are escapes, not empty boxes.
+    """
+    known = _characters()
+    shown = "".join(character if not known or ord(character) in known
+                    else character.encode("unicode_escape").decode()
+                    for character in printable(name))
     if len(shown) > longest:
         shown = f"{shown[:longest - 3]}..."
     return shown.replace("$", r"\$")
+
+
+@functools.cache
+def _characters() -> Set[int]:
+    """What Matplotlib's font has; nothing is known without Matplotlib."""
+    try:
+        from matplotlib import font_manager
+    except ImportError:
+        return frozenset()
+    file = font_manager.findfont(font_manager.FontProperties())
+    return frozenset(font_manager.get_font(file).get_charmap())

@@ -70,6 +70,8 @@ READERS: dict[str, list[str]] = {
                          "report run --neurons 0"],
     "run/neurons.h5": ["checkpoint query run/neurons.h5 stage1.accuracy", "figures run",
                        "checkpoint query run/neurons.h5 stage3.auc --where stage3.auc>0.5"],
+    "run/experiments/histograms.json": ["report run --neurons 0",
+                                        "experiment all run --only histograms"],
     "result.h5": ["checkpoint query run abs(stage1.encode) --out result.h5"],
     "old/checkpoints/step-00000007.h5": [
         "checkpoint info old", "checkpoint query old rms(stage1.encode)", "status old",
@@ -96,6 +98,7 @@ def make(place: Path) -> None:
     (place / "tiny.toml").write_text(configuration.dumps(config))
     for words in (["train", "tiny.toml", "--out", "run"],
                   ["neurons", "run", "--filters", "0", "--bootstrap", "100"],
+                  ["experiment", "histograms", "run"],
                   ["checkpoint", "query", "run", "abs(stage1.encode)", "--out", "result.h5"]):
         assert main(words) == 0, words
     served = configuration.loads(configuration.dumps(config), [

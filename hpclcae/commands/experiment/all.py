@@ -23,7 +23,7 @@ from hpclcae.utils.files import check_output
 
 #: Options of this command that are handed on to experiments which have them.
 SHARED = ("--test", "--frames", "--sources", "--train", "--without-lcn", "--without", "--batch",
-          "--bootstrap", "--seed", "--development", "--final", "--out")
+          "--bootstrap", "--seed", "--development", "--final", "--beside", "--out")
 #: Seconds on one core for run/desk.toml and its 3,000 test images, where nothing better is known;
 #: other networks are as much slower as their images a second.
 SECONDS = {"concepts": 30.0, "autoencoders": 120.0, "kmeans": 60.0}
@@ -63,6 +63,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="look at development halves alone: for trials")
     parser.add_argument("--final", action="store_true",
                         help="look at final halves where the default is development")
+    parser.add_argument("--beside", metavar="RUN", nargs="+",
+                        help="fine-tuned runs to compare this one with")
     parser.add_argument("--out", type=output, metavar="FOLDER",
                         help="where results go (default: RUN/experiments)")
 
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     names = [name for name in record.ORDER if not args.only or name in args.only]
     out = args.out or record.experiments_folder(args.run)
     check_output(out / f"{names[0]}.json", lambda path: True, "a result")
-    tasks = [task_of(name, args) for name in names]
+    tasks = [task_of(name, args, model) for name in names]
     done = [] if args.again else [task for task in tasks
                                   if not task.why_not and is_done(task, out, model)]
     todo = [task for task in tasks if task not in done and not task.why_not]
@@ -109,9 +111,14 @@ def run(args: argparse.Namespace) -> int:
     return int(failed > 0)
 
 
-def task_of(name: str, args: argparse.Namespace) -> Task:
-    """What to type for an experiment, with those of the shared options that it has."""
+def task_of(name: str, args: argparse.Namespace, model: Model) -> Task:
+    """What to type for an experiment, with those of the shared options that it has.
+
+    The module of an experiment that says nothing of some networks has a function ``why_not``.
+    """
     module = importlib.import_module(f"hpclcae.commands.experiment.{name.replace('-', '_')}")
+    if why_not := getattr(module, "why_not", lambda model: "")(model):
+        return Task(name, [], why_not)
     parser = Parser(f"experiment {name}", name, "")
     module.configure(parser)
     words = [args.run]

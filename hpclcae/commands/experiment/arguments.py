@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hpclcae.checkpoint.trained import Model
 from hpclcae.commands.arguments import output, positive, whole
+from hpclcae.experiments.neurons import Settings
 from hpclcae.experiments.results import read_neurons
 from hpclcae.experiments.scan import Neuron
 from hpclcae.experiments.scan_results import choose_neuron
@@ -29,7 +30,7 @@ _ARGUMENTS: dict[str, tuple[str, dict]] = {
     "test": ("--test", {"metavar": "DATASET",
                         "help": "labelled dataset (default: the one in the configuration of the "
                                 "run)"}),
-    "batch": ("--batch", {"type": positive, "default": 100,
+    "batch": ("--batch", {"type": positive, "default": Settings.batch,
                           "help": "images at a time (%(default)s)"}),
     "seed": ("--seed", {"type": whole(0), "default": 0,
                         "help": "of what is drawn (%(default)s)"}),

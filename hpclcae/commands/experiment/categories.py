@@ -1,36 +1,38 @@
-"""The command ``hpclcae experiment categories``: fine-tuned runs beside their controls."""
+"""The command ``hpclcae experiment categories``: a fine-tuned run beside others, its controls."""
 import argparse
-import shlex
-import time
-from pathlib import Path
 
-from hpclcae.commands.arguments import output
+from hpclcae.checkpoint.trained import Model
+from hpclcae.commands.experiment import arguments
+from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import categories, category_results
+from hpclcae.experiments.record import Record
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("runs", nargs="+", metavar="RUN",
-                        help="folders of hpclcae finetune on one dataset: pretrained or "
+    arguments.add(parser, "run")
+    parser.add_argument("--beside", nargs="+", metavar="RUN", default=[],
+                        help="other folders of hpclcae finetune on the same dataset: pretrained or "
                         "--random-weights, frozen (classifier.steps = train.steps) or not, with "
-                        "different classifier.per_class and train.seed; a run's own configuration "
-                        "says which it is")
+                        "other classifier.per_class and train.seed; a run's own configuration says "
+                        "which it is")
     parser.add_argument("--no-pixels", action="store_true",
                         help="leave out logistic regression on pixels")
-    parser.add_argument("--out", type=output, metavar="FOLDER",
-                        help="where categories.json and the curve go (default: beside the runs)")
+    arguments.add(parser, "out")
+
+
+def why_not(model: Model) -> str:
+    """Why it has nothing to say of a network; "" if it has."""
+    return "" if model.categories else "there is no classifier: hpclcae finetune trains one"
 
 
 def run(args: argparse.Namespace) -> None:
     """Compare results on the final half, print the tables, write them and the curve."""
-    began = time.monotonic()
-    out: Path = args.out or categories.default_out(args.runs)
-    category_results.check(out)
-    found = categories.compare(args.runs, not args.no_pixels)
-    made = category_results.parts(found)
-    print(category_results.describe(made) + "\n")
-    words = ["hpclcae", "experiment", "categories", *args.runs, "--out", str(out)]
-    words += ["--no-pixels"] * args.no_pixels
-    for path in category_results.save(found, made, out, shlex.join(words),
-                                      time.monotonic() - began):
-        print(f"wrote {path}")
+    model = Model.load(args.run)
+    record = Record("categories", category_results.TITLE, args.run, model, args.command_line,
+                    figures=[category_results.FIGURE], out=args.out)
+    found = categories.compare([args.run, *args.beside], not args.no_pixels)
+    with Dataset(found.dataset) as dataset:
+        record.about(dataset)
+    category_results.tell(found, record)
+    record.save()

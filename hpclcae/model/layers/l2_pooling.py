@@ -2,8 +2,13 @@
 
 The pooling weights are fixed and uniform. The sum of h is also the sparsity term of the objective.
 
-Rows stream through a ring of as many rows as a window has, so that what is summed stays in cache.
+Windows overlap, and what neighbouring ones share is summed once: squares are first added within
+blocks of g x g positions, g the greatest common divisor of size and stride, then blocks within
+windows. Rows of blocks stream through a ring of as many as a window has, so that what is summed
+stays in cache.
 """
+from math import gcd
+
 import numpy as np
 
 from hpclcae.geometry import windows
@@ -24,16 +29,18 @@ class L2Pooling:
         """Overwrite h (out row, out col, map, image) with the pooled z (row, col, map, image)."""
         if not h.size:  # a block that owns nothing here
             return
-        square = work.array("pooling row", z.shape[1:], z.dtype)
-        ring = work.array("pooling ring", (self.size, self.cols - self.size + 1, *z.shape[2:]),
-                          z.dtype)
-        for row in range((self.out_rows - 1) * self.stride + self.size):
-            np.square(z[row], out=square)
-            box_cols(square, self.size, ring[row % self.size], work)
-            out, offset = divmod(row - self.size + 1, self.stride)
+        side = gcd(self.size, self.stride)
+        size, stride, cols = self.size // side, self.stride // side, self.cols // side
+        squares = work.array("pooling row", (cols, *z.shape[2:]), z.dtype)
+        ring = work.array("pooling ring", (size, cols - size + 1, *z.shape[2:]), z.dtype)
+        for row in range((self.out_rows - 1) * stride + size):
+            blocks = z[row * side:(row + 1) * side, :cols * side].reshape(
+                side, cols, side, *z.shape[2:])
+            np.einsum("acbmi,acbmi->cmi", blocks, blocks, out=squares)
+            box_cols(squares, size, ring[row % size], work)
+            out, offset = divmod(row - size + 1, stride)
             if out >= 0 and offset == 0:
-                np.add.reduce(ring[:, ::self.stride], axis=0, out=h[out])
-                h[out] += h.dtype.type(self.epsilon)
+                np.add.reduce(ring[:, ::stride], axis=0, out=h[out], initial=self.epsilon)
                 np.sqrt(h[out], out=h[out])
 
     def backward(self, z: np.ndarray, h: np.ndarray, dh: np.ndarray, dz: np.ndarray,

@@ -15,11 +15,14 @@ the k coordinates A' (r - m). Of windows each block computes those that it owns,
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from hpclcae.model.workspace import Workspace
 from hpclcae.partition.blocks import StagePlan
 from hpclcae.partition.communicator import Communicator
 from hpclcae.partition.halo import Exchange
+
+PORTION = 64  # units whose products are added in float32, if that is what they are
 
 #: sums over what this block holds -> sums over all units
 Total = Callable[[np.ndarray], np.ndarray]
@@ -43,9 +46,18 @@ class MapWhitening:
     def normalised(self, y: np.ndarray, floor: float, keep: Workspace
                    ) -> tuple[np.ndarray, np.ndarray | None]:
         """r (unit, image), held by `keep`, and the deviation (image,) of y if it was divided by."""
-        r = keep.array("contrast", y.shape, y.dtype).reshape(-1, y.shape[-1])
-        np.copyto(r.reshape(y.shape), y)
-        return r, normalise(r, self.units, floor, self._total) if self.contrast else None
+        centred, deviation = self._centred(y, keep)
+        if deviation is not None:
+            centred /= _divisor(deviation, floor, y.dtype)
+        return centred, deviation
+
+    def _centred(self, y: np.ndarray, keep: Workspace) -> tuple[np.ndarray, np.ndarray | None]:
+        """y without the mean of every image, and its deviation; without contrast y, and None."""
+        units = y.reshape(-1, y.shape[-1])
+        if not self.contrast:
+            return units, None
+        r = keep.array("contrast", units.shape, y.dtype)
+        return r, centre(units, self.units, r, self._total)
 
     def forward(self, y: np.ndarray, floor: float, centre: np.ndarray | None,
                 directions: np.ndarray | None, c: np.ndarray,
@@ -57,22 +69,28 @@ class MapWhitening:
         centre, directions : (unit,) and (unit, direction) or None
             m and A, of the owned units; None: no whitening.
         """
-        r, deviation = self.normalised(y, floor, keep)
+        r, deviation = self._centred(y, keep)
+        divisor = None if deviation is None else _divisor(deviation, floor, y.dtype)
         if directions is None or centre is None:
-            np.copyto(c, r.reshape(y.shape))
+            np.divide(r.reshape(y.shape), 1 if divisor is None else divisor, out=c)
             return r, deviation
-        coordinates = self._total(directions.T @ (r - centre[:, None]))
-        np.matmul(directions, coordinates.astype(y.dtype), out=c.reshape(r.shape))
+        # What is done with each image as a whole is done with its k coordinates, not its n units.
+        coordinates = directions.T @ r
+        if divisor is not None:
+            coordinates /= divisor
+        coordinates -= (directions.T @ centre)[:, None]
+        np.matmul(directions, self._total(coordinates).astype(y.dtype), out=c.reshape(r.shape))
         return r, deviation
 
     def backward(self, state: tuple[np.ndarray, np.ndarray | None], floor: float,
                  directions: np.ndarray | None, dc: np.ndarray, dy: np.ndarray) -> None:
-        """Add to dy the gradient through c."""
+        """Add to dy the gradient through c; the state is spoilt."""
         r, deviation = state
         dr = dc.reshape(r.shape)
         if directions is not None:
             dr = directions @ self._total(directions.T @ dr).astype(dr.dtype)
         if deviation is not None:
+            r /= _divisor(deviation, floor, r.dtype)
             dr = normalise_gradient(r, deviation, dr, self.units, floor, self._total)
         dy += dr.reshape(dy.shape)
 
@@ -155,11 +173,21 @@ class WindowWhitening:
 
 def normalise(r: np.ndarray, units: int, floor: float, total: Total) -> np.ndarray:
     """Turn y (unit, image) into r, in place; returns the deviation of every image, float64."""
-    r -= (total(r.sum(axis=0, dtype=np.float64)) / units).astype(r.dtype)
-    power = np.einsum("ui,ui->i", r, r, dtype=np.float64, casting="same_kind")
-    deviation = np.sqrt(total(power) / units)
-    r /= np.maximum(deviation + floor, np.finfo(r.dtype).tiny).astype(r.dtype)
+    deviation = centre(r, units, r, total)
+    r /= _divisor(deviation, floor, r.dtype)
     return deviation
+
+
+def centre(y: np.ndarray, units: int, r: np.ndarray, total: Total) -> np.ndarray:
+    """Overwrite r with y (unit, image) less each image's mean; returns its deviation, float64."""
+    mean = total(y.sum(axis=0, dtype=np.float64)) / units
+    np.subtract(y, mean.astype(y.dtype), out=r)
+    return np.sqrt(total(_products(r, r)) / units)
+
+
+def _divisor(deviation: np.ndarray, floor: float, dtype: DTypeLike) -> np.ndarray:
+    """d = s + f of every image."""
+    return np.maximum(deviation + floor, np.finfo(dtype).tiny).astype(dtype)
 
 
 def normalise_gradient(r: np.ndarray, deviation: np.ndarray, dr: np.ndarray, units: int,
@@ -168,9 +196,20 @@ def normalise_gradient(r: np.ndarray, deviation: np.ndarray, dr: np.ndarray, uni
 
     Where an image has no contrast (s = 0) r is 0, and so is the second term.
     """
-    sums = total(np.stack([dr.sum(axis=0, dtype=np.float64),
-                           np.einsum("ui,ui->i", r, dr, dtype=np.float64, casting="same_kind")]))
+    sums = total(np.stack([dr.sum(axis=0, dtype=np.float64), _products(r, dr)]))
     mean, along = sums / units
-    d = np.maximum(deviation + floor, np.finfo(r.dtype).tiny)
     slope = np.divide(along, deviation, out=np.zeros_like(along), where=deviation > 0)
-    return (dr - mean.astype(r.dtype)) / d.astype(r.dtype) - r * slope.astype(r.dtype)
+    return ((dr - mean.astype(r.dtype)) / _divisor(deviation, floor, r.dtype)
+            - r * slope.astype(r.dtype))
+
+
+def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sums over units of a * b, both (unit, image): float64 (image,).
+
+    Few at a time are added in the arrays' own arithmetic: to make all float64 first takes longer.
+    """
+    whole = len(a) - len(a) % PORTION
+    shape = -1, PORTION, a.shape[1]
+    sums = np.einsum("pui,pui->pi", a[:whole].reshape(shape), b[:whole].reshape(shape))
+    rest = np.einsum("ui,ui->i", a[whole:], b[whole:])
+    return sums.sum(axis=0, dtype=np.float64) + rest

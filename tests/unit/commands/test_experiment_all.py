@@ -4,6 +4,7 @@ import json
 import pytest
 
 from hpclcae import cli
+from hpclcae.checkpoint.trained import Model
 from hpclcae.commands.experiment import all as everything
 from hpclcae.experiments import record
 from hpclcae.utils.errors import MissingExtraError
@@ -86,7 +87,7 @@ def test_every_experiment_can_be_asked_for_with_a_run_alone(run):
     import argparse
     parser = argparse.ArgumentParser()
     everything.configure(parser)
-    args = parser.parse_args([str(run)])
+    args, model = parser.parse_args([str(run)]), Model.load(run)
     for name in record.ORDER:
-        task = everything.task_of(name, args)
+        task = everything.task_of(name, args, model)
         assert task.why_not or task.words[3:] == [str(run)]

@@ -59,6 +59,19 @@ def test_histograms_have_every_response_of_the_final_half(folder, tmp_path):
     assert first["concept"]["0.5"] == pytest.approx(np.median(response[0, shows]))
 
 
+@pytest.mark.filterwarnings("error:Glyph")
+@pytest.mark.parametrize("name", ["histograms", "stimuli", "map"])
+def test_any_name_of_a_concept_can_be_drawn(folder, tmp_path, name):
+    """Formulas that are none, characters that the font lacks."""
+    pytest.importorskip("matplotlib")
+    test = shutil.copy(folder / "test.h5", tmp_path / "odd.h5")
+    with h5py.File(test, "r+") as file:
+        file["labels"].attrs["label_names"] = ["other", "$x^{ \\ $ \u732b & <b>"]
+    words = ["--permutations", "20"] if name == "map" else NEURONS
+    words += ["--starts", "1", "--iterations", "1"] if name == "stimuli" else []
+    assert call(folder, name, *words, "--test", str(test), "--out", str(tmp_path / "out")) == 0
+
+
 def test_stimuli_are_the_highest_and_optima_are_higher(folder, tmp_path):
     pytest.importorskip("matplotlib")
     assert call(folder, "stimuli", *NEURONS, "--out", str(tmp_path), "--starts", "2",

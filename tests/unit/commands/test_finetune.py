@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint, cli, config as configuration
+from hpclcae.data.dataset import Dataset
+from hpclcae.data.halves import DEVELOPMENT, FINAL
+from hpclcae.data.writer import DatasetWriter
 from hpclcae.experiments.classification import read_arrays
 from hpclcae.training.trainer import Trainer
 from hpclcae.utils.errors import InputError
@@ -97,6 +100,50 @@ def test_evaluation_of_several_is_one_table_and_may_be_of_another_part(place, tm
         assert json.load(file)["part"] == "test"
 
 
+def other_images(place, path, classes, half):
+    """Images that the run has not seen, in other order of classes; `half` is that of all."""
+    with Dataset(place / "classes.h5") as dataset:
+        unseen = read_arrays(place / "run/classification.h5").indices
+        shown, labels = dataset.read(unseen), dataset.labels[unseen]
+    with DatasetWriter(path, 24, 1, classes) as writer:
+        for i, (image, label) in enumerate(zip(shown, labels)):
+            if f"class {label}" in classes:
+                writer.append(image, source=f"own/{i}", group=f"own/{i}", original=(24, 24),
+                              crop=(0, 0, 24, 24), label=classes.index(f"class {label}"),
+                              half=half)
+    return str(path)
+
+
+def test_a_set_that_is_for_the_test_alone_is_evaluated_by_the_names_of_its_classes(
+        place, tmp_path, capsys):
+    run, whole = str(place / "run"), read_arrays(place / "run/classification.h5")
+    for name, classes, half, words in (
+            ("final", ["class 2", "class 0", "class 1"], FINAL, []),
+            ("unhalved", ["class 1", "class 0", "class 2"], -1, ["--part", "all"]),
+            ("one", ["class 1", "unused"], FINAL, [])):
+        data = other_images(place, tmp_path / f"{name}.h5", classes, half)
+        assert cli.main(["evaluate", run, "--data", data, *words, "--out",
+                         str(tmp_path / name)]) == 0
+        found = read_arrays(tmp_path / name / "classification.h5")
+        kept = (np.ones(whole.indices.size, bool) if name != "one"
+                else whole.evaluation.labels == 1)
+        np.testing.assert_array_equal(found.evaluation.labels, whole.evaluation.labels[kept])
+        np.testing.assert_array_equal(found.evaluation.predicted, whole.evaluation.predicted[kept])
+    assert "has learned from" not in capsys.readouterr().out
+    # what is no test says so, and what it does not know is named
+    assert cli.main(["evaluate", run, "--part", "all", "--out", str(tmp_path / "all")]) == 0
+    assert "note: 45 of the 90 images show what the classifier has learned from" in (
+        capsys.readouterr().out)
+    data = other_images(place, tmp_path / "dev.h5", ["class 0", "class 1"], DEVELOPMENT)
+    assert cli.main(["evaluate", run, "--data", data, "--out", str(tmp_path / "d")]) == 1
+    assert "has no test images (--part all has those of both halves)" in capsys.readouterr().err
+    with h5py.File(data, "r+") as file:
+        file["labels"].attrs["label_names"] = ["class 0", "a cat"]
+    assert cli.main(["evaluate", run, "--data", data, "--out", str(tmp_path / "d")]) == 1
+    assert "has other classes than the classifier of" in (said := capsys.readouterr().err)
+    assert "(a cat)" in said and said.count("\n") == 1
+
+
 def test_figures_are_drawn(place, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert cli.main(["figures", str(place / "run"), "--out", str(tmp_path)]) == 0
@@ -115,7 +162,7 @@ def test_what_cannot_be_is_one_line_before_training(place, tmp_path, capsys):
             (["--set", "classifier.classes=5"], "has 3 classes, classifier.classes = 5"),
             (["--set", "classifier.losses=5"], "unknown key 'classifier.losses'"),
             (["--set", "train.weights=other"], "train.weights is that of the checkpoint"),
-            (["--servers", "1"], "mpiexec -n N hpclcae finetune")):
+            (["--servers", "1"], "hpclcae launch --on ")):
         name = "run" if not words else "other"
         assert message in refused(capsys, place, *words, name=name)
     assert "data.size is that of the checkpoint" in refused(capsys, place, config=file, name="x")

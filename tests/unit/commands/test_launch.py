@@ -1,12 +1,15 @@
 """``hpclcae launch``: the line that it prints, and that train gets every argument; without MPI."""
 import argparse
+import shlex
 import sys
 
 import pytest
 
 from hpclcae import cli
 from hpclcae.commands import launch, train
+from tests.support.images import write_classes
 from tests.support.processes import RUN
+from tests.support.saving import made, save
 
 TINY = RUN / "tiny.toml"
 
@@ -36,6 +39,25 @@ def test_the_line_is_printed_and_can_be_typed(capsys, monkeypatch):
                                        "--replicas 2\n")
     assert cli.main(["launch", str(TINY), "--out", "x", "--ranks", "1", "--dry-run"]) == 0
     assert capsys.readouterr().out == f"{sys.executable} -m hpclcae train {TINY} --out x\n"
+
+
+def test_finetune_is_started_on_a_checkpoint(tiny_config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(launch, "find_mpiexec", lambda: "/some/mpiexec")
+    monkeypatch.setattr(launch, "settings_of", lambda mpiexec: {})
+    save(tmp_path / "trained", made(tiny_config()))
+    write_classes(tmp_path / "classes.h5")
+    words = [RUN / "finetune.toml", "--out", tmp_path / "run", "--set",
+             f"data.train={tmp_path / 'classes.h5'}", "--servers", "1", "--replicas", "2"]
+    words = [str(word) for word in words]
+    on = str(tmp_path / "trained")
+    assert cli.main(["launch", *words, "--on", on, "--dry-run"]) == 0
+    assert capsys.readouterr().out.split() == [
+        "/some/mpiexec", "-n", "3", sys.executable, "-m", "hpclcae", "finetune", on, *words]
+    # what finetune says where one process cannot do it is what can be typed
+    assert cli.main(["finetune", on, *words, "--random-weights"]) == 1
+    said = capsys.readouterr().err.partition("start several with hpclcae ")[2].partition(",")[0]
+    assert cli.main([*shlex.split(said), "--dry-run"]) == 0
+    assert "classifier.start=random" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("gigabytes, ranks, warned", [(64, 6, False), (0.6, 4, False),

@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hpclcae.checkpoint.trained import Model
 from hpclcae.config import ClassifierConfig, Config, DataConfig
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import predictions
+from hpclcae.experiments.record import read_record
 from tests.support import folders
 from tests.support.images import write_classes
 from tests.support.pictures import encode, scene
@@ -179,16 +181,43 @@ def test_a_real_classifier_says_of_pictures_what_it_says_of_the_dataset(tuned, t
         assert file["classes"].asstr()[:].tolist() == ["class 0", "class 1", "class 2"]
 
 
-def test_runs_beside_their_control_and_beside_pixels(tuned, tmp_path, capsys):
-    runs = [str(tuned / "pretrained-run"), str(tuned / "random-run")]
-    assert cli.main(["experiment", "categories", *runs, "--out", str(tmp_path / "a")]) == 0
+@pytest.fixture
+def compared(tuned):
+    """What is typed to compare the two runs; results go into the first."""
+    run, other = str(tuned / "pretrained-run"), str(tuned / "random-run")
+    yield ["experiment", "categories", run, "--beside", other]
+    shutil.rmtree(tuned / "pretrained-run" / "experiments", ignore_errors=True)
+
+
+def test_runs_beside_their_control_and_beside_pixels(tuned, compared, capsys):
+    assert cli.main(compared) == 0
     out = " ".join(capsys.readouterr().out.split())
     for words in ("pretrained, then fine-tuned", "random weights, then trained",
                   "logistic regression on pixels", "4 updates of 10 images"):
         assert words in out
-    with open(tmp_path / "a" / "categories.json") as file:
-        rows = json.load(file)["values"]["rows"]
+    rows = read_record(compared[2], "categories")["values"]["rows"]
     assert [row["seeds"] for row in rows] == [[0]] * 3
-    assert cli.main(["experiment", "categories", runs[0], runs[0], "--out",
-                     str(tmp_path / "b")]) == 1
+    assert cli.main([*compared, compared[2]]) == 1
     assert "leave one of them out" in capsys.readouterr().err
+
+
+def test_all_experiments_have_this_one_where_there_is_a_classifier(tuned, compared, capsys):
+    def every(run):
+        return cli.main(["experiment", "all", str(run), "--only", "categories", "--beside",
+                         compared[-1]])
+    assert every(tuned / "pretrained-run") == 0
+    assert read_record(compared[2], "categories")["command"].endswith(f"--beside {compared[-1]}")
+    capsys.readouterr()
+    assert every(tuned / "pretrained-run") == 0
+    assert "categories: done already" in capsys.readouterr().out
+    assert every(tuned / "pretrained") == 0
+    assert "left out: categories: there is no classifier: hpclcae" in capsys.readouterr().out
+
+
+def test_a_result_of_another_step_is_not_compared(tuned, compared, capsys, tmp_path):
+    shutil.copytree(tuned / "random-run", tmp_path / "run")
+    with h5py.File(tmp_path / "run" / "classification.h5", "r+") as file:
+        file.attrs["step"] = 2
+    assert cli.main([*compared[:-1], str(tmp_path / "run")]) == 1
+    assert "result of step 2, and its best checkpoint is step 4: hpclcae evaluate" in (
+        capsys.readouterr().err)

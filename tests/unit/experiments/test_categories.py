@@ -1,12 +1,13 @@
 """Fine-tuned runs and their controls: rows, paired intervals, regression on pixels, verdicts."""
-import json
-
+import h5py
 import numpy as np
 import pytest
 
+from hpclcae.checkpoint.trained import Model
 from hpclcae.experiments import categories, category_results
 from hpclcae.experiments.categories import FROZEN, PIXELS, TRAINED, TUNED, Comparison, Outcome
-from hpclcae.utils.errors import InputError
+from hpclcae.experiments.record import Record, read_record
+from tests.support.tiny_run import write_run
 
 IMAGES = 400
 
@@ -20,7 +21,7 @@ def outcome(kind, seed, share, per_class=0):
 def compared(*outcomes):
     keys = np.repeat(np.arange(IMAGES // 4, dtype=np.uint64), 4)
     return Comparison("a.h5", "f", 10, IMAGES, IMAGES // 4, 0.1, 30.0,
-                      categories._rows(outcomes, keys), ((100, 50),))
+                      categories._rows(outcomes, keys), ((100, 50),), outcomes)
 
 
 @pytest.fixture
@@ -56,27 +57,35 @@ def test_the_verdict_follows_from_the_intervals(found):
     assert "no runs with and without" in category_results.verdict(compared(outcome(FROZEN, 0, .5)))
 
 
-def test_tables_and_file(found, tmp_path):
-    made = category_results.parts(found)
-    text = category_results.describe(made)
-    row = found.find(FROZEN)
+def test_tables_curve_and_arrays_go_into_a_record(found, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    run = write_run(tmp_path)
+    record = Record("categories", category_results.TITLE, str(run), Model.load(run), "hpclcae ...",
+                    figures=[category_results.FIGURE])
+    category_results.tell(found, record)
+    record.save()
+    text, row = capsys.readouterr().out, found.find(FROZEN)
     assert f"{100 * row.mean:.1f}" in text and "15.8" in text
     for line in text.splitlines():
         if line.startswith(("best before", "without", "with pre")):
             assert line.count("recalled") == (1 if line.startswith("with pre") else 2)
-    category_results.check(tmp_path / "new")
-    written = category_results.save(found, made, tmp_path / "new", "hpclcae ...", 1.0)
-    saved = json.loads(written[-1].read_text())
-    assert saved["kind"] == "hpclcae experiment" and saved["experiment"] == "categories"
-    assert [part["type"] for part in saved["parts"]].count("table") == 3
-    assert all(len(row) == len(part["columns"]) for part in saved["parts"]
-               if part["type"] == "table" for row in part["rows"])
+    saved = read_record(str(run), "categories")
+    assert [part["type"] for part in saved["parts"]] == ["table", "table", "table", "figure"]
+    assert "5 labels a class" in saved["parts"][-1]["alt"]
     assert {row["kind"] for row in saved["values"]["rows"]} == {
         categories.KINDS[kind] for kind in (TUNED, TRAINED, FROZEN, PIXELS)}
-    category_results.check(tmp_path / "new")  # ours may be replaced
-    (tmp_path / "new" / "categories.json").write_text("{}")
-    with pytest.raises(InputError, match="is not a result"):
-        category_results.check(tmp_path / "new")
+    with h5py.File(run / "experiments" / "categories.h5") as store:
+        right = store["right"][:]
+        assert store["replicates"].shape == (len(found.rows), categories.REPLICATES)
+    for who, each in zip(saved["values"]["classifiers"], right, strict=True):
+        row, = (row for row in saved["values"]["rows"]
+                if (row["kind"], row["per_class"]) == (who["kind"], who["per_class"]))
+        assert each.mean() == row["top1"][row["seeds"].index(who["seed"])]
+
+
+def test_a_row_that_lacks_a_seed_has_an_empty_cell():
+    lacking = compared(*(outcome(TUNED, seed, 0.8) for seed in (0, 2)))
+    assert category_results._by_seed(lacking.rows[0], (0, 1, 2))[1] is None
 
 
 def test_regression_on_pixels_learns_and_keeps_the_best_on_held_out_images():

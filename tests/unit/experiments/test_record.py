@@ -140,7 +140,7 @@ def test_records_come_in_the_order_of_reading(tmp_path):
 
 def test_every_experiment_has_its_place():
     assert set(ORDER) == {name.partition(" ")[2] for name in COMMANDS
-                          if name.startswith("experiment ")} - {"all", "categories"}  # of runs
+                          if name.startswith("experiment ")} - {"all"}
 
 
 def test_plain_knows_what_json_knows():

@@ -25,5 +25,8 @@ def test_odd_bytes_become_escapes():
 
 
 def test_a_name_in_a_figure_is_short_and_no_formula():
+    """The font has Latin, Greek and Cyrillic, and no Chinese."""
+    pytest.importorskip("matplotlib")
+    assert drawable("caf\u00e9 \u03b1 \u732b") == "caf\u00e9 \u03b1 \\u732b"
     assert drawable("faces") == "faces" and drawable("$x^{") == r"\$x^{"
     assert len(drawable("long" * 50)) == 40 and drawable("long" * 50).endswith("...")
