@@ -224,7 +224,7 @@ def _training(folder: Path, network: Network, parameters: ParameterVector, steps
 
     The copy, and steps that are slower while a thread writes.
     """
-    config, schedule = network.config, Schedule(network.config, 1)
+    config, schedule = network.config, Schedule(network.config)
     optimizer = Optimizer(config.update, parameters, network.block.fan_in)
     shape = *network.layout.geometry[0].input, config.train.batch
     x = np.random.default_rng(0).standard_normal(shape, dtype=network.dtype)

@@ -219,8 +219,8 @@ class Session:
             self._committer.start(RunState(
                 config=self.config, step=step, preprocessing=self.state.preprocessing,
                 conditioners=tuple(self._conditioners), categories=self.state.categories,
-                seconds=self.seconds,
-                cursors=tuple(cursors), metrics=metrics), self._is_best)
+                seconds=self.seconds, cursors=tuple(cursors), deal=self.state.deal,
+                metrics=metrics), self._is_best)
             self._is_best = False
 
     def _look_out(self) -> None:
@@ -246,8 +246,8 @@ class Session:
         """Say what a checkpoint of another number of replicas means for the images."""
         before, now = len(self.state.cursors), self.config.parallel.replicas
         if before not in (0, now):
-            print(f"the checkpoint is of {before} replicas; {now} go on, all from step {self.step},"
-                  " each on a new portion of the images: some are seen twice in this epoch",
+            print(f"the checkpoint is of {before} replicas; {now} go on, all from step {self.step}:"
+                  f" they share the {self.state.deal.left:,} images that are left of the epoch",
                   file=sys.stderr)
 
     def _tell_of_interrupt(self) -> None:

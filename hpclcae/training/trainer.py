@@ -16,7 +16,7 @@ from hpclcae.training.divergence import Divergence
 from hpclcae.training.evaluation import Evaluation, Patience
 from hpclcae.training.inputs import Inputs
 from hpclcae.training.resume import (check_agreement, check_warm_start, class_split,
-                                     fit_preprocessing, minibatches, open_dataset, weights_of)
+                                     deal_of, fit_preprocessing, minibatches, open_dataset, weights_of)
 from hpclcae.training.session import Session
 from hpclcae.training.step import all_losses, train_step
 from hpclcae.training.updates import open_updates
@@ -59,9 +59,10 @@ class Trainer:
         self._is_new = start is None
         known = checkpoint.load_state(start).categories if start else ()
         self.split = split = class_split(config, self.dataset, known)
-        self.batches = minibatches(config, self.dataset, split, role.replica)
         self.network.weigh(split.labels[split.train] if split else None)
-        self.state = self._load(start) if start else self._new()
+        state = self._load(start) if start else self._new()
+        self.state = dataclasses.replace(state, deal=deal_of(config, state, self.dataset, split))
+        self.batches = minibatches(config, self.dataset, split, role.replica, self.state.deal)
         self.batches.check_order(self.state.order)
         self.prepare = self.state.preprocessing.preprocessor(
             config.data.size, self.network.dtype, self.network.block.plan.stages[0].x, communicator)
@@ -69,7 +70,7 @@ class Trainer:
                              run / "cache", self.worker.is_leader, self.timers,
                              split.labels if split else None, ahead=True)
         self.patience = Patience.after(config, self.state.metrics, self.state.step)
-        schedule = Schedule(config, self.batches.count)
+        schedule = Schedule(config, self.batches.passes)
         self.updates = open_updates(self.worker, run, self.state, schedule, is_new=self._is_new,
                                     verify=self._verify)
         self._run, self._asked = run, asked

@@ -1,20 +1,25 @@
 """A served trainer without MPI: servers, replicas and blocks as threads of one process."""
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from hpclcae import checkpoint
 from hpclcae.checkpoint.event_log import logs, read_log
+from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.layout import WHOLE
+from hpclcae.model.phases import Phase
 from hpclcae.parameter_server.store import FETCHED, PUSHED
 from hpclcae.partition.blocks import Grid
 from hpclcae.training import trainer as training
+from hpclcae.training.inputs import Inputs
 from hpclcae.training.local_job import run_local_job
 from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import Requests
+from tests.support.images import COUNT
 from tests.support.saving import assert_same, datasets
 
 LOCKSTEP = ["parallel.consistency=synchronous", "update.rule=adam", "update.rate=0.01"]
@@ -110,6 +115,34 @@ def test_checkpoints_that_are_due_are_taken_while_others_are_ahead(config_of, tm
     for path in checkpoint.saved(tmp_path / "asynchronous/checkpoints"):
         assert len(checkpoint.load_state(path).cursors) == 3
         checkpoint.verify(path)
+
+
+@pytest.mark.parametrize("changes", [LOCKSTEP, ["update.rate=0.005"]], ids=str)
+def test_every_image_is_seen_once_an_epoch_whatever_number_of_replicas_goes_on(
+        config_of, monkeypatch, tmp_path, changes):
+    """3, then 2, then 4, then 4 again; what was seen is noted where steps are computed."""
+    seen, lock, read = np.zeros(COUNT, int), threading.Lock(), Inputs.read
+
+    def read_and_note(self, step, parameters):
+        with lock:
+            np.add.at(seen, self.batches.indices(step), 1)
+        return read(self, step, parameters)
+    monkeypatch.setattr(Inputs, "read", read_and_note)
+    start = None
+    for replicas, end in ((3, 3), (2, 7), (4, 8), (4, 20)):
+        config = config_of(*changes, "train.steps=20", replicas=replicas)
+        run_local_job(config, tmp_path, start, stop_at=end)
+        start = checkpoint.find(tmp_path)
+        state = checkpoint.load_state(start)
+        assert state.deal.replicas == len(state.cursors) == replicas
+        taken = [5 * (cursor - state.deal.step) for cursor in state.cursors]
+        again = state.deal.again(1, 0, taken, COUNT)
+        left = np.zeros(COUNT, int)
+        stream = MinibatchStream(SimpleNamespace(count=COUNT),
+                                 [Phase(None, 0, 10 ** 6, 1, 0.1)], 0, 0, again)
+        for step in range(again.left):
+            left[stream.indices(step)] += 1
+        assert np.array_equal(seen + left, np.full(COUNT, again.epochs))
 
 
 def test_the_others_begin_after_the_warm_start(config_of, tmp_path):

@@ -49,7 +49,7 @@ def held(servers, block):
 
 class Prepared:
     """In place of training.inputs.Inputs: images that are ready, and no conditioner."""
-    batches = SimpleNamespace(count=1)
+    batches = SimpleNamespace(passes=lambda step: 0.0)
 
     def __init__(self, config, replica, held):
         self.config, self.replica = config, replica
