@@ -72,9 +72,10 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
                                    for name, parts in pieces.items() for piece in parts], EXTENTS)
         file["chunks"] = np.concatenate(chunks)
         file["cursors"] = np.array(state.cursors, np.int64)
-        file["rest"] = np.array(state.deal.rest, np.int64).reshape(-1, len(Piece._fields))
-        file["rest"].attrs.update(step=state.deal.step, epochs=state.deal.epochs,
-                                  axes=["piece", " ".join(Piece._fields)])
+        if state.deal.step:
+            file["rest"] = np.array(state.deal.rest, np.int64).reshape(-1, len(Piece._fields))
+            file["rest"].attrs.update(step=state.deal.step, epochs=state.deal.epochs,
+                                      axes=["piece", " ".join(Piece._fields)])
         file["metrics"] = state.metrics
         for name in ("kernel", "eigenvalues"):
             array = getattr(state.preprocessing, name)
