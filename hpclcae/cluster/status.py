@@ -12,6 +12,7 @@ from typing import Any
 from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint.metrics_log import metrics_path, read_content, records
 from hpclcae.cluster.ranks import least_ranks
+from hpclcae.cluster.restarts import STARTING, failures
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.reading import reading
 
@@ -154,6 +155,7 @@ def describe(s: RunStatus) -> str:
             lines.append(f"last objective     {s.objective:.5g}")
     else:
         lines.append(f"{s.folder}: {s.word}")
+    lines += _failures(s.folder)
     if s.trouble:
         lines.append(f"trouble            {s.trouble}")
     run, resolved = str(s.folder), str(s.folder / "configuration.toml")
@@ -166,6 +168,17 @@ def describe(s: RunStatus) -> str:
         lines.append(f"go on              {shlex.join(train)}")
         lines.append(f"or in a cluster    {shlex.join(submit)}")
     return "\n".join(lines)
+
+
+def _failures(folder: Path) -> list[str]:
+    """A line about failures, if there were any."""
+    found = failures(folder)
+    if not found:
+        return []
+    last = found[-1]
+    where = "before a first step" if last["step"] == STARTING else f"after step {last['step']}"
+    return [f"failures           {len(found)}, the last {where}: {last['what']}; "
+            f"{'started again' if last['again'] else 'not started again'}"]
 
 
 def compare(found: Sequence[RunStatus]) -> list[dict[str, str]]:

@@ -31,7 +31,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "update.delay_compensation": (0, _REAL),
     "train.steps": (1, _COUNT), "train.batch": (1, _BATCH), "train.seed": (0, 2 ** 63 - 1),
     "train.checkpoint_every": (1, _COUNT), "train.keep": (1, _COUNT),
-    "train.keep_every": (0, _COUNT), "train.log_every": (1, _COUNT),
+    "train.keep_every": (0, _COUNT), "train.restarts": (0, _COUNT), "train.log_every": (1, _COUNT),
     "train.condition_images": (2, _COUNT), "train.condition_every": (0, _COUNT),
     "classifier.classes": (0, MOST_CLASSES), "classifier.l2": (0, _REAL),
     "classifier.steps": (0, _COUNT), "classifier.batch": (0, _BATCH),

@@ -116,6 +116,8 @@ class TrainConfig:
     keep: int = 2                    # newest checkpoints to keep (never fewer than 2: one may turn
     #                                  out damaged)
     keep_every: int = 0              # also keep checkpoints of steps that this divides; 0: none
+    restarts: int = 20               # times that hpclcae launch and the jobs of slurm/ start a job
+    #                                  again that has failed, from its last checkpoint
     log_every: int = 10              # steps between lines of metrics
     condition_images: int = 20000    # training images that conditioners are fitted on, at most
     condition_every: int = 0         # joint, stopped: steps between two fits of the conditioners;

@@ -33,8 +33,8 @@ from hpclcae.training.divergence import Divergence
 from hpclcae.training.inputs import Inputs
 from hpclcae.training.replay_server import (ReplayConnection, ReplayServer, describe,
                                             events_of_chunks)
-from hpclcae.training.resume import (class_split, deal_of, fit_preprocessing, minibatches, open_dataset,
-                                     weights_of)
+from hpclcae.training.resume import (class_split, deal_of, fit_preprocessing, minibatches,
+                                     open_dataset, weights_of)
 from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress

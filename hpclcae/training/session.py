@@ -2,7 +2,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +10,7 @@ from types import TracebackType
 from hpclcae import checkpoint
 from hpclcae.checkpoint import Committer, RunState
 from hpclcae.checkpoint.writer import as_input_error
+from hpclcae.cluster.restarts import Progress
 from hpclcae.config import Config
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.network import Network
@@ -24,6 +25,10 @@ from hpclcae.training.worker import WorkerContext, WorkerReport
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import Requests, requests
 from hpclcae.utils.timers import Timers
+
+
+def _nobody_asks(step: int) -> None:
+    """The leader alone says how far the run is."""
 
 
 class Session:
@@ -61,6 +66,7 @@ class Session:
         self.timers, self.meanwhile = timers, meanwhile
         self._conditioners, self.patience = conditioners, patience
         self._is_best = False
+        self._progress: Callable[[int], None] = _nobody_asks
         self.first_step = self.step = step
         self.last = last
         self.seconds = state.seconds
@@ -76,6 +82,8 @@ class Session:
             checkpoint.clean(self.run)
             self._tell_of_other_replicas()
         with ExitStack() as stack:
+            if worker.is_leader:
+                self._progress = stack.enter_context(Progress(self.run))
             asked = self._given or stack.enter_context(requests())
             path = metrics_path(self.run, replica) if worker.is_rank0 else None
             self._metrics = stack.enter_context(closing(Metrics(
@@ -138,6 +146,7 @@ class Session:
     def finished(self, step: int, losses: Sequence[Loss | None]) -> None:
         """A step has been made: metrics, and a checkpoint if one is due or asked for."""
         self.step = step + 1
+        self._progress(self.step)
         self.seconds = time.monotonic() - self._began
         self._metrics.step(self.step, losses, self.updates.learning_rate, self.seconds,
                            self.timers, self.meanwhile)

@@ -15,8 +15,8 @@ from hpclcae.model.schedule import Schedule
 from hpclcae.training.divergence import Divergence
 from hpclcae.training.evaluation import Evaluation, Patience
 from hpclcae.training.inputs import Inputs
-from hpclcae.training.resume import (check_agreement, check_warm_start, class_split,
-                                     deal_of, fit_preprocessing, minibatches, open_dataset, weights_of)
+from hpclcae.training.resume import (check_agreement, check_warm_start, class_split, deal_of,
+                                     fit_preprocessing, minibatches, open_dataset, weights_of)
 from hpclcae.training.session import Session
 from hpclcae.training.step import all_losses, train_step
 from hpclcae.training.updates import open_updates
