@@ -11,6 +11,7 @@ from typing import Any
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint.metrics_log import metrics_path, read_content, records
+from hpclcae.cluster.interval import Chosen
 from hpclcae.cluster.ranks import least_ranks
 from hpclcae.cluster.restarts import STARTING, failures
 from hpclcae.utils.errors import InputError
@@ -40,6 +41,7 @@ class RunStatus:
     newest: Path | None = None
     objective: float | None = None
     seconds: float = 0.0
+    interval: str = ""
     trouble: str = ""
     broken: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
@@ -126,8 +128,19 @@ def _read_metrics(result: RunStatus) -> None:
         found = records(content, "objective", "seconds")
         if result.step in (record["step"] for record in records(content, "ended")):
             result.steps = result.step  # the validation images ended it
+        chosen = records(content, "interval")
+        if chosen and result.settings["train.checkpoint_every"] == "auto":
+            result.interval = _interval(chosen[-1]["interval"])
         if found:
             result.objective, result.seconds = found[-1]["objective"], found[-1]["seconds"]
+
+
+def _interval(record: dict[str, float]) -> str:
+    """What a line of metrics says of the interval between checkpoints."""
+    if record.keys() != {*Chosen._fields}:
+        return ""
+    steps, *seconds = (record[key] for key in Chosen._fields)
+    return str(Chosen(int(steps), *seconds))
 
 
 def _last_words(folder: Path) -> str:
@@ -155,6 +168,8 @@ def describe(s: RunStatus) -> str:
             lines.append(f"last objective     {s.objective:.5g}")
     else:
         lines.append(f"{s.folder}: {s.word}")
+    if s.interval:
+        lines.append(f"checkpoints        {s.interval}")
     lines += _failures(s.folder)
     if s.trouble:
         lines.append(f"trouble            {s.trouble}")

@@ -31,7 +31,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "update.delay_compensation": (0, _REAL),
     "train.steps": (1, _COUNT), "train.batch": (1, _BATCH), "train.seed": (0, 2 ** 63 - 1),
     "train.checkpoint_every": (1, _COUNT), "train.keep": (1, _COUNT),
-    "train.keep_every": (0, _COUNT), "train.restarts": (0, _COUNT), "train.log_every": (1, _COUNT),
+    "train.keep_every": (0, _COUNT), "train.restarts": (0, _COUNT),
+    "train.mtbf": (_ABOVE_0, _REAL), "train.log_every": (1, _COUNT),
     "train.condition_images": (2, _COUNT), "train.condition_every": (0, _COUNT),
     "classifier.classes": (0, MOST_CLASSES), "classifier.l2": (0, _REAL),
     "classifier.steps": (0, _COUNT), "classifier.batch": (0, _BATCH),
@@ -79,7 +80,7 @@ def check(config: Config, where: str) -> None:
     sections += [("stages", stage, f"stages.{i}") for i, stage in enumerate(config.stages)]
     for rule, section, name in sections:
         for f in dataclasses.fields(section):
-            if f"{rule}.{f.name}" in RANGES:
+            if f"{rule}.{f.name}" in RANGES and getattr(section, f.name) != "auto":
                 check_range(f"{name}.{f.name}", getattr(section, f.name),
                             *RANGES[f"{rule}.{f.name}"], where=f"{where}: ")
     if len(config.stages) > MOST_STAGES:
@@ -96,11 +97,25 @@ def check(config: Config, where: str) -> None:
         if not getattr(config.update, name) < 1:
             raise InputError(f"{where}: update.{name} = {getattr(config.update, name)}; it must be "
                              "below 1")
+    if config.train.checkpoint_every == "auto":
+        _check_interval(config, where)
     _check_schedule(config.update.schedule, where)
     _check_stages(config, where)
     if config.is_supervised:
         _check_classifier(config, where)
     _check_parallel(config, where)
+
+
+def _check_interval(config: Config, where: str) -> None:
+    """Refuse what needs to know the steps of checkpoints beforehand."""
+    what = ""
+    if config.train.keep_every:
+        what = f"train.keep_every = {config.train.keep_every} keeps"
+    elif config.is_supervised and config.classifier.validation:
+        what = f"classifier.validation = {config.classifier.validation:g} looks at"
+    if what:
+        raise InputError(f"{where}: train.checkpoint_every = 'auto': {what} checkpoints of certain "
+                         "steps: set it to a number, or that to 0")
 
 
 def _check_classifier(config: Config, where: str) -> None:

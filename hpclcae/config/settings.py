@@ -112,7 +112,12 @@ class TrainConfig:
     #                                  and conditioners; "": random weights
     dtype: Literal["float32", "float64"] = "float32"
     gradient: Literal["joint", "stopped", "greedy"] = "joint"  # see model/network.py
-    checkpoint_every: int = 200      # steps between checkpoints; one is always written at the end
+    checkpoint_every: int | Literal["auto"] = 200  # steps between checkpoints; one is always
+    #                                  written at the end; auto: as often as pays, from what one
+    #                                  costs and from mtbf (cluster/interval.py)
+    mtbf: float = 24.0               # auto: hours between two failures of the job, whatever fails
+    #                                  [assumed: a machine or a few that fail once a day; a job of
+    #                                  1,000 processors: 8, of 16,000: 2 to 3]
     keep: int = 2                    # newest checkpoints to keep (never fewer than 2: one may turn
     #                                  out damaged)
     keep_every: int = 0              # also keep checkpoints of steps that this divides; 0: none

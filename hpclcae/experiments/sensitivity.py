@@ -68,7 +68,8 @@ def small_changes(config: Config, share: float) -> list[str]:
     rest = math.ceil((config.train.steps - sum(stage.steps for stage in config.stages)) * share)
     changes += [f"stages.{number}.steps={count}" for number, count in enumerate(steps) if count]
     total = sum(steps) + rest
-    every = max(1, min(config.train.checkpoint_every, total // 4))
+    every = config.train.checkpoint_every
+    every = max(1, total // 4 if every == "auto" else min(every, total // 4))
     return [*changes, f"train.steps={total}", f"train.checkpoint_every={every}"]
 
 

@@ -22,7 +22,7 @@ from hpclcae.utils.text import to_bytes
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule
 #: follows.
 _MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every",
-               "train.restarts",
+               "train.restarts", "train.mtbf",
                "train.log_every", "data.train", "data.test", "data.keep", "update.rate"}
 
 #: Settings of a stage that decide what its weights and the numbers above it mean.

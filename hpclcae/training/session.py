@@ -11,6 +11,7 @@ from hpclcae import checkpoint
 from hpclcae.checkpoint import Committer, RunState
 from hpclcae.checkpoint.writer import as_input_error
 from hpclcae.cluster.restarts import Progress
+from hpclcae.cluster.interval import Interval
 from hpclcae.config import Config
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.network import Network
@@ -73,6 +74,8 @@ class Session:
         self._given, self._stack, self._over = asked, ExitStack(), False
         owners = config.parallel.servers or worker.layout.grid.size
         self._committer = Committer(run, owners) if worker.is_leader else None
+        is_auto = config.train.checkpoint_every == "auto" and worker.is_leader
+        self._interval = Interval(config) if is_auto else None
 
     def __enter__(self) -> "Session":
         worker, replica = self.worker, self.worker.role.replica
@@ -91,7 +94,8 @@ class Session:
             self._stack = stack.pop_all()
         self._coordination = Coordination(self.config, worker.role, worker.communicator,
                                           worker.control, asked)
-        self._began = time.monotonic() - self.seconds
+        self._step_began = time.monotonic()
+        self._began = self._step_began - self.seconds
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -150,6 +154,7 @@ class Session:
         self.seconds = time.monotonic() - self._began
         self._metrics.step(self.step, losses, self.updates.learning_rate, self.seconds,
                            self.timers, self.meanwhile)
+        self._watch_interval()
         coordination, said = self._coordination, self.network.any_flags
         coordination.release_replicas(self.step)
         if self.step == self.last:
@@ -165,6 +170,19 @@ class Session:
             return
         for _ in range(coordination.checkpoints_after(self.step, said)):
             self._checkpoint()
+
+    def _watch_interval(self) -> None:
+        """Ask for a checkpoint when it pays; the leader does, at a step's end."""
+        interval, now = self._interval, time.monotonic()
+        if not (interval and self._committer):
+            return
+        interval.made_step(now - self._step_began, self._committer.busy)
+        self._step_began = now
+        if interval.news:
+            self._metrics.interval(self.step, interval.news, self.seconds)
+            interval.news = None
+        if interval.is_due:
+            self._coordination.asked.checkpoint = True
 
     def validated(self, step: int, found: dict[str, float]) -> None:
         """What the validation images say after `step` steps, which `finished` is about to end."""
@@ -213,10 +231,14 @@ class Session:
 
     def _checkpoint(self, final: bool = False) -> bool:
         """Take part in a checkpoint; returns whether no replica makes another step."""
+        began = time.monotonic()
         with self.timers("checkpoint"):
             cursors, over = self.updates.checkpoint(
                 self.step, final, self._look_out if final else lambda: None)
             self._commit(cursors)
+        if self._interval:
+            self._step_began = time.monotonic()
+            self._interval.took_checkpoint(self._step_began - began)
         return over
 
     def _commit(self, cursors: Sequence[int]) -> None:

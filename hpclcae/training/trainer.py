@@ -111,9 +111,10 @@ class Trainer:
     def _validate(self, session: Session, step: int) -> None:
         """With every checkpoint, the first replica looks at the validation images."""
         train = self.config.train
-        due = step % train.checkpoint_every == 0 or step == train.steps
-        if not (self.split and self.split.validation.size and due
-                and self.worker.role.replica == 0):
+        if not (self.split and self.split.validation.size and self.worker.role.replica == 0):
+            return
+        assert train.checkpoint_every != "auto"  # config/checks.py
+        if step % train.checkpoint_every and step != train.steps:
             return
         with self.timers("validate"):
             found = Evaluation.of(self.config.classifier, self._scores, self.split.validation,

@@ -8,6 +8,8 @@ import pytest
 
 from hpclcae import checkpoint
 from hpclcae.checkpoint.event_log import logs, read_log
+from hpclcae.cluster import interval
+from hpclcae.cluster.status import describe, run_status
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.layout import WHOLE
 from hpclcae.model.phases import Phase
@@ -143,6 +145,24 @@ def test_every_image_is_seen_once_an_epoch_whatever_number_of_replicas_goes_on(
         for step in range(again.left):
             left[stream.indices(step)] += 1
         assert np.array_equal(seen + left, np.full(COUNT, again.epochs))
+
+
+@pytest.mark.parametrize("changes", [LOCKSTEP, ["update.rate=0.005", "parallel.log_events=true"]],
+                         ids=str)
+def test_checkpoints_are_taken_as_often_as_pays(config_of, monkeypatch, capsys, tmp_path, changes):
+    """Their number depends on the clock; in lockstep the numbers do not."""
+    monkeypatch.setattr(interval, "FIRST", 3)
+    words = *changes, "train.steps=30", "train.checkpoint_every=auto"
+    run_local_job(config_of(*words, "train.mtbf=1e-7"), tmp_path / "often")
+    run_local_job(config_of(*words, "train.mtbf=1e9"), tmp_path / "seldom")
+    often, seldom = steps_saved(tmp_path / "often"), steps_saved(tmp_path / "seldom")
+    assert len(often) > len(seldom) == 2 and often[-1] == seldom[-1] == 30
+    assert 3 <= seldom[0] <= 6  # asked for after 3, heard with the sums of the next
+    status = run_status(tmp_path / "seldom")
+    assert status.interval.startswith("every ") and status.interval in capsys.readouterr().err
+    assert f"checkpoints        {status.interval}" in describe(status)
+    if changes is LOCKSTEP:
+        assert_same_end(tmp_path / "often", tmp_path / "seldom")
 
 
 def test_the_others_begin_after_the_warm_start(config_of, tmp_path):
