@@ -43,7 +43,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "parallel.slots": (1, _RANKS),
     "parallel.staleness": (0, _COUNT), "parallel.backup": (0, _RANKS),
     "parallel.fetch_every": (1, _COUNT), "parallel.push_every": (1, _COUNT),
-    "parallel.elastic": (0, _REAL), "parallel.warm_start": (0, _COUNT)}
+    "parallel.elastic": (0, _REAL), "parallel.outer_rate": (0, _REAL),
+    "parallel.outer_momentum": (0, 1), "parallel.quorum": (0, _RANKS), "parallel.grace": (0, _REAL),
+    "parallel.warm_start": (0, _COUNT)}
 
 
 def check_range(name: str, value: float, low: float, high: float, where: str = "") -> None:
@@ -219,9 +221,23 @@ def _check_parallel(config: Config, where: str) -> None:
         raise refuse("parallel.elastic",
                      "replicas exchange parameters, not gradients: use parallel.consistency = "
                      "'asynchronous', no update.delay_compensation and no update.staleness_scaled")
-    if (p.elastic or p.consistency == "synchronous") and p.fetch_every != p.push_every:
-        raise refuse("parallel.push_every", "synchronous training and elastic averaging fetch and "
-                     f"push together: parallel.fetch_every = {p.fetch_every} must be the same")
+    if p.outer_rate and (p.elastic or p.consistency != "asynchronous" or p.warm_start
+                         or u.delay_compensation or u.staleness_scaled):
+        raise refuse("parallel.outer_rate",
+                     "the rounds of an outer optimizer have rules of their own: use "
+                     "parallel.consistency = 'asynchronous', and neither parallel.elastic nor "
+                     "parallel.warm_start, update.delay_compensation, update.staleness_scaled")
+    if p.quorum > p.replicas:
+        raise refuse("parallel.quorum", f"there are parallel.replicas = {p.replicas}: at most so "
+                     "many")
+    for key in ("quorum", "grace"):
+        if getattr(p, key) and not p.outer_rate:
+            raise refuse(f"parallel.{key}", "only an outer optimizer has one: set "
+                         "parallel.outer_rate (0.7), or leave it 0")
+    if (p.is_local or p.consistency == "synchronous") and p.fetch_every != p.push_every:
+        raise refuse("parallel.push_every", "synchronous training, elastic averaging and outer "
+                     "optimizers fetch and push together: parallel.fetch_every = "
+                     f"{p.fetch_every} must be the same")
     if p.warm_start and p.consistency == "synchronous":
         raise refuse("parallel.warm_start",
                      "synchronous replicas start together, no gradient is stale: set it to 0")

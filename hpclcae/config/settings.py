@@ -193,9 +193,26 @@ class ParallelConfig:
     #                                  not if synchronous
     elastic: float = 0.0             # elastic averaging (Zhang et al. 2015): pull towards the
     #                                  servers' average; 0: none
+    # low communication (DiLoCo, Douillard et al. 2023): fetch_every = push_every steps by itself,
+    # then the way that a replica has made is a gradient for the servers' Nesterov momentum
+    outer_rate: float = 0.0          # its learning rate (the paper's: 0.7); 0: none of this
+    outer_momentum: float = 0.9
+    quorum: int = 0                  # replicas without which there is no outer update; 0: all
+    grace: float = 0.0               # seconds that a quorum waits for the others; who comes later
+    #                                  counts in the next update
     warm_start: int = 0              # steps that the first replica makes before the others join
     log_events: bool = False         # servers write down who applied what against which version
     #                                  (hpclcae replay)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a replica steps by itself between fetches, with an optimizer of its own."""
+        return self.elastic > 0 or self.outer_rate > 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a fetch may have to wait for what other replicas push."""
+        return self.consistency != "asynchronous" or self.outer_rate > 0
 
     @property
     def lockstep(self) -> bool:

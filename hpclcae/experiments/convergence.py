@@ -59,6 +59,8 @@ def describe(config: Config) -> str:
     replicas = f"{parallel.replicas} replica{'s' if parallel.replicas > 1 else ''}"
     if parallel.elastic:
         return f"{replicas}, elastic every {parallel.push_every}"
+    if parallel.outer_rate:
+        return f"{replicas}, outer every {parallel.push_every}"
     backup = f", {parallel.backup} backup" if parallel.backup else ""
     more = {"bounded": f" {parallel.staleness}", "synchronous": backup}
     scaled = ", scaled rate" if config.update.staleness_scaled else ""

@@ -225,6 +225,14 @@ class _Replica:
         self._begun = step
         return True
 
+    def ends(self, pauses: set[tuple[int, int]]) -> bool:
+        """After its last step: with an outer optimizer a replica that pauses pushes what it has."""
+        final = {pause for pause in pauses if pause[0] == self.number}
+        pauses -= final
+        if final and self.client.parallel.outer_rate:
+            self.client.pause()
+        return False
+
 
 class _ReplayDivergence(Divergence):
     """Names what a replay can know of a run that diverges."""
@@ -251,7 +259,7 @@ def _turns(replicas: Sequence[_Replica], server: ReplayServer, schedule: ReplayS
         mine, left = [False], -1
         while left != server.left:  # what one asks for may be what another one waits for
             left = server.left
-            mine = [bool(steps) and replica.begins(steps[0], pauses)
+            mine = [replica.begins(steps[0], pauses) if steps else replica.ends(pauses)
                     for replica, steps in zip(replicas, todo)]
         begun = communicator.allreduce_sum(mine)  # how many blocks of each replica
         able = [(todo[n][0], n) for n in np.flatnonzero(begun == communicator.size).tolist()]

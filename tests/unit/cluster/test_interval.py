@@ -77,7 +77,7 @@ def test_news_are_of_changes_that_matter():
         interval.made_step(0.1, False)
         told.append(bool(interval.news))
         interval.news = None
-    assert told == [True, False, False, False, True, False]
+    assert told == [True, False, False, False, False, True]
 
 
 @pytest.mark.parametrize("change", ["train.keep_every=100", "classifier.validation=0.1"])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hpclcae import checkpoint
+from hpclcae import checkpoint, cli
 from hpclcae.checkpoint.event_log import logs, read_log
 from hpclcae.cluster import interval
 from hpclcae.cluster.status import describe, run_status
@@ -25,6 +25,8 @@ from tests.support.images import COUNT
 from tests.support.saving import assert_same, datasets
 
 LOCKSTEP = ["parallel.consistency=synchronous", "update.rule=adam", "update.rate=0.01"]
+OUTER = ["parallel.outer_rate=0.7", "parallel.outer_momentum=0.5", "parallel.fetch_every=4",
+         "parallel.push_every=4", "update.rule=adam", "update.rate=0.01"]
 LEADER = "block 0"  # the thread of replica 0, block 0
 
 
@@ -63,7 +65,7 @@ def assert_same_end(*runs):
 @pytest.mark.parametrize("changes, replicas", [
     (LOCKSTEP, 2), (["update.rate=0.005"], 2), (["update.rule=sgd", "parallel.elastic=0.3"], 2),
     (["parallel.consistency=bounded", "parallel.staleness=1", "update.rate=0.005"], 3),
-    ([*LOCKSTEP, "parallel.backup=1"], 3), ([*LOCKSTEP, "train.gradient=greedy"], 2)])
+    ([*LOCKSTEP, "parallel.backup=1"], 3), (OUTER, 3), ([*LOCKSTEP, "train.gradient=greedy"], 2)])
 def test_every_mode_comes_to_its_end_with_a_checkpoint(config_of, tmp_path, changes, replicas,
                                                        grid):
     config = config_of(*changes, replicas=replicas)
@@ -145,6 +147,21 @@ def test_every_image_is_seen_once_an_epoch_whatever_number_of_replicas_goes_on(
         for step in range(again.left):
             left[stream.indices(step)] += 1
         assert np.array_equal(seen + left, np.full(COUNT, again.epochs))
+
+
+@pytest.mark.parametrize("quorum", ["parallel.quorum=0", "parallel.quorum=1"])
+def test_an_outer_optimizer_is_saved_resumed_and_replayed(config_of, capsys, tmp_path, quorum):
+    """Checkpoints lie between two rounds: the steps made since the last one are pushed for them."""
+    changes = *OUTER, quorum, "parallel.log_events=true", "train.checkpoint_every=6"
+    run_local_job(config_of(*changes, "train.steps=15", replicas=3), tmp_path)
+    start = checkpoint.find(tmp_path)
+    assert checkpoint.load_state(start).cursors == (15,) * 3
+    slots = [name for name in datasets(start) if name.startswith("update/")]
+    assert slots and all(name.startswith("update/outer/") for name in slots)
+    run_local_job(config_of(*changes, "train.steps=23", replicas=2), tmp_path, start)
+    for step in ("0", "15"):
+        assert cli.main(["replay", str(tmp_path), "--from", step]) == 0
+        assert "are the same, bit for bit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("changes", [LOCKSTEP, ["update.rate=0.005", "parallel.log_events=true"]],
