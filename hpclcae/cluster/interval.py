@@ -70,14 +70,17 @@ class Interval:
         self._since = 0             # steps since the last checkpoint
         self._seconds: deque[float] = deque(maxlen=STEPS)   # of steps beside which nothing is saved
         self._costs: deque[float] = deque(maxlen=CHECKPOINTS)
-        self._cost: float | None = None  # of the checkpoint that is being written
+        # of the checkpoint that is being written: how long training stood still, and how much
+        # slower steps have been since
+        self._still: float | None = None
+        self._slower = 0.0
         self._last: Chosen | None = None
         self.news: Chosen | None = None
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time."""
-        return self._since >= (self._last.steps if self._last else FIRST)
+        """Whether it is time; not while one is still being written."""
+        return self._still is None and self._since >= (self._last.steps if self._last else FIRST)
 
     def made_step(self, seconds: float, is_saving: bool) -> None:
         """A step has been made.
@@ -90,18 +93,19 @@ class Interval:
             A checkpoint was being written beside it, which makes steps slower.
         """
         self._since += 1
-        if self._cost is None:
+        if self._still is None:
             self._seconds.append(seconds)
-        elif self._seconds:
-            self._cost += seconds - statistics.median(self._seconds)
-        if self._cost is not None and not is_saving:
-            self._costs.append(max(0.0, self._cost))
-            self._cost = None
+            return
+        if self._seconds:
+            self._slower += seconds - statistics.median(self._seconds)
+        if not is_saving:
+            self._costs.append(self._still + max(0.0, self._slower))
+            self._still, self._slower = None, 0.0
             self._choose()
 
     def took_checkpoint(self, seconds: float) -> None:
         """Training stood still for so long, to hand over what belongs into a checkpoint."""
-        self._since, self._cost = 0, (self._cost or 0.0) + seconds
+        self._since, self._still = 0, (self._still or 0.0) + seconds
 
     def _choose(self) -> None:
         step = statistics.median(self._seconds) if self._seconds else 0.0
