@@ -14,9 +14,9 @@ learn() { # NAME REPLICAS SEED OPTIONS...
     local name=$1-$2-seed$3 replicas=$2 seed=$3 steps=$((minibatches / $2)) lines=$((12 / $2))
     shift 3
     [ -d "$folder/$name/checkpoints" ] && return
-    hpclcae launch run/plain.toml --out "$folder/$name" --servers 1 --replicas "$replicas" --grid 1x1 \
-        --set data.train="$data" --set train.seed="$seed" --set train.batch=20 --set train.steps="$steps" \
-        --set train.gradient=stopped --set update.schedule=constant --set train.log_every="$lines" \
+    hpclcae launch run/tiny.toml --out "$folder/$name" --servers 1 --replicas "$replicas" --grid 1x1 \
+        --set data.train="$data" --set train.seed="$seed" --set data.size=32 --set train.steps="$steps" \
+        --set update.rule=adam --set update.rate=0.02 --set update.schedule=constant --set train.log_every="$lines" \
         --set train.checkpoint_every=100000 "$@" > "$folder/$name.log" 2>&1
 }
 every() { echo "--set parallel.fetch_every=$1 --set parallel.push_every=$1"; }

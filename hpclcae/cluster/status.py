@@ -12,6 +12,8 @@ from typing import Any
 from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint.metrics_log import metrics_path, read_content, records
 from hpclcae.cluster.interval import Chosen
+from hpclcae.cluster import pace
+from hpclcae.cluster.pace import Pace, paces
 from hpclcae.cluster.ranks import least_ranks
 from hpclcae.cluster.restarts import STARTING, failures
 from hpclcae.utils.errors import InputError
@@ -42,6 +44,7 @@ class RunStatus:
     objective: float | None = None
     seconds: float = 0.0
     interval: str = ""
+    paces: list[Pace] = field(default_factory=list)
     trouble: str = ""
     broken: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
@@ -101,6 +104,8 @@ def run_status(folder: Path) -> RunStatus:
         result.newest, result.step = found[-1], checkpoint.step_of(found[-1])
         result.broken, result.trouble = _damage(found)
     _read_metrics(result)
+    with contextlib.suppress(InputError):
+        result.paces = paces(folder, config)
     if result.code == INCOMPLETE:
         result.trouble = _last_words(folder)
     return result
@@ -182,6 +187,8 @@ def describe(s: RunStatus) -> str:
         submit = ["sbatch", *[f"--ntasks={s.ranks}"] * several, "slurm/train.sbatch", resolved, run]
         lines.append(f"go on              {shlex.join(train)}")
         lines.append(f"or in a cluster    {shlex.join(submit)}")
+    if s.paces:
+        lines.append(pace.describe(s.paces))
     return "\n".join(lines)
 
 

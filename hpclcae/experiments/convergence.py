@@ -29,7 +29,8 @@ def read(folder: Path) -> dict[str, Any]:
     -------
     dict
         ``name``, ``minibatches`` of all replicas, ``seconds`` and ``objective`` of the first
-        replica, arrays (point,), and the mean ``staleness`` of its gradients.
+        replica, ``megabytes`` that all replicas have fetched and pushed, arrays (point,), and the
+        mean ``staleness`` of its gradients.
 
     Raises
     ------
@@ -45,8 +46,9 @@ def read(folder: Path) -> dict[str, Any]:
 
     def smooth(key: str) -> np.ndarray:
         return np.convolve([record[key] for record in records], window, "valid")
-    return {"name": describe(config),
-            "minibatches": smooth("step").astype(int) * config.parallel.replicas,
+    steps = smooth("step").astype(int)
+    return {"name": describe(config), "minibatches": steps * config.parallel.replicas,
+            "megabytes": steps / records[-1]["step"] * megabytes(folder),
             "seconds": smooth("seconds"), "objective": smooth("objective"),
             "staleness": mean_staleness(folder)}
 
@@ -65,6 +67,17 @@ def describe(config: Config) -> str:
     more = {"bounded": f" {parallel.staleness}", "synchronous": backup}
     scaled = ", scaled rate" if config.update.staleness_scaled else ""
     return f"{replicas}, {parallel.consistency}{more.get(parallel.consistency, '')}{scaled}"
+
+
+def megabytes(folder: Path) -> float:
+    """Megabytes (1e6) that all workers have fetched and pushed; 0 without servers.
+
+    They are the same in every step, or in every few (fetch_every).
+    """
+    if not (folder / "parallel.json").exists():
+        return 0.0
+    return sum(rank.get("fetched_bytes", 0) + rank.get("pushed_bytes", 0)
+               for rank in read_parallel(folder)) / 1e6
 
 
 def mean_staleness(folder: Path) -> float:

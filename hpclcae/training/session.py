@@ -7,9 +7,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 
+from tqdm import tqdm
+
 from hpclcae import checkpoint
 from hpclcae.checkpoint import Committer, RunState
 from hpclcae.checkpoint.writer import as_input_error
+from hpclcae.cluster.pace import Lookout
 from hpclcae.cluster.restarts import Progress
 from hpclcae.cluster.interval import Interval
 from hpclcae.config import Config
@@ -76,6 +79,7 @@ class Session:
         self._committer = Committer(run, owners) if worker.is_leader else None
         is_auto = config.train.checkpoint_every == "auto" and worker.is_leader
         self._interval = Interval(config) if is_auto else None
+        self._lookout = Lookout(run, config) if worker.is_leader else None
 
     def __enter__(self) -> "Session":
         worker, replica = self.worker, self.worker.role.replica
@@ -154,6 +158,8 @@ class Session:
         self.seconds = time.monotonic() - self._began
         self._metrics.step(self.step, losses, self.updates.learning_rate, self.seconds,
                            self.timers, self.meanwhile)
+        for line in self._lookout.news() if self._lookout else ():
+            tqdm.write(f"step {self.step}/{self.config.train.steps}  {line}", file=sys.stderr)
         self._watch_interval()
         coordination, said = self._coordination, self.network.any_flags
         coordination.release_replicas(self.step)

@@ -38,7 +38,8 @@ def fetches(store, replica, wanted):
 def test_a_round_is_one_step_of_nesterov_with_the_mean_weighted_by_images():
     store, log = store_of("parallel.outer_momentum=0.9", replicas=2, values=(5.0, 1.0))
     w, v = np.array([5.0, 1.0]), np.zeros(2)
-    for number, (first, second) in enumerate([([1, 2], [4, 0]), ([-2, 1], [1, 1]), ([0, 0], [3, 6])]):
+    ways = ([1, 2], [4, 0]), ([-2, 1], [1, 1]), ([0, 0], [3, 6])
+    for number, (first, second) in enumerate(ways):
         push(store, 1, second, images=10, base=number)
         assert store.versions[0] == number and not fetches(store, 1, number + 1)
         push(store, 0, first, images=30, base=number)
