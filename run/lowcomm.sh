@@ -21,7 +21,7 @@ learn() { # NAME REPLICAS SEED OPTIONS...
 }
 every() { echo "--set parallel.fetch_every=$1 --set parallel.push_every=$1"; }
 for seed in ${3:-0 1 2}; do
-    for replicas in 2 4; do
+    for replicas in ${REPLICAS:-2 4}; do
         learn asynchronous "$replicas" "$seed"
         # shellcheck disable=SC2046 # several words
         learn elastic10 "$replicas" "$seed" --set parallel.elastic=0.25 $(every 10)
@@ -31,6 +31,6 @@ for seed in ${3:-0 1 2}; do
         done
     done
 done
-for replicas in 2 4; do
+for replicas in ${REPLICAS:-2 4}; do
     hpclcae convergence "$folder"/*-"$replicas"-seed*/
 done
