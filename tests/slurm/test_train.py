@@ -236,14 +236,19 @@ def test_what_would_come_back_is_not_started_again(tiny_dataset, tmp_path):
 
 def test_a_failure_in_the_same_step_is_given_up_and_before_that_started_again(tiny_dataset,
                                                                               tmp_path):
-    """A rank is killed before the first step, in every start."""
+    """A rank is killed when the run folder is there, and in every start after that."""
     run = tmp_path / "run"
     site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(
-        "import os, sys\n"
-        "if 'train' in sys.argv[1:2] and os.environ.get('SLURM_PROCID') == '1':\n"
-        "    os.kill(os.getpid(), 9)\n")
+    (site / "sitecustomize.py").write_text(f"""
+import os, pathlib, sys, threading, time
+def die():
+    while not pathlib.Path({str(run)!r}, "configuration.toml").exists():
+        time.sleep(0.001)
+    os.kill(os.getpid(), 9)
+if "train" in sys.argv[1:2] and os.environ.get("SLURM_PROCID") == "1":
+    threading.Thread(target=die, daemon=True).start()
+""")
     job = submit("train.sbatch", RUN / "tiny.toml", run, *settings(tiny_dataset),
                  log=tmp_path / "log", options=TWO_NODES, PYTHONPATH=str(site))
     assert job.ended() == "FAILED" and job.exit_code == 1
