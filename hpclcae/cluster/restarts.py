@@ -41,7 +41,8 @@ class Progress:
 
     def __call__(self, step: int) -> None:
         """So many steps have been made."""
-        os.pwrite(self._file, f"{step:20d}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: nothing needs it to go on
+            os.pwrite(self._file, f"{step:20d}\n".encode(), 0)
 
     def __enter__(self) -> "Progress":
         return self

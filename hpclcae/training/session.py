@@ -3,7 +3,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -158,8 +158,7 @@ class Session:
         self.seconds = time.monotonic() - self._began
         self._metrics.step(self.step, losses, self.updates.learning_rate, self.seconds,
                            self.timers, self.meanwhile)
-        for line in self._lookout.news() if self._lookout else ():
-            tqdm.write(f"step {self.step}/{self.config.train.steps}  {line}", file=sys.stderr)
+        self._tell_of_slow_replicas()
         self._watch_interval()
         coordination, said = self._coordination, self.network.any_flags
         coordination.release_replicas(self.step)
@@ -176,6 +175,12 @@ class Session:
             return
         for _ in range(coordination.checkpoints_after(self.step, said)):
             self._checkpoint()
+
+    def _tell_of_slow_replicas(self) -> None:
+        """The leader does, now and then."""
+        with suppress(InputError):  # metrics that cannot be read are no reason to end
+            for line in self._lookout.news() if self._lookout else ():
+                tqdm.write(f"step {self.step}/{self.config.train.steps}  {line}", file=sys.stderr)
 
     def _watch_interval(self) -> None:
         """Ask for a checkpoint when it pays; the leader does, at a step's end."""
