@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Low communication: asynchronous SGD, elastic averaging and outer optimizers (DiLoCo) with 2 and 4 replicas, at equal
-# minibatches, seconds and bytes.
+# minibatches, seconds and bytes; with IMAGES=TEST.h5 also what the servers hold at the end, on images of that dataset.
 #
 #   bash run/lowcomm.sh TRAIN.h5 [FOLDER] ["SEEDS"]     about 10 minutes on two cores; FOLDER (default: runs/lowcomm)
 set -euo pipefail
@@ -32,5 +32,5 @@ for seed in ${3:-0 1 2}; do
     done
 done
 for replicas in ${REPLICAS:-2 4}; do
-    hpclcae convergence "$folder"/*-"$replicas"-seed*/
+    hpclcae convergence "$folder"/*-"$replicas"-seed*/ ${IMAGES:+--images "$IMAGES"}
 done

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpclcae import checkpoint
+from hpclcae.checkpoint.trained import Model
 from hpclcae.config import Config
+from hpclcae.data.dataset import Dataset
 from hpclcae.experiments.figures import read_metrics
 from hpclcae.experiments.replica_figures import read_parallel
+from hpclcae.training.step import all_losses
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TESTED, BATCH = 500, 100  # images that are held out, and of them at a time
 SMOOTHED = 5  # lines of metrics that a point of a curve is the mean of
 
 
@@ -78,6 +82,26 @@ def megabytes(folder: Path) -> float:
         return 0.0
     return sum(rank.get("fetched_bytes", 0) + rank.get("pushed_bytes", 0)
                for rank in read_parallel(folder)) / 1e6
+
+
+def held_out(folder: Path, images: Path) -> float:
+    """Objective, per image, of what the servers hold at the end, on images that are spread evenly
+    over a dataset (TESTED of them).
+
+    Raises
+    ------
+    InputError
+        The dataset cannot be read, or its images do not fit.
+    """
+    model = Model.load(folder)
+    found = []
+    with Dataset(images) as dataset:
+        which = np.unique(np.linspace(0, dataset.count - 1, TESTED, dtype=int))
+        for part in np.array_split(which, -(-which.size // BATCH)):
+            x = model.prepare(dataset.read(part))
+            losses = all_losses(model.network, model.network.forward(model.parameters, x), None)
+            found.append(len(part) * sum(loss.objective for loss in losses if loss))
+    return sum(found) / which.size
 
 
 def mean_staleness(folder: Path) -> float:
