@@ -67,11 +67,13 @@ count_start() {
 # train_until_complete CONFIGURATION RUN [OPTIONS of hpclcae train]: never returns. Exit codes: 0 complete, or requeued;
 # 3 not complete and not to be requeued; 143 stopped from outside; 1 given up.
 train_until_complete() {
-    local run=$2 step code standing
+    local run=$2 step code standing said
     trap 'ending="time limit"; pass_on_the_limit' USR1
     trap 'ending=${ending:-stopped}' TERM
     check_nodes "$@"
     count_start "$run"
+    rm -f "$run/progress" "$run/refused"  # of the job before; `status --failed` looks at them
+    code=0
     if [ -z "$ending" ]; then
         # shellcheck disable=SC2016 # expanded by each rank: while Python starts, USR1 must not end it
         srun --mpi="$srun_mpi" --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' rank \
@@ -88,6 +90,9 @@ train_until_complete() {
         0:*) rm -f "$run/starts"; exit 0 ;;
         3:stopped) exit 143 ;;
         3:*) [ "$requeue" != no ] || exit 3
+             [ "$code" = 0 ] || [ -n "$ending" ] \
+                 || said=$(python -m hpclcae status "$run" --job "$SLURM_JOB_ID" --failed "srun ended with exit code $code" 2>&1) \
+                 || fail "given up: $(marked "hpclcae failed: " "$said")"
              say "requeued"
              scontrol requeue "$SLURM_JOB_ID" || fail "it cannot be requeued: see slurm/chain.sh"
              exit 0 ;;

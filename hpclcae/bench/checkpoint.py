@@ -34,6 +34,7 @@ from hpclcae.checkpoint import ChunkState, Committer, RunState, ShardWriter
 from hpclcae.checkpoint.folder import content_of, shard_name
 from hpclcae.checkpoint.state import views
 from hpclcae.commands.arguments import output, whole
+from hpclcae.cluster.interval import HOUR, best_seconds
 from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
 from hpclcae.model.layout import Layout
@@ -224,7 +225,7 @@ def _training(folder: Path, network: Network, parameters: ParameterVector, steps
 
     The copy, and steps that are slower while a thread writes.
     """
-    config, schedule = network.config, Schedule(network.config, 1)
+    config, schedule = network.config, Schedule(network.config)
     optimizer = Optimizer(config.update, parameters, network.block.fan_in)
     shape = *network.layout.geometry[0].input, config.train.batch
     x = np.random.default_rng(0).standard_normal(shape, dtype=network.dtype)
@@ -260,13 +261,16 @@ def _training(folder: Path, network: Network, parameters: ParameterVector, steps
     writer.close()
     # the first copy is into new memory
     s = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    between = config.train.checkpoint_every * s["step"]
+    given = config.train.checkpoint_every
+    every = (given if given != "auto" else
+             round(best_seconds(s["lost"], config.train.mtbf * HOUR) / s["step"]))
+    between = every * s["step"]
     return [("training step", 1e3 * s["step"], "ms"),
             ("training stands still for the copy", 1e3 * s["copy"], "ms"),
             ("the write behind it, to the end of the step in which it ends", s["write"], "s"),
             ("a step meanwhile", s["slower step"] / s["step"], "of a step"),
             ("training lost by one checkpoint", 1e3 * s["lost"], "ms"),
-            (f"of {config.train.checkpoint_every} steps between checkpoints",
+            (f"of {every} steps between checkpoints",
              100 * s["lost"] / between, "%")]
 
 

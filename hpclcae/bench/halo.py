@@ -200,7 +200,7 @@ class _Training:
         meter.watch(self.network)
         self.parameters = self.network.parameters(config.train.seed)
         self.optimizer = Optimizer(config.update, self.parameters, self.network.block.fan_in)
-        self.schedule = Schedule(config, 1)
+        self.schedule = Schedule(config)
         self.firsts = [phase.first for phase in phases(config)]
         size, channels, side = config.data.size, config.data.channels, config.preprocess.whitening
         kernel = np.zeros((side, side, channels, channels)) if side else None

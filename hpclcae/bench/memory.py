@@ -85,7 +85,7 @@ def _measure(config: Config, steps: int) -> dict[str, int]:
 def peaks(config: Config, steps: int) -> dict[str, int]:
     """Peak resident bytes of this process at milestones of some training steps on random images."""
     found = {"measured peak: libraries": peak_resident()}
-    network, schedule = Network(Layout(config)), Schedule(config, 1)
+    network, schedule = Network(Layout(config)), Schedule(config)
     network.condition_unfitted()
     parameters = network.parameters(config.train.seed)
     optimizer = Optimizer(config.update, parameters, network.block.fan_in)

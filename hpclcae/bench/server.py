@@ -280,7 +280,7 @@ def _measure_step(worker: "WorkerContext", config: Config, args: argparse.Namesp
     """
     served = worker.served
     assert served
-    network, schedule = Network(worker.layout, worker.communicator), Schedule(config, 1)
+    network, schedule = Network(worker.layout, worker.communicator), Schedule(config)
     network.condition_unfitted()
     parameters = network.parameters(config.train.seed)
     served.connection.initialise(parameters.vector)

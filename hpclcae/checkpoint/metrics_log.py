@@ -10,7 +10,7 @@ from typing import Any
 from hpclcae.utils.reading import reading, whole_objects
 
 Record = dict[str, Any]
-_PARTS = "classifier", "validation"
+_PARTS = "classifier", "validation", "interval"
 _NUMBERS = ("seconds", "objective", "images_per_second", "gflop_per_second", "rate")
 
 
@@ -34,8 +34,8 @@ def read_content(path: Path) -> bytes:
 def lines_of_metrics(content: bytes) -> list[tuple[str, Record]]:
     """The lines of metrics that are whole, each with what it says, in the order of the file.
 
-    A record has a ``step``; what else it has of numbers, ``stages``, ``classifier`` and
-    ``validation`` are numbers.
+    A record has a ``step``; what else it has of numbers, ``stages``, ``classifier``,
+    ``validation`` and ``interval`` are numbers.
     """
     return [(line, record) for line, record in whole_objects(content) if _is_record(record)]
 

@@ -14,6 +14,7 @@ from hpclcae.checkpoint.folder import KIND, SCHEMA, shard_name
 from hpclcae.checkpoint.shard_file import EXTENTS
 from hpclcae.checkpoint.state import RunState
 from hpclcae.config import Config
+from hpclcae.data.dealing import Deal, Piece
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.store import owned_slots
@@ -71,6 +72,10 @@ def write_model(path: Path, run: str, state: RunState, shards: int) -> None:
                                    for name, parts in pieces.items() for piece in parts], EXTENTS)
         file["chunks"] = np.concatenate(chunks)
         file["cursors"] = np.array(state.cursors, np.int64)
+        if state.deal != Deal(state.deal.replicas):
+            file["rest"] = np.array(state.deal.rest, np.int64).reshape(-1, len(Piece._fields))
+            file["rest"].attrs.update(step=state.deal.step, epochs=state.deal.epochs,
+                                      axes=["piece", " ".join(Piece._fields)])
         file["metrics"] = state.metrics
         for name in ("kernel", "eigenvalues"):
             array = getattr(state.preprocessing, name)

@@ -14,6 +14,7 @@ from hpclcae.checkpoint.regions import positions
 from hpclcae.checkpoint.shard_file import CHUNKS, StoredArrays, ahead
 from hpclcae.checkpoint.state import BlockState, ChunkState, RunState, views
 from hpclcae.config import Config
+from hpclcae.data.dealing import Deal, Piece
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layout import WHOLE, BlockLayout, Layout
 from hpclcae.model.network import Network
@@ -149,6 +150,7 @@ def _run_state(file: h5py.File, path: Path) -> RunState:
                     categories=_categories(file),
                     seconds=float(file.attrs["seconds"]),
                     cursors=(step,) if one_file else tuple(map(int, file["cursors"][...])),
+                    deal=_deal(file),
                     metrics="" if one_file else file["metrics"].asstr()[()],
                     order=int(file.attrs.get("order", 1)))
 
@@ -158,6 +160,16 @@ def _conditioners(file: h5py.File, config: Config) -> tuple[Conditioner | None, 
     groups = map(file.get, conditioner_places(config))
     return tuple(Conditioner(**{name: group[name][...] for name in group}) if group else None
                  for group in groups)
+
+
+def _deal(file: h5py.File) -> Deal:
+    """How images were dealt; in older checkpoints nothing was ever left of an epoch."""
+    replicas = file["cursors"].size if "cursors" in file else 1
+    if "rest" not in file:
+        return Deal(replicas)
+    rest = file["rest"]
+    return Deal(replicas, int(rest.attrs["step"]), int(rest.attrs["epochs"]),
+                tuple(Piece(*row) for row in rest[...].tolist()))
 
 
 def _categories(file: h5py.File) -> tuple[str, ...]:

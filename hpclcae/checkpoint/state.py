@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hpclcae.config import Config
+from hpclcae.data.dealing import Deal
 from hpclcae.data.minibatches import ORDER
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.layout import BlockLayout
@@ -34,7 +35,9 @@ class RunState:
         Training time so far.
     cursors : tuple of int
         The next step of every replica. A minibatch and its mirroring are a function of (seed,
-        replica, step), so this is the cursor in the data and the state of the random numbers.
+        deal, replica, step), so this is the cursor in the data and the state of the random numbers.
+    deal : Deal
+        How images are dealt to these replicas.
     metrics : str
         Lines of metrics.jsonl up to `step`.
     order : int
@@ -47,6 +50,7 @@ class RunState:
     categories: tuple[str, ...] = ()
     seconds: float = 0.0
     cursors: tuple[int, ...] = ()
+    deal: Deal = Deal()
     metrics: str = ""
     order: int = ORDER
 

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
+from hpclcae.cluster.watch import RankWatch
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import take_early
 
@@ -65,8 +67,23 @@ def settings_of(mpiexec: str) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
+class Ended(NamedTuple):
+    """How a job has ended.
+
+    code : int
+        Its exit code; 128 + the number of the signal that ended it.
+    asked : bool
+        It was told to, by a signal that came to this process.
+    first : (int, int) or None
+        Rank and process of the rank that ended first, if that is known.
+    """
+    code: int
+    asked: bool = False
+    first: tuple[int, int] | None = None
+
+
 def run_job(command: list[str], program: list[str], settings: dict[str, str],
-            ranks: int = 1) -> int:
+            ranks: int = 1) -> Ended:
     """Run a command that starts processes of `program`, and pass signals on to these.
 
     The job has a session of its own, so that a Ctrl-C on the terminal comes only once, from here.
@@ -83,13 +100,14 @@ def run_job(command: list[str], program: list[str], settings: dict[str, str],
     ranks : int
         How many there will be.
 
-    Returns
-    -------
-    int : the exit code; 128 + the number of the signal that ended the job.
     """
+    asked = False
     with subprocess.Popen(command, env=os.environ | settings, stdin=subprocess.DEVNULL,
-                          start_new_session=True, preexec_fn=_end_with_parent) as job:
+                          start_new_session=True, preexec_fn=_end_with_parent) as job, \
+            RankWatch(lambda: processes(job.pid, program), ranks) as watch:
         def pass_on(number: int, frame: FrameType | None) -> None:
+            nonlocal asked
+            asked = asked or number not in (signal.SIGUSR1, signal.SIGALRM)
             found = processes(job.pid, program)
             early = HAS_PROC and (len(found) < ranks or not all(map(_heeds_usr1, found)))
             if early and number in (signal.SIGUSR1, signal.SIGALRM):
@@ -109,7 +127,7 @@ def run_job(command: list[str], program: list[str], settings: dict[str, str],
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
-    return code if code >= 0 else 128 - code
+    return Ended(code if code >= 0 else 128 - code, asked, watch.first)
 
 
 def _heeds_usr1(process: int) -> bool:

@@ -224,7 +224,7 @@ def worker_bytes(layout: Layout, served: bool) -> float:
     slots = len(SLOTS[config.update.rule])
     # Without servers: parameters and the optimizer's slots, and a copy while they are saved. With
     # servers: the parameters, those of the next step that arrive, and gradients on their way.
-    copies = 3 + slots * bool(config.parallel.elastic) if served else 2 * (1 + slots)
+    copies = 3 + slots * config.parallel.is_local if served else 2 * (1 + slots)
     training = max(copies * parameter_bytes(layout, block) + activation_bytes(layout, block)
                    for block in (0, centre))
     images = config.preprocess.whitening_images if config.preprocess.whitening else 0

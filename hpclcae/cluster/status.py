@@ -11,7 +11,11 @@ from typing import Any
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.checkpoint.metrics_log import metrics_path, read_content, records
+from hpclcae.cluster.interval import Chosen
+from hpclcae.cluster import pace
+from hpclcae.cluster.pace import Pace, paces
 from hpclcae.cluster.ranks import least_ranks
+from hpclcae.cluster.restarts import STARTING, failures
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.reading import reading
 
@@ -39,6 +43,8 @@ class RunStatus:
     newest: Path | None = None
     objective: float | None = None
     seconds: float = 0.0
+    interval: str = ""
+    paces: list[Pace] = field(default_factory=list)
     trouble: str = ""
     broken: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
@@ -98,6 +104,8 @@ def run_status(folder: Path) -> RunStatus:
         result.newest, result.step = found[-1], checkpoint.step_of(found[-1])
         result.broken, result.trouble = _damage(found)
     _read_metrics(result)
+    with contextlib.suppress(InputError):
+        result.paces = paces(folder, config)
     if result.code == INCOMPLETE:
         result.trouble = _last_words(folder)
     return result
@@ -125,8 +133,19 @@ def _read_metrics(result: RunStatus) -> None:
         found = records(content, "objective", "seconds")
         if result.step in (record["step"] for record in records(content, "ended")):
             result.steps = result.step  # the validation images ended it
+        chosen = records(content, "interval")
+        if chosen and result.settings["train.checkpoint_every"] == "auto":
+            result.interval = _interval(chosen[-1]["interval"])
         if found:
             result.objective, result.seconds = found[-1]["objective"], found[-1]["seconds"]
+
+
+def _interval(record: dict[str, float]) -> str:
+    """What a line of metrics says of the interval between checkpoints."""
+    if record.keys() != {*Chosen._fields}:
+        return ""
+    steps, *seconds = (record[key] for key in Chosen._fields)
+    return str(Chosen(int(steps), *seconds))
 
 
 def _last_words(folder: Path) -> str:
@@ -154,6 +173,9 @@ def describe(s: RunStatus) -> str:
             lines.append(f"last objective     {s.objective:.5g}")
     else:
         lines.append(f"{s.folder}: {s.word}")
+    if s.interval:
+        lines.append(f"checkpoints        {s.interval}")
+    lines += _failures(s.folder)
     if s.trouble:
         lines.append(f"trouble            {s.trouble}")
     run, resolved = str(s.folder), str(s.folder / "configuration.toml")
@@ -165,7 +187,20 @@ def describe(s: RunStatus) -> str:
         submit = ["sbatch", *[f"--ntasks={s.ranks}"] * several, "slurm/train.sbatch", resolved, run]
         lines.append(f"go on              {shlex.join(train)}")
         lines.append(f"or in a cluster    {shlex.join(submit)}")
+    if s.paces:
+        lines.append(pace.describe(s.paces))
     return "\n".join(lines)
+
+
+def _failures(folder: Path) -> list[str]:
+    """A line about failures, if there were any."""
+    found = failures(folder)
+    if not found:
+        return []
+    last = found[-1]
+    where = "before a first step" if last["step"] == STARTING else f"after step {last['step']}"
+    return [f"failures           {len(found)}, the last {where}: {last['what']}; "
+            f"{'started again' if last['again'] else 'not started again'}"]
 
 
 def compare(found: Sequence[RunStatus]) -> list[dict[str, str]]:

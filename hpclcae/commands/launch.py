@@ -4,18 +4,25 @@ It finds mpiexec, prints the line and runs it, on this machine. In place of typi
 you get the number of ranks, what Open MPI has to be told, and signals: USR1, TERM and Ctrl-C that
 come to this command are passed on to every rank (mpiexec itself would kill them at TERM). On a
 cluster use slurm/train.sbatch.
+
+When a rank dies MPI ends the job at once. This command names the rank and starts the job again from
+its last checkpoint, at most train.restarts times (cluster/restarts.py).
 """
 import argparse
+import os
+import platform
 import shlex
 import sys
 
 from hpclcae import config as configuration
-from hpclcae.cluster.mpiexec import find_mpiexec, run_job, settings_of
+from hpclcae.cluster import restarts
+from hpclcae.cluster.mpiexec import Ended, find_mpiexec, run_job, settings_of
 from hpclcae.cluster.plan import USABLE, job_bytes
 from hpclcae.cluster.ranks import MOST_RANKS, grid_for, ranks_for
 from hpclcae.commands import finetune, train
 from hpclcae.commands.arguments import whole
 from hpclcae.config import Config
+from hpclcae.parameter_server.roles import roles
 from hpclcae.utils.cores import cores, memory
 
 
@@ -32,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; the exit code is that of the job."""
+    """Run the command; the exit code is that of the last job."""
     changes = train.changes(args)
     config = (finetune.supervised(args.on, args.configuration, changes) if args.on
               else configuration.load(args.configuration, changes))
@@ -43,12 +50,37 @@ def run(args: argparse.Namespace) -> int:
               f"{memory() / 1e9:.3g} GB: the system may end it (a smaller train.batch needs less)",
               file=sys.stderr, flush=True)
     words = ["finetune", args.on] if args.on else ["train"]
-    program = [sys.executable, "-m", "hpclcae", *words, *train.train_words(args)]
-    command = [find_mpiexec(), "-n", str(ranks), *program] if ranks > 1 else program
-    settings = settings_of(command[0]) if ranks > 1 else {}
-    print(shlex.join([*(f"{name}={value}" for name, value in settings.items()), *command]),
-          flush=True)
-    return 0 if args.dry_run else run_job(command, program, settings, ranks)
+    mpiexec = find_mpiexec() if ranks > 1 else ""
+    settings = settings_of(mpiexec) if ranks > 1 else {}
+    job = f"{platform.node()} {os.getpid()}"
+    while True:
+        program = [sys.executable, "-m", "hpclcae", *words, *train.train_words(args)]
+        command = [mpiexec, "-n", str(ranks), *program] if ranks > 1 else program
+        print(shlex.join([*(f"{name}={value}" for name, value in settings.items()), *command]),
+              flush=True)
+        if args.dry_run:
+            return 0
+        restarts.forget(args.out)
+        ended = run_job(command, program, settings, ranks)
+        if ended.code == 0 or ended.asked:
+            return ended.code
+        verdict = restarts.judge(args.out, job, _what(config, ranks, ended), config.train.restarts)
+        print(f"hpclcae launch: {verdict.text}", file=sys.stderr, flush=True)
+        if not verdict.again:
+            return ended.code
+        args.resume = True
+
+
+def _what(config: Config, ranks: int, ended: Ended) -> str:
+    """What has ended a job, in words that name the rank."""
+    code = f"exit code {ended.code}"
+    if ended.first is None:
+        return f"the job failed ({code})"
+    rank, process = ended.first
+    parallel = config.parallel
+    everyone = roles([""] * ranks, parallel.servers, parallel.replicas,
+                     (ranks - parallel.servers) // parallel.replicas)
+    return f"rank {rank} ({everyone[rank]}, process {process}) failed first ({code})"
 
 
 def _fitting_ranks(config: Config) -> int:

@@ -8,7 +8,9 @@ import csv
 import io
 from pathlib import Path
 
+from hpclcae import config as configuration
 from hpclcae.cluster import status
+from hpclcae.cluster.restarts import judge
 from hpclcae.cluster.status import BROKEN, COMPLETE, INCOMPLETE
 from hpclcae.commands.arguments import output
 from hpclcae.utils.files import check_output, replace_text
@@ -23,6 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="write the table of several runs to this file, too")
     parser.add_argument("--step", action="store_true",
                         help="print the step of the newest checkpoint only, 0 if none")
+    parser.add_argument("--failed", metavar="WHAT",
+                        help="write down that the job at work in RUN has failed, and why; the exit "
+                        "code is 0 if it is to be started again, else 1 (slurm/common.sh asks)")
+    parser.add_argument("--job", default="", metavar="NAME",
+                        help="--failed: what the starts that are counted have in common")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     if args.step:
         print("\n".join(str(status.newest_step(folder)) for folder in args.runs))
         return 0
+    if args.failed is not None:
+        return _judge(args.runs[0], args.job, args.failed)
     if args.csv is not None:
         check_output(args.csv, _is_table, "a table of runs")
     found = [status.run_status(folder) for folder in args.runs]
@@ -45,6 +54,14 @@ def run(args: argparse.Namespace) -> int:
             _write(rows, args.csv)
     codes = {s.code for s in found}
     return next(code for code in (BROKEN, INCOMPLETE, COMPLETE) if code in codes)
+
+
+def _judge(run: Path, job: str, what: str) -> int:
+    """Note a failure; the exit code says whether to start again."""
+    config = configuration.load(run / "configuration.toml")
+    verdict = judge(run, job, what, config.train.restarts)
+    print(f"hpclcae failed: {verdict.text}")
+    return 0 if verdict.again else BROKEN
 
 
 def _is_table(path: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpclcae import config as configuration
 from hpclcae.cluster.launcher import launched
+from hpclcae.cluster.restarts import last_words
 from hpclcae.commands.arguments import output, positive, whole
 from hpclcae.config import Config
 from hpclcae.mpi.runtime import run_on_all_ranks
@@ -100,8 +101,16 @@ def train(args: argparse.Namespace, name: str, configured: Callable[[], Config],
         The words that start a job, where this is one process and should be several.
     """
     if launched().size > 1:
-        return run_on_all_ranks(name, lambda world: _train(args, configured(), world))
-    config = configured()
+        def program(world: "MpiCommunicator") -> None:
+            with last_words(args.out):
+                _train(args, configured(), world)
+        return run_on_all_ranks(name, program)
+    with last_words(args.out):
+        return _train_alone(args, configured(), launch)
+
+
+def _train_alone(args: argparse.Namespace, config: Config, launch: list[str]) -> int:
+    """Train in this process."""
     if config.parallel.servers:
         raise InputError(f"the configuration asks for {config.parallel.servers} parameter "
                          f"servers and {config.parallel.replicas} replicas, and this is one "

@@ -31,7 +31,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "update.delay_compensation": (0, _REAL),
     "train.steps": (1, _COUNT), "train.batch": (1, _BATCH), "train.seed": (0, 2 ** 63 - 1),
     "train.checkpoint_every": (1, _COUNT), "train.keep": (1, _COUNT),
-    "train.keep_every": (0, _COUNT), "train.log_every": (1, _COUNT),
+    "train.keep_every": (0, _COUNT), "train.restarts": (0, _COUNT),
+    "train.mtbf": (_ABOVE_0, _REAL), "train.log_every": (1, _COUNT),
     "train.condition_images": (2, _COUNT), "train.condition_every": (0, _COUNT),
     "classifier.classes": (0, MOST_CLASSES), "classifier.l2": (0, _REAL),
     "classifier.steps": (0, _COUNT), "classifier.batch": (0, _BATCH),
@@ -42,7 +43,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "parallel.slots": (1, _RANKS),
     "parallel.staleness": (0, _COUNT), "parallel.backup": (0, _RANKS),
     "parallel.fetch_every": (1, _COUNT), "parallel.push_every": (1, _COUNT),
-    "parallel.elastic": (0, _REAL), "parallel.warm_start": (0, _COUNT)}
+    "parallel.elastic": (0, _REAL), "parallel.outer_rate": (0, _REAL),
+    "parallel.outer_momentum": (0, 1), "parallel.quorum": (0, _RANKS), "parallel.grace": (0, _REAL),
+    "parallel.warm_start": (0, _COUNT)}
 
 
 def check_range(name: str, value: float, low: float, high: float, where: str = "") -> None:
@@ -79,7 +82,7 @@ def check(config: Config, where: str) -> None:
     sections += [("stages", stage, f"stages.{i}") for i, stage in enumerate(config.stages)]
     for rule, section, name in sections:
         for f in dataclasses.fields(section):
-            if f"{rule}.{f.name}" in RANGES:
+            if f"{rule}.{f.name}" in RANGES and getattr(section, f.name) != "auto":
                 check_range(f"{name}.{f.name}", getattr(section, f.name),
                             *RANGES[f"{rule}.{f.name}"], where=f"{where}: ")
     if len(config.stages) > MOST_STAGES:
@@ -96,11 +99,25 @@ def check(config: Config, where: str) -> None:
         if not getattr(config.update, name) < 1:
             raise InputError(f"{where}: update.{name} = {getattr(config.update, name)}; it must be "
                              "below 1")
+    if config.train.checkpoint_every == "auto":
+        _check_interval(config, where)
     _check_schedule(config.update.schedule, where)
     _check_stages(config, where)
     if config.is_supervised:
         _check_classifier(config, where)
     _check_parallel(config, where)
+
+
+def _check_interval(config: Config, where: str) -> None:
+    """Refuse what needs to know the steps of checkpoints beforehand."""
+    what = ""
+    if config.train.keep_every:
+        what = f"train.keep_every = {config.train.keep_every} keeps"
+    elif config.is_supervised and config.classifier.validation:
+        what = f"classifier.validation = {config.classifier.validation:g} looks at"
+    if what:
+        raise InputError(f"{where}: train.checkpoint_every = 'auto': {what} checkpoints of certain "
+                         "steps: set it to a number, or that to 0")
 
 
 def _check_classifier(config: Config, where: str) -> None:
@@ -204,9 +221,23 @@ def _check_parallel(config: Config, where: str) -> None:
         raise refuse("parallel.elastic",
                      "replicas exchange parameters, not gradients: use parallel.consistency = "
                      "'asynchronous', no update.delay_compensation and no update.staleness_scaled")
-    if (p.elastic or p.consistency == "synchronous") and p.fetch_every != p.push_every:
-        raise refuse("parallel.push_every", "synchronous training and elastic averaging fetch and "
-                     f"push together: parallel.fetch_every = {p.fetch_every} must be the same")
+    if p.outer_rate and (p.elastic or p.consistency != "asynchronous" or p.warm_start
+                         or u.delay_compensation or u.staleness_scaled):
+        raise refuse("parallel.outer_rate",
+                     "the rounds of an outer optimizer have rules of their own: use "
+                     "parallel.consistency = 'asynchronous', and neither parallel.elastic nor "
+                     "parallel.warm_start, update.delay_compensation, update.staleness_scaled")
+    if p.quorum > p.replicas:
+        raise refuse("parallel.quorum", f"there are parallel.replicas = {p.replicas}: at most so "
+                     "many")
+    for key in ("quorum", "grace"):
+        if getattr(p, key) and not p.outer_rate:
+            raise refuse(f"parallel.{key}", "only an outer optimizer has one: set "
+                         "parallel.outer_rate (0.7), or leave it 0")
+    if (p.is_local or p.consistency == "synchronous") and p.fetch_every != p.push_every:
+        raise refuse("parallel.push_every", "synchronous training, elastic averaging and outer "
+                     "optimizers fetch and push together: parallel.fetch_every = "
+                     f"{p.fetch_every} must be the same")
     if p.warm_start and p.consistency == "synchronous":
         raise refuse("parallel.warm_start",
                      "synchronous replicas start together, no gradient is stale: set it to 0")

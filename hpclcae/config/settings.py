@@ -113,10 +113,17 @@ class TrainConfig:
     #                                  and conditioners; "": random weights
     dtype: Literal["float32", "float64"] = "float32"
     gradient: Literal["joint", "stopped", "greedy"] = "joint"  # see model/network.py
-    checkpoint_every: int = 200      # steps between checkpoints; one is always written at the end
+    checkpoint_every: int | Literal["auto"] = 200  # steps between checkpoints; one is always
+    #                                  written at the end; auto: as often as pays, from what one
+    #                                  costs and from mtbf (cluster/interval.py)
+    mtbf: float = 24.0               # auto: hours between two failures of the job, whatever fails
+    #                                  [assumed: a machine or a few that fail once a day; a job of
+    #                                  1,000 processors: 8, of 16,000: 2 to 3]
     keep: int = 2                    # newest checkpoints to keep (never fewer than 2: one may turn
     #                                  out damaged)
     keep_every: int = 0              # also keep checkpoints of steps that this divides; 0: none
+    restarts: int = 20               # times that hpclcae launch and the jobs of slurm/ start a job
+    #                                  again that has failed, from its last checkpoint
     log_every: int = 10              # steps between lines of metrics
     condition_images: int = 20000    # training images that conditioners are fitted on, at most
     condition_every: int = 0         # joint, stopped: steps between two fits of the conditioners;
@@ -187,9 +194,26 @@ class ParallelConfig:
     #                                  not if synchronous
     elastic: float = 0.0             # elastic averaging (Zhang et al. 2015): pull towards the
     #                                  servers' average; 0: none
+    # low communication (DiLoCo, Douillard et al. 2023): fetch_every = push_every steps by itself,
+    # then the way that a replica has made is a gradient for the servers' Nesterov momentum
+    outer_rate: float = 0.0          # its learning rate (the paper's: 0.7); 0: none of this
+    outer_momentum: float = 0.9
+    quorum: int = 0                  # replicas without which there is no outer update; 0: all
+    grace: float = 0.0               # seconds that a quorum waits for the others; who comes later
+    #                                  counts in the next update
     warm_start: int = 0              # steps that the first replica makes before the others join
     log_events: bool = False         # servers write down who applied what against which version
     #                                  (hpclcae replay)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a replica steps by itself between fetches, with an optimizer of its own."""
+        return self.elastic > 0 or self.outer_rate > 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a fetch may have to wait for what other replicas push."""
+        return self.consistency != "asynchronous" or self.outer_rate > 0
 
     @property
     def lockstep(self) -> bool:

@@ -187,6 +187,12 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
             raise InputError(f"{where}: {name} must be a list of at least one table ([[{name}]]), "
                              f"not {shown(value)}")
         return tuple(_convert(inner, v, where, f"{name}.{i}") for i, v in enumerate(value))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):  # or a word in place of it
+        number, words = typing.get_args(kind)
+        if isinstance(value, str) and value not in typing.get_args(words):
+            raise InputError(f"{where}: {name} = {shown(value)}; allowed: a number, "
+                             f"{', '.join(map(repr, typing.get_args(words)))}")
+        return value if isinstance(value, str) else _convert(number, value, where, name)
     if typing.get_origin(kind) is Literal:
         allowed = typing.get_args(kind)
         if value not in allowed:

@@ -11,7 +11,8 @@ An outsider begins with `dataset.py`::
     check.py        is a dataset as it was written, and what to do if not
     writer.py       DatasetWriter: what writes it
     compression.py  how pixels are compressed, and whether they can be read here
-    minibatches.py  MinibatchStream: the images of a step, a function of (seed, replica, step)
+    dealing.py      Stream, Deal: how an epoch is dealt to replicas, also when their number changes
+    minibatches.py  MinibatchStream: the images of a step, a function of (seed, deal, replica, step)
     decode.py       one picture of any common format to bytes
     formats.py      what a file is by its bytes, whatever it is called
     catalogue.py    what was fetched; the split by person and photograph

@@ -1,30 +1,20 @@
 """The stream of minibatches: which images a replica sees in which step.
 
-Deterministic in (seed, replica, step): any step's minibatch can be made without the ones before it,
-so a run that is resumed sees what it would have seen. A replica draws from its own portion of the
-images, in runs of consecutive images (a chunk of the file), in a new random order in every epoch;
-every image is shown once per epoch. How many images a minibatch has is a matter of the phase
-(model/phases.py).
-
-The order takes the memory of one deck of runs, however many images there are. Of d decks, deck i
-has the runs i, i + d, i + 2d, ...: a sample of the whole portion. An epoch takes the decks in a
-random order and shuffles each when it comes to it. A portion of up to a million images is one deck.
+Deterministic in (seed, deal, replica, step): any step's minibatch can be made without the ones
+before it, so a run that is resumed sees what it would have seen. A replica draws from its own
+logical stream (dealing.py), after its share of what another number of replicas has left of an
+epoch. How many images a minibatch has is a matter of the phase (model/phases.py).
 """
 from collections.abc import Sequence
 
 import numpy as np
 
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.dealing import DECK, RUN, Deal, Stream
 from hpclcae.model.phases import Phase, find
 from hpclcae.partition.blocks import Rectangle
 from hpclcae.utils.errors import InputError
 
-
-#: Images that are read in one go. Chunks of our files are as long; whatever they become, a run that
-#: goes on must draw what it would have drawn.
-RUN = 8
-#: Most runs of a deck; its order takes 1 MB.
-DECK = 2**17
 #: How images are drawn, as checkpoints know it; 1: a portion was one deck, however large.
 ORDER = 2
 
@@ -37,7 +27,9 @@ class MinibatchStream:
     dataset : Dataset
     phases : sequence of Phase
         Which images a minibatch has.
-    seed, replica, replicas : int
+    seed, replica : int
+    deal : Deal, optional
+        How images are dealt to all replicas; without it there is one.
     mirror : bool
         Show a random half of the images mirrored left to right.
     crop : int
@@ -50,7 +42,7 @@ class MinibatchStream:
     among : int array or None
         All images that are drawn from, by any replica; None: those of the dataset.
     first, count : int
-        Which of them are this replica's.
+        Which of them are in this replica's own stream.
 
     Raises
     ------
@@ -59,42 +51,73 @@ class MinibatchStream:
     """
 
     def __init__(self, dataset: Dataset, phases: Sequence[Phase], seed: int, replica: int = 0,
-                 replicas: int = 1, mirror: bool = False, crop: int = 0,
+                 deal: Deal = Deal(), mirror: bool = False, crop: int = 0,
                  among: np.ndarray | None = None) -> None:
         self.dataset, self.phases, self.mirror, self.crop = dataset, phases, mirror, crop
-        self.seed, self.replica = seed, replica
-        self.among, total = among, dataset.count if among is None else len(among)
-        self.first = total * replica // replicas
-        self.count = total * (replica + 1) // replicas - self.first
+        self.seed, self.replica, self.deal = seed, replica, deal
+        self.among, self._total = among, dataset.count if among is None else len(among)
+        self._own = Stream(self._total, seed, replica, deal.replicas)
+        self.first, self.count = self._own.first, self._own.count
         batch = max(phase.batch for phase in phases)
         if self.count < batch:
-            portion = f" for each of {replicas} replicas" if replicas > 1 else ""
+            portion = f" for each of {deal.replicas} replicas" if deal.replicas > 1 else ""
             has, keys = "has", "train.batch (stages.*.batch)"
             if among is not None:
                 has, keys = "has to learn classes from", "train.batch and classifier.batch"
             raise InputError(f"a minibatch of {batch} is more than the {self.count} images that "
                              f"{dataset.path} {has}{portion}; make {keys} smaller or the dataset "
                              "larger")
-        self._runs = -(-self.count // RUN)
-        self._decks = -(-self._runs // DECK)
-        self._shuffled: tuple[int, int, np.ndarray, int] | None = None  # epoch, deck, _order
+        self._share = deal.share(replica)
+        self._left = sum(piece.stop - piece.start for piece in self._share)
+        self._other: Stream | None = None  # the one that the share was last read from
 
     def indices(self, step: int) -> np.ndarray:
         """Indices in the dataset of the images of minibatch `step` (from 0)."""
         return self.at(self.numbers(step))
 
     def at(self, numbers: np.ndarray) -> np.ndarray:
-        """Indices in the dataset of images that are counted within those of this replica."""
+        """Indices in the dataset of images that are counted as in `numbers`."""
         return self.first + numbers if self.among is None else self.among[self.first + numbers]
 
     def numbers(self, step: int) -> np.ndarray:
-        """The same, counted within the images of this replica."""
-        positions = find(self.phases, step).positions(step)
-        parts, position = [], positions.start
-        while position < positions.stop:  # an epoch or a deck may end in a minibatch
-            parts.append(self._drawn(*divmod(position, self.count), positions.stop - position))
-            position += len(parts[-1])
+        """The same, counted within the images of this replica's own stream.
+
+        Those of other streams are below 0, or from `count` on.
+        """
+        taken, parts = self._taken(step), []
+        at = taken.start
+        while at < taken.stop:  # a piece, an epoch or a deck may end in a minibatch
+            parts.append(self._drawn(at, taken.stop - at) - self.first)
+            at += len(parts[-1])
         return np.concatenate(parts)
+
+    def is_shared_out(self, step: int) -> bool:
+        """Whether minibatch `step` has images of the rest that is shared out (Deal.rest)."""
+        return self._taken(step).start < self._left
+
+    def passes(self, step: int) -> float:
+        """Passes over the images, of all replicas together, that were made before `step` if all
+        have made as many steps as this one."""
+        return self.deal.passes(self._total) + self._taken(step).start / self.count
+
+    def _taken(self, step: int) -> range:
+        """Which images of those that this replica takes in the course of the deal a step has."""
+        positions = find(self.phases, step).positions(step)
+        before = find(self.phases, self.deal.step).positions(self.deal.step).start
+        return range(positions.start - before, positions.stop - before)
+
+    def _drawn(self, at: int, most: int) -> np.ndarray:
+        """Up to `most` images from one on that this replica takes."""
+        if at >= self._left:
+            return self._own.drawn(self.deal.epochs * self.count + at - self._left, most)
+        for piece in self._share:
+            size = piece.stop - piece.start
+            if at < size:
+                break
+            at -= size
+        if self._other is None or piece[:2] != (self._other.streams, self._other.number):
+            self._other = Stream(self._total, self.seed, piece.number, piece.streams)
+        return self._other.drawn(piece.start + at, min(most, size - at))
 
     def check_order(self, order: int) -> None:
         """Refuse to go on with a run that drew its images in another order.
@@ -150,33 +173,6 @@ class MinibatchStream:
         """Minibatch `step`, or a part of each of its images: uint8 (image, row, col, channel)."""
         return read_shown(self.dataset, self.indices(step), self.mirrored(step), part,
                           self.moved(step))
-
-    def _drawn(self, epoch: int, place: int, most: int) -> np.ndarray:
-        """Up to `most` numbers from a place in an epoch on, none from beyond the end of a deck."""
-        decks = np.arange(self._decks)
-        if self._decks > 1:
-            decks = np.random.default_rng([self.seed, self.replica, 2, epoch]).permutation(decks)
-        runs = -(-(self._runs - decks) // self._decks)
-        short = self._runs * RUN - self.count  # what the last run lacks
-        images = runs * RUN - short * (decks == (self._runs - 1) % self._decks)
-        ends = np.cumsum(images)
-        which = int(np.searchsorted(ends, place, side="right"))
-        deck, size = int(decks[which]), int(images[which])
-        order, last = self._order(epoch, deck, int(runs[which]))
-        place -= int(ends[which]) - size
-        places = np.arange(place, min(place + most, size))
-        places[places >= last * RUN + RUN - short] += short  # behind the run that is not whole
-        return (order[places // RUN] * self._decks + deck) * RUN + places % RUN
-
-    def _order(self, epoch: int, deck: int, runs: int) -> tuple[np.ndarray, int]:
-        """The order of the runs of a deck; at which place the last one of all stands, if it does.
-        """
-        if self._shuffled is None or self._shuffled[:2] != (epoch, deck):
-            words = [self.seed, self.replica, 0, epoch, *([deck] if self._decks > 1 else [])]
-            order = np.random.default_rng(words).permutation(runs)
-            found = np.flatnonzero(order * self._decks + deck == self._runs - 1)
-            self._shuffled = epoch, deck, order, int(found[0]) if found.size else runs
-        return self._shuffled[2:]
 
 
 def sample(generator: np.random.Generator, count: int, most: int) -> np.ndarray:

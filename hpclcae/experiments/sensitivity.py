@@ -64,12 +64,14 @@ class Tested:
 def small_changes(config: Config, share: float) -> list[str]:
     """What makes a configuration a small training in one process, with a share of its steps."""
     changes = ["parallel.servers=0", "parallel.replicas=1", "parallel.elastic=0",
+               "parallel.outer_rate=0", "parallel.quorum=0", "parallel.grace=0",
                "parallel.fetch_every=1", "parallel.push_every=1"]
     steps = [math.ceil(stage.steps * share) if stage.steps else 0 for stage in config.stages]
     rest = math.ceil((config.train.steps - sum(stage.steps for stage in config.stages)) * share)
     changes += [f"stages.{number}.steps={count}" for number, count in enumerate(steps) if count]
     total = sum(steps) + rest
-    every = max(1, min(config.train.checkpoint_every, total // 4))
+    every = config.train.checkpoint_every
+    every = max(1, total // 4 if every == "auto" else min(every, total // 4))
     return [*changes, f"train.steps={total}", f"train.checkpoint_every={every}"]
 
 

@@ -1,5 +1,6 @@
 """The learning rate in the course of training."""
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,13 +16,13 @@ class Schedule:
     """The learning rate of every step, from the rate of its phase and UpdateConfig.schedule.
 
     In greedy training a schedule runs through once for each stage: `step` and `steps` are those of
-    the stage. `epoch` counts from the beginning, in passes over the replica's images.
+    the stage. `epoch` counts from the beginning, in passes over the images.
 
     Parameters
     ----------
     config : Config
-    images : int
-        Of the replica.
+    passes : callable, optional
+        passes(step): how often the images have been seen before a step (MinibatchStream.passes).
 
     Raises
     ------
@@ -29,8 +30,9 @@ class Schedule:
         The expression does not give a rate for every step that is tried.
     """
 
-    def __init__(self, config: Config, images: int) -> None:
-        self.config, self._images = config, images
+    def __init__(self, config: Config,
+                 passes: Callable[[int], float] = lambda step: 0.0) -> None:
+        self.config, self._passes = config, passes
         self._expression: Expression | None = None
         if config.update.schedule not in SCHEDULES:
             self._expression = Expression(config.update.schedule, "update.schedule")
@@ -55,9 +57,8 @@ class Schedule:
         if self._expression is None:
             falling = min(1.0, 2 * (1 - own_step / own_steps))
             return rate * falling if schedule == "halfway" else rate
-        epoch = phase.positions(step).start / self._images
         factor = float(self._expression.evaluate({"step": own_step, "steps": own_steps,
-                                                  "epoch": epoch}))
+                                                  "epoch": self._passes(step)}))
         if not math.isfinite(factor) or factor < 0:
             raise InputError(f"update.schedule = {schedule!r} is {factor:g} where step = "
                              f"{own_step}: it must give a number of at least 0 for every step")

@@ -3,6 +3,7 @@
 Requests are persistent: made once, started in every step. Buffers are contiguous and of predefined
 types.
 """
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,19 +50,26 @@ class MpiCommunicator(Communicator):
         return [to_text(part.tobytes()) for part in np.split(everyones, np.cumsum(sizes)[:-1])]
 
     def channel(self, tag: int, sends: Buffers, receives: Buffers) -> "MpiChannel":
-        return MpiChannel([*(self.comm.Recv_init(buffer, peer, tag) for peer, buffer in receives),
-                           *(self.comm.Send_init(buffer, peer, tag) for peer, buffer in sends)])
+        requests = [self.comm.Recv_init(buffer, peer, tag) for peer, buffer in receives]
+        requests += [self.comm.Send_init(buffer, peer, tag) for peer, buffer in sends]
+        return MpiChannel(self, requests)
+
+    def wait(self, requests: Sequence[MPI.Request]) -> None:
+        """Return when all requests are complete; the time counts as waiting."""
+        began = time.perf_counter()
+        wait(requests)
+        self.waited += time.perf_counter() - began
 
     def allreduce_sum(self, values: ArrayLike) -> np.ndarray:
         """Gathered and added in order of ranks: the same bits in every run."""
         mine = np.array(values, np.float64)
         everyones = np.empty((self.size, *mine.shape))
-        wait([self.comm.Iallgather(mine, everyones)])
+        self.wait([self.comm.Iallgather(mine, everyones)])
         return everyones.sum(axis=0)
 
     def combine(self, values: np.ndarray, how: str) -> None:
         operation = {"sum": MPI.SUM, "minimum": MPI.MIN, "maximum": MPI.MAX}[how]
-        wait([self.comm.Iallreduce(MPI.IN_PLACE, values, operation)])
+        self.wait([self.comm.Iallreduce(MPI.IN_PLACE, values, operation)])
 
     def sum_in_place(self, array: np.ndarray) -> None:
         """Every rank adds up a share, in order of ranks, and gives it to the others."""
@@ -70,11 +78,11 @@ class MpiCommunicator(Communicator):
         sizes, starts = ([stop - start for start, stop in bounds], [start for start, _ in bounds])
         first, last = bounds[self.rank]
         mine = np.empty((self.size, last - first), array.dtype)
-        wait([self.comm.Ialltoallv([flat, (sizes, starts)], mine)])
+        self.wait([self.comm.Ialltoallv([flat, (sizes, starts)], mine)])
         total = mine[0]
         for other in mine[1:]:
             total += other
-        wait([self.comm.Iallgatherv(total, [flat, (sizes, starts)])])
+        self.wait([self.comm.Iallgatherv(total, [flat, (sizes, starts)])])
 
     def close(self) -> None:
         """Free the communicator; channels are closed before."""
@@ -84,14 +92,14 @@ class MpiCommunicator(Communicator):
 class MpiChannel(Channel):
     """Persistent requests that are started together."""
 
-    def __init__(self, requests: Sequence[MPI.Prequest]) -> None:
-        self._requests = list(requests)
+    def __init__(self, communicator: MpiCommunicator, requests: Sequence[MPI.Prequest]) -> None:
+        self._communicator, self._requests = communicator, list(requests)
 
     def start(self) -> None:
         MPI.Prequest.Startall(self._requests)
 
     def wait(self) -> None:
-        wait(self._requests)
+        self._communicator.wait(self._requests)
 
     def close(self) -> None:
         """Free the requests."""

@@ -54,7 +54,7 @@ class MailboxConnection(ServerConnection):
         #: Slots that chunks are being written into.
         self._slots: dict[int, int] = {}
         # Asynchronously nobody waits for leave to fetch.
-        self._asks, self._asked = config.parallel.consistency != "asynchronous", 0
+        self._asks, self._asked = config.parallel.waits, 0
         self._notes = {server: np.zeros(HEADER + 16 * len(span.chunk_range), np.uint8)
                        for server, span in self._spans.items()}
         self._marks: dict[int, int] = {}  # servers whose chunks are still to come: last ticket

@@ -88,6 +88,8 @@ class Server:
                 if arrived or mail:
                     break
                 self._check()
+                if self._store.is_due:
+                    self._answer()
                 if self._mailroom and self._mailroom.is_needed() or self._sends_go_on():
                     backoff = Backoff()
                 backoff.pause()

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from mpi4py import MPI
 
-#: A rank that waits looks again and again for so long, then it sleeps in between, for a twentieth
-#: of the time that it has waited: ranks which share its core can compute (notes/partition.md).
-SPIN_SECONDS, SLEEP_SHARE, LONGEST_SLEEP = 100e-6, 1 / 20, 0.5e-3
+from hpclcae.utils.naps import nap_after
+
 FLOW_SECONDS = 1e-3  # one message of a stream may take: longer than a nap takes at least, by far
 
 
@@ -22,11 +21,11 @@ class Backoff:
 
     def pause(self) -> None:
         """Called when there was nothing."""
-        waited = time.monotonic() - self._began
-        if waited < SPIN_SECONDS:
-            os.sched_yield()
+        nap = nap_after(time.monotonic() - self._began)
+        if nap:
+            time.sleep(nap)
         else:
-            time.sleep(min(waited * SLEEP_SHARE, LONGEST_SLEEP))
+            os.sched_yield()
 
 
 def wait(requests: Sequence[MPI.Request]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from hpclcae.config import Config
 from hpclcae.model.optimizers import Optimizer, clip
 from hpclcae.model.parameters import ParameterVector
+from hpclcae.model.phases import phase_of
 from hpclcae.parameter_server.chunks import Chunk
 from hpclcae.parameter_server.connection import ServerConnection
 from hpclcae.parameter_server.store import compensates
@@ -56,11 +57,15 @@ class ParameterClient:
         self.wait_seconds = 0.0
         # Between fetches a replica goes on from its own gradients (Downpour SGD); only for the rule
         # without memory.
-        moves = self.parallel.elastic or (config.update.rule == "sgd"
-                                          and self.parallel.fetch_every > 1)
+        moves = self.parallel.is_local or (config.update.rule == "sgd"
+                                           and self.parallel.fetch_every > 1)
         self.local = Optimizer(config.update, parameters,
                                {c.name: c.fan_in for c in chunks}) if moves else None
-        self.overlap = self.parallel.overlap and self.parallel.consistency != "synchronous"
+        self.overlap = (self.parallel.overlap and self.parallel.consistency != "synchronous"
+                        and not self.parallel.outer_rate)
+        # Outer optimizer: images and parameters of the steps since the last fetch. What was fetched
+        # stays in the incoming vector.
+        self._images, self._moved = 0, set[str]()
         self._rows: dict[tuple[str, int], list[int]] = defaultdict(list)  # chunks of a row
         for index, chunk in enumerate(chunks):
             for row in range(*chunk.rows):
@@ -87,8 +92,8 @@ class ParameterClient:
         if self._fetching:
             if not self._finish_fetch():
                 return False
-            if self.parallel.elastic:
-                if self._first:
+            if self.parallel.is_local:
+                if self._first or self.parallel.outer_rate:
                     self.parameters.vector[:] = self._incoming.vector
                 else:
                     self._average()
@@ -110,7 +115,7 @@ class ParameterClient:
         self._fetching = False
         if self.parallel.lockstep and (versions < self._wanted).any():
             return False
-        if self.parallel.elastic:  # the working copy stays the replica's own
+        if self.parallel.is_local:  # the working copy stays the replica's own
             self.base = self._have = versions
             return True
         self.parameters, self._incoming = self._incoming, self.parameters
@@ -137,7 +142,7 @@ class ParameterClient:
 
     @property
     def _pushing(self) -> bool:
-        return not self.parallel.elastic and (self._step + 1) % self.parallel.push_every == 0
+        return not self.parallel.is_local and (self._step + 1) % self.parallel.push_every == 0
 
     def on_gradient(self, name: str, row: int, gradient: np.ndarray) -> None:
         """Take the gradient (tile col, input, unit) of one row of tiles.
@@ -148,7 +153,8 @@ class ParameterClient:
             self.local.on_gradient(name, row, gradient)
         else:
             clip(gradient, self.config.update.clip)
-        if self.parallel.elastic:
+        if self.parallel.is_local:
+            self._moved.add(name)
             return
         for index in self._rows[name, row]:
             chunk = self.chunks[index]
@@ -178,12 +184,35 @@ class ParameterClient:
             for index in sorted(self._begun):
                 self._push(index)  # of a stage whose training ended between two pushes
             self._pushes += 1
+        if self.parallel.outer_rate:
+            self._images += phase_of(self.config, self._step).batch
+            if (self._step + 1) % self.parallel.push_every == 0:
+                self._push_way()
         self.connection.flush()
 
+    def _push_way(self) -> None:
+        """Outer optimizer: from where this replica is to what it had fetched, as a gradient."""
+        for index, chunk in enumerate(self.chunks):
+            if chunk.name in self._moved:
+                mine, began = (vector.vector[chunk.start:chunk.stop]
+                               for vector in (self.parameters, self._incoming))
+                np.subtract(began, mine, out=self.connection.buffer(index))
+                self.connection.push(index, self._step, int(self.base[index]), self._images)
+                self._wanted[index] = self.base[index] + 1
+        self._pushes += 1
+        self._images = 0
+        self._moved.clear()
+
     def pause(self) -> None:
-        """Between two steps, let nothing be under way; the next step fetches anew."""
+        """Between two steps, let nothing be under way; the next step fetches anew.
+
+        With an outer optimizer the steps since the last fetch are pushed: a checkpoint has them.
+        """
         if self._fetching:
             self._finish_fetch()
+        if self.parallel.outer_rate and self._images:
+            self._push_way()
+            self.connection.flush()
         self._first = self._first or not self.parallel.elastic
 
     def adopt(self) -> None:

@@ -17,7 +17,15 @@ Who waits (`parallel.consistency`):
   et al. 2016). A replica that is behind leaves out the steps that the others have made. When those
   whose gradients a round still lacks have all ended, the round is closed: it is the mean of the
   gradients that are there. So every gradient is applied once, or counted as dropped.
+
+With an outer optimizer (`parallel.outer_rate`: DiLoCo, Douillard et al. 2023) a push is the way
+that a replica has made in its own steps, from the parameters that it fetched to where it is now. A
+round is their mean, weighted by the images behind each, and one step of Nesterov's momentum. It
+ends when all have pushed, or when `quorum` have and `grace` seconds are over, or when those that it
+lacks have ended or pause; what comes later counts in the next one. A replica that has pushed waits
+for the round that its base belongs to.
 """
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -30,6 +38,7 @@ from hpclcae.config import Config
 from hpclcae.model.optimizers import SLOTS, OptimizerKernel
 from hpclcae.parameter_server.chunks import Chunk
 
+OUTER = "outer"  # velocity of the outer optimizer
 STALENESS_BINS = 65  # 0, 1, ... 63, and more
 #: What an event log tells: a replica fetched or pushed chunk `chunk` of the server, of block
 #: `block`, in its step `clock`; `version` is what it got, or what the push makes (synchronous:
@@ -64,11 +73,14 @@ def unguarded(index: int, version: int) -> AbstractContextManager[None]:
 
 
 def owned_slots(config: Config) -> tuple[str, ...]:
-    """The update rule's vectors that lie beside the parameters.
+    """The vectors that lie beside the parameters.
 
-    In elastic averaging each replica has its own.
+    Those of the update rule; replicas that step by themselves have their own. An outer optimizer
+    has one.
     """
-    return () if config.parallel.elastic else SLOTS[config.update.rule]
+    if config.parallel.is_local:
+        return (OUTER,) * (config.parallel.outer_rate > 0)
+    return SLOTS[config.update.rule]
 
 
 def compensates(config: Config) -> bool:
@@ -126,8 +138,10 @@ class Store:
         self._clocks = dict.fromkeys(range(1 if config.parallel.warm_start
                                            else config.parallel.replicas), 0)
         self._credit: dict[int, int] = {}  # pushes that a replica need not make, as it joined later
-        #: Synchronous: the gradients of this round that are there, by replica.
+        #: What rounds have of each chunk, by replica: gradients, or ways times images.
         self._waiting: list[dict[int, _Gradient]] = [{} for _ in chunks]
+        self.clock = time.monotonic
+        self._quorums: dict[int, float] = {}  # chunks whose round has its quorum, and since when
         # workers (replica, block) that make no more steps
         self._ended: set[tuple[int, int]] = set()
         self._paused: set[tuple[int, int]] = set()  # that make none until the checkpoint is taken
@@ -162,12 +176,15 @@ class Store:
         base : int
             Version of the parameters that it was computed from.
         learning_rate : float
-            Of that step (model/schedule.py).
+            Of that step (model/schedule.py); outer optimizer: images behind the gradient.
         then : ndarray (n,), optional
             The parameters that it was computed from (delay compensation).
         """
         if self.config.parallel.consistency == "synchronous":
             self._gather(index, replica, base, _Gradient(clock, learning_rate, gradient))
+            return
+        if self.config.parallel.outer_rate:
+            self._collect(index, replica, base, _Gradient(clock, learning_rate, gradient))
             return
         if then is not None:
             self._compensate(index, gradient, then)
@@ -206,8 +223,58 @@ class Store:
         if len(waiting) >= parallel.replicas - parallel.backup:
             self._finish_round(index)
 
+    def _collect(self, index: int, replica: int, base: int, pushed: "_Gradient") -> None:
+        """Keep what a replica's own steps have made until its round ends."""
+        parallel, waiting = self.config.parallel, self._waiting[index]
+        self._note(PUSHED, replica, pushed.clock, index, self.versions[index:index + 1] + 1)
+        self.counters.note_staleness(int(self.versions[index]) - base)
+        images, values = pushed.learning_rate, pushed.values * self.dtype.type(pushed.learning_rate)
+        if replica in waiting:  # it came too late for the round before
+            images += waiting[replica].learning_rate
+            values += waiting[replica].values
+        waiting[replica] = _Gradient(pushed.clock, images, values)
+        if len(waiting) == parallel.replicas:
+            self._finish_round(index)
+        elif len(waiting) >= (parallel.quorum or parallel.replicas):
+            self._quorums.setdefault(index, self.clock())
+
+    def _outer_step(self, index: int) -> None:
+        """Nesterov's momentum with the mean of all ways, weighted by images."""
+        parallel, waiting = self.config.parallel, self._waiting[index]
+        pushed = [waiting[replica] for replica in sorted(waiting)]
+        waiting.clear()
+        self._quorums.pop(index, None)
+        way = pushed[0].values
+        for other in pushed[1:]:
+            way += other.values
+        way /= self.dtype.type(sum(one.learning_rate for one in pushed))
+        self.newest = max(self.newest, 1 + min(one.clock for one in pushed))
+        self.versions[index] += 1
+        self.counters.pushes += 1
+        with self._changing(index, int(self.versions[index])):
+            velocity = self.state[OUTER][index]
+            velocity *= self.dtype.type(parallel.outer_momentum)
+            velocity += way
+            way += self.dtype.type(parallel.outer_momentum) * velocity
+            way *= self.dtype.type(parallel.outer_rate)
+            self.values[index] -= way
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a round has waited long enough for those that its quorum does not need."""
+        return any(self.clock() - since >= self.config.parallel.grace
+                   for since in self._quorums.values())
+
+    def _close_due_rounds(self) -> None:
+        for index, since in list(self._quorums.items()):
+            if self.clock() - since >= self.config.parallel.grace:
+                self.close_round(index)
+
     def _finish_round(self, index: int) -> None:
         """Apply the mean of the gradients that are there, at the rate of the furthest replica."""
+        if self.config.parallel.outer_rate:
+            self._outer_step(index)
+            return
         waiting = self._waiting[index]
         replicas = sorted(waiting)
         pushed = [waiting[replica] for replica in replicas]
@@ -220,6 +287,11 @@ class Store:
         learning_rate = max(pushed, key=lambda one: one.clock).learning_rate
         clock = min(one.clock for one in pushed)
         self._apply(index, int(self.versions[index]), _Gradient(clock, learning_rate, total))
+
+    @property
+    def _closes_rounds(self) -> bool:
+        """Whether a round may end without all replicas."""
+        return self.config.parallel.backup > 0 or self.config.parallel.outer_rate > 0
 
     def close_round(self, index: int) -> None:
         """Finish the round of a chunk without the gradients that it lacks."""
@@ -249,7 +321,7 @@ class Store:
     def try_fetch(self, replica: int, pushes: int, first: int, wanted: np.ndarray) -> bool:
         """Note how far a replica is; returns whether it gets its chunks now, or has to wait.
 
-        With backups, rounds that it would wait for in vain are closed.
+        With backups or an outer optimizer, rounds that it would wait for in vain are closed.
 
         Parameters
         ----------
@@ -260,7 +332,8 @@ class Store:
             The versions that it must at least get of chunks first, first + 1, ...
         """
         self._advance(replica, pushes)
-        if self.config.parallel.backup and not self.missing:
+        if self._closes_rounds and not self.missing:
+            self._close_due_rounds()
             behind = np.flatnonzero(self.versions[first:first + len(wanted)] < wanted)
             self._close_rounds_without(self._ended | self._paused, first + behind)
         return self.may_fetch(replica, pushes, first, wanted)
@@ -332,7 +405,7 @@ class Store:
 
     def all_paused(self) -> None:
         """Everybody pauses until a checkpoint is taken, which is to hold what backups wait with."""
-        if self.config.parallel.backup:
+        if self._closes_rounds:
             self._close_rounds_without(self._ended | self._paused, range(len(self.chunks)))
         self._paused.clear()
 
@@ -340,7 +413,7 @@ class Store:
         """A worker makes no more steps: nobody waits for it any more."""
         self._clocks.pop(replica, None)
         self._ended.add((replica, block))
-        if self.config.parallel.backup:
+        if self._closes_rounds:
             mine = [index for index, chunk in enumerate(self.chunks) if chunk.block == block]
             self._close_rounds_without(self._ended, mine)
 
@@ -361,7 +434,8 @@ class Store:
 
 
 class _Gradient(NamedTuple):
-    """The gradient of a chunk, the step of the replica that made it, and that step's rate."""
+    """The gradient of a chunk, the step of the replica that made it, and that step's rate (outer
+    optimizer: images)."""
     clock: int
     learning_rate: float
     values: np.ndarray

@@ -26,9 +26,14 @@ class Channel(Protocol):
 
 
 class Communicator(Protocol):
-    """From one block to the other blocks of its network."""
+    """From one block to the other blocks of its network.
+
+    waited : float
+        Seconds spent waiting for other blocks so far, as far as they are counted.
+    """
     rank: int
     size: int
+    waited: float = 0.0
 
     def channel(self, tag: int, sends: Buffers, receives: Buffers) -> Channel:
         """A channel for these buffers.

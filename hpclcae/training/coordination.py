@@ -173,7 +173,8 @@ class Coordination:
         said : Flags
             By any block of the replica, in its last step.
         """
-        due = step % self.config.train.checkpoint_every == 0
+        every = self.config.train.checkpoint_every  # auto: the leader asks (cluster/interval.py)
+        due = every != "auto" and step % every == 0
         lockstep = self.config.parallel.lockstep  # then every replica knows by itself
         now = said.checkpoint or due and self.role.replica == 0 and not lockstep
         if now:

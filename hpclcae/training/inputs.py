@@ -132,7 +132,7 @@ class Inputs:
             assert phase.stage is not None
             if made.images is not None:
                 responses = self.network.input_of(parameters, made.images, phase.stage)
-                if self._cache is None:
+                if self._cache is None or self.batches.is_shared_out(step):
                     return rounded(responses).astype(self.network.dtype)
                 self._cache.put(made.entries[made.missing], np.moveaxis(responses, -1, 0))
             return self._kept(made.entries)
@@ -173,7 +173,7 @@ class Inputs:
         """The work for a step; what it will put into the cache is known from now on."""
         if not self.is_given(step):
             return self._whole(step)
-        if self._cache is None:
+        if self._cache is None or self.batches.is_shared_out(step):
             entries = self.batches.entries(step)
             return self._response(step, entries, np.ones(len(entries), bool), True)
         if self._in_a_row >= 2 * self.batches.count and self.batches.variants == 1:

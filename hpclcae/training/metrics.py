@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from hpclcae import config as configuration
 from hpclcae.checkpoint.metrics_log import lines_of_metrics, metrics_path, read_content
+from hpclcae.cluster.interval import Chosen
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
 from hpclcae.model.classifier import ClassifierLoss
@@ -139,6 +140,16 @@ class Metrics:
         if self._terminal:
             tqdm.write(f"step {step}/{self.config.train.steps}  validation: "
                        f"{100 * found['top1']:.1f} % right, objective {found['objective']:.5g}",
+                       file=sys.stderr)
+
+    def interval(self, step: int, chosen: Chosen, seconds: float) -> None:
+        """Checkpoints are taken more or less often from here on."""
+        if self._file:
+            row = {"step": step, "seconds": round(seconds, 3), "interval": chosen._asdict()}
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        if self._terminal:
+            tqdm.write(f"step {step}/{self.config.train.steps}  checkpoints {chosen}",
                        file=sys.stderr)
 
     def ended(self, step: int, seconds: float) -> None:

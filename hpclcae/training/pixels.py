@@ -35,12 +35,13 @@ class Pixels:
         Parameters
         ----------
         numbers : int array (image,)
-            Within those of the replica (MinibatchStream.numbers).
+            Within those of the replica's own stream (MinibatchStream.numbers).
         mirrored : bool array (image,), moved : int array (image, 2)
             See minibatches.read_shown.
         """
         dataset, part, kept = self._batches.dataset, self._part, self.kept
-        if kept is None:
+        outside = (numbers < 0) | (numbers >= self._batches.count)
+        if kept is None or outside.any():  # of another stream: seen once
             return read_shown(dataset, self._batches.at(numbers), mirrored, part, moved)
         entries, turned = numbers, np.zeros_like(mirrored)
         if self._beside:

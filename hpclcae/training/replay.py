@@ -33,8 +33,8 @@ from hpclcae.training.divergence import Divergence
 from hpclcae.training.inputs import Inputs
 from hpclcae.training.replay_server import (ReplayConnection, ReplayServer, describe,
                                             events_of_chunks)
-from hpclcae.training.resume import (class_split, fit_preprocessing, minibatches, open_dataset,
-                                     weights_of)
+from hpclcae.training.resume import (class_split, deal_of, fit_preprocessing, minibatches,
+                                     open_dataset, weights_of)
 from hpclcae.training.step import train_step
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
@@ -150,7 +150,8 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
             conditioners = began.conditioners if began else ()
             split = class_split(config, dataset)
             network.weigh(split.labels[split.train] if split else None)
-            inputs = [Inputs(network, minibatches(config, dataset, split, replica), prepare,
+            deal = deal_of(config, began, dataset, split)
+            inputs = [Inputs(network, minibatches(config, dataset, split, replica, deal), prepare,
                              conditioners, labels=split.labels if split else None)
                       for replica in range(config.parallel.replicas)]
             if start is None:
@@ -178,7 +179,7 @@ def replay_block(network: Network, server: ReplayServer, schedule: ReplaySchedul
         Of every replica. They share the network's conditioners: no replica begins a phase before
         all have met, and then all fit the same numbers.
     """
-    replicas = [_Replica(network, server, number, Schedule(network.config, each.batches.count))
+    replicas = [_Replica(network, server, number, Schedule(network.config, each.batches.passes))
                 for number, each in enumerate(inputs)]
     turns = _turns(replicas, server, schedule, network.communicator)
     if network.communicator.rank == 0:
@@ -224,6 +225,14 @@ class _Replica:
         self._begun = step
         return True
 
+    def ends(self, pauses: set[tuple[int, int]]) -> bool:
+        """After its last step: with an outer optimizer a replica that pauses pushes what it has."""
+        final = {pause for pause in pauses if pause[0] == self.number}
+        pauses -= final
+        if final and self.client.parallel.outer_rate:
+            self.client.pause()
+        return False
+
 
 class _ReplayDivergence(Divergence):
     """Names what a replay can know of a run that diverges."""
@@ -250,7 +259,7 @@ def _turns(replicas: Sequence[_Replica], server: ReplayServer, schedule: ReplayS
         mine, left = [False], -1
         while left != server.left:  # what one asks for may be what another one waits for
             left = server.left
-            mine = [bool(steps) and replica.begins(steps[0], pauses)
+            mine = [replica.begins(steps[0], pauses) if steps else replica.ends(pauses)
                     for replica, steps in zip(replicas, todo)]
         begun = communicator.allreduce_sum(mine)  # how many blocks of each replica
         able = [(todo[n][0], n) for n in np.flatnonzero(begun == communicator.size).tolist()]

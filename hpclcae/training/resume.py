@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import checkpoint, config as configuration
-from hpclcae.checkpoint import BlockState
+from hpclcae.checkpoint import BlockState, RunState
 from hpclcae.config import Config
 from hpclcae.data.classes import ClassSplit
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.dealing import Deal
 from hpclcae.data.minibatches import MinibatchStream, sample
 from hpclcae.model import preprocess
 from hpclcae.model.network import Network
-from hpclcae.model.phases import meetings, phases
+from hpclcae.model.phases import meetings, phase_of, phases
 from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError, shown
 from hpclcae.utils.text import to_bytes
@@ -21,6 +22,7 @@ from hpclcae.utils.text import to_bytes
 #: Settings that may change when a run is resumed; more train.steps train longer, and the schedule
 #: follows.
 _MAY_CHANGE = {"train.steps", "train.checkpoint_every", "train.keep", "train.keep_every",
+               "train.restarts", "train.mtbf",
                "train.log_every", "data.train", "data.test", "data.keep", "update.rate"}
 
 #: Settings of a stage that decide what its weights and the numbers above it mean.
@@ -177,12 +179,29 @@ def class_split(config: Config, dataset: Dataset,
     return split
 
 
-def minibatches(config: Config, dataset: Dataset, split: ClassSplit | None,
-                replica: int) -> MinibatchStream:
+def minibatches(config: Config, dataset: Dataset, split: ClassSplit | None, replica: int,
+                deal: Deal) -> MinibatchStream:
     """The minibatches of a replica."""
-    return MinibatchStream(dataset, phases(config), config.train.seed, replica,
-                           config.parallel.replicas, config.data.mirror, config.data.crop,
-                           split.train if split else None)
+    return MinibatchStream(dataset, phases(config), config.train.seed, replica, deal,
+                           config.data.mirror, config.data.crop, split.train if split else None)
+
+
+def deal_of(config: Config, state: RunState | None, dataset: Dataset,
+            split: ClassSplit | None) -> Deal:
+    """How images are dealt from where a run begins (None: anew) or goes on.
+
+    For another number of replicas than before, what is left of the epoch is dealt again.
+    """
+    replicas = config.parallel.replicas
+    if state is None or not state.cursors:
+        return Deal(replicas)
+    deal = state.deal
+    if replicas == deal.replicas:
+        return deal
+    position, *positions = (phase_of(config, step).positions(step).start
+                            for step in (deal.step, *state.cursors))
+    total = len(split.train) if split else dataset.count
+    return deal.again(replicas, state.step, [after - position for after in positions], total)
 
 
 def fit_preprocessing(config: Config, dataset: Dataset) -> preprocess.Preprocessing:

@@ -2,14 +2,19 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
+
+from tqdm import tqdm
 
 from hpclcae import checkpoint
 from hpclcae.checkpoint import Committer, RunState
 from hpclcae.checkpoint.writer import as_input_error
+from hpclcae.cluster.pace import Lookout
+from hpclcae.cluster.restarts import Progress
+from hpclcae.cluster.interval import Interval
 from hpclcae.config import Config
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.network import Network
@@ -24,6 +29,10 @@ from hpclcae.training.worker import WorkerContext, WorkerReport
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import Requests, requests
 from hpclcae.utils.timers import Timers
+
+
+def _nobody_asks(step: int) -> None:
+    """The leader alone says how far the run is."""
 
 
 class Session:
@@ -61,12 +70,16 @@ class Session:
         self.timers, self.meanwhile = timers, meanwhile
         self._conditioners, self.patience = conditioners, patience
         self._is_best = False
+        self._progress: Callable[[int], None] = _nobody_asks
         self.first_step = self.step = step
         self.last = last
         self.seconds = state.seconds
         self._given, self._stack, self._over = asked, ExitStack(), False
         owners = config.parallel.servers or worker.layout.grid.size
         self._committer = Committer(run, owners) if worker.is_leader else None
+        is_auto = config.train.checkpoint_every == "auto" and worker.is_leader
+        self._interval = Interval(config) if is_auto else None
+        self._lookout = Lookout(run, config) if worker.is_leader else None
 
     def __enter__(self) -> "Session":
         worker, replica = self.worker, self.worker.role.replica
@@ -76,6 +89,8 @@ class Session:
             checkpoint.clean(self.run)
             self._tell_of_other_replicas()
         with ExitStack() as stack:
+            if worker.is_leader:
+                self._progress = stack.enter_context(Progress(self.run))
             asked = self._given or stack.enter_context(requests())
             path = metrics_path(self.run, replica) if worker.is_rank0 else None
             self._metrics = stack.enter_context(closing(Metrics(
@@ -83,7 +98,8 @@ class Session:
             self._stack = stack.pop_all()
         self._coordination = Coordination(self.config, worker.role, worker.communicator,
                                           worker.control, asked)
-        self._began = time.monotonic() - self.seconds
+        self._step_began = time.monotonic()
+        self._began = self._step_began - self.seconds
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -138,9 +154,12 @@ class Session:
     def finished(self, step: int, losses: Sequence[Loss | None]) -> None:
         """A step has been made: metrics, and a checkpoint if one is due or asked for."""
         self.step = step + 1
+        self._progress(self.step)
         self.seconds = time.monotonic() - self._began
         self._metrics.step(self.step, losses, self.updates.learning_rate, self.seconds,
                            self.timers, self.meanwhile)
+        self._tell_of_slow_replicas()
+        self._watch_interval()
         coordination, said = self._coordination, self.network.any_flags
         coordination.release_replicas(self.step)
         if self.step == self.last:
@@ -156,6 +175,25 @@ class Session:
             return
         for _ in range(coordination.checkpoints_after(self.step, said)):
             self._checkpoint()
+
+    def _tell_of_slow_replicas(self) -> None:
+        """The leader does, now and then."""
+        with suppress(InputError):  # metrics that cannot be read are no reason to end
+            for line in self._lookout.news() if self._lookout else ():
+                tqdm.write(f"step {self.step}/{self.config.train.steps}  {line}", file=sys.stderr)
+
+    def _watch_interval(self) -> None:
+        """Ask for a checkpoint when it pays; the leader does, at a step's end."""
+        interval, now = self._interval, time.monotonic()
+        if not (interval and self._committer):
+            return
+        interval.made_step(now - self._step_began, self._committer.busy)
+        self._step_began = now
+        if interval.news:
+            self._metrics.interval(self.step, interval.news, self.seconds)
+            interval.news = None
+        if interval.is_due:
+            self._coordination.asked.checkpoint = True
 
     def validated(self, step: int, found: dict[str, float]) -> None:
         """What the validation images say after `step` steps, which `finished` is about to end."""
@@ -204,10 +242,14 @@ class Session:
 
     def _checkpoint(self, final: bool = False) -> bool:
         """Take part in a checkpoint; returns whether no replica makes another step."""
+        began = time.monotonic()
         with self.timers("checkpoint"):
             cursors, over = self.updates.checkpoint(
                 self.step, final, self._look_out if final else lambda: None)
             self._commit(cursors)
+        if self._interval:
+            self._step_began = time.monotonic()
+            self._interval.took_checkpoint(self._step_began - began)
         return over
 
     def _commit(self, cursors: Sequence[int]) -> None:
@@ -219,8 +261,8 @@ class Session:
             self._committer.start(RunState(
                 config=self.config, step=step, preprocessing=self.state.preprocessing,
                 conditioners=tuple(self._conditioners), categories=self.state.categories,
-                seconds=self.seconds,
-                cursors=tuple(cursors), metrics=metrics), self._is_best)
+                seconds=self.seconds, cursors=tuple(cursors), deal=self.state.deal,
+                metrics=metrics), self._is_best)
             self._is_best = False
 
     def _look_out(self) -> None:
@@ -246,8 +288,8 @@ class Session:
         """Say what a checkpoint of another number of replicas means for the images."""
         before, now = len(self.state.cursors), self.config.parallel.replicas
         if before not in (0, now):
-            print(f"the checkpoint is of {before} replicas; {now} go on, all from step {self.step},"
-                  " each on a new portion of the images: some are seen twice in this epoch",
+            print(f"the checkpoint is of {before} replicas; {now} go on, all from step {self.step}:"
+                  f" they share the {self.state.deal.left:,} images that are left of the epoch",
                   file=sys.stderr)
 
     def _tell_of_interrupt(self) -> None:

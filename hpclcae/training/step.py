@@ -54,12 +54,12 @@ def train_step(network: Network, gradients: Gradients, step: int, x: np.ndarray,
     """
     timers, only = timers or Timers(), phase_of(network.config, step).stage
     with np.errstate(over="ignore", invalid="ignore"):  # the losses tell
-        with timers("forward"):
+        with timers("forward", network.communicator):
             states = network.forward(gradients.parameters, x, only, given, labels)
         losses = all_losses(network, states, only)
         if divergence:
             divergence.check(losses, step)
-        with timers("backward and update"):
+        with timers("backward and update", network.communicator):
             network.backward(states, gradients.on_gradient, last=only)
             gradients.end()
     return losses

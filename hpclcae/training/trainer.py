@@ -15,7 +15,7 @@ from hpclcae.model.schedule import Schedule
 from hpclcae.training.divergence import Divergence
 from hpclcae.training.evaluation import Evaluation, Patience
 from hpclcae.training.inputs import Inputs
-from hpclcae.training.resume import (check_agreement, check_warm_start, class_split,
+from hpclcae.training.resume import (check_agreement, check_warm_start, class_split, deal_of,
                                      fit_preprocessing, minibatches, open_dataset, weights_of)
 from hpclcae.training.session import Session
 from hpclcae.training.step import all_losses, train_step
@@ -59,9 +59,10 @@ class Trainer:
         self._is_new = start is None
         known = checkpoint.load_state(start).categories if start else ()
         self.split = split = class_split(config, self.dataset, known)
-        self.batches = minibatches(config, self.dataset, split, role.replica)
         self.network.weigh(split.labels[split.train] if split else None)
-        self.state = self._load(start) if start else self._new()
+        state = self._load(start) if start else self._new()
+        self.state = dataclasses.replace(state, deal=deal_of(config, state, self.dataset, split))
+        self.batches = minibatches(config, self.dataset, split, role.replica, self.state.deal)
         self.batches.check_order(self.state.order)
         self.prepare = self.state.preprocessing.preprocessor(
             config.data.size, self.network.dtype, self.network.block.plan.stages[0].x, communicator)
@@ -69,7 +70,7 @@ class Trainer:
                              run / "cache", self.worker.is_leader, self.timers,
                              split.labels if split else None, ahead=True)
         self.patience = Patience.after(config, self.state.metrics, self.state.step)
-        schedule = Schedule(config, self.batches.count)
+        schedule = Schedule(config, self.batches.passes)
         self.updates = open_updates(self.worker, run, self.state, schedule, is_new=self._is_new,
                                     verify=self._verify)
         self._run, self._asked = run, asked
@@ -110,9 +111,10 @@ class Trainer:
     def _validate(self, session: Session, step: int) -> None:
         """With every checkpoint, the first replica looks at the validation images."""
         train = self.config.train
-        due = step % train.checkpoint_every == 0 or step == train.steps
-        if not (self.split and self.split.validation.size and due
-                and self.worker.role.replica == 0):
+        if not (self.split and self.split.validation.size and self.worker.role.replica == 0):
+            return
+        assert train.checkpoint_every != "auto"  # config/checks.py
+        if step % train.checkpoint_every and step != train.steps:
             return
         with self.timers("validate"):
             found = Evaluation.of(self.config.classifier, self._scores, self.split.validation,

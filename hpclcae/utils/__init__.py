@@ -13,6 +13,7 @@ An outsider begins with `errors.py`::
     tables.py       tables of text
     background.py   work in a thread of its own, one piece at a time
     ahead.py        what coming steps need, made while one computes
+    naps.py         how long to nap between two looks
     timers.py       seconds in the named parts of a loop
     cores.py        how many cores and how much memory this process may use
     workers.py      work spread over processes, with its results in order

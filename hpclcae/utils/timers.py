@@ -2,6 +2,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+
+class Waits(Protocol):
+    """Something that counts the seconds which it spends waiting."""
+    waited: float
 
 
 class Timers:
@@ -11,12 +17,19 @@ class Timers:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+    def __call__(self, name: str, waits: Waits | None = None) -> Iterator[None]:
+        """What `waits` spends in waiting meanwhile counts as "exchange"."""
+        start, waited = time.perf_counter(), waits.waited if waits else 0.0
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            waited = waits.waited - waited if waits else 0.0
+            self._add(name, time.perf_counter() - start - waited)
+            if waited:
+                self._add("exchange", waited)
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def summary(self, of: "Timers | None" = None) -> str:
         """The parts in order of first use, with their share of the whole (of another loop)."""

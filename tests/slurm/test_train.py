@@ -222,17 +222,38 @@ def test_a_node_that_is_lost(started, undisturbed, tmp_path, lost):
     assert 0 < int(start[1][1]) < STEPS
 
 
-def test_a_run_without_progress_is_given_up(tiny_dataset, tmp_path):
-    """It diverges before its first checkpoint, in every start."""
+def test_what_would_come_back_is_not_started_again(tiny_dataset, tmp_path):
+    """It diverges before its first checkpoint, as it would in every start."""
     job = submit("train.sbatch", RUN / "tiny.toml", tmp_path / "run",
                  *settings(tiny_dataset, **{"update.rate": 1e6}),
-                 log=tmp_path / "log", options=TWO_NODES, HPCLCAE_MAX_STARTS="2")
+                 log=tmp_path / "log", options=TWO_NODES)
     assert job.ended() == "FAILED" and job.exit_code == 1
-    assert job.said.count("from step 0 (start") == 2 and job.said.count("update.rate = 1e+06 is "
-                                                                        "likely too large") == 2
-    assert job.said.splitlines()[-1] == ("train: given up at step 0: 2 starts without a new "
-                                         "checkpoint; when it is repaired: rm "
-                                         f"{tmp_path}/run/starts")
+    assert job.said.count("from step 0 (start") == 1
+    assert job.said.splitlines()[-1].startswith("train: given up: hpclcae failed: not started again"
+                                                ", as this would come back: ")
+    assert "update.rate = 1e+06 is likely too large" in job.said.splitlines()[-1]
+
+
+def test_a_failure_in_the_same_step_is_given_up_and_before_that_started_again(tiny_dataset,
+                                                                              tmp_path):
+    """A rank is killed when the run folder is there, and in every start after that."""
+    run = tmp_path / "run"
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(f"""
+import os, pathlib, sys, threading, time
+def die():
+    while not pathlib.Path({str(run)!r}, "configuration.toml").exists():
+        time.sleep(0.001)
+    os.kill(os.getpid(), 9)
+if "train" in sys.argv[1:2] and os.environ.get("SLURM_PROCID") == "1":
+    threading.Thread(target=die, daemon=True).start()
+""")
+    job = submit("train.sbatch", RUN / "tiny.toml", run, *settings(tiny_dataset),
+                 log=tmp_path / "log", options=TWO_NODES, PYTHONPATH=str(site))
+    assert job.ended() == "FAILED" and job.exit_code == 1
+    assert job.said.count("from step 0 (start") == 2 and "train: requeued" in job.said
+    assert job.said.splitlines()[-1].endswith("as the time before: not started again")
 
 
 def test_a_chain_of_jobs_without_requeue(tiny_dataset, undisturbed, tmp_path):

@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 
 from hpclcae import config as configuration
 from hpclcae.cli import COMMANDS, main
+from hpclcae.cluster.restarts import judge
 from hpclcae.data import catalogue
 from hpclcae.training.local_job import run_local_job
 from tests.support.images import structured_images, write_dataset
@@ -66,6 +67,8 @@ READERS: dict[str, list[str]] = {
     f"{RUN_2}/manifest.json": OF_RUN, "run/checkpoints/run-id": OF_RUN,
     "run/metrics.jsonl": [*OF_RUN, "figures run"],
     "run/configuration.toml": OF_RUN,
+    "run/progress": ["status run --failed it"],
+    "run/failures.jsonl": ["status run", "status run --failed it"],
     "run/neurons.json": ["status run served", "neurons run --filters 0 --bootstrap 100",
                          "report run --neurons 0"],
     "run/neurons.h5": ["checkpoint query run/neurons.h5 stage1.accuracy", "figures run",
@@ -76,7 +79,8 @@ READERS: dict[str, list[str]] = {
     "old/checkpoints/step-00000007.h5": [
         "checkpoint info old", "checkpoint query old rms(stage1.encode)", "status old",
         "checkpoint verify old"],
-    "served/parallel.json": OF_FIGURES, "served/metrics-replica1.jsonl": OF_FIGURES,
+    "served/parallel.json": OF_FIGURES,
+    "served/metrics-replica1.jsonl": [*OF_FIGURES, "status served"],
     "served/events/from-00000000/server-0.bin": ["replay served"],
     "served/events/from-00000000/configuration.toml": ["replay served"],
     "sources/catalogue.json": ["catalogue"],
@@ -101,6 +105,7 @@ def make(place: Path) -> None:
                   ["experiment", "histograms", "run"],
                   ["checkpoint", "query", "run", "abs(stage1.encode)", "--out", "result.h5"]):
         assert main(words) == 0, words
+    judge(place / "run", "", "a rank failed", 5)
     served = configuration.loads(configuration.dumps(config), [
         "train.steps=12", "parallel.servers=1", "parallel.replicas=2", "parallel.log_events=true"])
     run_local_job(served, place / "served")

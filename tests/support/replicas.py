@@ -30,7 +30,7 @@ def inputs(config, step, replica=0, replicas=1):
 
 def train_alone(config, steps, images=inputs):
     """Parameters after training without servers."""
-    network, schedule = Network(Layout(config)), Schedule(config, 1)
+    network, schedule = Network(Layout(config)), Schedule(config)
     parameters = network.parameters(config.train.seed)
     optimizer = Optimizer(config.update, parameters, network.block.fan_in)
     for step in range(steps):
@@ -86,7 +86,7 @@ def train_served(config, servers, steps, grid=Grid(1, 1), images=inputs, ends=Ma
 
     def block_of(replica):
         def program(communicator):
-            network, schedule = Network(servers.layout, communicator), Schedule(config, 1)
+            network, schedule = Network(servers.layout, communicator), Schedule(config)
             connection = servers.connection(replica, communicator.rank)
             client = ParameterClient(config, servers.shards.chunks[communicator.rank],
                                      network.parameters(), connection)

@@ -88,6 +88,27 @@ def test_every_push_of_every_step_counts(tiny_dataset, tmp_path, way):
                               *(f"metrics-replica{r}.jsonl" for r in range(1, replicas))])
 
 
+@pytest.mark.parametrize("transport, quorum", [("rma", 0), ("messages", 1)])
+def test_an_outer_optimizer_counts_every_step_and_is_replayed(hpclcae, tiny_dataset, tmp_path,
+                                                              transport, quorum):
+    """Rounds of four steps, and of the two that are left at the end."""
+    words = settings("parallel.outer_rate=0.7", "parallel.fetch_every=4", "parallel.push_every=4",
+                     f"parallel.quorum={quorum}", "parallel.grace=0.01", "update.rule=adam",
+                     "update.rate=0.01", f"parallel.transport={transport}",
+                     "parallel.log_events=true")
+    workers, servers = trained(tiny_dataset, tmp_path / "run", *words, servers=2, replicas=2)
+    assert newest_step(tmp_path / "run") == STEPS
+    assert {one["transport"] for one in workers} == {transport}
+    pushed = sum(server["bytes"] for server in servers)
+    assert sum(one["pushed_bytes"] for one in workers) == 2 * 2 * pushed  # replicas, rounds
+    for server in servers:
+        assert server["dropped"] == 0 and sum(server["staleness"]) == 2 * 2 * server["chunks"]
+        if not quorum:
+            assert server["versions"] == [2, 2]
+    replayed = hpclcae("replay", tmp_path / "run")
+    assert replayed.returncode == 0 and "are the same, bit for bit" in replayed.stdout
+
+
 @pytest.mark.parametrize("backup", [0, 1])
 def test_synchronous_replicas_make_one_update_a_step(tiny_dataset, tmp_path, backup):
     words = settings("parallel.consistency=synchronous", f"parallel.backup={backup}",

@@ -58,6 +58,8 @@ def test_a_value_of_the_wrong_type_is_refused_for_every_key(section, name, hint)
     wrong = "'three'" if hint is not str else "3"
     message = refused(STAGE, f"{section}.{name}={wrong}")
     assert message.startswith(f"some.toml: {section}.{name} = {wrong}")
+    if typing.get_origin(hint) is typing.Union:  # a number, or a word in place of it
+        hint = typing.get_args(hint)[1]
     if typing.get_origin(hint) is typing.Literal:
         assert all(repr(allowed) in message for allowed in typing.get_args(hint))
     else:
@@ -261,6 +263,8 @@ def test_a_change_that_makes_no_sense_is_refused(change, reason):
 
 def values(section, name, hint):
     """Values of one key that are allowed."""
+    if typing.get_origin(hint) is typing.Union:
+        return st.one_of([values(section, name, each) for each in typing.get_args(hint)])
     if typing.get_origin(hint) is typing.Literal:
         return st.sampled_from(typing.get_args(hint))
     if hint is bool:
@@ -299,7 +303,8 @@ def consistent(config):
                                      whiten=0, window=0, whiten_by="variance")
     train = dataclasses.replace(
         config.train, condition_images=config.train.condition_images + 1,
-        **({"condition_every": 0} if greedy else {"cache": "none"}))
+        **({"condition_every": 0} if greedy else {"cache": "none"}),
+        **({"keep_every": 0} if config.train.checkpoint_every == "auto" else {}))
     data = dataclasses.replace(config.data, keep=config.data.keep % 1)
     return dataclasses.replace(config, data=data, stages=tuple(stages), train=train)
 

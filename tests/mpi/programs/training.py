@@ -23,7 +23,7 @@ config, folder, steps = configuration.load(sys.argv[1]), Path(sys.argv[2]), int(
 
 
 def work(worker):
-    network, schedule = Network(worker.layout, worker.communicator), Schedule(config, 1)
+    network, schedule = Network(worker.layout, worker.communicator), Schedule(config)
     parameters, role = network.parameters(config.train.seed), worker.role
     chunks, connection = worker.served.chunks, worker.served.connection
     if role.replica == 0:

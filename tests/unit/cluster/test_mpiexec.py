@@ -30,7 +30,7 @@ def test_open_mpi_is_told_what_it_wants_to_hear(tmp_path, monkeypatch, said, roo
                                         ("import os; os.kill(os.getpid(), 9)", 137)])
 def test_the_exit_code_is_that_of_the_job(body, code):
     program = [sys.executable, "-c", body]
-    assert mpiexec.run_job(program, program, {}) == code
+    assert mpiexec.run_job(program, program, {}).code == code
 
 
 #: In place of mpiexec: it starts its program twice, in sessions of their own; a TERM would end it.
@@ -51,7 +51,7 @@ while True:
 LAUNCH = """
 import sys
 from hpclcae.cluster.mpiexec import run_job
-sys.exit(run_job({command!r}, {program!r}, {{}}))
+sys.exit(run_job({command!r}, {program!r}, {{}}).code)
 """
 
 

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from hpclcae import checkpoint
+from hpclcae import checkpoint, cli
 from hpclcae.commands import status
 from hpclcae.utils.errors import InputError
 from tests.support.tiny_run import write_run
@@ -159,3 +159,17 @@ def test_a_table_replaces_tables_only(run, tmp_path):
     with pytest.raises(InputError, match="not a table of runs of ours"):
         asked(run, "--csv", tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_text() == "my,own,table\n"
+
+
+def test_a_failure_is_written_down_and_shown(tmp_path, capsys):
+    """What slurm/common.sh asks: exit code 0, start again; 1, do not."""
+    (tmp_path / "configuration.toml").write_text("train.restarts = 5\n")
+    words = ["status", str(tmp_path), "--job", "17", "--failed", "srun ended with exit code 137"]
+    for code, said in ((0, "it goes on from the last checkpoint"), (1, "as the time before")):
+        (tmp_path / "progress").write_text("12\n")
+        assert cli.main(words) == code
+        out = capsys.readouterr().out
+        assert out.startswith("hpclcae failed: srun ended with exit code 137") and said in out
+    assert cli.main(["status", str(tmp_path)]) == 3
+    assert ("failures           2, the last after step 12: srun ended with exit code 137; not "
+            "started again") in capsys.readouterr().out

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from hpclcae.data import minibatches
+from hpclcae.data import dealing
 from hpclcae.data.dataset import Dataset
-from hpclcae.data.minibatches import DECK, RUN, MinibatchStream, sample
+from hpclcae.data.dealing import DECK, RUN, Deal
+from hpclcae.data.minibatches import ORDER, MinibatchStream, sample
 from hpclcae.model.phases import Phase
 from hpclcae.partition.blocks import Rectangle
 from hpclcae.utils.errors import InputError
@@ -18,7 +19,7 @@ from hpclcae.utils.errors import InputError
 def stream_of(count, batch, seed=0, replica=0, replicas=1):
     """A stream whose images are not looked at."""
     return MinibatchStream(SimpleNamespace(count=count, path="train.h5"), phases(batch), seed,
-                           replica, replicas)
+                           replica, Deal(replicas))
 
 
 def phases(batch):
@@ -106,7 +107,7 @@ def test_up_to_a_million_images_come_in_the_order_that_they_always_had():
 def test_many_decks_show_every_image_once_per_epoch_too(drawn, deck, seed):
     count, replicas, batch = drawn
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(minibatches, "DECK", deck)
+        patch.setattr(dealing, "DECK", deck)
         for replica in range(replicas):
             stream = stream_of(count, batch, seed, replica, replicas)
             steps = -(-2 * stream.count // batch)
@@ -158,7 +159,7 @@ def test_a_large_run_that_began_with_another_order_is_refused():
     with pytest.raises(InputError, match=r"^the run began with an older hpclcae, which drew .*h5"
                        r" in another order .more than 1,048,576 .*train\.weights"):
         stream_of(10_000_000, 100).check_order(1)
-    stream_of(10_000_000, 100).check_order(minibatches.ORDER)
+    stream_of(10_000_000, 100).check_order(ORDER)
     stream_of(1_000_000, 100).check_order(1)
 
 
@@ -210,7 +211,7 @@ def test_a_portion_smaller_than_a_minibatch_is_refused():
 def test_a_stream_draws_from_some_images_alone(tiny_dataset):
     among = np.array([3, 4, 8, 9, 10, 30, 31, 50])
     with Dataset(tiny_dataset) as dataset:
-        streams = [MinibatchStream(dataset, phases(2), 0, replica, 2, among=among)
+        streams = [MinibatchStream(dataset, phases(2), 0, replica, Deal(2), among=among)
                    for replica in range(2)]
         shown = [np.concatenate([each.indices(step) for step in range(2)]) for each in streams]
     assert [sorted(each) for each in shown] == [[3, 4, 8, 9], [10, 30, 31, 50]]

@@ -247,7 +247,7 @@ def test_greedy_steps_are_shared_equally_and_in_order(steps):
     stages = [phase_of(config, step).stage for step in range(steps)]
     assert stages == sorted(stages) and set(stages) == {0, 1, 2}
     assert max(map(stages.count, range(3))) - min(map(stages.count, range(3))) <= 1
-    schedule = Schedule(replace(config, update=UpdateConfig(rate=1.0, schedule="step / steps")), 1)
+    schedule = Schedule(replace(config, update=UpdateConfig(rate=1.0, schedule="step / steps")))
     for stage in range(3):
         count = stages.count(stage)
         assert [schedule.learning_rate(step) for step in range(steps) if stages[step] == stage] \

@@ -17,7 +17,7 @@ def schedule(text, *changes, steps=100):
     changes = [f"update.schedule={text}", f"train.steps={steps}", "train.batch=10",
                "update.rate=0.4", *changes]
     config = configuration.loads((RUN / "tiny.toml").read_text(), changes)
-    return Schedule(config, IMAGES)
+    return Schedule(config, lambda step: phase_of(config, step).positions(step).start / IMAGES)
 
 
 @pytest.mark.parametrize("step, falling", [(0, 1), (25, 1), (50, 1), (60, 0.8), (75, 0.5),
@@ -78,4 +78,4 @@ def test_a_rate_that_is_none_is_refused_before_training(text, value):
 def test_a_schedule_that_is_always_zero_is_refused(text):
     config = configuration.loads("[[stages]]\n", [f'update.schedule="{text}"'])
     with pytest.raises(InputError, match="is 0 in every step that was tried"):
-        Schedule(config, 1000)
+        Schedule(config)

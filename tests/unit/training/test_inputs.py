@@ -10,6 +10,7 @@ import pytest
 from hpclcae import checkpoint
 from hpclcae.cluster.plan import worker_bytes
 from hpclcae.data.dataset import Dataset
+from hpclcae.data.dealing import Deal
 from hpclcae.data.minibatches import MinibatchStream
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
@@ -148,7 +149,7 @@ def test_images_of_ten_million_are_those_of_their_indices(ten_million, tiny_conf
     config = tiny_config(*changes)
     with Dataset(ten_million) as dataset:
         replicas = config.parallel.replicas
-        batches = MinibatchStream(dataset, phases(config), 0, replicas - 1, replicas)
+        batches = MinibatchStream(dataset, phases(config), 0, replicas - 1, Deal(replicas))
         assert batches.first + batches.count == COUNT
         for step in (0, 1, batches.count // 20, 10**8):  # the end of the first epoch, far beyond
             numbers = batches.images(step).reshape(20, -1)[:, :2].copy().view(np.uint16)[:, 0]
