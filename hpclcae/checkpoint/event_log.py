@@ -49,6 +49,8 @@ class EventLog:
     ----------
     start : Path or None
         The checkpoint that the job begins with.
+    part : int
+        How many servers have had the chunks before this one took them over.
 
     Raises
     ------
@@ -57,11 +59,14 @@ class EventLog:
     """
 
     def __init__(self, run: Path, start: Path | None, server: int, config: Config,
-                 grid: Grid) -> None:
+                 grid: Grid, part: int = 0) -> None:
         step = step_of(start) if start else 0
         folder = run / "events" / f"from-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
-        if server == 0:
+        if not part:
+            for stale in folder.glob(f"server-{server}.*.bin"):
+                stale.unlink()
+        if server == 0 and not part:
             for later in [path for begin, path in logs(run).items() if begin > step]:
                 shutil.rmtree(later)
             if start and start.is_dir():
@@ -71,7 +76,7 @@ class EventLog:
             used = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel,
                                                                             grid=str(grid)))
             replace_text(folder / CONFIGURATION, configuration.dumps(used))
-        self._file = io.FileIO(folder / f"server-{server}.bin", "w")
+        self._file = io.FileIO(folder / _name(server, part), "w")
 
     def __call__(self, events: np.ndarray) -> None:
         self._file.write(events.tobytes())
@@ -79,6 +84,11 @@ class EventLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _name(server: int, part: int) -> str:
+    """File of a server's events; `part`: of how many servers before it the shard has been."""
+    return f"server-{server}.{part}.bin" if part else f"server-{server}.bin"
 
 
 def _link(source: str | Path, target: str | Path) -> None:

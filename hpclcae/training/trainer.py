@@ -62,6 +62,8 @@ class Trainer:
         self.batches = minibatches(config, self.dataset, split, role.replica)
         self.network.weigh(split.labels[split.train] if split else None)
         self.state = self._load(start) if start else self._new()
+        if self.worker.joined:
+            self.state = dataclasses.replace(self.state, seconds=self.worker.joined.seconds)
         self.batches.check_order(self.state.order)
         self.prepare = self.state.preprocessing.preprocessor(
             config.data.size, self.network.dtype, self.network.block.plan.stages[0].x, communicator)
@@ -154,6 +156,8 @@ class Trainer:
 
     def _cursor(self) -> int:
         """The step that this replica goes on with."""
+        if self.worker.joined:
+            return self.worker.joined.step
         cursors = self.state.cursors
         if len(cursors) != self.config.parallel.replicas:
             return self.state.step

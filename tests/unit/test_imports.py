@@ -20,7 +20,7 @@ from tests.support.processes import RUN
 PACKAGE = Path(__file__).parents[2] / "hpclcae"
 #: The chapters in their order; config and geometry stand between the utilities and everything else.
 ORDER = ["utils", "config", "geometry", "partition", "model", "data", "parameter_server",
-         "checkpoint", "cluster", "training", "mpi", "experiments", "commands", "bench", "cli",
+         "checkpoint", "cluster", "training", "mpi", "survive", "experiments", "commands", "bench", "cli",
          "__main__"]
 ROW = {name: number for number, name in enumerate(ORDER)}
 LIBRARIES = {"numpy", "scipy", "tqdm", "h5py", "numexpr"}  # the core's: at the top of any module
