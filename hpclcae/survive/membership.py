@@ -30,6 +30,11 @@ class Durations:
         self._kept.append(seconds)
 
     @property
+    def largest(self) -> float | None:
+        """Seconds that it took at most, of late."""
+        return max(self._kept, default=None)
+
+    @property
     def limit(self) -> float | None:
         """Seconds; None as long as too little is known. Median and median deviation are those of
         the usual case, whatever a few were like."""

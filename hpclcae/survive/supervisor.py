@@ -254,7 +254,6 @@ class Supervisor:
                 return
             peer.about, server.peer = told["number"], peer
             server.address = (told["address"][0], told["address"][1])
-            self._starts.note(now - server.began)
             self._assign()
         else:
             seat = self.seats[told["replica"]]
@@ -297,7 +296,7 @@ class Supervisor:
     @property
     def _replacing(self) -> float:
         """Seconds that it takes to start a process anew: waiting so long costs no more."""
-        return self._starts.limit or UNKNOWN_SECONDS
+        return self._starts.largest or UNKNOWN_SECONDS
 
     def _look_at_servers(self, now: float) -> None:
         limit = max(self._answers.limit or 0.0, self._replacing)
