@@ -13,4 +13,6 @@ No MPI stands between worlds, so none hangs or crashes when a peer dies: they ta
     connection.py  SocketConnection, SocketControl: what the training loop talks to
     link.py        the thread behind them: what is not acknowledged is kept
     wire.py        frames over a socket
+    tool.py        asking a job that runs
+    chaos.py       failures on purpose, and what must hold afterwards
 """

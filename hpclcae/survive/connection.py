@@ -188,7 +188,7 @@ class SocketControl(ControlChannel):
         return None
 
     def broadcast(self, command: Command) -> None:
-        if self._hears and command == Command.END:
+        if self._hears and command == Command.END and not self._ended:
             self._link.tell(kind="ask", what="end")
 
     def poll(self) -> bool:

@@ -62,6 +62,10 @@ class Seat:
         By block, as far as they have said that they are there.
     in_vain : int
         Lives in a row that have made no step.
+    error : str
+        What its ranks said was wrong.
+    leaving : bool
+        It ends after this step, and the others do not wait for it.
     """
     number: int
     cursor: int
@@ -71,6 +75,7 @@ class Seat:
     in_vain: int = 0
     began: float = 0.0
     error: str = ""
+    leaving: bool = False
     joining: set[int] = field(default_factory=set)  # shards whose servers have not answered
 
     @property

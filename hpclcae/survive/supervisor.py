@@ -4,24 +4,29 @@ who dies or hangs, starts it again, and conducts barriers and checkpoints.
 It is the one process that the job cannot lose: with it everything ends, and the last checkpoint is
 good. Everything happens in one loop; `Seat` and `ShardState` are all that it remembers.
 """
+import dataclasses
 import json
 import secrets
 import selectors
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpclcae import checkpoint
+from hpclcae.checkpoint import Committer, RunState
 from hpclcae.checkpoint.folder import MANIFEST, step_folder
+from hpclcae.checkpoint.metrics_log import metrics_path
 from hpclcae.config import Config
 from hpclcae.parameter_server.roles import joint_step
 from hpclcae.survive.membership import Durations, Rank, Seat, suspect
 from hpclcae.survive.part import Part
 from hpclcae.survive.processes import World
 from hpclcae.survive.wire import Lost, Peer, listener, text_in
+from hpclcae.training.metrics import metrics_to_save
+from hpclcae.training.resume import fit_preprocessing, open_dataset
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replace_text
 from hpclcae.utils.signals import Requests
@@ -76,7 +81,6 @@ class Meeting:
     number: int = 1
     asked: bool = False
     awaited: set[int] | None = None
-    arrived: dict[int, tuple[int, bool]] = field(default_factory=dict)
 
 
 class Restart(Exception):
@@ -132,6 +136,7 @@ class Supervisor:
         self._due = joint_step(cursors) // config.train.checkpoint_every
         self._uncommitted: int | None = None  # step of a checkpoint that was taken
         self._lost_shard = self._ending = self._went = False
+        self._is_saved = False
         self._is_over, self._reports = False, list[dict[str, Any]]()
         self._steps, self._starts, self._answers = (Durations(deviations) for _ in range(3))
         self._began = time.monotonic()
@@ -323,7 +328,12 @@ class Supervisor:
             code = world.code
             if code == 0 and len(seat.ranks) == self.blocks and all(
                     rank.ended for rank in seat.ranks.values()):
-                seat.state = "done"
+                seat.state = "left" if seat.leaving else "done"
+                seat.ranks = {}
+                if seat.leaving:
+                    self._tell_leave(seat)
+                    self.note("leave", f"replica {seat.number}", "has left after step "
+                              f"{seat.cursor}", life=seat.life, step=seat.cursor)
             elif code is not None:
                 self._died(seat, f"its processes ended with code {code}")
             elif seat.state == "starting" and len(seat.ranks) == self.blocks and all(
@@ -479,6 +489,7 @@ class Supervisor:
 
     def _start(self, seat: Seat) -> None:
         seat.life += 1
+        seat.leaving, seat.error = False, ""
         seat.state, seat.ranks, seat.began = "starting", {}, time.monotonic()
         part = self._part("replica", seat.number, seat.life)
         self._worlds[seat.number] = World(part, self._program, self.blocks)
@@ -554,15 +565,18 @@ class Supervisor:
         self._worlds.pop(seat.number).kill()
         for rank in seat.ranks.values():
             self._drop(rank.peer)
-        before = seat.cursor
+        before, error = seat.cursor, seat.error
         if seat.state == "training":
             seat.cursor = max(seat.cursor, min(rank.safe for rank in seat.ranks.values()))
-        if seat.error and seat.cursor == before and seat.in_vain:
-            raise InputError(seat.error)
+        if error and seat.cursor == before and seat.in_vain:
+            raise InputError(error)
         seat.in_vain = seat.in_vain + 1 if seat.cursor == before else 0
-        for index in range(len(self.shards)):
-            self._to_holder(index, kind="leave", replica=seat.number, life=seat.life,
-                            clock=seat.cursor, number=0)
+        self._tell_leave(seat)
+        if seat.leaving:
+            seat.state = "left"
+            self.note("leave", f"replica {seat.number}", f"was to leave, and died: {why}",
+                      life=seat.life, step=seat.cursor, **more)
+            return
         if seat.in_vain >= IN_VAIN:
             seat.state = "lost"
             self.note("lost", f"replica {seat.number}", f"died: {why}; it has died {IN_VAIN} times "
@@ -573,6 +587,11 @@ class Supervisor:
                   life=seat.life, step=seat.cursor, **more)
         seat.ranks = {}
         self._start(seat)
+
+    def _tell_leave(self, seat: Seat) -> None:
+        for index in range(len(self.shards)):
+            self._to_holder(index, kind="leave", replica=seat.number, life=seat.life,
+                            clock=seat.cursor, number=0)
 
     def _check_enough(self) -> None:
         left = sum(seat.is_wanted or seat.state == "done" for seat in self.seats)
@@ -587,7 +606,9 @@ class Supervisor:
         self._tell_all()
 
     def _look_at_barrier(self) -> None:
-        meeting, wanted = self.meeting, [seat for seat in self.seats if seat.is_wanted]
+        meeting = self.meeting
+        wanted = [seat for seat in self.seats if seat.is_wanted and not seat.leaving]
+        self._let_go()
         if meeting.awaited is not None:
             if not meeting.awaited:
                 self._release()
@@ -607,6 +628,18 @@ class Supervisor:
             for index in list(meeting.awaited):
                 self._tell_checkpoint(index)
 
+    def _let_go(self) -> None:
+        """Replicas that leave wait for nobody."""
+        for seat in self.seats:
+            ranks = seat.ranks.values()
+            if seat.leaving and seat.state == "training" and all(
+                    rank.paused and rank.final for rank in ranks):
+                seat.cursor = max(seat.cursor, seat.step)
+                for rank in ranks:
+                    rank.paused = False
+                    self._say(rank.peer, kind="released", number=self.meeting.number - 1,
+                              clocks=self._clocks(), over=True, lost=False, commits=False)
+
     def _clocks(self) -> list[int]:
         return [seat.cursor for seat in self.seats]
 
@@ -616,7 +649,9 @@ class Supervisor:
 
     def _release(self) -> None:
         now, clocks = time.monotonic(), self._clocks()
-        wanted = [seat for seat in self.seats if seat.is_wanted]
+        wanted = [seat for seat in self.seats if seat.is_wanted and not seat.leaving]
+        if not wanted:
+            self._commit_alone(clocks)
         over = all(rank.final for seat in wanted for rank in seat.ranks.values())
         self._uncommitted = joint_step(clocks)
         for seat in wanted:
@@ -628,8 +663,31 @@ class Supervisor:
         self._lost_shard = False
         self.meeting = Meeting(self.meeting.number + 1)
 
+    def _commit_alone(self, clocks: list[int]) -> None:
+        """No replica is left that could commit the checkpoint."""
+        with open_dataset(self.config) as dataset:
+            fitted = (checkpoint.load_state(self.start) if self.start else
+                      RunState(config=self.config, step=0,
+                               preprocessing=fit_preprocessing(self.config, dataset)))
+        committer = Committer(self.run, len(self.shards))
+        committer.start(dataclasses.replace(
+            fitted, config=self.config, step=joint_step(clocks), cursors=tuple(clocks),
+            seconds=self.seconds, metrics=metrics_to_save(metrics_path(self.run))))
+        committer.wait()
+        committer.close()
+
     def _finish(self, now: float) -> None:
         """All replicas have ended: let the servers end, too."""
+        died = any(seat.state == "lost" for seat in self.seats)
+        if died and not any(seat.state == "done" for seat in self.seats) and not self._is_saved:
+            if self.meeting.awaited is None:
+                self._is_saved = True
+                self.meeting.awaited = set(range(len(self.shards)))
+                for index in list(self.meeting.awaited):
+                    self._tell_checkpoint(index)
+            return
+        if self.meeting.awaited is not None:
+            return
         if not self._said_over:
             self._said_over = now
             for server in self.servers.values():
@@ -644,15 +702,52 @@ class Supervisor:
 
     def _answer(self, peer: Peer, told: dict[str, Any]) -> None:
         """What another process asks: who is there, or that a replica joins or leaves."""
+        if told["kind"] in ("join", "leave"):
+            try:
+                who = (self._let_join if told["kind"] == "join" else self._let_leave)(
+                    told["replica"])
+                self._say(peer, kind="done", replica=who)
+            except InputError as error:
+                self._say(peer, kind="error", text=str(error))
+            return
         self._say(peer, kind="who", seats=[{
             "replica": seat.number, "state": seat.state, "life": seat.life, "step": seat.step,
             "pids": {block: rank.pid for block, rank in seat.ranks.items()}}
             for seat in self.seats], servers=[{
-                "server": number, "pid": server.world.pid, "life": server.world.part.life,
+                "server": number, "there": server.peer is not None, "pid": server.world.pid,
+                "life": server.world.part.life,
                 "holds": [i for i, s in enumerate(self.shards) if s.holder == number and s.serves],
                 "copies": [i for i, s in enumerate(self.shards)
                            if s.copy == number and s.is_copied]}
                 for number, server in self.servers.items()])
+
+    def _let_join(self, number: int | None) -> int:
+        free = [seat.number for seat in self.seats if seat.state in ("left", "lost")]
+        if not free or number is not None and number not in free:
+            which = "no replica" if not free else f"replica {number} does not, but " + ", ".join(
+                map(str, free))
+            raise InputError(f"{which} waits to join: the job has seats for parallel.replicas = "
+                             f"{len(self.seats)} replicas")
+        seat = self.seats[free[0] if number is None else number]
+        seat.in_vain = 0
+        self.note("join", f"replica {seat.number}", "is asked to join")
+        self._start(seat)
+        return seat.number
+
+    def _let_leave(self, number: int) -> int:
+        there = [seat.number for seat in self.seats
+                 if seat.state == "training" and not seat.leaving]
+        if number not in there:
+            raise InputError(f"replica {number} does not train now; those that do: "
+                             f"{', '.join(map(str, there)) or 'none'}")
+        if len(there) <= self._least:
+            raise InputError(f"{len(there)} replicas train, and --least says {self._least}: end "
+                             "the job with a TERM to hpclcae launch")
+        seat = self.seats[number]
+        seat.leaving = True
+        for rank in seat.ranks.values():
+            self._say(rank.peer, kind="end")
+        return number
 
 
 def supervise(make: Callable[[], Supervisor], asked: Requests) -> str:
