@@ -566,6 +566,7 @@ class Supervisor:
         for rank in seat.ranks.values():
             self._drop(rank.peer)
         before, error = seat.cursor, seat.error
+        why = error or why
         if seat.state == "training":
             seat.cursor = max(seat.cursor, min(rank.safe for rank in seat.ranks.values()))
         if error and seat.cursor == before and seat.in_vain:
