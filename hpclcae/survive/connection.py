@@ -66,8 +66,9 @@ class SocketConnection(ServerConnection):
                 self.fetched_bytes += (chunk.stop - chunk.start) * self.dtype.itemsize
                 return into[chunk.start:chunk.stop]
             header = Header(FETCH, span.first, clock, base=self._fetches, pushes=pushes)
-            self._link.fetch(server, Fetch(header, have[span.mine].copy(),
-                                           wanted[span.mine].copy(), place))
+            # No version is asked for: what was pushed comes before, and if it was dropped, as a
+            # life before had pushed it, it has made no version.
+            self._link.fetch(server, Fetch(header, have[span.mine].copy(), place))
         self._fetches += 1
 
     def finish_fetch(self) -> np.ndarray:

@@ -38,7 +38,6 @@ class Waiting(NamedTuple):
     replica: int
     header: Header
     have: np.ndarray
-    wanted: np.ndarray
     after: int
 
 
@@ -118,8 +117,8 @@ class HeldShard:
 
     def fetch(self, peer: Peer, replica: int, header: Header, content: np.ndarray) -> None:
         """A worker asks for its chunks, after what it has pushed before."""
-        have, wanted = content.view(np.int64).reshape(2, -1)
-        self._fetches.append(Waiting(peer, replica, header, have, wanted, self._submitted))
+        self._fetches.append(Waiting(peer, replica, header, content.view(np.int64),
+                                     self._submitted))
         self.answer()
 
     def forget(self, peer: Peer) -> None:
@@ -131,7 +130,7 @@ class HeldShard:
         for fetch in list(self._fetches):
             header = fetch.header
             if fetch.after > self._applied or not self.store.try_fetch(
-                    fetch.replica, header.pushes, header.chunk, fetch.wanted):
+                    fetch.replica, header.pushes, header.chunk, np.zeros_like(fetch.have)):
                 continue
             self._fetches.remove(fetch)
             try:

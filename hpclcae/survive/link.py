@@ -33,9 +33,9 @@ class Fetch:
         Chunks that are still to come.
     """
 
-    def __init__(self, header: Header, have: np.ndarray, wanted: np.ndarray,
+    def __init__(self, header: Header, have: np.ndarray,
                  place: Callable[[int], np.ndarray]) -> None:
-        self.header, self.have, self.wanted, self.place = header, have, wanted, place
+        self.header, self.have, self.place = header, have, place
         self.versions: np.ndarray | None = None
         self.missing = 0
 
@@ -49,10 +49,6 @@ class Fetch:
         self.header = self.header._replace(final=1)
         self.have = np.full_like(self.have, -1)
         self.versions, self.missing = None, 0
-
-    def content(self) -> np.ndarray:
-        """What follows the header."""
-        return np.concatenate([self.have, self.wanted]).view(np.uint8)
 
 
 class Shard:
@@ -146,7 +142,7 @@ class Link:
             mine = self.shards[shard]
             mine.fetch = fetch
             if peer := mine.peer:
-                self._attempt(peer, lambda: peer.send(fetch.header, fetch.content()))
+                self._attempt(peer, lambda: peer.send(fetch.header, fetch.have))
 
     def progress(self, step: int) -> None:
         """A step has been made."""
@@ -260,7 +256,7 @@ class Link:
                 shard.peer.send(header, content, keep=True)
             if shard.fetch and not shard.fetch.is_done:
                 shard.fetch.again()
-                shard.peer.send(shard.fetch.header, shard.fetch.content())
+                shard.peer.send(shard.fetch.header, shard.fetch.have)
         except Lost:
             shard.peer = shard.address = None
 

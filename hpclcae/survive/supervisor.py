@@ -519,22 +519,22 @@ class Supervisor:
             self._say(rank.peer, kind="routes", addresses=self._addresses())
             self._say(rank.peer, kind="welcome", step=seat.cursor, seconds=self.seconds,
                       start=str(self.start or ""), begun=begun, stop_at=self._stop_at)
-            self._say_standing(rank)
+            self._say_standing(seat, rank)
 
-    def _say_standing(self, rank: Rank) -> None:
+    def _say_standing(self, seat: Seat, rank: Rank) -> None:
         """What holds for all that train: a barrier, the end, the end of the warm start."""
         if self.meeting.asked:
             self._say(rank.peer, kind="pause", number=self.meeting.number)
         if self._ending:
             self._say(rank.peer, kind="end")
-        if self._went:
+        if self._went and seat.number:
             self._say(rank.peer, kind="go")
 
     def _tell_all(self) -> None:
         for seat in self.seats:
             if seat.state == "training":
                 for rank in seat.ranks.values():
-                    self._say_standing(rank)
+                    self._say_standing(seat, rank)
 
     def _take_of_rank(self, seat: Seat, block: int, told: dict[str, Any]) -> None:
         rank, kind, now = seat.ranks[block], told["kind"], time.monotonic()
@@ -546,7 +546,8 @@ class Supervisor:
                 rank.moved = now
                 seat.in_vain = 0
             rank.step, rank.safe, rank.waits = told["step"], told["safe"], told["waits"]
-            if not self._went and seat.number == 0 and seat.step >= self.config.parallel.warm_start:
+            warm = self.config.parallel.warm_start
+            if warm and not self._went and seat.number == 0 and seat.step >= warm:
                 self._went = True
                 self._tell_all()
         elif kind == "barrier":
