@@ -20,7 +20,8 @@ from hpclcae.commands.train import check_kept
 from hpclcae.config import Config
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import SerialCommunicator
-from hpclcae.survive.supervisor import Supervisor, check_survival, supervise
+from hpclcae.survive.job import check_survival, supervise
+from hpclcae.survive.supervisor import Supervisor
 from hpclcae.training.resume import starting_point
 from hpclcae.utils.cores import cores, memory
 from hpclcae.utils.errors import InputError

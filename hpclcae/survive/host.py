@@ -3,8 +3,8 @@
 The supervisor says which shards it holds, which it is the copy of, which life of a replica counts,
 and when a checkpoint is due.
 """
+import contextlib
 import os
-import selectors
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ from hpclcae.parameter_server.chunks import Shards
 from hpclcae.parameter_server.header import BARRIER, FETCH, INITIALISE, PUSH, Header
 from hpclcae.partition.blocks import Grid
 from hpclcae.survive.held import Entry, HeldShard
+from hpclcae.survive.loop import Loop
 from hpclcae.survive.part import Part
 from hpclcae.survive.wire import (ACKNOWLEDGED, CONFIRMED, JOIN, LEAVE, RELEASE, SNAPSHOT, TEXT,
-                                  Lost, Peer, listener, text_in)
+                                  Lost, Peer, text_in)
 from hpclcae.training.serving import Serving
 from hpclcae.utils.errors import InputError
 
@@ -33,7 +34,7 @@ class _Worker(NamedTuple):
     life: int
 
 
-class Host:
+class Host(Loop):
     """One server process.
 
     Parameters
@@ -49,72 +50,46 @@ class Host:
         self._shards = Shards(Layout(config, Grid.parse(config.parallel.grid)),
                               config.parallel.servers)
         self._held: dict[int, HeldShard] = {}
-        self._selector = selectors.DefaultSelector()
-        self._listener = listener(part.address[0])
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._masks: dict[Peer, int] = {}
-        self._supervisor = self._keep(Peer.to(part.address))
+        super().__init__(part.address[0])
+        self._supervisor = self.keep(Peer.to(part.address))
         self._supervisor.about = "supervisor"
         self._supervisor.say(token=part.token, role="server", number=part.number, life=part.life,
-                             pid=os.getpid(), address=self._listener.getsockname())
+                             pid=os.getpid(), address=self.address)
         self._over = False
 
     def run(self) -> None:
         """Serve until the supervisor says that all is over, or has gone."""
         while not self._over:
-            for peer, mask in list(self._masks.items()):
-                wanted = selectors.EVENT_READ | selectors.EVENT_WRITE * peer.is_sending
-                if wanted != mask:
-                    self._selector.modify(peer.socket, wanted, peer)
-                    self._masks[peer] = wanted
-            for key, mask in self._selector.select(LOOK_SECONDS):
-                if key.data is None:
-                    self._accept()
-                elif key.data in self._masks:
-                    self._serve(key.data, mask)
+            self.turn(LOOK_SECONDS)
             for held in self._held.values():
                 held.serving.check()
 
-    def _keep(self, peer: Peer) -> Peer:
-        self._selector.register(peer.socket, selectors.EVENT_READ, peer)
-        self._masks[peer] = selectors.EVENT_READ
-        return peer
-
-    def _accept(self) -> None:
-        try:
-            connected, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionError):
-            return
-        self._keep(Peer(connected))
-
-    def _drop(self, peer: Peer) -> None:
+    def drop(self, peer: Peer) -> None:
         """A peer has gone, or is to be heard no more."""
-        if peer not in self._masks:
+        if peer not in self.peers:
             return
-        del self._masks[peer]
-        self._selector.unregister(peer.socket)
-        peer.close()
+        super().drop(peer)
         for number, held in self._held.items():
             held.forget(peer)
             if held.copy is peer:
                 held.lose_copy()
-                self._supervisor.say(kind="alone", shard=number)
+                self._tell(kind="alone", shard=number)
 
-    def _serve(self, peer: Peer, mask: int) -> None:
-        try:
-            if mask & selectors.EVENT_WRITE:
-                peer.flush()
-            if mask & selectors.EVENT_READ:
-                for header, rest in peer.receive():
-                    self._take(peer, header, rest)
-                    if peer not in self._masks or self._over:
-                        return
-        except Lost:
-            if peer is self._supervisor:
-                self._over = True
-            self._drop(peer)
+    def _tell(self, **content: Any) -> None:
+        """Tell the supervisor; that it has gone is seen by the loop."""
+        with contextlib.suppress(Lost, OSError):
+            self._supervisor.say(**content)
 
-    def _take(self, peer: Peer, header: Header, rest: np.ndarray) -> None:
+    def tell_of(self, error: BaseException) -> None:
+        """Say why this process ends."""
+        self._supervisor.socket.setblocking(True)
+        self._tell(kind="error", text=str(error))
+
+    def lose(self, peer: Peer) -> None:
+        self._over = self._over or peer is self._supervisor
+        self.drop(peer)
+
+    def take(self, peer: Peer, header: Header, rest: np.ndarray) -> None:
         if peer is self._supervisor:
             self._obey(text_in(rest))
         elif peer.about is None:
@@ -129,7 +104,7 @@ class Host:
         told = text_in(rest) if header.kind == TEXT else {}
         held = self._held.get(told.get("shard", -1))
         if told.get("token") != self._part.token or held is None:
-            self._drop(peer)
+            self.drop(peer)
         elif told["role"] == "server":
             peer.about = told["shard"]
             held.source = peer
@@ -141,7 +116,7 @@ class Host:
     def _take_of_worker(self, peer: Peer, who: _Worker, header: Header, rest: np.ndarray) -> None:
         held = self._held[who.shard]
         if not (held.is_holder and held.store.is_current(who.replica, who.life)):
-            self._drop(peer)  # one that has woken up: nothing that it says counts
+            self.drop(peer)  # one that has woken up: nothing that it says counts
             return
         if header.kind == FETCH:
             held.fetch(peer, who.replica, header, rest)
@@ -151,10 +126,8 @@ class Host:
         entry = header._replace(pushes=who.replica, final=final)
 
         def applied() -> None:
-            try:
+            with contextlib.suppress(Lost, OSError):  # then nobody waits for it
                 peer.send(Header(ACKNOWLEDGED, header.chunk, header.clock, base=header.kind))
-            except (Lost, OSError):
-                pass  # it will ask another life
         held.submit(Entry(entry, rest, applied))
 
     # ---- copies ----------------------------------------------------------------------------------
@@ -164,11 +137,11 @@ class Host:
         if held.copy is peer:
             assert header.kind == CONFIRMED, header
             if header.final:
-                self._supervisor.say(kind="copied", shard=peer.about)
+                self._tell(kind="copied", shard=peer.about)
             else:
                 held.confirmed()
         elif held.source is not peer:
-            self._drop(peer)  # it was the holder once
+            self.drop(peer)  # it was the holder once
         elif header.kind == SNAPSHOT:
             if held.take_snapshot(header, rest):
                 peer.send(Header(CONFIRMED, final=1))
@@ -185,9 +158,9 @@ class Host:
             start = Path(told["start"]) if told["start"] else None
             self._held[shard] = HeldShard(Serving(self._shards, shard, self._run, start,
                                                   part=told["part"]), told["holds"])
-            self._supervisor.say(kind="serves", shard=shard)
+            self._tell(kind="serves", shard=shard)
         elif kind == "ping":
-            self._supervisor.say(kind="pong")
+            self._tell(kind="pong")
         elif kind == "over":
             self._end()
         elif held is None:
@@ -196,9 +169,9 @@ class Host:
             self._begin_copy(shard, held, (told["address"][0], told["address"][1]))
         elif kind == "promote":
             if held.source:
-                self._drop(held.source)
+                self.drop(held.source)
             held.promote()
-            self._supervisor.say(kind="serves", shard=shard)
+            self._tell(kind="serves", shard=shard)
         else:
             entry = {"join": JOIN, "leave": LEAVE, "checkpoint": RELEASE}[kind]
             content = np.array(told.get("clocks", ()), np.int64)
@@ -206,19 +179,19 @@ class Host:
             def applied() -> None:
                 if kind == "checkpoint":
                     held.serving.checkpoint(content)
-                self._supervisor.say(kind="done", what=kind, shard=shard, number=told["number"])
+                self._tell(kind="done", what=kind, shard=shard, number=told["number"])
             held.submit(Entry(Header(entry, clock=told.get("clock", 0), base=told.get("life", 0),
                                      pushes=told.get("replica", 0)), content.view(np.uint8),
                               applied))
 
     def _begin_copy(self, shard: int, held: HeldShard, address: tuple[str, int]) -> None:
         try:
-            copy = self._keep(Peer.to(address))
+            copy = self.keep(Peer.to(address))
             copy.about = shard
             copy.say(token=self._part.token, role="server", shard=shard)
             held.begin_copy(copy)
         except Lost:
-            self._supervisor.say(kind="alone", shard=shard)
+            self._tell(kind="alone", shard=shard)
 
     def _end(self) -> None:
         reports = []
@@ -226,10 +199,11 @@ class Host:
             report = held.serving.close()
             if held.is_holder:
                 reports.append(vars(report) | {"server": held.serving.number})
-        self._supervisor.say(kind="report", reports=reports)
+        self._tell(kind="report", reports=reports)
         self._supervisor.socket.setblocking(True)
         self._supervisor.flush()
         self._over = True
+        self.drop(self._supervisor)
 
 
 def serve(part: Part, config: Config, run: Path) -> None:
@@ -244,6 +218,5 @@ def serve(part: Part, config: Config, run: Path) -> None:
     try:
         host.run()
     except (InputError, OSError, MemoryError) as error:
-        host._supervisor.socket.setblocking(True)
-        host._supervisor.say(kind="error", text=str(error))
+        host.tell_of(error)
         raise

@@ -7,24 +7,25 @@ good. Everything happens in one loop; `Seat` and `ShardState` are all that it re
 import dataclasses
 import json
 import secrets
-import selectors
-import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hpclcae import checkpoint
 from hpclcae.checkpoint import Committer, RunState
 from hpclcae.checkpoint.folder import MANIFEST, step_folder
 from hpclcae.checkpoint.metrics_log import metrics_path
 from hpclcae.config import Config
+from hpclcae.parameter_server.header import Header
 from hpclcae.parameter_server.roles import joint_step
-from hpclcae.survive.membership import Durations, Rank, Seat, suspect
+from hpclcae.survive.loop import Loop
+from hpclcae.survive.membership import (Durations, Meeting, Rank, Seat, ServerProcess, ShardState,
+                                        suspect)
 from hpclcae.survive.part import Part
 from hpclcae.survive.processes import World
-from hpclcae.survive.wire import Lost, Peer, listener, text_in
+from hpclcae.survive.wire import Lost, Peer, text_in
 from hpclcae.training.metrics import metrics_to_save
 from hpclcae.training.resume import fit_preprocessing, open_dataset
 from hpclcae.utils.errors import InputError
@@ -38,56 +39,11 @@ CONTACT = "survive.json"  # in the run folder: how to reach the supervisor
 LOG = "survival.jsonl"    # in the run folder: what happened to whom
 
 
-@dataclass
-class ServerProcess:
-    """One server process; `address`: where others reach it, when it has said so."""
-    world: World
-    began: float
-    peer: Peer | None = None
-    address: tuple[str, int] | None = None
-    pinged: float = 0.0
-    answered: bool = True
-
-
-@dataclass
-class ShardState:
-    """Which servers hold a shard.
-
-    holder, copy : int or None
-        Numbers of servers.
-    serves, is_copied : bool
-        They have said so.
-    parts : int
-        Servers that have had it.
-    """
-    holder: int | None = None
-    copy: int | None = None
-    serves: bool = False
-    is_copied: bool = False
-    parts: int = 0
-
-
-@dataclass
-class Meeting:
-    """The barrier under way.
-
-    number : int
-        Barriers that are over, plus one.
-    asked : bool
-        Replicas have been told to come.
-    awaited : set of int
-        Shards whose servers have not taken the checkpoint yet; None: not all replicas are there.
-    """
-    number: int = 1
-    asked: bool = False
-    awaited: set[int] | None = None
-
-
 class Restart(Exception):
     """A shard is lost: the job goes on from the last checkpoint."""
 
 
-class Supervisor:
+class Supervisor(Loop):
     """One job, from its first process to its last.
 
     Parameters
@@ -127,11 +83,7 @@ class Supervisor:
         self._lives: dict[int, int] = {}  # of servers
         self._worlds: dict[int, World] = {}  # of seats
         self.token = secrets.token_hex(16)
-        self._listener = listener()
-        self.address = self._listener.getsockname()[:2]
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._masks: dict[Peer, int] = {}
+        super().__init__()
         self.meeting = Meeting()
         self._due = joint_step(cursors) // config.train.checkpoint_every
         self._uncommitted: int | None = None  # step of a checkpoint that was taken
@@ -165,60 +117,18 @@ class Supervisor:
             for seat in self.seats[:self._first_seats]:
                 self._start(seat)
             while not self._is_over:
-                for key, mask in self._selector.select(LOOK_SECONDS):
-                    if key.data is None:
-                        self._accept()
-                    elif key.data in self._masks:
-                        self._serve(key.data, mask)
+                self.turn(LOOK_SECONDS)
                 self._look_after(time.monotonic())
-                self._watch()
         finally:
             contact.unlink(missing_ok=True)
             for world in [*self._worlds.values(), *(s.world for s in self.servers.values())]:
                 world.kill()
-            for peer in list(self._masks):
-                self._drop(peer)
-            self._listener.close()
-            self._selector.close()
+            self.close()
         return self._too_little
 
-    def _watch(self) -> None:
-        for peer, mask in list(self._masks.items()):
-            wanted = selectors.EVENT_READ | selectors.EVENT_WRITE * peer.is_sending
-            if wanted != mask:
-                self._selector.modify(peer.socket, wanted, peer)
-                self._masks[peer] = wanted
-
-    def _accept(self) -> None:
-        try:
-            connected, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionError):
-            return
-        peer = Peer(connected)
-        self._selector.register(peer.socket, selectors.EVENT_READ, peer)
-        self._masks[peer] = selectors.EVENT_READ
-
-    def _drop(self, peer: Peer) -> None:
-        if peer in self._masks:
-            del self._masks[peer]
-            self._selector.unregister(peer.socket)
-            peer.close()
-
-    def _serve(self, peer: Peer, mask: int) -> None:
-        try:
-            if mask & selectors.EVENT_WRITE:
-                peer.flush()
-            if mask & selectors.EVENT_READ:
-                for _, rest in peer.receive():
-                    self._take(peer, text_in(rest))
-                    if peer not in self._masks:
-                        return
-        except Lost:
-            self._lose(peer)
-
-    def _lose(self, peer: Peer) -> None:
+    def lose(self, peer: Peer) -> None:
         """A connection has ended: a process has, or is about to."""
-        self._drop(peer)
+        self.drop(peer)
         if isinstance(peer.about, int):
             if not self._said_over:
                 self._server_died(peer.about, "its process has ended")
@@ -230,13 +140,14 @@ class Supervisor:
                 self._died(seat, f"block {block} (process {seat.ranks[block].pid}) has ended")
 
     def _say(self, peer: Peer | None, **content: Any) -> None:
-        if peer in self._masks and peer is not None:
+        if peer is not None and peer in self.peers:
             try:
                 peer.say(**content)
             except Lost:
                 pass  # the loop will see it, too
 
-    def _take(self, peer: Peer, told: dict[str, Any]) -> None:
+    def take(self, peer: Peer, header: Header, rest: np.ndarray) -> None:
+        told = text_in(rest)
         if peer.about is None:
             self._greet(peer, told)
         elif isinstance(peer.about, int):
@@ -249,13 +160,13 @@ class Supervisor:
     def _greet(self, peer: Peer, told: dict[str, Any]) -> None:
         now = time.monotonic()
         if told.get("token") != self.token:
-            self._drop(peer)
+            self.drop(peer)
         elif told["role"] == "tool":
             peer.about = "tool"
         elif told["role"] == "server":
             server = self.servers.get(told["number"])
             if server is None or server.world.part.life != told["life"]:
-                self._drop(peer)
+                self.drop(peer)
                 return
             peer.about, server.peer = told["number"], peer
             server.address = (told["address"][0], told["address"][1])
@@ -263,7 +174,7 @@ class Supervisor:
         else:
             seat = self.seats[told["replica"]]
             if seat.state != "starting" or seat.life != told["life"]:
-                self._drop(peer)
+                self.drop(peer)
                 return
             peer.about = seat.number, told["block"]
             seat.ranks[told["block"]] = Rank(peer, told["pid"], now, now, seat.cursor, seat.cursor)
@@ -436,7 +347,7 @@ class Supervisor:
     def _server_died(self, number: int, why: str, **more: Any) -> None:
         server = self.servers.pop(number)
         if server.peer:
-            self._drop(server.peer)
+            self.drop(server.peer)
         server.world.kill()
         self._lost_shard = self._uncommitted is not None
         taken = []
@@ -565,7 +476,7 @@ class Supervisor:
         """A replica has come to an end that was not its own: it begins again."""
         self._worlds.pop(seat.number).kill()
         for rank in seat.ranks.values():
-            self._drop(rank.peer)
+            self.drop(rank.peer)
         before, error = seat.cursor, seat.error
         why = error or why
         if seat.state == "training":
@@ -656,11 +567,12 @@ class Supervisor:
             self._commit_alone(clocks)
         over = all(rank.final for seat in wanted for rank in seat.ranks.values())
         self._uncommitted = joint_step(clocks)
+        first = next((seat for seat in wanted if seat.state == "training"), None)
         for seat in wanted:
             for block, rank in seat.ranks.items():
                 self._say(rank.peer, kind="released", number=self.meeting.number, clocks=clocks,
                           over=over, lost=self._lost_shard,
-                          commits=block == 0 and seat is wanted[0])
+                          commits=block == 0 and seat is first)
                 rank.paused, rank.moved = False, now
         self._lost_shard = False
         self.meeting = Meeting(self.meeting.number + 1)
@@ -750,52 +662,3 @@ class Supervisor:
         for rank in seat.ranks.values():
             self._say(rank.peer, kind="end")
         return number
-
-
-def supervise(make: Callable[[], Supervisor], asked: Requests) -> str:
-    """Run a job; begin again from the last checkpoint where a shard is lost.
-
-    Returns
-    -------
-    str : why it ended before its last step; "" if it did not.
-
-    Raises
-    ------
-    InputError
-        It cannot go on.
-    """
-    signal.signal(signal.SIGINT, asked.note)
-    in_vain, before = 0, ""
-    while True:
-        supervisor = make()
-        started_from = str(supervisor.start)
-        in_vain = in_vain + 1 if started_from == before else 0
-        before = started_from
-        if in_vain >= IN_VAIN:
-            raise InputError(f"servers died {IN_VAIN} times without a checkpoint between: see what "
-                             "they said; parallel.copies = 1 keeps a copy of every chunk")
-        try:
-            return supervisor.work()
-        except Restart:
-            continue
-
-
-def check_survival(config: Config) -> None:
-    """Refuse a configuration whose replicas cannot come and go.
-
-    Raises
-    ------
-    InputError
-        Names the setting and the remedy.
-    """
-    parallel = config.parallel
-    if not parallel.servers:
-        raise InputError("parallel.servers = 0: what survives a replica are the servers; set it to "
-                         "1 or more (--servers)")
-    if parallel.consistency == "synchronous":
-        raise InputError("parallel.consistency = 'synchronous': every update waits for all "
-                         "replicas, so none may die; use 'asynchronous' or 'bounded'")
-    if parallel.copies and parallel.servers < 2:
-        raise InputError(f"parallel.copies = {parallel.copies}: with parallel.servers = "
-                         f"{parallel.servers} there is no other server for the copy; use 2 or "
-                         "more, or no copies")
