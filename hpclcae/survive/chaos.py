@@ -27,8 +27,10 @@ from hpclcae.survive.tool import ask
 from hpclcae.utils.errors import InputError
 
 KINDS = ("kill", "stop", "slow", "server")
+LOST_ALL = "from the last checkpoint"  # what the supervisor says then
 RECORD = "chaos.jsonl"  # in the run folder: the episodes
 LOOK_SECONDS = 0.1
+IN_A_ROW, STARTING_SECONDS = 0.3, 4.0  # share of failures that the next one follows so soon
 SLOW_SECONDS = 1.0  # a rank that is slow stands still for so long
 PATIENCE_SECONDS = 180.0  # within which a job must have got over a failure
 
@@ -53,6 +55,10 @@ class Episode:
     detected: float | None = None
     recovered: float | None = None
 
+    def __str__(self) -> str:
+        took = f", recovered after {self.recovered:.1f} s" if self.recovered is not None else ""
+        return f"{self.kind} of {self.target} while {self.during}: {self.outcome}{took}"
+
 
 def episodes(run: Path, mtbf: float, kinds: Sequence[str], seed: int, most: int,
              told: Callable[[str], None]) -> list[Episode]:
@@ -75,19 +81,18 @@ def episodes(run: Path, mtbf: float, kinds: Sequence[str], seed: int, most: int,
     with contextlib.suppress(_Over):
         while len(found) < most:
             _wait(run, rng.expovariate(1 / mtbf))
-            kind = rng.choice(list(kinds))
-            episode = _strike(run, kind, rng)
-            if episode is None:
-                continue
-            found.append(episode)
-            try:
-                _follow(run, episode)
-            finally:
-                told(f"{len(found)}: {episode.kind} of {episode.target} while {episode.during}: "
-                     f"{episode.outcome}" + (f", recovered after {episode.recovered:.1f} s"
-                                             if episode.recovered is not None else ""))
-                with (run / RECORD).open("a") as file:
-                    file.write(json.dumps(asdict(episode)) + "\n")
+            struck = [_strike(run, rng.choice(list(kinds)), rng)]
+            while rng.random() < IN_A_ROW:  # before the job has got over the one before
+                _wait(run, rng.uniform(0, STARTING_SECONDS))
+                struck.append(_strike(run, rng.choice(list(kinds)), rng))
+            for episode in filter(None, struck):
+                found.append(episode)
+                try:
+                    _follow(run, episode)
+                finally:
+                    told(f"{len(found)}: {episode}")
+                    with (run / RECORD).open("a") as file:
+                        file.write(json.dumps(asdict(episode)) + "\n")
     return found
 
 
@@ -122,7 +127,7 @@ def _strike(run: Path, kind: str, rng: random.Random) -> Episode | None:
     states = {seat["state"] for seat in who["seats"]}
     during = "training" if states <= {"training", "done", "left", "lost"} else (
         "recovery" if any(seat["life"] > 1 for seat in who["seats"]) else "starting")
-    if kind == "server":
+    if kind == "server" and who["servers"]:
         server = rng.choice(who["servers"])
         pids, target = [server["pid"]], f"server {server['server']}"
     else:
@@ -156,8 +161,8 @@ def _follow(run: Path, episode: Episode) -> None:
             episode.outcome = "ended"
             raise
         rows = [row for row in survival(run) if row["time"] >= episode.time]
-        noticed = [row for row in rows if row["who"] == name and row["kind"] in (
-            "replica", "server", "lost", "leave")]
+        noticed = [row for row in rows if LOST_ALL in row["text"] or row["who"] == name
+                   and row["kind"] in ("replica", "server", "lost", "leave")]
         settled = all(seat["state"] in ("training", "done", "left", "lost")
                       for seat in who["seats"])
         if noticed and episode.detected is None:
@@ -166,7 +171,7 @@ def _follow(run: Path, episode: Episode) -> None:
             episode.outcome = "went on"
             return
         if noticed and settled:
-            restarted = any("from the last checkpoint" in row["text"] for row in noticed)
+            restarted = any(LOST_ALL in row["text"] for row in noticed)
             there = {server["server"] for server in who["servers"] if server["there"]}
             if episode.kind == "server" and number not in there:
                 time.sleep(LOOK_SECONDS)
