@@ -29,7 +29,8 @@ def supervise(make: Callable[[], Supervisor], asked: Requests) -> str:
         before = started_from
         if in_vain >= IN_VAIN:
             raise InputError(f"servers died {IN_VAIN} times without a checkpoint between: see what "
-                             "they said; parallel.copies = 1 keeps a copy of every chunk")
+                             "they said; --resume goes on from the last one, and parallel.copies = "
+                             "1 keeps a copy of every chunk")
         try:
             return supervisor.work()
         except Restart:
