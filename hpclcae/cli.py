@@ -63,6 +63,18 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.launch",
         "start train or finetune on as many processes as the configuration wants, here",
         "hpclcae launch run/desk.toml --out runs/desk --servers 1 --replicas 2"),
+    "join": (
+        "hpclcae.commands.join",
+        "let a replica join a surviving job that runs",
+        "hpclcae join runs/desk"),
+    "leave": (
+        "hpclcae.commands.leave",
+        "let a replica leave a surviving job, which goes on without it",
+        "hpclcae leave runs/desk --replica 1"),
+    "chaos": (
+        "hpclcae.commands.chaos",
+        "kill, stop and slow processes of a surviving job at random, and check what must hold",
+        "hpclcae chaos runs/desk --mtbf 30 --kinds kill,stop,slow,server"),
     "replay": (
         "hpclcae.commands.replay",
         "compute an asynchronous run again in one process, bit for bit, from its event log",

@@ -103,7 +103,7 @@ def run_job(command: list[str], program: list[str], settings: dict[str, str],
     """
     asked = False
     with subprocess.Popen(command, env=os.environ | settings, stdin=subprocess.DEVNULL,
-                          start_new_session=True, preexec_fn=_end_with_parent) as job, \
+                          start_new_session=True, preexec_fn=end_with_parent) as job, \
             RankWatch(lambda: processes(job.pid, program), ranks) as watch:
         def pass_on(number: int, frame: FrameType | None) -> None:
             nonlocal asked
@@ -139,7 +139,7 @@ def _heeds_usr1(process: int) -> bool:
     return False
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Called in the new process: if this one is killed, no job is left behind (on Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

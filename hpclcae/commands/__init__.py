@@ -11,6 +11,9 @@ An outsider begins with `train.py`::
     evaluate.py     how well classifiers do on the test half
     predict.py      what a classifier says about pictures
     launch.py       train under mpiexec, on this machine
+    join.py         a replica joins a surviving job
+    leave.py        a replica leaves it
+    chaos.py        failures on purpose, and what must hold afterwards
     replay.py       an asynchronous run again
     plan.py         a layout for a cluster
     check.py        is this node ready

@@ -9,21 +9,32 @@ When a rank dies MPI ends the job at once. This command names the rank and start
 its last checkpoint, at most train.restarts times (cluster/restarts.py).
 """
 import argparse
+import dataclasses
 import os
 import platform
 import shlex
 import sys
 
-from hpclcae import config as configuration
+from hpclcae import checkpoint, config as configuration
 from hpclcae.cluster import restarts
 from hpclcae.cluster.mpiexec import Ended, find_mpiexec, run_job, settings_of
 from hpclcae.cluster.plan import USABLE, job_bytes
 from hpclcae.cluster.ranks import MOST_RANKS, grid_for, ranks_for
 from hpclcae.commands import finetune, train
-from hpclcae.commands.arguments import whole
+from hpclcae.commands.arguments import positive, real, whole
+from hpclcae.commands.train import check_kept
 from hpclcae.config import Config
 from hpclcae.parameter_server.roles import roles
+from hpclcae.partition.blocks import Grid
+from hpclcae.partition.communicator import SerialCommunicator
+from hpclcae.survive.job import check_survival, supervise
+from hpclcae.survive.supervisor import Supervisor
+from hpclcae.training.resume import starting_point
 from hpclcae.utils.cores import cores, memory
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replace_text
+from hpclcae.utils.lock import locked
+from hpclcae.utils.signals import requests
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +47,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="processes (default: what the configuration asks for, on the cores "
                         "and in the memory of this machine or container)")
     parser.add_argument("--dry-run", action="store_true", help="print the line only")
+    parser.add_argument("--survive", action="store_true",
+                        help="servers and replicas are worlds of their own, and one that dies "
+                        "begins again (notes/failures.md)")
+    parser.add_argument("--least", type=positive, metavar="N", default=1,
+                        help="--survive: replicas without which training ends with a checkpoint")
+    parser.add_argument("--start", type=positive, metavar="N", dest="first",
+                        help="--survive: replicas to begin with (default: all); others may join")
+    parser.add_argument("--deviations", type=real(1, 1e6), metavar="K", default=20.0,
+                        help="--survive: a replica is taken for dead when a step takes K standard "
+                        "deviations longer than the median (default 20), and longer than beginning "
+                        "again would")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,6 +71,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"hpclcae launch: the job needs about {needed / 1e9:.3g} GB, and there are "
               f"{memory() / 1e9:.3g} GB: the system may end it (a smaller train.batch needs less)",
               file=sys.stderr, flush=True)
+    if args.survive:
+        if args.on:
+            raise InputError(f"--survive with --on {args.on}: a classifier is trained without it; "
+                             "leave --survive away")
+        return survive(args, config, str(grid_for(config, ranks)))
     words = ["finetune", args.on] if args.on else ["train"]
     mpiexec = find_mpiexec() if ranks > 1 else ""
     settings = settings_of(mpiexec) if ranks > 1 else {}
@@ -81,6 +108,36 @@ def _what(config: Config, ranks: int, ended: Ended) -> str:
     everyone = roles([""] * ranks, parallel.servers, parallel.replicas,
                      (ranks - parallel.servers) // parallel.replicas)
     return f"rank {rank} ({everyone[rank]}, process {process}) failed first ({code})"
+
+
+def survive(args: argparse.Namespace, config: Config, grid: str) -> int:
+    """Run the job as worlds of their own.
+
+    Raises
+    ------
+    InputError
+        The configuration cannot survive, or the job cannot go on.
+    """
+    check_survival(config)
+    config = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, grid=grid))
+    check_kept(args)
+    with locked(args.out), requests() as asked:
+        starting_point(config, args.out, args.resume, SerialCommunicator())
+        replace_text(args.out / "configuration.toml", configuration.dumps(config))
+        program = [sys.executable, "-m", "hpclcae", "train",
+                   str(args.out / "configuration.toml"), "--out", str(args.out)]
+
+        def make() -> Supervisor:
+            checkpoint.clean(args.out)
+            return Supervisor(config, args.out, program, Grid.parse(grid).size, asked,
+                              args.deviations, args.least, args.first, args.stop_at)
+        why = supervise(make, asked)
+    if why:
+        raise InputError(f"{why}: the last checkpoint is saved; go on with hpclcae launch "
+                         f"--survive {shlex.quote(str(args.out / 'configuration.toml'))} --out "
+                         f"{shlex.quote(str(args.out))} --resume, with fewer --replicas or more "
+                         "machines")
+    return 0
 
 
 def _fitting_ranks(config: Config) -> int:

@@ -61,12 +61,17 @@ def _summary(servers: Sequence[ReplayServer], schedule: ReplaySchedule, seconds:
     """Who did what, and whose gradients came late."""
     rows: list[tuple[object, ...]] = []
     means = []
-    for replica, begun in enumerate(schedule.steps):
-        steps = [step for step in begun if (replica, step) not in schedule.left_out]
-        tallies = [server.tallies[replica] for server in servers]
+    lives = {replica: [number for number, life in enumerate(schedule.lives)
+                       if life.replica == replica]
+             for replica in sorted({life.replica for life in schedule.lives})}
+    for replica, mine in lives.items():
+        steps = [step for number in mine for step in schedule.steps[number]
+                 if (number, step) not in schedule.left_out]
+        tallies = [server.tallies[number] for server in servers for number in mine]
         pushes, dropped = sum(t.pushes for t in tallies), sum(t.dropped for t in tallies)
         means.append(sum(t.staleness for t in tallies) / max(1, pushes - dropped))
-        rows.append((f"replica {replica}", len(steps), steps[-1] + 1 if steps else 0, pushes,
+        again = f", {len(mine)} lives" if len(mine) > 1 else ""
+        rows.append((f"replica {replica}{again}", len(steps), steps[-1] + 1 if steps else 0, pushes,
                      dropped, round(means[-1], 2), max(t.largest for t in tallies)))
     lines = [table(("", "steps", "last step", "pushes", "dropped", "mean staleness", "largest"),
                    rows)]

@@ -12,6 +12,8 @@ from hpclcae.commands.arguments import output, positive, whole
 from hpclcae.config import Config
 from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.partition.communicator import SerialCommunicator
+from hpclcae.survive import host, replica
+from hpclcae.survive.part import Part
 from hpclcae.training.resume import starting_point
 from hpclcae.training.trainer import Trainer
 from hpclcae.training.worker import WorkerContext
@@ -83,6 +85,9 @@ def check_kept(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    if part := Part.of_this_process():
+        return _take_part(args, part)
+
     def configured() -> Config:
         check_kept(args)
         return configuration.load(args.configuration, changes(args))
@@ -119,6 +124,19 @@ def _train_alone(args: argparse.Namespace, config: Config, launch: list[str]) ->
     with locked(args.out):
         start = starting_point(config, args.out, args.resume, SerialCommunicator())
         Trainer(config, args.out, start).train(args.stop_at)
+    return 0
+
+
+def _take_part(args: argparse.Namespace, part: Part) -> int:
+    """Be a process of a surviving job (hpclcae launch --survive)."""
+    config = configuration.load(args.configuration, changes(args))
+    if part.kind == "server":
+        host.serve(part, config, args.out)
+        return 0
+    if launched().size > 1:
+        return run_on_all_ranks("hpclcae train", lambda world: replica.train(
+            part, config, args.out, world))
+    replica.train(part, config, args.out, SerialCommunicator())
     return 0
 
 

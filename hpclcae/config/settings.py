@@ -181,7 +181,10 @@ class ParallelConfig:
     window: Literal["allocate", "create"] = "allocate"  # that memory: MPI's, which ranks of a node
     #                                                     share, or NumPy's
     slots: int = 8                   # rma: gradients of chunks that may lie at a server, of each
-    #                                  worker
+    #                                  worker; in a surviving job: that it has not acknowledged
+    copies: Literal[0, 1] = 0        # a surviving job (launch --survive): other servers that have a
+    #                                  copy of every chunk; 0: a server that dies costs what came
+    #                                  after the last checkpoint
     # who waits for whom
     consistency: Literal["asynchronous", "bounded", "synchronous"] = "asynchronous"
     staleness: int = 4               # bounded: pushes that a replica may be ahead of the slowest

@@ -16,10 +16,10 @@ import numpy as np
 from hpclcae.config import Config
 from hpclcae.mpi.access import RemoteAccess, RemoteReader, SharedAccess, SharedReader, access_to
 from hpclcae.mpi.memory import ServerMemory
-from hpclcae.mpi.messages import FETCH, FETCHED, PUSH, Header, MessageConnection, gradient_in
+from hpclcae.mpi.messages import MessageConnection
 from hpclcae.mpi.waiting import Backoff
 from hpclcae.parameter_server.connection import ServerConnection
-from hpclcae.parameter_server.mailbox import HEADER
+from hpclcae.parameter_server.header import (FETCH, FETCHED, HEADER, PUSH, Header, gradient_in)
 from hpclcae.utils.errors import InputError
 
 #: A chunk that the server writes to whenever it is read is given up after this long.

@@ -11,9 +11,9 @@ import numpy as np
 from mpi4py import MPI
 
 from hpclcae.mpi.communicator import MpiCommunicator
-from hpclcae.mpi.messages import pushed_bytes
 from hpclcae.mpi.waiting import wait_spinning
 from hpclcae.parameter_server.chunks import Shards
+from hpclcae.parameter_server.header import pushed_bytes
 from hpclcae.parameter_server.mailbox import (EVERYTHING, LINE, Inbox, MemoryMap, SequenceLock,
                                               SharedWords, Slots, Words, slots_for)
 from hpclcae.parameter_server.roles import Role

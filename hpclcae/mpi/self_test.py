@@ -5,9 +5,8 @@ import numpy as np
 
 from hpclcae.mpi.access import RemoteAccess, SharedAccess, access_to
 from hpclcae.mpi.memory import Mailroom, ServerMemory
-from hpclcae.mpi.messages import Header
 from hpclcae.mpi.waiting import Backoff
-from hpclcae.parameter_server.mailbox import HEADER
+from hpclcae.parameter_server.header import HEADER, Header
 
 _MAILS = 16            # that each worker sends to the first and to the last chunk
 _ABSENT_SECONDS = 0.3  # that a server stays away from MPI at first, to see whether workers on

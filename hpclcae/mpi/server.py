@@ -15,11 +15,11 @@ from mpi4py import MPI
 
 from hpclcae.mpi.answers import Answers
 from hpclcae.mpi.memory import Mailroom
-from hpclcae.mpi.messages import (BARRIER, CHUNKS, CLOSE, FETCH, FETCHED, INITIALISE, PUSH,
-                                  RELEASED, TO_SERVER, VERSIONS, Header)
+from hpclcae.mpi.messages import CHUNKS, RELEASED, TO_SERVER, VERSIONS
 from hpclcae.mpi.waiting import Backoff, wait_stream
 from hpclcae.parameter_server.barrier import Barrier
-from hpclcae.parameter_server.mailbox import HEADER
+from hpclcae.parameter_server.header import (BARRIER, CLOSE, FETCH, FETCHED, HEADER, INITIALISE,
+                                             PUSH, Header)
 from hpclcae.parameter_server.roles import Role
 from hpclcae.parameter_server.store import Store, compensates
 

@@ -44,10 +44,12 @@ STALENESS_BINS = 65  # 0, 1, ... 63, and more
 #: `block`, in its step `clock`; `version` is what it got, or what the push makes (synchronous:
 #: helps to make); -1: the push was dropped. Or it paused before step `clock` (block, chunk and
 #: version are -1). Or the round of a chunk was closed and made `version` (replica and clock are
-#: -1).
+#: -1). Or a replica joined before step `clock`, or left, in its life number `version`: what follows
+#: is of that life. Or it fetched again what it had not got when a server died; `block` is then the
+#: number of that fetch in its life.
 EVENT = np.dtype([("kind", "i1"), ("replica", "i4"), ("block", "i4"), ("chunk", "i4"),
                   ("clock", "i8"), ("version", "i8")])
-FETCHED, PUSHED, PAUSED, ROUND_CLOSED = range(4)  # kinds of events
+FETCHED, PUSHED, PAUSED, ROUND_CLOSED, JOINED, LEFT, FETCHED_AGAIN = range(7)  # kinds of events
 
 
 @dataclass
@@ -106,6 +108,9 @@ class Store:
     changing : callable, optional
         changing(index, version) is entered while a chunk is changed to that version: it keeps
         others from reading half of that (mailbox.SequenceLock).
+    once : bool
+        Replicas come and go: what one pushes to a chunk for a step for which it has pushed before
+        is dropped.
 
     Attributes
     ----------
@@ -119,7 +124,7 @@ class Store:
 
     def __init__(self, chunks: Sequence[Chunk], config: Config, memory: np.ndarray | None = None,
                  log: Callable[[np.ndarray], object] | None = None,
-                 changing: Changing = unguarded) -> None:
+                 changing: Changing = unguarded, once: bool = False) -> None:
         self.chunks, self.config, self._changing = list(chunks), config, changing
         self.kernel = OptimizerKernel(config.update, config.train.dtype)
         size = sum(chunk.size for chunk in chunks)
@@ -145,6 +150,10 @@ class Store:
         # workers (replica, block) that make no more steps
         self._ended: set[tuple[int, int]] = set()
         self._paused: set[tuple[int, int]] = set()  # that make none until the checkpoint is taken
+        self._once = once
+        #: Step of the last push of every replica to every chunk.
+        self.pushed = np.full((config.parallel.replicas, len(self.chunks)), -1, np.int64)
+        self._lives: dict[int, int] = {}  # of replicas that have joined and not left
 
     def _pieces(self, memory: np.ndarray) -> list[np.ndarray]:
         return [memory[start:stop] for start, stop in zip(self.bounds[:-1], self.bounds[1:])]
@@ -186,6 +195,11 @@ class Store:
         if self.config.parallel.outer_rate:
             self._collect(index, replica, base, _Gradient(clock, learning_rate, gradient))
             return
+        if self._once and clock <= self.pushed[replica, index]:
+            self.counters.dropped += 1
+            self._note(PUSHED, replica, clock, index, np.array([-1]))
+            return
+        self.pushed[replica, index] = clock
         if then is not None:
             self._compensate(index, gradient, then)
         self._apply(index, base, _Gradient(clock, learning_rate, gradient))
@@ -371,18 +385,20 @@ class Store:
             block == self.chunks[index].block and replica not in self._waiting[index]
             for index in missing for replica, block in away)
 
-    def take_changed(self, replica: int, clock: int, first: int, have: np.ndarray) -> np.ndarray:
+    def take_changed(self, replica: int, clock: int, first: int, have: np.ndarray,
+                     again: int | None = None) -> np.ndarray:
         """Hand out the chunks first, first + 1, ... of which a replica has another version (a
         mask).
 
-        Counts and logs the fetch.
+        Counts and logs the fetch; `again`: it has been asked for before, and was that number in the
+        replica's life.
         """
         now = self.versions[first:first + len(have)]
-        self.note_fetch(replica, clock, first, have, now)
+        self.note_fetch(replica, clock, first, have, now, again)
         return now != have
 
     def note_fetch(self, replica: int, clock: int, first: int, have: np.ndarray,
-                   got: np.ndarray) -> None:
+                   got: np.ndarray, again: int | None = None) -> None:
         """Count and log a fetch of chunks first, first + 1, ... that a replica has made by itself.
 
         Parameters
@@ -393,7 +409,7 @@ class Store:
         changed = int((got != have).sum())
         self.counters.fetches += changed
         self.counters.unchanged += len(have) - changed
-        self._note(FETCHED, replica, clock, first, got)
+        self._note(FETCHED if again is None else FETCHED_AGAIN, replica, clock, first, got, again)
 
     # ---- the barrier, and the end ----------------------------------------------------------------
 
@@ -417,6 +433,52 @@ class Store:
             mine = [index for index, chunk in enumerate(self.chunks) if chunk.block == block]
             self._close_rounds_without(self._ended, mine)
 
+    # ---- replicas that come and go ---------------------------------------------------------------
+
+    def join(self, replica: int, clock: int, life: int) -> None:
+        """A replica begins its life number `life` with step `clock`; those before are over.
+
+        What a life before has pushed stays; what it pushes again is dropped (`pushed`).
+        """
+        self.leave(replica, clock, life - 1)
+        self._lives[replica] = life
+        self._ended = {who for who in self._ended if who[0] != replica}
+        self._note_life(JOINED, replica, clock, life)
+
+    def leave(self, replica: int, clock: int, life: int) -> None:
+        """A replica has died or left: nobody waits for it, and nothing of this life counts any
+        more."""
+        if replica in self._lives and self._lives[replica] <= life:
+            del self._lives[replica]
+            self._note_life(LEFT, replica, clock, life)
+        self._clocks.pop(replica, None)
+        self._credit.pop(replica, None)
+        self._paused = {who for who in self._paused if who[0] != replica}
+
+    def is_current(self, replica: int, life: int) -> bool:
+        """Whether what comes of this life of a replica counts: the fence against those that wake.
+        """
+        return self._lives.get(replica) == life
+
+    def membership(self) -> dict[str, list[list[int]]]:
+        """Who is there and how far, for a copy of this store."""
+        return {"lives": [[*item] for item in self._lives.items()],
+                "clocks": [[*item] for item in self._clocks.items()],
+                "credit": [[*item] for item in self._credit.items()],
+                "ended": sorted(map(list, self._ended)), "paused": sorted(map(list, self._paused))}
+
+    def adopt_membership(self, told: Mapping[str, Sequence[Sequence[int]]]) -> None:
+        """Take what `membership` of another store says."""
+        pairs = {key: [(int(a), int(b)) for a, b in told[key]]
+                 for key in ("lives", "clocks", "credit", "ended", "paused")}
+        self._lives, self._clocks = dict(pairs["lives"]), dict(pairs["clocks"])
+        self._credit = dict(pairs["credit"])
+        self._ended, self._paused = set(pairs["ended"]), set(pairs["paused"])
+
+    def _note_life(self, kind: int, replica: int, clock: int, life: int) -> None:
+        if self.log is not None:
+            self.log(np.array([(kind, replica, -1, -1, clock, life)], EVENT))
+
     # ---- for checkpoints, and the log ------------------------------------------------------------
 
     def shaped(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -426,11 +488,15 @@ class Store:
         return self.values[index].reshape(shape), {s: pieces[index].reshape(shape) for s,
                                                    pieces in self.state.items()}
 
-    def _note(self, kind: int, replica: int, clock: int, first: int, versions: np.ndarray) -> None:
+    def _note(self, kind: int, replica: int, clock: int, first: int, versions: np.ndarray,
+              number: int | None = None) -> None:
         """Log one event for each of the chunks first, first + 1, ..."""
         if self.log is not None:
-            self.log(np.array([(kind, replica, self.chunks[index].block, index, clock, version)
-                               for index, version in enumerate(versions.tolist(), first)], EVENT))
+            blocks = (self.chunks[index].block if number is None else number
+                      for index in range(first, first + len(versions)))
+            self.log(np.array([(kind, replica, block, index, clock, version)
+                               for block, (index, version)
+                               in zip(blocks, enumerate(versions.tolist(), first))], EVENT))
 
 
 class _Gradient(NamedTuple):

@@ -18,5 +18,6 @@ An outsider begins with `trainer.py`::
     serving.py        Serving: a server's store, its shard of checkpoints, its event log
     local_job.py      run_local_job: servers and replicas as threads, without MPI
     replay.py         an asynchronous run again, bit for bit
+    replay_lives.py   lives of replicas that died and began again, ready to be replayed
     replay_server.py  the servers' side of a replay
 """

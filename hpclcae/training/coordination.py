@@ -35,10 +35,18 @@ class Command(IntEnum):
 
 
 class ControlChannel(Protocol):
-    """From the leader to the first block of every other replica; other workers hear nothing."""
+    """From the leader to the first block of every other replica; other workers hear nothing.
+
+    is_led : bool
+        The leader is no replica: the first one hears, too (survive/).
+    """
+    is_led: bool = False
 
     def broadcast(self, command: Command) -> None:
-        """Tell the other replicas; only the leader does, of others nobody hears it."""
+        """Tell the other replicas; only the leader does, of others nobody hears it.
+
+        Where the leader is no replica, it is asked to.
+        """
 
     def poll(self) -> bool:
         """Whether there is a command that `receive` has not returned yet."""
@@ -121,7 +129,8 @@ class Coordination:
         self.config, self.role, self.asked = config, role, asked
         self._communicator, self._control = communicator, control
         self._holds_replicas, self._told_end = config.parallel.warm_start > 0, False
-        self._leads = role == Role()
+        self._leads = role == Role() and not control.is_led
+        self._hears = role.replica > 0 or control.is_led  # the others listen to signals
         self._given = self._heard = 0  # commands
 
     # ---- the warm start --------------------------------------------------------------------------
@@ -158,7 +167,7 @@ class Coordination:
 
         The first replica listens to signals; the others to the first one.
         """
-        if self.role.replica == 0:
+        if not self._hears:
             return Flags(self.asked.checkpoint, self.asked.end)
         if self._control.poll():
             ending = self._hear() == Command.END
@@ -176,7 +185,7 @@ class Coordination:
         every = self.config.train.checkpoint_every  # auto: the leader asks (cluster/interval.py)
         due = every != "auto" and step % every == 0
         lockstep = self.config.parallel.lockstep  # then every replica knows by itself
-        now = said.checkpoint or due and self.role.replica == 0 and not lockstep
+        now = said.checkpoint or due and not self._hears and not lockstep
         if now:
             self.asked.checkpoint = False
             self._broadcast(Command.CHECKPOINT)
@@ -191,6 +200,8 @@ class Coordination:
     def end(self) -> None:
         """Tell the other replicas that training ends before its last step."""
         self._broadcast(Command.END)
+        if self._hears:  # the leader may not know
+            self._control.broadcast(Command.END)
 
     # ---- between two phases ----------------------------------------------------------------------
 

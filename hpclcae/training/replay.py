@@ -9,7 +9,7 @@ numbers stop being finite or the objective explodes, replica, step and chunk are
 The bits are those of the run on the same kind of processor with the same libraries.
 """
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from hpclcae.partition.communicator import Communicator
 from hpclcae.partition.threads import run_blocks
 from hpclcae.training.divergence import Divergence
 from hpclcae.training.inputs import Inputs
+from hpclcae.training.replay_lives import Life, by_life
 from hpclcae.training.replay_server import (ReplayConnection, ReplayServer, describe,
                                             events_of_chunks)
 from hpclcae.training.resume import (class_split, deal_of, fit_preprocessing, minibatches,
@@ -59,8 +60,13 @@ class ReplaySchedule:
 
     Attributes
     ----------
+    lives : list of Life
+        Where replicas died and began again, each has several; what follows counts lives. Else a
+        life is a replica.
+    events : list of ndarray (n,)
+        Of every server; their `replica` is the number of a life.
     steps : list of list of int
-        The steps that each replica began.
+        The steps that each began.
     left_out : set of (int, int)
         Replica and step for which it only fetched: backup replicas leave out what the others have
         made.
@@ -74,10 +80,13 @@ class ReplaySchedule:
     """
 
     def __init__(self, logs: Sequence[np.ndarray], config: Config) -> None:
-        parallel, events = config.parallel, np.concatenate(logs)
+        parallel = config.parallel
+        self.events, self.lives = by_life(logs, parallel.replicas)
+        several = self.lives != [Life(replica, 0) for replica in range(parallel.replicas)]
+        events = np.concatenate(self.events)
         events = events[events["kind"] != ROUND_CLOSED]  # a server's own doing
         known = set(np.unique(events["kind"])) <= {FETCHED, PUSHED, PAUSED}
-        of_replicas = (events["replica"] >= 0) & (events["replica"] < parallel.replicas)
+        of_replicas = (events["replica"] >= 0) & (events["replica"] < len(self.lives))
         of_steps = (events["clock"] >= 0) & (events["clock"] <= config.train.steps)
         if not (known and of_replicas.all() and of_steps.all()):
             raise InputError("the log is damaged: it names replicas or steps that there were not, "
@@ -88,7 +97,10 @@ class ReplaySchedule:
                              "which servers do not see")
         clocks = [np.unique(events["clock"][(events["replica"] == replica)
                                             & (events["kind"] != PAUSED)])
-                  for replica in range(parallel.replicas)]
+                  for replica in range(len(self.lives))]
+        if several:  # a life that has pushed nothing has done nothing
+            pushed = set(events["replica"][events["kind"] == PUSHED].tolist())
+            clocks = [c if life in pushed else c[:0] for life, c in enumerate(clocks)]
         every = max(parallel.fetch_every, parallel.push_every)
         if any(c.size and c[-1] - c[0] > every * events.size for c in clocks):
             raise InputError("the log is damaged: it names steps far apart, and none between them")
@@ -141,8 +153,8 @@ def replay(config: Config, events: Sequence[np.ndarray], start: Path | None,
         first = (checkpoint.load_chunk_states(start, layout, chunks) if start
                  else initial_states(vector, chunks))
         compared = checkpoint.load_chunk_states(goal, layout, chunks) if goal else ()
-        server = ReplayServer(chunks, config, events_of_chunks(events, shards, communicator.rank),
-                              first, compared)
+        server = ReplayServer(chunks, config, events_of_chunks(
+            schedule.events, shards, communicator.rank), first, compared, schedule.lives)
         with open_dataset(config) as dataset:
             fitted = began.preprocessing if began else fit_preprocessing(config, dataset)
             prepare = fitted.preprocessor(config.data.size, network.dtype,
@@ -179,13 +191,15 @@ def replay_block(network: Network, server: ReplayServer, schedule: ReplaySchedul
         Of every replica. They share the network's conditioners: no replica begins a phase before
         all have met, and then all fit the same numbers.
     """
-    replicas = [_Replica(network, server, number, Schedule(network.config, each.batches.passes))
-                for number, each in enumerate(inputs)]
-    turns = _turns(replicas, server, schedule, network.communicator)
+    def begin(number: int) -> _Replica:
+        passes = inputs[schedule.lives[number].replica].batches.passes
+        return _Replica(network, server, number, Schedule(network.config, passes))
+    replicas: dict[int, _Replica] = {}
+    turns = _turns(replicas, begin, server, schedule, network.communicator)
     if network.communicator.rank == 0:
         turns = progress(turns, "replaying", schedule.count, "steps")
     for number, step in turns:
-        replica, mine = replicas[number], inputs[number]
+        replica, mine = replicas[number], inputs[schedule.lives[number].replica]
         mine.begin(step, replica.client.parameters)
         x = mine.read(step, replica.client.parameters)
         train_step(network, replica.client, step, x, replica.divergence,
@@ -251,16 +265,29 @@ class _ReplayDivergence(Divergence):
                 f"{describe(client.chunks[worst])}")
 
 
-def _turns(replicas: Sequence[_Replica], server: ReplayServer, schedule: ReplaySchedule,
-           communicator: Communicator) -> Iterator[tuple[int, int]]:
-    """Who makes which step next, the same for all blocks: of those who can, the furthest behind."""
+def _turns(replicas: dict[int, _Replica], begin: Callable[[int], _Replica], server: ReplayServer,
+           schedule: ReplaySchedule, communicator: Communicator) -> Iterator[tuple[int, int]]:
+    """Who makes which step next, the same for all blocks: of those who can, the furthest behind.
+
+    A life of a replica comes into being when the one before it is over, which is let go.
+    """
     todo, pauses = [deque(steps) for steps in schedule.steps], set(schedule.pauses)
+    last = {life.replica: number for number, life in enumerate(schedule.lives)}
     while True:
-        mine, left = [False], -1
+        current = (last | {schedule.lives[number].replica: number
+                           for number in reversed(range(len(todo))) if todo[number]}).values()
+        for number in [number for number in replicas if number not in current]:
+            del replicas[number]
+        for number in current:
+            if number not in replicas:
+                replicas[number] = begin(number)
+        mine, left = [False] * len(todo), -1
         while left != server.left:  # what one asks for may be what another one waits for
             left = server.left
-            mine = [replica.begins(steps[0], pauses) if steps else replica.ends(pauses)
-                    for replica, steps in zip(replicas, todo)]
+            for number in current:
+                replica, steps = replicas[number], todo[number]
+                mine[number] = (replica.begins(steps[0], pauses) if steps
+                                else replica.ends(pauses))
         begun = communicator.allreduce_sum(mine)  # how many blocks of each replica
         able = [(todo[n][0], n) for n in np.flatnonzero(begun == communicator.size).tolist()]
         if not able:

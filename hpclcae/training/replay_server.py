@@ -17,6 +17,7 @@ from hpclcae.config import Config
 from hpclcae.parameter_server.chunks import Chunk, Shards
 from hpclcae.parameter_server.connection import ServerConnection
 from hpclcae.parameter_server.store import EVENT, FETCHED, ROUND_CLOSED, Store
+from hpclcae.training.replay_lives import Life
 from hpclcae.utils.errors import InputError
 
 
@@ -99,6 +100,8 @@ class ReplayServer:
     goal : sequence of ChunkState
         What a checkpoint of the run holds, or nothing: a chunk that comes to that version is
         compared.
+    lives : sequence of Life, optional
+        What `replica` of the events counts; without it replicas.
 
     Attributes
     ----------
@@ -108,17 +111,20 @@ class ReplayServer:
     """
 
     def __init__(self, chunks: Sequence[Chunk], config: Config, events: list[np.ndarray],
-                 start: Sequence[ChunkState], goal: Sequence[ChunkState] = ()) -> None:
+                 start: Sequence[ChunkState], goal: Sequence[ChunkState] = (),
+                 lives: Sequence[Life] = ()) -> None:
         self.chunks, self.goal = chunks, goal
+        self.lives = lives or [Life(replica, 0) for replica in range(config.parallel.replicas)]
         if config.parallel.lockstep:
             events = [_without_blocked_fetches(mine) for mine in events]
         self.events = events
         self.done = [0] * len(chunks)  # events that have happened to each chunk
         self._asked: dict[tuple[int, int], ReplayConnection] = {}
         self._pushes: dict[tuple[int, int], deque[_Push]] = defaultdict(deque)
-        self.tallies = [Tally() for _ in range(config.parallel.replicas)]
+        self.tallies = [Tally() for _ in self.lives]
         self.gaps: dict[int, float] = {}
-        self.store = Store(chunks, config, log=self._compare_with_log)
+        self.store = Store(chunks, config, log=self._compare_with_log,
+                           once=any(life.number for life in self.lives))
         for index, chunk_state in enumerate(start):
             self.store.initialise(index, chunk_state.values.ravel(), chunk_state.state,
                                   chunk_state.version)
@@ -164,8 +170,9 @@ class ReplayServer:
                 self._apply(index, who[0], self._pushes[who].popleft(), event["version"] < 0)
             self.done[index] += 1
 
-    def _apply(self, index: int, replica: int, push: _Push, dropped: bool) -> None:
-        tally, staleness = self.tallies[replica], int(self.store.versions[index]) - push.base
+    def _apply(self, index: int, life: int, push: _Push, dropped: bool) -> None:
+        replica = self.lives[life].replica
+        tally, staleness = self.tallies[life], int(self.store.versions[index]) - push.base
         tally.pushes += 1
         if dropped:
             tally.dropped += 1
@@ -187,7 +194,9 @@ class ReplayServer:
         """What the store did is what the log says: otherwise the log is not that of this run."""
         index = int(events[0]["chunk"])
         number = self.done[index]
-        logged = self.events[index][number:number + 1]
+        logged = self.events[index][number:number + 1].copy()
+        logged["replica"] = [self.lives[life].replica if life >= 0 else life
+                             for life in logged["replica"].tolist()]
         if not np.array_equal(logged, events):
             raise InputError(f"the log does not fit: event {number} of "
                              f"{describe(self.chunks[index])} is {_fields(logged)}, the replay "
@@ -210,7 +219,7 @@ def _fields(events: np.ndarray) -> str:
 
 
 class ReplayConnection(ServerConnection):
-    """One replica's connection to the replayed server of a block.
+    """One replica's connection to the replayed server of a block; `replica` counts lives.
 
     missing : int
         Chunks of the fetch under way that are not there yet.
@@ -238,7 +247,8 @@ class ReplayConnection(ServerConnection):
         store, chunk = self._server.store, self._server.chunks[index]
         self._versions[index] = store.versions[index]
         have = self._have[index:index + 1]
-        if store.take_changed(self.replica, self._clock, index, have)[0]:
+        replica = self._server.lives[self.replica].replica
+        if store.take_changed(replica, self._clock, index, have)[0]:
             self._into[chunk.start:chunk.stop] = store.values[index]
         self.missing -= 1
 

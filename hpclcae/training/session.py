@@ -76,7 +76,8 @@ class Session:
         self.seconds = state.seconds
         self._given, self._stack, self._over = asked, ExitStack(), False
         owners = config.parallel.servers or worker.layout.grid.size
-        self._committer = Committer(run, owners) if worker.is_leader else None
+        commits = worker.is_rank0 if worker.joined else worker.is_leader
+        self._committer = Committer(run, owners) if commits else None
         is_auto = config.train.checkpoint_every == "auto" and worker.is_leader
         self._interval = Interval(config) if is_auto else None
         self._lookout = Lookout(run, config) if worker.is_leader else None
@@ -85,7 +86,7 @@ class Session:
         worker, replica = self.worker, self.worker.role.replica
         if worker.is_rank0:
             open_folder(self.run, self.config, self.step, replica)
-        if worker.is_leader:
+        if worker.is_leader and not worker.joined:
             checkpoint.clean(self.run)
             self._tell_of_other_replicas()
         with ExitStack() as stack:
@@ -116,7 +117,7 @@ class Session:
             finally:
                 if kind is KeyboardInterrupt:
                     self._tell_of_interrupt()
-        if kind is None and self._committer:
+        if kind is None and self._committer and self.worker.is_leader:
             nothing = self.first_step == self.step
             saved = "nothing left to do" if nothing else self._committer.committed
             beside = self.meanwhile.summary(of=self.timers)
@@ -254,7 +255,11 @@ class Session:
 
     def _commit(self, cursors: Sequence[int]) -> None:
         """Let the committer wait for the shards of this checkpoint (only the leader has one)."""
-        if self._committer:
+        joined = self.worker.joined
+        if self._committer and joined and joined.abandons():
+            self._committer.close()
+            self._committer = Committer(self.run, self._committer.shards)
+        if self._committer and (not joined or joined.commits()):
             step, path = joint_step(cursors), metrics_path(self.run)
             with as_input_error(self.run, step, path):
                 metrics = metrics_to_save(path)

@@ -62,6 +62,8 @@ class Trainer:
         self.network.weigh(split.labels[split.train] if split else None)
         state = self._load(start) if start else self._new()
         self.state = dataclasses.replace(state, deal=deal_of(config, state, self.dataset, split))
+        if self.worker.joined:
+            self.state = dataclasses.replace(self.state, seconds=self.worker.joined.seconds)
         self.batches = minibatches(config, self.dataset, split, role.replica, self.state.deal)
         self.batches.check_order(self.state.order)
         self.prepare = self.state.preprocessing.preprocessor(
@@ -156,6 +158,8 @@ class Trainer:
 
     def _cursor(self) -> int:
         """The step that this replica goes on with."""
+        if self.worker.joined:
+            return self.worker.joined.step
         cursors = self.state.cursors
         if len(cursors) != self.config.parallel.replicas:
             return self.state.step

@@ -75,7 +75,7 @@ def open_updates(worker: WorkerContext, run: Path, state: BlockState, schedule: 
         block = worker.layout.block(worker.role.block)
         return LocalUpdates(block, state, schedule, ShardWriter(run, block.rank, worker.layout),
                             0 if is_new else state.step, verify)
-    if is_new and worker.role.replica == 0:
+    if is_new and (worker.role.replica == 0 or worker.joined):
         worker.served.connection.initialise(state.parameters.vector)
     return ServedUpdates(config, worker, worker.served, state.parameters, schedule)
 

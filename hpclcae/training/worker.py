@@ -1,4 +1,5 @@
 """Where a worker stands in its job, and what it reports at the end."""
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpclcae.config import Config
@@ -23,6 +24,24 @@ class Served:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """A replica of a job in which replicas come and go (survive/).
+
+    step : int
+        With which it begins.
+    seconds : float
+        Training time of the job so far.
+    commits, abandons : callable
+        After a barrier: whether this replica commits the checkpoint that was taken, and whether the
+        one before will never be whole, as a server has died.
+    """
+    step: int
+    seconds: float
+    commits: Callable[[], bool]
+    abandons: Callable[[], bool]
+
+
+@dataclass(frozen=True)
 class WorkerContext:
     """One block of one replica.
 
@@ -34,6 +53,8 @@ class WorkerContext:
         What the leader tells the other replicas.
     served : Served or None
         None: the block updates its own parameters.
+    joined : Joined or None
+        None: all replicas of the job begin and end together.
     """
     role: Role
     layout: Layout
@@ -41,6 +62,7 @@ class WorkerContext:
     peers: Communicator
     control: ControlChannel
     served: Served | None = None
+    joined: Joined | None = None
 
     @classmethod
     def unserved(cls, config: Config, communicator: Communicator | None = None) -> "WorkerContext":

@@ -9,8 +9,8 @@ import pytest
 from hpclcae import config as configuration
 from hpclcae.model.optimizers import SLOTS
 from hpclcae.parameter_server.chunks import Chunk
-from hpclcae.parameter_server.store import (FETCHED, PAUSED, PUSHED, ROUND_CLOSED, STALENESS_BINS,
-                                            Counters, Store, unguarded)
+from hpclcae.parameter_server.store import (FETCHED, JOINED, LEFT, PAUSED, PUSHED, ROUND_CLOSED,
+                                            STALENESS_BINS, Counters, Store, unguarded)
 
 SIZES, FAN_IN = (6, 4), 4
 
@@ -366,3 +366,31 @@ def test_the_log_tells_who_did_what_against_which_version():
     held.pause(2, 0, 6)
     assert np.concatenate(events).tolist() == [(FETCHED, 2, 0, 0, 5, 0), (FETCHED, 2, 1, 1, 5, 0),
                                                (PUSHED, 2, 1, 1, 5, 1), (PAUSED, 2, -1, -1, 6, -1)]
+
+
+# ---- replicas that come and go -------------------------------------------------------------------
+
+def test_nobody_waits_for_a_replica_that_has_left_and_one_that_joins_begins_with_the_slowest():
+    held = store("parallel.consistency=bounded", "parallel.staleness=1")
+    for replica in range(3):
+        held.join(replica, 0, 1)
+        assert asked(held, replica)
+    assert not asked(held, 0, pushes=2)
+    held.leave(1, 0, 1)
+    assert not asked(held, 0, pushes=2)
+    held.leave(2, 0, 1)
+    assert asked(held, 0, pushes=5)
+    held.join(1, 0, 2)
+    assert asked(held, 1, pushes=0) and asked(held, 1, pushes=1)
+    assert asked(held, 0, pushes=6) and not asked(held, 0, pushes=8)
+
+
+def test_the_log_tells_of_lives():
+    events = []
+    held = store(log=events.append)
+    held.join(1, 5, 1)
+    held.leave(1, 7, 1)
+    held.leave(1, 7, 1)
+    held.join(1, 7, 2)
+    assert [tuple(event) for rows in events for event in rows.tolist()] == [
+        (JOINED, 1, -1, -1, 5, 1), (LEFT, 1, -1, -1, 7, 1), (JOINED, 1, -1, -1, 7, 2)]

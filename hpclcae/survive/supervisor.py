@@ -1,0 +1,666 @@
+"""The supervisor of a surviving job: it starts servers and replicas as worlds of their own, notices
+who dies or hangs, starts it again, and conducts barriers and checkpoints.
+
+It is the one process that the job cannot lose: with it everything ends, and the last checkpoint is
+good. Everything happens in one loop; `Seat` and `ShardState` are all that it remembers.
+"""
+import dataclasses
+import json
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpclcae import checkpoint
+from hpclcae.checkpoint import Committer, RunState
+from hpclcae.checkpoint.folder import MANIFEST, step_folder
+from hpclcae.checkpoint.metrics_log import metrics_path
+from hpclcae.config import Config
+from hpclcae.parameter_server.header import Header
+from hpclcae.parameter_server.roles import joint_step
+from hpclcae.survive.loop import Loop
+from hpclcae.survive.membership import (Durations, Meeting, Rank, Seat, ServerProcess, ShardState,
+                                        suspect)
+from hpclcae.survive.part import Part
+from hpclcae.survive.processes import World
+from hpclcae.survive.wire import Lost, Peer, text_in
+from hpclcae.training.metrics import metrics_to_save
+from hpclcae.training.resume import fit_preprocessing, open_dataset
+from hpclcae.utils.errors import InputError
+from hpclcae.utils.files import replace_text
+from hpclcae.utils.signals import Requests
+
+LOOK_SECONDS, PING_SECONDS = 0.02, 0.25
+UNKNOWN_SECONDS = 60.0  # that something may take of which nobody knows yet how long it takes
+IN_VAIN = 3  # lives of a replica without a step, or starts of the job without a checkpoint
+CONTACT = "survive.json"  # in the run folder: how to reach the supervisor
+LOG = "survival.jsonl"    # in the run folder: what happened to whom
+
+
+class Restart(Exception):
+    """A shard is lost: the job goes on from the last checkpoint."""
+
+
+class Supervisor(Loop):
+    """One job, from its first process to its last.
+
+    Parameters
+    ----------
+    config : Config
+        With the grid of every replica.
+    program : list of str
+        What every process runs.
+    blocks : int
+        Of every replica.
+    asked : Requests
+        Signals to this process.
+    deviations : float
+        A step is too long when it takes so many standard deviations more than the median.
+    least : int
+        Replicas without which the job ends with a checkpoint.
+    seats : int
+        Replicas that begin; others may join.
+    """
+
+    def __init__(self, config: Config, run: Path, program: list[str], blocks: int, asked: Requests,
+                 deviations: float = 20.0, least: int = 1, seats: int | None = None,
+                 stop_at: int | None = None) -> None:
+        self.config, self.run, self.blocks, self._asked = config, run, blocks, asked
+        self._program, self._stop_at, self._least = program, stop_at, least
+        found = checkpoint.saved(run / "checkpoints")
+        self.start = found[-1] if found else None
+        state = checkpoint.load_state(self.start) if self.start else None
+        parallel = config.parallel
+        cursors = state.cursors if state else ()
+        if len(cursors) != parallel.replicas:
+            cursors = (state.step if state else 0,) * parallel.replicas
+        self.seats = [Seat(number, cursor) for number, cursor in enumerate(cursors)]
+        self._first_seats = parallel.replicas if seats is None else seats
+        self.shards = [ShardState() for _ in range(parallel.servers)]
+        self.servers: dict[int, ServerProcess] = {}
+        self._lives: dict[int, int] = {}  # of servers
+        self._worlds: dict[int, World] = {}  # of seats
+        self.token = secrets.token_hex(16)
+        super().__init__()
+        self.meeting = Meeting()
+        assert config.train.checkpoint_every != "auto"  # check_survival
+        self._every = config.train.checkpoint_every
+        self._due = joint_step(cursors) // self._every
+        self._uncommitted: int | None = None  # step of a checkpoint that was taken
+        self._lost_shard = self._ending = self._went = False
+        self._is_saved = False
+        self._is_over, self._reports = False, list[dict[str, Any]]()
+        self._steps, self._starts, self._answers = (Durations(deviations) for _ in range(3))
+        self._began = time.monotonic()
+        self._before = state.seconds if state else 0.0
+        self._too_little = ""
+        self._said_over = 0.0
+
+    # ---- the loop --------------------------------------------------------------------------------
+
+    def work(self) -> str:
+        """Run the job to its end; returns why it ended before its last step, or "".
+
+        Raises
+        ------
+        InputError
+            It cannot go on.
+        Restart
+            It can, from the last checkpoint.
+        """
+        contact = self.run / CONTACT
+        try:
+            replace_text(contact, json.dumps({"address": self.address, "token": self.token}))
+            contact.chmod(0o600)
+            for number in range(len(self.shards)):
+                self._start_server(number)
+            for seat in self.seats[:self._first_seats]:
+                self._start(seat)
+            while not self._is_over:
+                self.turn(LOOK_SECONDS)
+                self._look_after(time.monotonic())
+        finally:
+            contact.unlink(missing_ok=True)
+            for world in [*self._worlds.values(), *(s.world for s in self.servers.values())]:
+                world.kill()
+            self.close()
+        return self._too_little
+
+    def lose(self, peer: Peer) -> None:
+        """A connection has ended: a process has, or is about to."""
+        self.drop(peer)
+        if isinstance(peer.about, int):
+            if not self._said_over:
+                self._server_died(peer.about, "its process has ended")
+        elif isinstance(peer.about, tuple):
+            number, block = peer.about
+            seat = self.seats[number]
+            if block in seat.ranks and seat.ranks[block].peer is peer and not seat.ranks[
+                    block].ended:
+                self._died(seat, f"block {block} (process {seat.ranks[block].pid}) has ended")
+
+    def _say(self, peer: Peer | None, **content: Any) -> None:
+        if peer is not None and peer in self.peers:
+            try:
+                peer.say(**content)
+            except Lost:
+                pass  # the loop will see it, too
+
+    def take(self, peer: Peer, header: Header, rest: np.ndarray) -> None:
+        told = text_in(rest)
+        if peer.about is None:
+            self._greet(peer, told)
+        elif isinstance(peer.about, int):
+            self._take_of_server(peer.about, told)
+        elif isinstance(peer.about, tuple):
+            self._take_of_rank(self.seats[peer.about[0]], peer.about[1], told)
+        else:
+            self._answer(peer, told)
+
+    def _greet(self, peer: Peer, told: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if told.get("token") != self.token:
+            self.drop(peer)
+        elif told["role"] == "tool":
+            peer.about = "tool"
+        elif told["role"] == "server":
+            server = self.servers.get(told["number"])
+            if server is None or server.world.part.life != told["life"]:
+                self.drop(peer)
+                return
+            peer.about, server.peer = told["number"], peer
+            server.address = (told["address"][0], told["address"][1])
+            self._assign()
+        else:
+            seat = self.seats[told["replica"]]
+            if seat.state != "starting" or seat.life != told["life"]:
+                self.drop(peer)
+                return
+            peer.about = seat.number, told["block"]
+            seat.ranks[told["block"]] = Rank(peer, told["pid"], now, now, seat.cursor, seat.cursor)
+            self._worlds[seat.number].pids.add(told["pid"])
+            if len(seat.ranks) == self.blocks:
+                self._starts.note(now - seat.began)
+
+    def note(self, kind: str, who: str, text: str, **more: Any) -> None:
+        """Say what happened, and write it down."""
+        print(f"hpclcae launch: {who} {text}", flush=True)
+        row = {"time": time.time(), "seconds": round(self.seconds, 3), "kind": kind, "who": who,
+               "text": text} | more
+        with (self.run / LOG).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the job so far."""
+        return self._before + time.monotonic() - self._began
+
+    # ---- what is looked at now and then ----------------------------------------------------------
+
+    def _look_after(self, now: float) -> None:
+        self._look_at_servers(now)
+        self._look_at_seats(now)
+        if self._uncommitted is not None and (step_folder(self.run, self._uncommitted)
+                                              / MANIFEST).exists():
+            self._uncommitted = None
+        self._look_at_barrier()
+        if self._asked.end and not self._ending:
+            self._end()
+        if not any(seat.is_wanted for seat in self.seats):
+            self._finish(now)
+
+    @property
+    def _replacing(self) -> float:
+        """Seconds that it takes to start a process anew: waiting so long costs no more."""
+        return self._starts.largest or UNKNOWN_SECONDS
+
+    def _look_at_servers(self, now: float) -> None:
+        limit = max(self._answers.limit or 0.0, self._replacing)
+        for number, server in list(self.servers.items()):
+            if self._said_over:
+                continue
+            if server.world.code is not None:
+                self._server_died(number, f"its process ended with code {server.world.code}")
+            elif server.peer is None:
+                if now - server.began > max(self._replacing, UNKNOWN_SECONDS):
+                    self._server_died(number, "it does not start")
+            elif server.answered and now - server.pinged > PING_SECONDS:
+                server.pinged, server.answered = now, False
+                self._say(server.peer, kind="ping")
+            elif not server.answered and now - server.pinged > limit:
+                self._server_died(number, f"it has said nothing for {now - server.pinged:.1f} s "
+                                  f"(limit {limit:.1f} s)", silent=now - server.pinged)
+
+    def _look_at_seats(self, now: float) -> None:
+        for seat in self.seats:
+            world = self._worlds.get(seat.number)
+            if not seat.is_wanted or world is None:
+                continue
+            code = world.code
+            if code == 0 and len(seat.ranks) == self.blocks and all(
+                    rank.ended for rank in seat.ranks.values()):
+                seat.state = "left" if seat.leaving else "done"
+                seat.ranks = {}
+                if seat.leaving:
+                    self._tell_leave(seat)
+                    self.note("leave", f"replica {seat.number}", "has left after step "
+                              f"{seat.cursor}", life=seat.life, step=seat.cursor)
+            elif code is not None:
+                self._died(seat, f"its processes ended with code {code}")
+            elif seat.state == "starting" and len(seat.ranks) == self.blocks and all(
+                    shard.serves for shard in self.shards):
+                self._join(seat)
+            elif seat.state == "starting" and now - seat.began > max(self._replacing,
+                                                                     UNKNOWN_SECONDS):
+                self._died(seat, "it does not start")
+        if all(shard.serves for shard in self.shards) and not any(
+                not s.answered and now - s.pinged > 4 * PING_SECONDS
+                for s in self.servers.values()):
+            limit = max(self._steps.limit or UNKNOWN_SECONDS, self._replacing)
+            found = suspect(self.seats, now, limit, PING_SECONDS)
+            if found:
+                seat, block, silent = found
+                self._died(seat, f"block {block} (process {seat.ranks[block].pid}) has stood still "
+                           f"for {silent:.1f} s (limit {limit:.1f} s)", silent=silent)
+
+    # ---- servers ---------------------------------------------------------------------------------
+
+    def _part(self, kind: str, number: int, life: int) -> Part:
+        return Part(self.address, self.token, kind, number, life)
+
+    def _start_server(self, number: int) -> None:
+        life = self._lives[number] = self._lives.get(number, 0) + 1
+        world = World(self._part("server", number, life), self._program, 1)
+        self.servers[number] = ServerProcess(world, time.monotonic())
+
+    def _assign(self) -> None:
+        """Give shards that nobody holds, or that have no copy, to servers that are there."""
+        there = [n for n, server in sorted(self.servers.items()) if server.peer is not None]
+        for index, shard in enumerate(self.shards):
+            if shard.holder is None and index in there:
+                shard.holder = index
+                self._hand(shard, index, holds=True)
+            elif (self.config.parallel.copies and shard.serves and shard.copy is None
+                  and shard.holder is not None):
+                others = [n for n in there if n != shard.holder]
+                if others:
+                    shard.copy = min(others, key=lambda n: (
+                        sum(n in (s.holder, s.copy) for s in self.shards), (n - index) % 97))
+                    self._hand(shard, index, holds=False)
+
+    def _hand(self, shard: ShardState, index: int, holds: bool) -> None:
+        number = shard.holder if holds else shard.copy
+        assert number is not None
+        self._say(self.servers[number].peer, kind="serve", shard=index, holds=holds,
+                  part=shard.parts, start=str(self.start) if self.start and holds else "")
+        shard.parts += 1
+
+    def _take_of_server(self, number: int, told: dict[str, Any]) -> None:
+        kind, server = told["kind"], self.servers[number]
+        if kind == "pong":
+            server.answered = True
+            self._answers.note(time.monotonic() - server.pinged)
+        elif kind == "serves":
+            shard = self.shards[told["shard"]]
+            if shard.holder == number:
+                shard.serves = True
+                self._tell_routes()
+                self._assign()
+            elif shard.copy == number and shard.holder is not None:
+                self._say(self.servers[shard.holder].peer, kind="copy", shard=told["shard"],
+                          address=server.address)
+        elif kind == "copied":
+            self.shards[told["shard"]].is_copied = True
+        elif kind == "alone":
+            shard = self.shards[told["shard"]]
+            if shard.holder == number:
+                shard.copy, shard.is_copied = None, False
+                self._assign()
+        elif kind == "done":
+            self._done(told)
+        elif kind == "report":
+            self._reports += told["reports"]
+            server.answered = True
+            self._said_over = self._said_over or time.monotonic()
+            server.peer = None
+        elif kind == "error":
+            raise InputError(told["text"])
+
+    def _done(self, told: dict[str, Any]) -> None:
+        """A server has done to a shard what it was told."""
+        if told["what"] == "join":
+            replica, life = told["number"]
+            seat = self.seats[replica]
+            if seat.state == "joining" and seat.life == life:
+                seat.joining.discard(told["shard"])
+                if not seat.joining:
+                    self._welcome(seat)
+        elif told["what"] == "checkpoint" and self.meeting.awaited is not None:
+            if told["number"] == self.meeting.number:
+                self.meeting.awaited.discard(told["shard"])
+
+    def _to_holder(self, index: int, **content: Any) -> None:
+        shard = self.shards[index]
+        if shard.serves and shard.holder is not None:
+            self._say(self.servers[shard.holder].peer, shard=index, **content)
+
+    def _server_died(self, number: int, why: str, **more: Any) -> None:
+        server = self.servers.pop(number)
+        if server.peer:
+            self.drop(server.peer)
+        server.world.kill()
+        self._lost_shard = self._uncommitted is not None
+        taken = []
+        for index, shard in enumerate(self.shards):
+            if shard.copy == number:
+                shard.copy, shard.is_copied = None, False
+            if shard.holder != number:
+                continue
+            if not shard.is_copied or shard.copy is None:
+                if any(seat.state == "training" for seat in self.seats) or shard.serves:
+                    self.note("server", f"server {number}", f"died: {why}; no other server has a "
+                              f"copy of shard {index} now: the job goes on from the last "
+                              "checkpoint", **more)
+                    raise Restart
+                shard.holder, shard.serves = None, False
+                continue
+            shard.holder, shard.copy = shard.copy, None
+            shard.serves = shard.is_copied = False
+            taken.append(f"server {shard.holder} takes over shard {index}")
+            self._say(self.servers[shard.holder].peer, kind="promote", shard=index)
+        self.note("server", f"server {number}", "; ".join([f"died: {why}", *taken]), **more)
+        self._tell_routes()
+        self._start_server(number)
+        if self._lost_shard and all(s.state != "training" or all(r.final for r in s.ranks.values())
+                                    for s in self.seats):
+            for seat in self.seats:  # who waits for the shards of the last checkpoint waits in vain
+                if seat.is_wanted:
+                    self._died(seat, "the last checkpoint lost a shard")
+
+    def _tell_routes(self) -> None:
+        """Tell workers where shards are, and servers that have just taken one over what is due."""
+        addresses = self._addresses()
+        for seat in self.seats:
+            if seat.state == "training":
+                for rank in seat.ranks.values():
+                    self._say(rank.peer, kind="routes", addresses=addresses)
+        for seat in self.seats:
+            if seat.state == "joining":
+                for index in seat.joining:
+                    self._tell_join(seat, index)
+        if self.meeting.awaited:
+            for index in self.meeting.awaited:
+                self._tell_checkpoint(index)
+
+    def _addresses(self) -> list[tuple[str, int] | None]:
+        return [self.servers[s.holder].address if s.serves and s.holder is not None else None
+                for s in self.shards]
+
+    # ---- replicas --------------------------------------------------------------------------------
+
+    def _start(self, seat: Seat) -> None:
+        seat.life += 1
+        seat.leaving, seat.error = False, ""
+        seat.state, seat.ranks, seat.began = "starting", {}, time.monotonic()
+        part = self._part("replica", seat.number, seat.life)
+        self._worlds[seat.number] = World(part, self._program, self.blocks)
+
+    def _join(self, seat: Seat) -> None:
+        """All of its processes are there: tell the servers; a checkpoint under way comes first."""
+        if self.meeting.awaited is not None:
+            return
+        seat.state, seat.joining = "joining", set(range(len(self.shards)))
+        for index in range(len(self.shards)):
+            self._tell_join(seat, index)
+
+    def _tell_join(self, seat: Seat, index: int) -> None:
+        self._to_holder(index, kind="join", replica=seat.number, life=seat.life, clock=seat.cursor,
+                        number=[seat.number, seat.life])
+
+    def _welcome(self, seat: Seat) -> None:
+        seat.state = "training"
+        now = time.monotonic()
+        if seat.life > 1 or seat.number >= self._first_seats:
+            self.note("join", f"replica {seat.number}", f"begins with step {seat.cursor} in life "
+                      f"{seat.life}, {now - seat.began:.1f} s after it was started",
+                      life=seat.life, step=seat.cursor, took=now - seat.began)
+        begun = self.start is not None or any(s.cursor or s.step for s in self.seats)
+        for rank in seat.ranks.values():
+            rank.heard = rank.moved = now
+            self._say(rank.peer, kind="routes", addresses=self._addresses())
+            self._say(rank.peer, kind="welcome", step=seat.cursor, seconds=self.seconds,
+                      start=str(self.start or ""), begun=begun, stop_at=self._stop_at)
+            self._say_standing(seat, rank)
+
+    def _say_standing(self, seat: Seat, rank: Rank) -> None:
+        """What holds for all that train: a barrier, the end, the end of the warm start."""
+        if self.meeting.asked:
+            self._say(rank.peer, kind="pause", number=self.meeting.number)
+        if self._ending:
+            self._say(rank.peer, kind="end")
+        if self._went and seat.number:
+            self._say(rank.peer, kind="go")
+
+    def _tell_all(self) -> None:
+        for seat in self.seats:
+            if seat.state == "training":
+                for rank in seat.ranks.values():
+                    self._say_standing(seat, rank)
+
+    def _take_of_rank(self, seat: Seat, block: int, told: dict[str, Any]) -> None:
+        rank, kind, now = seat.ranks[block], told["kind"], time.monotonic()
+        rank.heard = now
+        if kind == "progress":
+            if told["step"] > rank.step and not rank.paused:
+                if block == 0 and seat.state == "training" and rank.step > seat.cursor:
+                    self._steps.note((now - rank.moved) / (told["step"] - rank.step))
+                rank.moved = now
+                seat.in_vain = 0
+            rank.step, rank.safe, rank.waits = told["step"], told["safe"], told["waits"]
+            warm = self.config.parallel.warm_start
+            if warm and not self._went and seat.number == 0 and seat.step >= warm:
+                self._went = True
+                self._tell_all()
+        elif kind == "barrier":
+            rank.paused, rank.final = True, told["final"]
+            rank.step = rank.safe = told["clock"]
+        elif kind == "report":
+            rank.ended = True
+            self._reports.append(told["report"])
+        elif kind == "error":
+            seat.error = told["text"]
+        elif kind == "ask" and told["what"] == "end":
+            self._end()
+
+    def _died(self, seat: Seat, why: str, **more: Any) -> None:
+        """A replica has come to an end that was not its own: it begins again."""
+        self._worlds.pop(seat.number).kill()
+        for rank in seat.ranks.values():
+            self.drop(rank.peer)
+        before, error = seat.cursor, seat.error
+        why = error or why
+        if seat.state == "training":
+            seat.cursor = max(seat.cursor, min(rank.safe for rank in seat.ranks.values()))
+        if error and seat.cursor == before and seat.in_vain:
+            raise InputError(error)
+        seat.in_vain = seat.in_vain + 1 if seat.cursor == before else 0
+        self._tell_leave(seat)
+        if seat.leaving:
+            seat.state = "left"
+            self.note("leave", f"replica {seat.number}", f"was to leave, and died: {why}",
+                      life=seat.life, step=seat.cursor, **more)
+            return
+        if seat.in_vain >= IN_VAIN:
+            seat.state = "lost"
+            self.note("lost", f"replica {seat.number}", f"died: {why}; it has died {IN_VAIN} times "
+                      "without making a step, and is not started again", life=seat.life, **more)
+            self._check_enough()
+            return
+        self.note("replica", f"replica {seat.number}", f"died in life {seat.life}: {why}",
+                  life=seat.life, step=seat.cursor, **more)
+        seat.ranks = {}
+        self._start(seat)
+
+    def _tell_leave(self, seat: Seat) -> None:
+        for index in range(len(self.shards)):
+            self._to_holder(index, kind="leave", replica=seat.number, life=seat.life,
+                            clock=seat.cursor, number=0)
+
+    def _check_enough(self) -> None:
+        left = sum(seat.is_wanted or seat.state == "done" for seat in self.seats)
+        if left < self._least and not self._too_little:
+            self._too_little = (f"{left} replicas are left, and --least says {self._least}")
+            self._end()
+
+    # ---- barriers and the end --------------------------------------------------------------------
+
+    def _end(self) -> None:
+        self._ending = True
+        self._tell_all()
+
+    def _look_at_barrier(self) -> None:
+        meeting = self.meeting
+        wanted = [seat for seat in self.seats if seat.is_wanted and not seat.leaving]
+        self._let_go()
+        if meeting.awaited is not None:
+            if not meeting.awaited:
+                self._release()
+            return
+        training = [seat for seat in wanted if seat.state == "training"]
+        if not meeting.asked and training and len(training) == len(wanted):
+            step = joint_step([seat.step for seat in self.seats])
+            if step // self._every > self._due or self._asked.checkpoint:
+                self._asked.checkpoint, self._due = False, step // self._every
+                meeting.asked = True
+                self._tell_all()
+        if wanted and len(training) == len(wanted) and all(
+                rank.paused for seat in training for rank in seat.ranks.values()):
+            for seat in training:
+                seat.cursor = max(seat.cursor, min(r.step for r in seat.ranks.values()))
+            meeting.awaited = set(range(len(self.shards)))
+            for index in list(meeting.awaited):
+                self._tell_checkpoint(index)
+
+    def _let_go(self) -> None:
+        """Replicas that leave wait for nobody."""
+        for seat in self.seats:
+            ranks = seat.ranks.values()
+            if seat.leaving and seat.state == "training" and all(
+                    rank.paused and rank.final for rank in ranks):
+                seat.cursor = max(seat.cursor, seat.step)
+                for rank in ranks:
+                    rank.paused = False
+                    self._say(rank.peer, kind="released", number=self.meeting.number - 1,
+                              clocks=self._clocks(), over=True, lost=False, commits=False)
+
+    def _clocks(self) -> list[int]:
+        return [seat.cursor for seat in self.seats]
+
+    def _tell_checkpoint(self, index: int) -> None:
+        self._to_holder(index, kind="checkpoint", clocks=self._clocks(),
+                        number=self.meeting.number)
+
+    def _release(self) -> None:
+        now, clocks = time.monotonic(), self._clocks()
+        wanted = [seat for seat in self.seats if seat.is_wanted and not seat.leaving]
+        if not wanted:
+            self._commit_alone(clocks)
+        over = all(rank.final for seat in wanted for rank in seat.ranks.values())
+        self._uncommitted = joint_step(clocks)
+        first = next((seat for seat in wanted if seat.state == "training"), None)
+        for seat in wanted:
+            for block, rank in seat.ranks.items():
+                self._say(rank.peer, kind="released", number=self.meeting.number, clocks=clocks,
+                          over=over, lost=self._lost_shard,
+                          commits=block == 0 and seat is first)
+                rank.paused, rank.moved = False, now
+        self._lost_shard = False
+        self.meeting = Meeting(self.meeting.number + 1)
+
+    def _commit_alone(self, clocks: list[int]) -> None:
+        """No replica is left that could commit the checkpoint."""
+        with open_dataset(self.config) as dataset:
+            fitted = (checkpoint.load_state(self.start) if self.start else
+                      RunState(config=self.config, step=0,
+                               preprocessing=fit_preprocessing(self.config, dataset)))
+        committer = Committer(self.run, len(self.shards))
+        committer.start(dataclasses.replace(
+            fitted, config=self.config, step=joint_step(clocks), cursors=tuple(clocks),
+            seconds=self.seconds, metrics=metrics_to_save(metrics_path(self.run))))
+        committer.wait()
+        committer.close()
+
+    def _finish(self, now: float) -> None:
+        """All replicas have ended: let the servers end, too."""
+        died = any(seat.state == "lost" for seat in self.seats)
+        if died and not any(seat.state == "done" for seat in self.seats) and not self._is_saved:
+            if self.meeting.awaited is None:
+                self._is_saved = True
+                self.meeting.awaited = set(range(len(self.shards)))
+                for index in list(self.meeting.awaited):
+                    self._tell_checkpoint(index)
+            return
+        if self.meeting.awaited is not None:
+            return
+        if not self._said_over:
+            self._said_over = now
+            for server in self.servers.values():
+                self._say(server.peer, kind="over")
+        if all(server.world.code is not None for server in self.servers.values()) \
+                or now - self._said_over > UNKNOWN_SECONDS:
+            (self.run / "parallel.json").write_text(
+                "[" + ",\n ".join(map(json.dumps, self._reports)) + "]\n")
+            self._is_over = True
+
+    # ---- tools -----------------------------------------------------------------------------------
+
+    def _answer(self, peer: Peer, told: dict[str, Any]) -> None:
+        """What another process asks: who is there, or that a replica joins or leaves."""
+        if told["kind"] in ("join", "leave"):
+            try:
+                who = (self._let_join if told["kind"] == "join" else self._let_leave)(
+                    told["replica"])
+                self._say(peer, kind="done", replica=who)
+            except InputError as error:
+                self._say(peer, kind="error", text=str(error))
+            return
+        self._say(peer, kind="who", seats=[{
+            "replica": seat.number, "state": seat.state, "life": seat.life, "step": seat.step,
+            "pids": {block: rank.pid for block, rank in seat.ranks.items()}}
+            for seat in self.seats], servers=[{
+                "server": number, "there": server.peer is not None, "pid": server.world.pid,
+                "life": server.world.part.life,
+                "holds": [i for i, s in enumerate(self.shards) if s.holder == number and s.serves],
+                "copies": [i for i, s in enumerate(self.shards)
+                           if s.copy == number and s.is_copied]}
+                for number, server in self.servers.items()])
+
+    def _let_join(self, number: int | None) -> int:
+        free = [seat.number for seat in self.seats if seat.state in ("left", "lost")]
+        if not free or number is not None and number not in free:
+            which = "no replica" if not free else f"replica {number} does not, but " + ", ".join(
+                map(str, free))
+            raise InputError(f"{which} waits to join: the job has seats for parallel.replicas = "
+                             f"{len(self.seats)} replicas")
+        seat = self.seats[free[0] if number is None else number]
+        seat.in_vain = 0
+        self.note("join", f"replica {seat.number}", "is asked to join")
+        self._start(seat)
+        return seat.number
+
+    def _let_leave(self, number: int) -> int:
+        there = [seat.number for seat in self.seats
+                 if seat.state == "training" and not seat.leaving]
+        if number not in there:
+            raise InputError(f"replica {number} does not train now; those that do: "
+                             f"{', '.join(map(str, there)) or 'none'}")
+        if len(there) <= self._least:
+            raise InputError(f"{len(there)} replicas train, and --least says {self._least}: end "
+                             "the job with a TERM to hpclcae launch")
+        seat = self.seats[number]
+        seat.leaving = True
+        for rank in seat.ranks.values():
+            self._say(rank.peer, kind="end")
+        return number

@@ -1,0 +1,182 @@
+"""Frames over a socket: what servers, replicas and the supervisor of a surviving job say.
+
+A frame is the header of 64 bytes that messages and mail have (parameter_server/header.py), then
+what belongs to it. A peer that is dead closes its socket, so it is known at once, whatever was
+under way; no frame is ever half applied.
+"""
+import json
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from hpclcae.parameter_server.header import HEADER, Header
+
+#: Kinds of frames that only sockets carry, beside those of messages.
+TEXT, VERSIONS, CHUNK, ACKNOWLEDGED, SNAPSHOT, JOIN, LEAVE, RELEASE, CONFIRMED = range(16, 25)
+_BUFFER = 4 << 20  # bytes that the system may hold of what was sent or has arrived
+_FRAMES = 64  # that are taken of one peer in a row
+_LARGEST = 1 << 40  # bytes of a frame: more is no frame of ours
+
+Place = Callable[[Header], np.ndarray | None]
+
+
+class Lost(Exception):
+    """The peer has gone."""
+
+
+class Peer:
+    """One end of a connection; nothing waits in it.
+
+    Parameters
+    ----------
+    connected : socket
+    place : callable, optional
+        place(header) says where what follows a header goes, as uint8 (n,); None: into new memory.
+
+    Attributes
+    ----------
+    about : object
+        Who it is, for whoever keeps it.
+    """
+
+    def __init__(self, connected: socket.socket, place: Place = lambda header: None) -> None:
+        self.socket, self._place = connected, place
+        connected.setblocking(False)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            connected.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        self._out: deque[memoryview] = deque()
+        self._head, self._got = np.empty(HEADER, np.uint8), 0
+        self._header: Header | None = None
+        self._rest = np.empty(0, np.uint8)
+        self.about: Any = None
+
+    @classmethod
+    def to(cls, address: tuple[str, int], place: Place = lambda header: None) -> "Peer":
+        """Connect to a listener.
+
+        Raises
+        ------
+        Lost
+            Nobody listens.
+        """
+        try:
+            return cls(socket.create_connection(address, timeout=10), place)
+        except OSError as error:
+            raise Lost(str(error)) from error
+
+    # ---- sending ---------------------------------------------------------------------------------
+
+    def send(self, header: Header, content: np.ndarray | None = None, keep: bool = False) -> None:
+        """Send a frame, or what of it does not go at once later (`flush`).
+
+        keep : bool
+            The content stays as it is until it has left; else it is copied if need be.
+
+        Raises
+        ------
+        Lost
+            The peer has gone.
+        """
+        head = np.empty(HEADER, np.uint8)
+        content = np.empty(0, np.uint8) if content is None else content.reshape(-1).view(np.uint8)
+        header.write(head, content.size)
+        self._out.append(head.data)
+        if content.size:
+            self._out.append(content.data)
+        waiting = len(self._out)
+        self.flush()
+        if self._out and content.size and not keep:
+            if len(self._out) <= waiting:
+                self._out[-1] = memoryview(bytes(self._out[-1]))
+
+    def say(self, **content: Any) -> None:
+        """Send a text frame."""
+        self.send(Header(TEXT), np.frombuffer(json.dumps(content).encode(), np.uint8), keep=True)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._out)
+
+    def flush(self) -> None:
+        """Send what goes without waiting.
+
+        Raises
+        ------
+        Lost
+            The peer has gone.
+        """
+        try:
+            while self._out:
+                sent = self.socket.send(self._out[0])
+                if sent < len(self._out[0]):
+                    self._out[0] = self._out[0][sent:]
+                    return
+                self._out.popleft()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise Lost(str(error)) from error
+
+    # ---- receiving -------------------------------------------------------------------------------
+
+    def receive(self) -> Iterator[tuple[Header, np.ndarray]]:
+        """The frames that have arrived whole: header, and what follows as uint8 (n,).
+
+        Raises
+        ------
+        Lost
+            The peer has gone; what it sent before has been returned.
+        """
+        for _ in range(_FRAMES):
+            if self._header is None:
+                if not self._fill(self._head):
+                    return
+                self._header = Header.read(self._head)[0]
+                size = int(self._head[56:HEADER].view(np.int64)[0])
+                if not 0 <= size <= _LARGEST:
+                    raise Lost("what arrived is no frame")
+                into = self._place(self._header)
+                self._rest = np.empty(size, np.uint8) if into is None else into
+                assert self._rest.size == size, (self._header, size)
+            if not self._fill(self._rest):
+                return
+            header, self._header = self._header, None
+            yield header, self._rest
+
+    def _fill(self, into: np.ndarray) -> bool:
+        """Receive into what is left of an array; whether it is full."""
+        try:
+            while self._got < into.size:
+                got = self.socket.recv_into(into.data[self._got:])
+                if not got:
+                    raise Lost("it closed the connection")
+                self._got += got
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise Lost(str(error)) from error
+        self._got = 0
+        return True
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._out.clear()
+        self.socket.close()
+
+
+def text_in(rest: np.ndarray) -> dict[str, Any]:
+    """What a text frame says."""
+    found: dict[str, Any] = json.loads(rest.tobytes())
+    return found
+
+
+def listener(host: str = "127.0.0.1") -> socket.socket:
+    """A socket that others connect to, at a free port."""
+    made = socket.create_server((host, 0), backlog=1024)
+    made.setblocking(False)
+    return made
