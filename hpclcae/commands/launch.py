@@ -11,7 +11,7 @@ import sys
 
 from hpclcae import config as configuration
 from hpclcae.cluster.mpiexec import find_mpiexec, run_job, settings_of
-from hpclcae.cluster.plan import USABLE, job_bytes
+from hpclcae.cluster.memory import USABLE, job_bytes
 from hpclcae.cluster.ranks import MOST_RANKS, grid_for, ranks_for
 from hpclcae.commands import train
 from hpclcae.commands.arguments import whole
