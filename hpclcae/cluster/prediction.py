@@ -84,6 +84,40 @@ class StepTime:
         return max(costs, key=lambda name: costs[name])
 
 
+@dataclass(frozen=True)
+class ServerCosts:
+    """What one replica's parameters cost every time.
+
+    push, fetch : float
+        Seconds that every server works.
+    wire : float
+        Seconds that they take on the network, one way.
+    bytes : float
+        Of one server, one way.
+    copy : float
+        Seconds that a worker copies, one way.
+    """
+    push: float
+    fetch: float
+    wire: float
+    bytes: float
+    copy: float
+
+
+def server_costs(layout: Layout, machine: Machine, per_node: int, replicas: int,
+                 servers: int) -> ServerCosts:
+    """The mean over all phases."""
+    job = _Job(layout, machine, per_node, replicas, servers, 1, 1)
+    found = []
+    for phase in phases(layout.config):
+        blocks = [_Block(job, layout.block(number), phase) for number in _representatives(layout)]
+        for block in blocks:
+            block.run()
+        found.append(job.server_costs(max(block.pushed for block in blocks) * job.item))
+    return ServerCosts(*(float(np.mean([getattr(costs, field.name) for costs in found]))
+                         for field in fields(ServerCosts)))
+
+
 def predict(layout: Layout, machine: Machine, per_node: int = 1, replicas: int = 1,
             servers: int = 0, fetch_every: int = 1, push_every: int = 1) -> StepTime:
     """A step of one of `replicas` replicas of a layout, `per_node` ranks on each node."""
@@ -153,24 +187,33 @@ class _Job:
                         copies, flop, even, max(block.halo_bytes for block in blocks),
                         max(block.messages for block in blocks), served, share)
 
-    def _serve(self, moved: float, step: float) -> tuple[float, float, float]:
-        """Seconds that servers add to a step, bytes of one server, and its busy share.
+    def server_costs(self, moved: float) -> "ServerCosts":
+        """What a replica costs servers.
 
         moved : float
             Bytes that a block has to push, and to fetch.
         """
         machine, link = self.machine, self.to_servers
-        often = 1 / self.push_every + 1 / self.fetch_every
-        total = moved * self.grid.size * self.replicas / self.servers
-        copies = moved * often / link.stream if self.nodes == 1 else 0.0
+        each = moved * self.grid.size / self.servers
         update = machine.elements[self.config.update.rule] * self.slowdown / self.item
-        busy = total * (often / link.stream + update / self.push_every)
+        wire = 0.0
         if self.nodes > 1:  # what all ranks of a node send goes through one wire
-            wire = moved * often * min(self.per_node, self.grid.size) / link.bandwidth
-            there = total * often * math.ceil(self.servers / self.nodes) / link.bandwidth
-            busy = max(busy, wire, there)
+            here = moved * min(self.per_node, self.grid.size)
+            there = each * math.ceil(self.servers / self.nodes)
+            wire = max(here, there) / link.bandwidth
+        return ServerCosts(each / link.stream + each * update, each / link.stream, wire, each,
+                           moved / link.stream if self.nodes == 1 else 0.0)
+
+    def _serve(self, moved: float, step: float) -> tuple[float, float, float]:
+        """Seconds that servers add to a step, bytes of one server, and its share of the step."""
+        costs = self.server_costs(moved)
+        often = 1 / self.push_every + 1 / self.fetch_every
+        copies = costs.copy * often
+        busy = max(self.replicas * (costs.push / self.push_every + costs.fetch / self.fetch_every),
+                   costs.wire * often)
         step += copies
-        return copies + max(0.0, busy - step), total * often, busy / max(step, 1e-30)
+        return (copies + max(0.0, busy - step), costs.bytes * often * self.replicas,
+                busy / max(step, 1e-30))
 
 
 class _Block:
