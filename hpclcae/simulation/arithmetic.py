@@ -5,6 +5,7 @@ runs in one thread, so the same seeds give the same bits. A gradient that is on 
 until the simulation delivers it.
 """
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -51,10 +52,16 @@ class PostedConnection(LocalConnection):
     """A connection whose pushes wait until they are delivered.
 
     As with messages, a fetch comes to the servers behind the pushes before it.
+
+    Parameters
+    ----------
+    missed : Counter
+        Of all connections: how many gradients missed so many updates.
     """
 
-    def __init__(self, servers: LocalServers, replica: int) -> None:
+    def __init__(self, servers: LocalServers, replica: int, missed: Counter[int]) -> None:
         super().__init__(servers, replica, 0)
+        self._missed = missed
         self._posted: list[Mail] = []
         self._under_way = self.fetches = 0
         self._asked: tuple[np.ndarray, np.ndarray, np.ndarray, int, int] | None = None
@@ -88,6 +95,8 @@ class PostedConnection(LocalConnection):
     def arrive(self, mail: Sequence[Mail]) -> None:
         """Gradients have arrived, and are applied."""
         for one in mail:
+            store, number = self._held[one.chunk]
+            self._missed[int(store.versions[number]) - one.base] += 1
             self.deliver(*one)
         self._under_way -= len(mail)
         self._ask()
@@ -106,6 +115,8 @@ class Arithmetic:
     Attributes
     ----------
     stores : list of Store
+    missed : Counter
+        How many gradients of chunks missed 0, 1, 2, ... updates (Store counts up to 64).
     """
 
     def __init__(self, config: Config, learns: bool) -> None:
@@ -119,7 +130,8 @@ class Arithmetic:
         self.network = Network(layout)
         self.schedule = Schedule(config, IMAGES)
         initial = self.network.parameters(config.train.seed)
-        self.connections = [PostedConnection(self.servers, replica)
+        self.missed: Counter[int] = Counter()
+        self.connections = [PostedConnection(self.servers, replica, self.missed)
                             for replica in range(config.parallel.replicas)]
         self.connections[0].initialise(initial.vector)
         self.clients = [self._client(connection) for connection in self.connections]
@@ -185,7 +197,7 @@ class Arithmetic:
 
     def replace(self, replica: int) -> None:
         """The replica has failed, and one that knows nothing goes on in its place."""
-        self.connections[replica] = PostedConnection(self.servers, replica)
+        self.connections[replica] = PostedConnection(self.servers, replica, self.missed)
         self.clients[replica] = self._client(self.connections[replica])
 
     def close(self, replica: int) -> None:
@@ -222,7 +234,10 @@ class Arithmetic:
     @property
     def staleness(self) -> np.ndarray:
         """How many gradients of chunks missed 0, 1, 2, ... updates."""
-        return np.sum([store.counters.staleness for store in self.stores], axis=0)
+        counts = np.zeros(max(self.missed, default=0) + 1, np.int64)
+        for missed, times in self.missed.items():
+            counts[missed] = times
+        return counts
 
     def save(self) -> Saved:
         """A checkpoint."""

@@ -42,7 +42,7 @@ def _staleness(found: Sequence[Simulated], axes: Any) -> None:
         axes.step(np.arange(share.size), share,
                   color=COLORS[number % len(COLORS)], where="mid", lw=1.2,
                   label=f"{one.replicas} replicas")
-    axes.set(xlabel="updates missed (64: and more)",
+    axes.set(xlabel="updates missed",
              ylabel="share of gradients")
     axes.legend(fontsize=7)
 
