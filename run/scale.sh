@@ -21,6 +21,12 @@ for grid in 1x1 2x2 4x4 9x9 8x16 13x13; do
     run simulate run/paper.toml "${old[@]}" --replicas 1 --grid "$grid" --servers 64 --minibatches 30 \
         --set parallel.fetch_every=10 --set parallel.push_every=10
 done
+for grid in 1x1 9x9; do  # the same with 1 Gbit/s
+    sed 's/bandwidth = 1.25e+09/bandwidth = 1.25e+08/; s/stream = 1e+09/stream = 1.25e+08/' run/machines/2012.toml \
+        > "$out/one-gigabit.toml"
+    run simulate run/paper.toml --machine "$out/one-gigabit.toml" --per-node 1 --replicas 1 --grid "$grid" \
+        --servers 64 --minibatches 30 --set parallel.fetch_every=10 --set parallel.push_every=10
+done
 printf '\n## The best layout today\n'
 for nodes in 16 169 1000; do
     run plan run/paper.toml "${today[@]}" --nodes "$nodes" --compare --halve
@@ -32,10 +38,10 @@ printf '\n## A week of failures\n'
 run simulate run/paper.toml "${old[@]}" --replicas 5 --grid 13x13 --servers 256 --days 7
 run simulate run/paper.toml "${today[@]}" --replicas 8 --grid 64x100 --servers 800 --days 7
 printf '\n## What staleness does to learning\n'
-for rate in 0.01 0.03 0.1; do
-    run simulate run/paper.toml "${old[@]}" --replicas 1 5 50 200 --grid 2x2 --servers 400 --minibatches 2000 \
+for rate in 0.03 0.1; do
+    run simulate run/paper.toml "${old[@]}" --replicas 1 5 50 200 --grid 2x2 --servers 400 --minibatches 1000 \
         --learn run/simulated.toml --learn-set update.rate=$rate --json "$out/staleness-$rate.json" \
         --plot "$out/staleness-$rate.png"
 done
-run simulate run/paper.toml "${old[@]}" --replicas 5 50 200 --grid 2x2 --servers 400 --minibatches 2000 \
+run simulate run/paper.toml "${old[@]}" --replicas 5 50 200 --grid 2x2 --servers 400 --minibatches 1000 \
     --learn run/simulated.toml --learn-set update.rate=0.03 --learn-set update.staleness_scaled=true

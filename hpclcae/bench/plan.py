@@ -5,6 +5,7 @@ In every round it measures the machine (``hpclcae bench machine``) and then a st
 ratios are formed within rounds. None of the cases is used for the description.
 """
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -61,7 +62,8 @@ class Case:
 
     def predicted(self, machine: Machine) -> StepTime:
         """Of a step, all ranks on one node."""
-        config = self.config
+        config = self.config  # bench halo keeps no responses
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, cache="none"))
         layout = Layout(config, choose_grid(config, self.ranks, "auto"))
         return predict(layout, machine, per_node=self.ranks)
 

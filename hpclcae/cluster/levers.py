@@ -42,6 +42,11 @@ def levers(plan: ClusterPlan) -> list[Lever]:
         ("less latency", lambda f: plan.predicted(plan.machine.scaled(latency=1 / f))),
         ("bandwidth and latency", lambda f: plan.predicted(
             plan.machine.scaled(bandwidth=f, latency=1 / f))),
+        ("cores, memory and network", lambda f: plan.predicted(
+            plan.machine.scaled(compute=f, bandwidth=f, latency=1 / f))),
+        *([("fewer fetches and pushes", lambda f: dataclasses.replace(
+            plan, fetch_every=round(plan.fetch_every * f),
+            push_every=round(plan.push_every * f)).time)] if plan.servers else []),
         ("less jitter", lambda f: plan.predicted(plan.machine.scaled(jitter=1 / f))),
         *([("more servers", lambda f: dataclasses.replace(
             plan, servers=round(plan.servers * f)).time)] if plan.servers else []),

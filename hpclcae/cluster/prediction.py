@@ -229,12 +229,13 @@ class _Block:
         """Everything."""
         config, stages = self.job.config, self.job.config.stages
         given = config.train.cache != "none"
-        self._prepare()
         only = self.phase.stage
         joint = config.train.gradient == "joint"
         first = only if given and only is not None and only < len(stages) else 0
         if only == len(stages) and given:
             first = only
+        if not first:  # kept responses need no images
+            self._prepare()
         for index in range(first, len(stages) if only is None else min(only + 1, len(stages))):
             trained = not config.is_supervised and only in (None, index)
             through = joint and (index < len(stages) - 1 or config.is_supervised) and only is None

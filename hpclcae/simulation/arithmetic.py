@@ -87,6 +87,11 @@ class PostedConnection(LocalConnection):
         self._posted.append(Mail(index, clock, base, learning_rate, self.buffer(index).copy(),
                                  None if then is None else then.copy()))
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether what was pushed is still on its way."""
+        return self._under_way > 0
+
     def take(self) -> list[Mail]:
         """What leaves now."""
         posted, self._posted = self._posted, []

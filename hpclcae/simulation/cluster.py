@@ -163,9 +163,11 @@ class _Simulation:
         self._worked = 0.0
         self._changed = self.env.event()
         self._begun, self._cursors = 0, [0] * self.replicas
+        self._in_step = [False] * self.replicas
+        self._arrived = [0] * self.replicas  # steps whose gradients are with the servers
         self._pending: list[Any] = [None] * self.replicas
         self._life = 0  # of the job: what was sent in an earlier one does not arrive
-        self._saved: tuple[Saved, list[int], int] = (arithmetic.save(), list(self._cursors), 0)
+        self._saved: tuple[Saved, list[int], int] = (arithmetic.save(), list(self._arrived), 0)
         self._processes: list[Any] = []
 
     def run(self) -> Outcome:
@@ -211,10 +213,10 @@ class _Simulation:
     def _steps(self, replica: int) -> Events:
         env, arithmetic, spent = self.env, self.arithmetic, self.outcome.spent
         while self._begun < self.scenario.minibatches:
-            self._begun += 1
+            self._begun, self._in_step[replica] = self._begun + 1, True
             step, began = self._cursors[replica], env.now
             if arithmetic.request(replica, step):
-                yield from self._transfer(self.times.costs.fetch)
+                yield from self._fetch(replica)
             elif self._pending[replica] is not None:
                 yield self._pending[replica]
             self._pending[replica] = None
@@ -225,7 +227,7 @@ class _Simulation:
             if not there:  # in lockstep, when another replica has ended
                 return
             if fetches:
-                self._pending[replica] = env.process(self._transfer(self.times.costs.fetch))
+                self._pending[replica] = env.process(self._fetch(replica))
             computing = self._slowest(replica) * self.times.compute + 2 * self.times.costs.copy
             yield env.timeout(computing + self.times.exchange)
             spent["computing"] += self.times.compute
@@ -233,9 +235,10 @@ class _Simulation:
             spent["exchanging"] += self.times.exchange
             connection, mail = arithmetic.compute(replica, step)
             self._cursors[replica] = step + 1
+            self._in_step[replica] = False
             if mail:
-                env.process(self._post(connection, mail, self._life))
-            self._made(replica)
+                env.process(self._post(replica, connection, mail, self._life))
+            self._made()
 
     def _slowest(self, replica: int) -> float:
         """How many times as long as usual the slowest machine takes for a step."""
@@ -248,25 +251,36 @@ class _Simulation:
         drawn = self._random[replica].lognormal(-spread ** 2 / 2, spread, ranks.size)
         return float((ranks * drawn).max())
 
-    def _made(self, replica: int) -> None:
+    def _made(self) -> None:
         self.outcome.made += 1
         every = max(1, self.scenario.minibatches // max(1, self.scenario.looks))
         if self.outcome.made % every == 0:
             self._look()
-        if replica == 0 and self._cursors[0] % self.scenario.checkpoint_every == 0:
-            self._saved = self.arithmetic.save(), list(self._cursors), self.outcome.made
 
     def _look(self) -> None:
         self.outcome.curve.append((self.outcome.made, self.env.now, self.arithmetic.objective()))
 
     # ---- servers ---------------------------------------------------------------------------------
 
-    def _post(self, connection: PostedConnection, mail: list[Mail], life: int) -> Events:
+    def _post(self, replica: int, connection: PostedConnection, mail: list[Mail],
+              life: int) -> Events:
         """Gradients on their way to the servers."""
+        made = self._cursors[replica]
         yield from self._transfer(self.times.costs.push)
-        if life == self._life:
-            connection.arrive(mail)
-            self._notify()
+        if life != self._life:
+            return
+        connection.arrive(mail)
+        self._arrived[replica] = made
+        if replica == 0 and made % self.scenario.checkpoint_every == 0:
+            self._saved = self.arithmetic.save(), list(self._arrived), sum(self._arrived)
+        self._notify()
+
+    def _fetch(self, replica: int) -> Events:
+        """Parameters on their way from the servers, behind what the replica has pushed."""
+        connection = self.arithmetic.connections[replica]
+        while connection.is_behind:
+            yield self._changed
+        yield from self._transfer(self.times.costs.fetch)
 
     def _transfer(self, seconds: float) -> Events:
         """All parameters of a replica, one way: every server works for so many seconds."""
@@ -307,7 +321,9 @@ class _Simulation:
         """It loses the step that it is in."""
         process = self._processes[replica]
         if process.is_alive:
-            self._give_back(1)
+            if self._in_step[replica]:
+                self._begun, self._in_step[replica] = self._begun - 1, False
+                self.outcome.lost += 1
             self._pending[replica] = None
             self.arithmetic.replace(replica)
             process.interrupt(self.scenario.recover)
@@ -322,13 +338,9 @@ class _Simulation:
         self.outcome.lost += self.outcome.made - made
         self.outcome.made = self._begun = made
         self.outcome.curve = [look for look in self.outcome.curve if look[0] <= made]
-        self._cursors[:] = cursors
+        self._cursors[:] = self._arrived[:] = cursors
+        self._in_step = [False] * self.replicas
         self._pending = [None] * self.replicas
         self.arithmetic.restore(saved)
         for process in alive:
             process.interrupt(self.scenario.restart)
-
-    def _give_back(self, count: int) -> None:
-        """Minibatches that were begun and will not be made."""
-        self._begun = max(self.outcome.made, self._begun - count)
-        self.outcome.lost += count

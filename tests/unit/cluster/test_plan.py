@@ -73,7 +73,8 @@ def test_servers_share_what_they_hold():
         return memory.server_bytes(Layout(PAPER, Grid(4, 4)), servers, replicas) - memory.BARE_RANK
     assert held(1) == pytest.approx(4 * held(4), rel=0.01)
     assert memory.server_bytes(Layout(PAPER, Grid(4, 4)), 0, 1) == 0
-    parameters = sum(memory.parameter_bytes(Layout(PAPER, Grid(4, 4)), block) for block in range(16))
+    parameters = sum(memory.parameter_bytes(Layout(PAPER, Grid(4, 4)), block)
+                     for block in range(16))
     # Momentum: parameters and velocity, twice while they are saved; and slots of each replica.
     assert held(1) == pytest.approx(4 * parameters, rel=0.1)
     slots = PAPER.parallel.slots * CHUNK_BYTES
