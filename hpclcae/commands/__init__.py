@@ -13,6 +13,7 @@ An outsider begins with `train.py`::
     launch.py       train under mpiexec, on this machine
     replay.py       an asynchronous run again
     plan.py         a layout for a cluster
+    simulate.py     asynchronous training on a simulated cluster
     check.py        is this node ready
     status.py       where runs stand
     neurons.py      the best neurons
