@@ -6,8 +6,6 @@ cd "$(dirname "$0")/.."
 out="${1:-validate_simulation}"
 mkdir -p "$out"
 export OPENBLAS_NUM_THREADS=1
-settings=(--set train.gradient=joint --set train.steps=200 --set train.batch=50 --set update.rule=sgd
-          --set update.rate=0.001 --set train.checkpoint_every=1000000 --set "data.train=$out/train.h5")
 python - "$out/train.h5" <<'PYTHON'
 import sys
 from hpclcae.data.writer import DatasetWriter
@@ -19,7 +17,9 @@ with DatasetWriter(sys.argv[1], 32, 1) as writer:
 PYTHON
 rm -rf "$out/run"
 hpclcae bench machine --out "$out/machine.toml" --ranks 2 3
-hpclcae launch run/plain.toml --out "$out/run" --servers 1 --replicas 2 "${settings[@]}"
+hpclcae launch run/plain.toml --out "$out/run" --servers 1 --replicas 2 --set train.gradient=joint --set train.steps=200 \
+    --set train.batch=50 --set update.rule=sgd --set update.rate=0.001 --set train.checkpoint_every=1000000 \
+    --set "data.train=$out/train.h5"
 python - "$out/run/parallel.json" <<'PYTHON'
 import json, sys
 ranks = json.load(open(sys.argv[1]))
@@ -33,7 +33,9 @@ print(f"measured: {rate:.1f} minibatches/s, {50 * rate:,.0f} images/s; staleness
       + ", ".join(f"{n}: {100 * c / total:.0f} %" for n, c in enumerate(counts[:6])))
 PYTHON
 hpclcae simulate run/plain.toml --machine "$out/machine.toml" --replicas 2 --servers 1 --per-node 3 \
-    --minibatches 400 --json "$out/simulated.json" "${settings[@]}"
+    --minibatches 400 --json "$out/simulated.json" --set train.gradient=joint --set train.steps=200 \
+    --set train.batch=50 --set update.rule=sgd --set update.rate=0.001 --set train.checkpoint_every=1000000 \
+    --set "data.train=$out/train.h5"
 python - "$out/simulated.json" <<'PYTHON'
 import json, sys
 counts = json.load(open(sys.argv[1]))["layouts"][0]["outcome"]["staleness"]

@@ -7,6 +7,7 @@ until the simulation delivers it.
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -144,7 +145,8 @@ class Arithmetic:
                       for name, plan in layout.block(0).filters.items()
                       for row in range(plan.shape[0])]
         if learns:
-            self._x, self._looked_at = _prepared(config)
+            self._x, self._looked_at = _prepared(config.data, config.preprocess,
+                                                 config.train.seed, config.train.dtype)
 
     @classmethod
     def of(cls, parallel: Config, network: Config | None) -> "Arithmetic":
@@ -264,11 +266,11 @@ class Arithmetic:
             self.replace(replica)
 
 
-def _prepared(config: Config) -> tuple[np.ndarray, np.ndarray]:
+@cache
+def _prepared(data: DataConfig, settings: PreprocessConfig, seed: int,
+              dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Prepared images (row, col, channel, image): to train on, and to look at."""
-    images = drawn_images(IMAGES + LOOKED_AT, config.data.size, config.data.channels,
-                          config.train.seed)
-    few = min(config.preprocess.whitening_images, 500)
-    fitted = preprocess.fit(config.preprocess, images[:few])
-    x = fitted.preprocessor(config.data.size, np.dtype(config.train.dtype))(images)
+    images = drawn_images(IMAGES + LOOKED_AT, data.size, data.channels, seed)
+    fitted = preprocess.fit(settings, images[:min(settings.whitening_images, 500)])
+    x = fitted.preprocessor(data.size, np.dtype(dtype))(images)
     return x[..., :IMAGES], np.ascontiguousarray(x[..., IMAGES:])
