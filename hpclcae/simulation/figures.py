@@ -27,7 +27,7 @@ def draw(found: Sequence[Simulated], path: Path, title: str, learns: bool) -> No
 def _curves(found: Sequence[Simulated], by_work: Any, by_time: Any) -> None:
     for number, one in enumerate(found):
         made, seconds, objective = np.array(one.outcome.curve).T
-        color, label = COLORS[number % len(COLORS)], f"{one.replicas} replicas"
+        color, label = COLORS[number % len(COLORS)], _label(one)
         for axes, x in ((by_work, made), (by_time, seconds)):
             axes.plot(x, objective, color=color, label=label, lw=1.2)
     by_work.set(xlabel="minibatches", ylabel="objective")
@@ -41,7 +41,7 @@ def _staleness(found: Sequence[Simulated], axes: Any) -> None:
         share = counts / max(1, counts.sum())
         axes.step(np.arange(share.size), share,
                   color=COLORS[number % len(COLORS)], where="mid", lw=1.2,
-                  label=f"{one.replicas} replicas")
+                  label=_label(one))
     axes.set(xlabel="updates missed",
              ylabel="share of gradients")
     axes.legend(fontsize=7)
@@ -59,4 +59,8 @@ def _time(found: Sequence[Simulated], axes: Any) -> None:
     axes.set_yticks(range(len(found)),
                     [f"{one.replicas} x {one.grid}" for one in found], fontsize=7)
     axes.set(xlabel="share of the replicas' time")
-    axes.legend(fontsize=6)
+    axes.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+
+
+def _label(one: Simulated) -> str:
+    return f"{one.replicas} replica{'s' if one.replicas > 1 else ''}"
