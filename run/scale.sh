@@ -47,4 +47,4 @@ for rate in 0.03 0.1; do
         --plot "$out/staleness-$rate.png"
 done
 run hpclcae simulate run/paper.toml "${old[@]}" --replicas 5 50 200 --grid 2x2 --servers 400 --minibatches 1000 \
-    --learn run/simulated.toml --learn-set update.rate=0.03 --learn-set update.staleness_scaled=true
+    --learn run/simulated.toml --learn-set update.rate=0.1 --learn-set update.staleness_scaled=true
