@@ -201,7 +201,10 @@ class _Job:
             here = moved * min(self.per_node, self.grid.size)
             there = each * math.ceil(self.servers / self.nodes)
             wire = max(here, there) / link.bandwidth
-        return ServerCosts(each / link.stream + each * update, each / link.stream, wire, each,
+        # where memory is shared a worker reads by itself, and servers do nothing for a fetch
+        shared = self.nodes == 1 and self.config.parallel.transport != "messages"
+        fetch = 0.0 if shared else each / link.stream
+        return ServerCosts(each / link.stream + each * update, fetch, wire, each,
                            moved / link.stream if self.nodes == 1 else 0.0)
 
     def _serve(self, moved: float, step: float) -> tuple[float, float, float]:

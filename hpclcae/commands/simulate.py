@@ -130,7 +130,12 @@ def _simulated(args: argparse.Namespace, config: Config, network: Config | None,
         steps = max(1, scenario.minibatches // parallel.replicas)
         network = dataclasses.replace(network, train=dataclasses.replace(
             network.train, steps=steps))
-    times = Times.predicted(Layout(config, grid), machine, args.per_node or machine.cores)
+    per_node = args.per_node or machine.cores
+    if (parallel.servers + parallel.replicas * grid.size <= per_node
+            and parallel.transport != "messages"):
+        # where memory is shared a fetch is a copy that is made when its step begins
+        config = dataclasses.replace(config, parallel=dataclasses.replace(parallel, overlap=False))
+    times = Times.predicted(Layout(config, grid), machine, per_node)
     return Simulated(parallel.replicas, str(grid), parallel.servers, config.train.batch, times,
                      simulate(times, Arithmetic.of(config, network), scenario))
 
