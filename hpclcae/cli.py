@@ -83,6 +83,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.plan",
         "propose grid, replicas and servers for a cluster, with the sbatch line",
         "hpclcae plan run/paper.toml --nodes 16 --cores 48 --memory 192"),
+    "simulate": (
+        "hpclcae.commands.simulate",
+        "simulate asynchronous training on a cluster, with the arithmetic of a small network",
+        "hpclcae simulate run/paper.toml --replicas 5 --grid 13x13 --servers 256"),
     "check": (
         "hpclcae.commands.check",
         "say whether this node is ready for a run; slurm/train.sbatch asks every node",
@@ -215,6 +219,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.bench.scaling",
         "how much faster several ranks train one network",
         "hpclcae bench scaling run/plain.toml --ranks 1 2 4"),
+    "bench machine": (
+        "hpclcae.bench.machine",
+        "measure what a machine can do, for hpclcae plan and hpclcae simulate",
+        "hpclcae bench machine --out machine.toml"),
+    "bench plan": (
+        "hpclcae.bench.plan",
+        "compare what hpclcae plan predicts of a step with steps that are measured",
+        "hpclcae bench plan --ranks 1 2"),
     "bench data": (
         "hpclcae.bench.data",
         "what reading images costs a training step; shuffled reads against plain ones",
@@ -228,7 +240,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 LONGEST_LINE = 3000  # characters of an error
 
 #: Commands that may run on many ranks.
-PARALLEL = {"train", "finetune", "check", "experiment concepts", "bench halo", "bench server"}
+PARALLEL = {"train", "finetune", "check", "experiment concepts", "bench halo", "bench machine",
+            "bench server"}
 #: Commands that start processes of their own, and the option that says how many.
 SPREAD = {"data ingest": "--workers", "data check": "--workers", "data frames": "--jobs"}
 

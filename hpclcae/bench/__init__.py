@@ -12,6 +12,8 @@ An outsider begins with `common.py`::
     peers_jax.py     JAX's versions
     memory.py        peak memory of a training step
     classifier.py    a classifier's step as classes grow
+    machine.py       what a machine can do, for plans and simulations
+    plan.py          predicted steps beside measured ones
     halo.py          what blocks exchange, and how long it takes
     scaling.py       how much faster several ranks are
     ingest.py        pictures to a dataset, beside Pillow alone

@@ -148,7 +148,7 @@ def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int)
     the training is greedy.
     """
     meter = Meter(communicator)
-    training = _Training(config, grid, meter)
+    training = Training(config, grid, meter)
     training.round()
     meter.rounds.clear()
     communicator.allreduce_sum(0)  # all start together
@@ -189,7 +189,7 @@ def least_bytes(config: Config, grid: Grid) -> dict[Key, float]:
             for t in traffic(config, grid)}
 
 
-class _Training:
+class Training:
     """Training of one block on random images."""
 
     def __init__(self, config: Config, grid: Grid, meter: "Meter") -> None:

@@ -1,61 +1,49 @@
 """Which grid, how many replicas and servers, for the nodes of a cluster.
 
-Everything is an estimate from the geometry with the rates below, made to choose between plans;
-`hpclcae bench halo` and `bench scaling` measure. The rule: one rank a core; the ranks share one
-network as long as its blocks spend at least `EFFICIENT` of their time computing, since replicas
-cost staleness and a copy of the parameters each; then replicas, with servers that can take their
-traffic.
+Times are predicted (prediction.py) from a machine description (machine.py); bytes follow from the
+geometry (memory.py). The rule: one rank a core; the ranks share one network as long as its blocks
+spend at least `EFFICIENT` of their time computing, since replicas cost staleness and a copy of the
+parameters each; then replicas, with servers that can take their traffic.
 """
 import math
 import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
-
-from hpclcae.cluster.ranks import MOST_RANKS, grid_for
+from hpclcae.cluster.machine import DEFAULT, Machine
+from hpclcae.cluster.memory import (USABLE, activation_bytes, parameter_bytes, server_bytes,
+                                    worker_bytes)
+from hpclcae.cluster.prediction import StepTime, checkpoint_bytes, parts, predict
+from hpclcae.cluster.ranks import MOST_RANKS
 from hpclcae.config import Config
-from hpclcae.geometry import parameters as learned, training_flop
 from hpclcae.model.layout import Layout
-from hpclcae.model.optimizers import SLOTS
-from hpclcae.model.preprocess import PORTION
-from hpclcae.parameter_server.chunks import CHUNK_BYTES
 from hpclcae.parameter_server.roles import Role, roles
-from hpclcae.parameter_server.store import compensates, owned_slots
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.cost import busiest_block
 from hpclcae.utils.errors import InputError
 
-#: FLOP a core computes in a second (notes/performance.md); bytes a server can send and add in a
-#: second (RMA over TCP between two ranks of one machine: 1.2 to 1.5 GB/s).
-CORE_RATE, SERVER_RATE = 50e9, 1e9
 EFFICIENT = 0.6
-#: Of a node's memory; the system and its file cache keep the rest.
-USABLE = 0.9
-#: Bytes of a rank without arrays: Python, libraries, MPI (tests/system/test_plan_memory.py
-#: measures).
-BARE_RANK = 130e6
-#: Arrays of the size of a minibatch's scores that are there at the same time.
-SCORES = 6
 #: At most one rank in so many is a server (the paper: 256 partitions for 845 workers).
 WORKERS_PER_SERVER = 3
+NEVER = 10 ** 9  # steps between fetches, or pushes, where the other of the two is asked about
 
 
 @dataclass(frozen=True)
 class ClusterPlan:
     """A proposal."""
     layout: Layout      # of every replica
+    machine: Machine
     replicas: int
     servers: int
     nodes: int          # that have ranks
     per_node: int       # ranks at the most on a node
     placement: str      # parallel.placement
-    every: int          # steps between fetches and pushes that the servers can keep up with
+    fetch_every: int    # steps between fetches and
+    push_every: int     # pushes that the servers can keep up with
     worker: float       # bytes of a rank with a block
     server: float       # bytes of a server
-    step: float         # seconds of a step of the busiest block
-    computing: float    # of them, those without halos and imbalance
 
     @property
     def grid(self) -> Grid:
@@ -66,6 +54,31 @@ class ClusterPlan:
     def ranks(self) -> int:
         """All processes."""
         return self.servers + self.replicas * self.grid.size
+
+    @cached_property
+    def time(self) -> StepTime:
+        """Of a step of every replica."""
+        return self.predicted(self.machine)
+
+    def predicted(self, machine: Machine) -> StepTime:
+        """The same on another machine."""
+        return predict(self.layout, machine, self.per_node, self.replicas, self.servers,
+                       self.fetch_every, self.push_every)
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step."""
+        return self.time.seconds
+
+    @property
+    def computing(self) -> float:
+        """Of them, those that evenly cut work takes by itself."""
+        return self.time.even
+
+    @property
+    def images(self) -> float:
+        """A second, of all replicas."""
+        return self.layout.config.train.batch * self.replicas / self.step
 
     @property
     def fullest_node(self) -> float:
@@ -82,7 +95,7 @@ class ClusterPlan:
 
 
 def choose(config: Config, nodes: int, cores: int, memory: float, replicas: int | None = None,
-           servers: int | None = None) -> ClusterPlan:
+           servers: int | None = None, machine: Machine = DEFAULT) -> ClusterPlan:
     """The plan for `nodes` nodes of `cores` cores and `memory` bytes.
 
     Replicas and servers are chosen unless they are given.
@@ -95,12 +108,12 @@ def choose(config: Config, nodes: int, cores: int, memory: float, replicas: int 
     if nodes * cores > MOST_RANKS:
         raise InputError(f"{nodes:,} nodes of {cores:,} cores are {nodes * cores:,} ranks: a plan "
                          f"is made for at most {MOST_RANKS:,}; take fewer nodes, or cores")
-    least = math.inf
+    least, machine = math.inf, machine.resized(cores, memory)
 
     def fitting(per_node: int, count: int) -> ClusterPlan | None:
         """A plan; None if the ranks are too few, or the memory."""
         nonlocal least
-        plan = _plan(config, nodes, per_node, count, servers)
+        plan = _plan(config, nodes, per_node, count, servers, machine)
         if plan is not None:
             needed = plan.fullest_node
             least = min(least, needed)
@@ -139,38 +152,65 @@ def _more_replicas(found: ClusterPlan,
     return found if found.replicas > low.replicas else low
 
 
-def _plan(config: Config, nodes: int, per_node: int, replicas: int,
-          servers: int | None) -> ClusterPlan | None:
+def _plan(config: Config, nodes: int, per_node: int, replicas: int, servers: int | None,
+          machine: Machine) -> ClusterPlan | None:
     """The plan with the best grid for that many replicas; None if there are not enough ranks."""
     ranks, placement = nodes * per_node, config.parallel.placement
-    # bytes that a replica fetches and pushes
-    parameters = 2 * learned(config) * np.dtype(config.train.dtype).itemsize
-
-    def servers_for(step: float) -> int:
-        """Enough to send and take all parameters in every step, at most a share of all ranks."""
-        if servers is not None:
-            return servers
-        if replicas == 1:
-            return 0
-        wanted = math.ceil(parameters * replicas / (step * SERVER_RATE))
-        wanted = min(wanted, max(1, ranks // (1 + WORKERS_PER_SERVER)))
-        return per_node * math.ceil(wanted / per_node) if placement == "apart" else wanted
     # workers fill their nodes where servers have their own
     multiple = per_node if placement == "apart" else 1
-    count = servers_for(1e-9)
-    grid = _best_grid(config, (ranks - count) // replicas, replicas, multiple)
-    if grid is None:
+
+    def best(count: int) -> Layout | None:
+        grid = _best_grid(config, (ranks - count) // replicas, replicas, multiple)
+        return None if grid is None else Layout(config, grid)
+
+    def share(layout: Layout, count: int, fetch_every: int, push_every: int) -> float:
+        return predict(layout, machine, per_node, replicas, count, fetch_every,
+                       push_every).server_share
+
+    def whole_nodes(count: int) -> int:
+        return per_node * math.ceil(count / per_node) if placement == "apart" else count
+    count = servers or 0
+    if servers is None and replicas > 1:
+        most = whole_nodes(max(1, ranks // (1 + WORKERS_PER_SERVER)))
+        layout = best(most)
+        if layout is None:
+            return None
+        # enough to send and take all parameters in every step, at most a share of all ranks
+        wanted = math.ceil(most * share(layout, most, 1, 1))
+        count = min(most, whole_nodes(max(1, wanted)))
+    layout = best(count)
+    if layout is None:
         return None
-    count = servers_for(busiest_block(config, grid) * config.train.batch / CORE_RATE)
-    grid = _best_grid(config, (ranks - count) // replicas, replicas, multiple)
-    assert grid is not None, "fewer servers leave more ranks to the workers"
-    step = busiest_block(config, grid) * config.train.batch / CORE_RATE
-    computing = training_flop(config) / grid.size * config.train.batch / CORE_RATE
-    every = math.ceil(parameters * replicas / count / (step * SERVER_RATE)) if count else 1
-    layout, used = Layout(config, grid), math.ceil((count + replicas * grid.size) / per_node)
-    return ClusterPlan(layout, replicas, count, used, per_node, placement, every,
-                       worker_bytes(layout, bool(count)), server_bytes(layout, count, replicas),
-                       step, min(step, computing))
+    fetch_every = push_every = 1
+    if count:
+        together = config.parallel.elastic or config.parallel.consistency == "synchronous"
+        fetch_every, push_every = _how_often(share(layout, count, 1, NEVER),
+                                             share(layout, count, NEVER, 1), bool(together))
+    used = math.ceil((count + replicas * layout.grid.size) / per_node)
+    return ClusterPlan(layout, machine, replicas, count, used, per_node, placement, fetch_every,
+                       push_every, worker_bytes(layout, bool(count)),
+                       server_bytes(layout, count, replicas))
+
+
+def _how_often(fetches: float, pushes: float, together: bool) -> tuple[int, int]:
+    """Steps between fetches and between pushes that servers can keep up with.
+
+    Parameters
+    ----------
+    fetches, pushes : float
+        Share of a step that a server works for each, if they come in every step.
+    together : bool
+        Both must be the same.
+    """
+    both = max(1, math.ceil(fetches + pushes))
+    pairs = [(both, both)]
+    if not together:  # one of the two more often, as staleness comes from both
+        for often in range(1, both):
+            if often > fetches:
+                pairs.append((often, max(1, math.ceil(pushes / (1 - fetches / often)))))
+            if often > pushes:
+                pairs.append((max(1, math.ceil(fetches / (1 - pushes / often))), often))
+    return min(pairs, key=lambda pair: (sum(pair), max(pair)))
 
 
 def _best_grid(config: Config, blocks: int, replicas: int, multiple: int) -> Grid | None:
@@ -188,110 +228,54 @@ def _best_grid(config: Config, blocks: int, replicas: int, multiple: int) -> Gri
     return min(grids, key=lambda grid: (busiest_block(config, grid), grid.size), default=None)
 
 
-# ---- memory --------------------------------------------------------------------------------------
-
-def parameter_bytes(layout: Layout, block: int) -> int:
-    """Parameters of one block, in the kernel's tiles (which hold a few zeros)."""
-    return layout.block(block).elements * layout.dtype.itemsize
-
-
-def activation_bytes(layout: Layout, block: int) -> int:
-    """Arrays of one block that live from the forward to the backward pass.
-
-    And scratch as large as one stage, and the prepared images of coming steps (utils/ahead.py).
-    """
-    first = layout.block(block).plan.stages[0].x.held.size * layout.geometry[0].input[2]
-    stages = [first * (4 if layout.grid.size > 1 else 1)]
-    for plan, shape in zip(layout.block(block).plan.stages, layout.geometry):
-        maps_in, maps = shape.input[2], shape.filtered[2]
-        stages.append(2 * plan.x.held.size * maps_in
-                      + (plan.z.held.size + plan.h.held.size + 2 * plan.g.held.size) * maps)
-    numbers = sum(stages) + max(stages)
-    if layout.parts:  # features and their gradient; scores, and what the objective makes of them
-        features = layout.features(block).held.size * layout.geometry[-1].output[2]
-        numbers += 3 * features + SCORES * layout.config.classifier.classes
-    return numbers * layout.config.train.batch * layout.dtype.itemsize
-
-
-def worker_bytes(layout: Layout, served: bool) -> float:
-    """The most that a rank with a block holds.
-
-    That is while it trains, or when it fits the whitening at the start.
-    """
-    config, grid = layout.config, layout.grid
-    # it has halos on all sides; the first block may own more
-    centre = grid.cols * (grid.rows // 2) + grid.cols // 2
-    slots = len(SLOTS[config.update.rule])
-    # Without servers: parameters and the optimizer's slots, and a copy while they are saved. With
-    # servers: the parameters, those of the next step that arrive, and gradients on their way.
-    copies = 3 + slots * config.parallel.is_local if served else 2 * (1 + slots)
-    training = max(copies * parameter_bytes(layout, block) + activation_bytes(layout, block)
-                   for block in (0, centre))
-    images = config.preprocess.whitening_images if config.preprocess.whitening else 0
-    fitting = (images + 8 * PORTION) * config.data.size ** 2 * config.data.channels
-    return BARE_RANK + max(training, fitting)
-
-
-def server_bytes(layout: Layout, servers: int, replicas: int) -> float:
-    """What a server holds.
-
-    That is its share of the parameters with the update rule's vectors, a copy while it saves, and
-    what is on its way from each replica. All blocks are counted like the first: about
-    right, and much faster than one by one.
-    """
-    if not servers:
-        return 0.0
-    config = layout.config
-    share = parameter_bytes(layout, 0) * layout.grid.size / servers
-    # Gradients lie in slots of the mailbox; synchronous ones wait for those of the others.
-    mail = min(share, config.parallel.slots * CHUNK_BYTES) * (1 + compensates(config))
-    waiting = share * (config.parallel.consistency == "synchronous")
-    return (BARE_RANK + 2 * share * (1 + len(owned_slots(config)))
-            + replicas * (mail + waiting))
-
-
-def job_bytes(config: Config, ranks: int) -> float:
-    """What a job of so many processes holds, if all are on one node.
-
-    Raises
-    ------
-    InputError
-        That many do not fit the configuration.
-    """
-    parallel = config.parallel
-    layout = Layout(config, grid_for(config, ranks))
-    return ((ranks - parallel.servers) * worker_bytes(layout, bool(parallel.servers))
-            + parallel.servers * server_bytes(layout, parallel.servers, parallel.replicas))
-
-
 # ---- what is printed -----------------------------------------------------------------------------
 
 def describe(plan: ClusterPlan) -> str:
     """The proposal and what it rests on."""
-    config = plan.layout.config
+    config, time = plan.layout.config, plan.time
     grid, first = plan.grid, parameter_bytes(plan.layout, 0)
     plural = "s" if plan.replicas > 1 else ""
-    images = config.train.batch * plan.replicas / plan.step
     server = f", {plan.server / 1e9:.2f} GB a server" if plan.servers else ""
+    saved = checkpoint_bytes(plan.layout, plan.servers)
+    writers = plan.servers or plan.grid.size
     lines = [f"layout   {plan.replicas} replica{plural} of {grid} blocks + {plan.servers} "
              f"servers = {plan.ranks} ranks, up to {plan.per_node} on each of {plan.nodes} "
              "nodes",
              f"block    {first / 1e6:,.1f} MB of parameters, "
              f"{activation_bytes(plan.layout, 0) / 1e6:,.1f} MB of activations "
-             f"({config.train.batch} images)",
+             f"({config.train.batch} images), {time.flop / 1e9:,.3g} GFLOP a step",
              f"memory   {plan.worker / 1e9:.2f} GB a worker{server}, "
              f"{plan.fullest_node / 1e9:.1f} GB on the fullest node",
+             f"halo     {time.halo_bytes / 1e6:,.3g} MB in {time.messages:,.0f} messages to a "
+             "block in a step",
              f"a step   {plan.step:.3g} s, {100 * plan.computing / plan.step:.0f} % of it "
-             f"without halos and imbalance; {images:,.0f} images/s in all (estimated at "
-             f"{CORE_RATE / 1e9:g} GFLOP/s a core)"]
+             f"without halos and imbalance; {plan.images:,.0f} images/s in all",
+             "of it    " + ", ".join(f"{_WORDS[name]} {100 * seconds / plan.step:.0f} %"
+                                     for name, seconds in parts(time))
+             + f"; what limits: {time.limit}",
+             f"saved    {saved / 1e9:.3g} GB in a checkpoint, by {writers} ranks; "
+             f"{saved / min(writers, plan.nodes) / plan.machine.disk:.3g} s if every node writes "
+             f"{plan.machine.disk / 1e9:.3g} GB/s"]
     if plan.layout.parts:
         lines.append(_classes(plan))
     if plan.servers:
         where = "on nodes of their own" if plan.placement == "apart" else "beside the workers"
-        often = f"{plan.every} steps" if plan.every > 1 else "step"
-        lines.append(f"servers  {where}; at {SERVER_RATE / 1e9:g} GB/s each they keep up with "
-                     f"fetches and pushes every {often}")
+        often = " and ".join(f"{what} {f'every {every} steps' if every > 1 else 'every step'}"
+                             for what, every in (("fetches", plan.fetch_every),
+                                                 ("pushes", plan.push_every)))
+        lines.append(f"servers  {where}; {time.server_bytes / 1e6:,.3g} MB in and out of each in a "
+                     f"step; they keep up with {often} (busy "
+                     f"{100 * min(1.0, time.server_share):.0f} %)")
+    lines.append(f"machine  {plan.machine.name}" + (
+        "; its network was not measured: halos are counted as within a node"
+        if plan.nodes > 1 and plan.machine.name != DEFAULT.name and not plan.machine.knows_network
+        else ""))
     return "\n".join(lines)
+
+
+_WORDS = {"products": "filters", "rest": "other arithmetic", "prepare": "preparing images",
+          "halo": "halos", "sums": "sums over blocks", "waiting": "waiting for late blocks",
+          "servers": "servers"}
 
 
 def _classes(plan: ClusterPlan) -> str:
@@ -323,8 +307,8 @@ def sbatch_line(plan: ClusterPlan, file: str, out: str, changes: list[str]) -> s
     settings = [*changes, f"parallel.grid={plan.grid}"]
     if plan.servers:
         settings += [f"parallel.servers={plan.servers}", f"parallel.replicas={plan.replicas}"]
-        if plan.every > 1:
-            settings += [f"parallel.fetch_every={plan.every}", f"parallel.push_every={plan.every}"]
+        settings += [f"parallel.{name}={every}" for name, every in (
+            ("fetch_every", plan.fetch_every), ("push_every", plan.push_every)) if every > 1]
     memory = math.ceil(plan.fullest_node / USABLE / 1e6)
     words = ["sbatch", f"--nodes={plan.nodes}", f"--ntasks={plan.ranks}",
              f"--ntasks-per-node={plan.per_node}", f"--mem={memory}M",

@@ -16,6 +16,7 @@ An outsider begins with `train.py`::
     chaos.py        failures on purpose, and what must hold afterwards
     replay.py       an asynchronous run again
     plan.py         a layout for a cluster
+    simulate.py     asynchronous training on a simulated cluster
     check.py        is this node ready
     status.py       where runs stand
     neurons.py      the best neurons

@@ -17,8 +17,8 @@ import sys
 
 from hpclcae import checkpoint, config as configuration
 from hpclcae.cluster import restarts
+from hpclcae.cluster.memory import USABLE, job_bytes
 from hpclcae.cluster.mpiexec import Ended, find_mpiexec, run_job, settings_of
-from hpclcae.cluster.plan import USABLE, job_bytes
 from hpclcae.cluster.ranks import MOST_RANKS, grid_for, ranks_for
 from hpclcae.commands import finetune, train
 from hpclcae.commands.arguments import positive, real, whole

@@ -2,7 +2,7 @@
 import argparse
 
 from hpclcae import config as configuration
-from hpclcae.cluster.plan import SCORES
+from hpclcae.cluster.memory import SCORES
 from hpclcae.commands.arguments import output
 from hpclcae.commands.finetune import supervised
 from hpclcae.config import Config

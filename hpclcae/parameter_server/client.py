@@ -102,6 +102,11 @@ class ParameterClient:
             self._start_fetch()
         return True
 
+    @property
+    def is_fetching(self) -> bool:
+        """Whether a fetch has begun that no step has waited for yet."""
+        return self._fetching
+
     def _start_fetch(self) -> None:
         self.connection.start_fetch(self._incoming.vector, self._have, self._wanted,
                                     self._pushes, self._step)

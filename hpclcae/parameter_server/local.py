@@ -114,6 +114,13 @@ class LocalConnection(ServerConnection):
                     self._servers.check()
         return self._versions
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether `finish_fetch` would return at once; takes what servers have to give by now."""
+        with self._servers.changed:
+            self._missing = [server for server in self._missing if not self._answer(server)]
+        return not self._missing
+
     def _answer(self, server: int) -> bool:
         """Copy what a server has; False while the replica has to wait."""
         into, have, wanted, pushes, clock = self._request
@@ -140,7 +147,12 @@ class LocalConnection(ServerConnection):
 
     def push(self, index: int, clock: int, base: int, learning_rate: float,
              then: np.ndarray | None = None) -> None:
-        (store, number), gradient = self._held[index], self._buffers[index]
+        self.deliver(index, clock, base, learning_rate, self._buffers[index], then)
+
+    def deliver(self, index: int, clock: int, base: int, learning_rate: float,
+                gradient: np.ndarray, then: np.ndarray | None = None) -> None:
+        """Hand the store a gradient (n,), which it may change, as what `push` has sent."""
+        store, number = self._held[index]
         self.pushed_bytes += gradient.nbytes
         with self._servers.changed:
             store.push(number, self._replica, clock, base, learning_rate, gradient, then)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hpclcae.cluster.plan import worker_bytes
+from hpclcae.cluster.memory import worker_bytes
 from hpclcae.config import Config
 from hpclcae.data.fitting import fitting_pass
 from hpclcae.data.minibatches import MinibatchStream

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpclcae import config as configuration
-from hpclcae.cluster import plan
+from hpclcae.cluster import memory
 from hpclcae.model.layout import Layout
 from hpclcae.partition.blocks import Grid
 from tests.support.images import write_dataset
@@ -59,7 +59,7 @@ def test_the_memory_of_a_rank_is_what_plan_says(dataset, tmp_path, servers, repl
     workers = replicas * layout.grid.size
     found = peaks(workers + servers, RUN / "paper.toml", "--out", tmp_path / "run",
                   *(word for change in changes for word in ("--set", change)))
-    worker = plan.worker_bytes(layout, bool(servers))
-    server = plan.server_bytes(layout, servers, replicas)
+    worker = memory.worker_bytes(layout, bool(servers))
+    server = memory.server_bytes(layout, servers, replicas)
     assert found[:workers] == pytest.approx([worker] * workers, rel=0.2)
     assert found[workers:] == pytest.approx([server] * servers, rel=0.2)

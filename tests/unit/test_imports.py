@@ -20,11 +20,12 @@ from tests.support.processes import RUN
 PACKAGE = Path(__file__).parents[2] / "hpclcae"
 #: The chapters in their order; config and geometry stand between the utilities and everything else.
 ORDER = ["utils", "config", "geometry", "partition", "model", "data", "parameter_server",
-         "checkpoint", "cluster", "training", "mpi", "survive", "experiments", "commands", "bench",
-         "cli", "__main__"]
+         "checkpoint", "cluster", "training", "simulation", "mpi", "survive", "experiments",
+         "commands", "bench", "cli", "__main__"]
 ROW = {name: number for number, name in enumerate(ORDER)}
 LIBRARIES = {"numpy", "scipy", "tqdm", "h5py", "numexpr"}  # the core's: at the top of any module
-LAZY = {"PIL", "av", "matplotlib", "cv2", "jinja2", "sklearn"}    # of an extra: never at the top
+#: Of an extra: never at the top.
+LAZY = {"PIL", "av", "matplotlib", "cv2", "jinja2", "sklearn", "simpy"}
 
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
          for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"}

@@ -37,7 +37,7 @@ def meters_after_a_round(config, grid):
     """Each block's meter after one round of training."""
     def program(communicator):
         meter = halo.Meter(communicator)
-        halo._Training(config, grid, meter).round()
+        halo.Training(config, grid, meter).round()
         return meter
     return run_blocks(grid.size, program)
 
@@ -102,7 +102,7 @@ def test_watching_does_not_change_what_is_trained():
 
 
 def test_training_moves_the_weights_by_nothing_that_matters(monkeypatch):
-    training = halo._Training(CONFIG, Grid(1, 1), halo.Meter(halo.SerialCommunicator()))
+    training = halo.Training(CONFIG, Grid(1, 1), halo.Meter(halo.SerialCommunicator()))
     before = training.parameters.vector.copy()
     training.round()
     assert 0 < np.abs(training.parameters.vector - before).max() < 1e-9

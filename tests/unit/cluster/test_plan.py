@@ -2,7 +2,7 @@
 import pytest
 
 from hpclcae import config as configuration
-from hpclcae.cluster import plan
+from hpclcae.cluster import memory, plan
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.parameter_server.roles import blocks_of, roles
@@ -34,7 +34,7 @@ def test_a_plan_fits_the_nodes_it_was_made_for(config, nodes, cores, replicas, s
     names = [str(rank // found.per_node) for rank in range(found.ranks)]
     # it raises if servers do not fit
     roles(names, found.servers, found.replicas, blocks, found.placement)
-    assert found.fullest_node <= plan.USABLE * 256e9 and 0 < found.computing <= found.step
+    assert found.fullest_node <= memory.USABLE * 256e9 and 0 < found.computing <= found.step
 
 
 def test_more_cores_are_never_slower():
@@ -55,7 +55,7 @@ def test_parameters_of_a_block_are_those_that_the_network_allocates():
         for block in range(grid.size):
             allocated = Network(Layout(DESK, grid),
                                 Peer(block, grid.size)).parameters().vector.nbytes
-            assert plan.parameter_bytes(Layout(DESK, grid), block) == allocated
+            assert memory.parameter_bytes(Layout(DESK, grid), block) == allocated
 
 
 class Peer:
@@ -70,10 +70,11 @@ class Peer:
 
 def test_servers_share_what_they_hold():
     def held(servers, replicas=1):
-        return plan.server_bytes(Layout(PAPER, Grid(4, 4)), servers, replicas) - plan.BARE_RANK
+        return memory.server_bytes(Layout(PAPER, Grid(4, 4)), servers, replicas) - memory.BARE_RANK
     assert held(1) == pytest.approx(4 * held(4), rel=0.01)
-    assert plan.server_bytes(Layout(PAPER, Grid(4, 4)), 0, 1) == 0
-    parameters = sum(plan.parameter_bytes(Layout(PAPER, Grid(4, 4)), block) for block in range(16))
+    assert memory.server_bytes(Layout(PAPER, Grid(4, 4)), 0, 1) == 0
+    parameters = sum(memory.parameter_bytes(Layout(PAPER, Grid(4, 4)), block)
+                     for block in range(16))
     # Momentum: parameters and velocity, twice while they are saved; and slots of each replica.
     assert held(1) == pytest.approx(4 * parameters, rel=0.1)
     slots = PAPER.parallel.slots * CHUNK_BYTES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpclcae import checkpoint
-from hpclcae.cluster.plan import worker_bytes
+from hpclcae.cluster.memory import worker_bytes
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.dealing import Deal
 from hpclcae.data.minibatches import MinibatchStream
