@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
         _long_job(args, config, machine, grid)
         return 0
     if config.train.checkpoint_every == "auto":
-        raise InputError("train.checkpoint_every = 'auto': a simulated run measures no checkpoints; "
-                         "give a number (--set train.checkpoint_every=200)")
+        raise InputError("train.checkpoint_every = 'auto': a simulated run measures nothing: give "
+                         "a number (--set train.checkpoint_every=200)")
     scenario = Scenario(
         args.minibatches, args.slow, args.factor,
         machine.jitter if args.spread is None else args.spread,

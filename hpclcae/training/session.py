@@ -90,7 +90,7 @@ class Session:
             checkpoint.clean(self.run)
             self._tell_of_other_replicas()
         with ExitStack() as stack:
-            if worker.is_leader:
+            if worker.is_leader and self.step < self.last:
                 self._progress = stack.enter_context(Progress(self.run))
             asked = self._given or stack.enter_context(requests())
             path = metrics_path(self.run, replica) if worker.is_rank0 else None

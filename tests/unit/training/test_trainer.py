@@ -349,7 +349,7 @@ def test_the_rate_is_constant_and_then_falls_to_zero(tiny_config, tmp_path):
 def test_the_newest_checkpoints_are_kept(tiny_config, tmp_path):
     trained(tiny_config("train.steps=11", "train.checkpoint_every=3", "train.keep=2"), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "configuration.toml",
-                                                          "metrics.jsonl"]
+                                                          "metrics.jsonl", "progress"]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["run-id",
                                                                             "step-00000009",
                                                                             "step-00000011"]
