@@ -156,9 +156,9 @@ SERVED = "[parallel]\nservers = 1\nreplicas = 3\n"
     ({"elastic": 1}, "elastic = 1.0: it must be below 1"),
     ({"elastic": 0.1, "consistency": "bounded"}, "elastic = 0.1: replicas exchange parameters"),
     ({"elastic": 0.1, "push_every": 2},
-     "push_every = 2: synchronous training and elastic averaging"),
+     "push_every = 2: synchronous training, elastic averaging"),
     ({"consistency": "synchronous", "fetch_every": 2},
-     "push_every = 1: synchronous training and elastic"),
+     "push_every = 1: synchronous training, elastic"),
     ({"consistency": "synchronous", "warm_start": 5},
      "warm_start = 5: synchronous replicas start together"),
     ({"slots": 0}, "slots = 0; it must be at least 1"),])
