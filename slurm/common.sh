@@ -73,6 +73,7 @@ train_until_complete() {
     check_nodes "$@"
     count_start "$run"
     rm -f "$run/progress" "$run/refused"  # of the job before; `status --failed` looks at them
+    export HPCLCAE_WATCHED=1              # so ranks write down what they refuse
     code=0
     if [ -z "$ending" ]; then
         # shellcheck disable=SC2016 # expanded by each rank: while Python starts, USR1 must not end it

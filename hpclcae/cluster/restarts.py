@@ -4,7 +4,7 @@ tells of it.
 What a job of one MPI world leaves in its run folder for the one who started it::
 
     progress        steps that the leader has made, written after each; kept whatever ends it
-    refused         the line of a rank that was given what cannot work
+    refused         the line of a rank that was given what cannot work, where WATCHED is set
     failures.jsonl  a line for every failure: when, in which step, what, and whether it went on
 
 A job is started again unless a rank refused to work (that comes back), it failed in the step in
@@ -23,6 +23,8 @@ from hpclcae.utils.errors import InputError
 from hpclcae.utils.reading import whole_objects
 
 PROGRESS, REFUSED, FAILURES = "progress", "refused", "failures.jsonl"
+#: Variable of the environment that whoever may start a job again gives it.
+WATCHED = "HPCLCAE_WATCHED"
 #: In place of a step: the job had not begun its first one.
 STARTING = -1
 
@@ -61,12 +63,17 @@ def step_reached(run: Path) -> int:
 
 @contextmanager
 def last_words(run: Path) -> Iterator[None]:
-    """Of a rank: what it refuses to work with is written down, for nobody is to try again."""
+    """Of a rank: what it refuses to work with is written down, for nobody is to try again.
+
+    If nobody is there to try, it leaves nothing.
+    """
     try:
         yield
     except InputError as error:
-        with suppress(OSError):  # there may be no folder yet
-            (run / REFUSED).write_text(str(error).replace("\n", " ") + "\n")
+        with suppress(OSError):
+            if os.environ.get(WATCHED):
+                run.mkdir(parents=True, exist_ok=True)  # it may be gone with the lock; see `judge`
+                (run / REFUSED).write_text(str(error).replace("\n", " ") + "\n")
         raise
 
 
@@ -78,9 +85,14 @@ def forget(run: Path) -> None:
 
 
 class Verdict(NamedTuple):
-    """Whether a job is to be started again, and what there is to say."""
+    """Whether a job is to be started again, and what there is to say.
+
+    refused : bool
+        It was given what cannot work, and a rank has said so.
+    """
     again: bool
     text: str
+    refused: bool = False
 
 
 def judge(run: Path, job: str, what: str, restarts: int) -> Verdict:
@@ -100,8 +112,11 @@ def judge(run: Path, job: str, what: str, restarts: int) -> Verdict:
     refused = ""
     with suppress(OSError):
         refused = (run / REFUSED).read_text(errors="replace").strip()
+        (run / REFUSED).unlink()
+        run.rmdir()  # where nothing else has come into it
     if refused:
-        verdict = Verdict(False, f"not started again, as this would come back: {refused}")
+        verdict = Verdict(False, f"not started again, as this would come back: {refused}",
+                          refused=True)
     elif before and before[-1]["step"] == step:
         verdict = Verdict(False, f"{what}, {where}, as the time before: not started again")
     elif len(before) >= restarts:

@@ -88,11 +88,12 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             return 0
         restarts.forget(args.out)
-        ended = run_job(command, program, settings, ranks)
+        ended = run_job(command, program, settings | {restarts.WATCHED: "1"}, ranks)
         if ended.code == 0 or ended.asked:
             return ended.code
         verdict = restarts.judge(args.out, job, _what(config, ranks, ended), config.train.restarts)
-        print(f"hpclcae launch: {verdict.text}", file=sys.stderr, flush=True)
+        if not verdict.refused:
+            print(f"hpclcae launch: {verdict.text}", file=sys.stderr, flush=True)
         if not verdict.again:
             return ended.code
         args.resume = True

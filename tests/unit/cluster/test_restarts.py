@@ -42,12 +42,18 @@ def test_a_failure_that_comes_back_in_the_same_step_ends_it(tmp_path, steps):
     assert not verdict.again and "as the time before: not started again" in verdict.text
 
 
-def test_what_a_rank_refuses_is_not_tried_again(tmp_path):
-    with pytest.raises(InputError), last_words(tmp_path):
+def test_what_a_rank_refuses_is_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setenv(restarts.WATCHED, "1")
+    run = tmp_path / "run"  # gone with the lock of the rank that had made it
+    with pytest.raises(InputError), last_words(run):
         raise InputError("data.train = 'x': there is none")
-    verdict = judge(tmp_path, "job", "it failed", 9)
+    verdict = judge(run, "job", "it failed", 9)
     assert not verdict.again and verdict.text.endswith("data.train = 'x': there is none")
-    forget(tmp_path)
+    assert verdict.refused and not run.exists()
+    monkeypatch.delenv(restarts.WATCHED)
+    with pytest.raises(InputError), last_words(run):
+        raise InputError("nobody would start it again")
+    assert not run.exists()
     assert judge(tmp_path, "another job", "it failed", 9).again
     with pytest.raises(ZeroDivisionError), last_words(tmp_path):
         1 // 0
