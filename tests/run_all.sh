@@ -9,5 +9,7 @@ cd "$(dirname "$0")/.."
 
 flake8 hpclcae tests
 mypy
-# The slow ones come first, in the order of the folders' names; many tests use two ranks, so four workers are enough.
-python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder "$@" tests
+# The slow ones come first, in the order of the folders' names. Many tests wait for jobs, so one worker more than cores;
+# many use two ranks, so four are enough.
+cores=$(getconf _NPROCESSORS_ONLN)
+python -m pytest -n "$((cores < 4 ? cores + 1 : 4))" --dist loadscope --no-loadscope-reorder "$@" tests
