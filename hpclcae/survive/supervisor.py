@@ -628,6 +628,7 @@ class Supervisor(Loop):
             return
         self._say(peer, kind="who", seats=[{
             "replica": seat.number, "state": seat.state, "life": seat.life, "step": seat.step,
+            "pid": self._worlds[seat.number].pid if seat.number in self._worlds else None,
             "pids": {block: rank.pid for block, rank in seat.ranks.items()}}
             for seat in self.seats], servers=[{
                 "server": number, "there": server.peer is not None, "pid": server.world.pid,

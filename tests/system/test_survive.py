@@ -122,11 +122,14 @@ def test_replicas_leave_and_join_and_too_few_end_with_a_checkpoint(hpclcae, tiny
         job.wait_until(trains)
         refused = hpclcae("leave", run, "--replica", "0")
         assert refused.returncode == 1 and "--least says 2" in refused.stderr
-        for life in range(1, 5):  # it dies again and again before it has made a step
-            who = job.wait_until(lambda who: who["seats"][1]["state"] == "lost"
-                                 or who["seats"][1]["life"] == life and who["seats"][1]["pids"])
-            with contextlib.suppress(KeyError, ProcessLookupError):
-                os.kill(who["seats"][1]["pids"]["0"], signal.SIGKILL)
+        killed = [None]  # as soon as they are born: before they have made a step
+        while job.process.poll() is None:
+            with contextlib.suppress(InputError, ProcessLookupError):
+                pid = ask(run, kind="who")["seats"][1]["pid"]
+                if pid not in killed:
+                    killed.append(pid)
+                    os.kill(pid, signal.SIGKILL)
+            assert time.monotonic() < job.end, job.said.read_text()
         code, said = job.ended()
     assert code == 1, said
     assert said.strip().splitlines()[-1].startswith("hpclcae launch: 1 replicas are left")
