@@ -52,7 +52,7 @@ def test_a_sweep_of_six_configurations_of_which_one_fails(tiny_dataset, tmp_path
         assert name == f"field{row['stages.0.receptive_field']}-maps{row['stages.2.maps']}"
     assert rows[broken.name]["state"] != "complete"
     named, = (line for line in done.stdout.splitlines() if line.startswith(f"{broken}: "))
-    assert "hpclcae train: " in named and "checkpoints" in named
+    assert "folder of checkpoints" in named and "cannot be written" in named
     # Submitted again, with the cause repaired: finished runs are left alone, the sixth is made.
     (broken / "checkpoints").unlink()
     (broken / "starts").unlink(missing_ok=True)
