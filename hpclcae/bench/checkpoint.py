@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import checkpoint, config as configuration
-from hpclcae.bench.common import MOST_TIMES, Report, forget
+from hpclcae.bench.common import MOST_TIMES, Report, configure_json, forget
 from hpclcae.checkpoint import ChunkState, Committer, RunState, ShardWriter
 from hpclcae.checkpoint.folder import content_of, shard_name
 from hpclcae.checkpoint.state import views
@@ -73,8 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeat", type=whole(1, MOST_TIMES), default=3, metavar="N",
                         help="rounds of measurement after a warm-up; their median counts (default "
                         "3)")
-    parser.add_argument("--json", type=output, metavar="FILE",
-                        help="append one JSON object a row to this file")
+    configure_json(parser)
     parser.set_defaults(clock="wall")
 
 

@@ -48,8 +48,19 @@ def configure(parser: argparse.ArgumentParser, repeat: int) -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall",
                         help="what times are read from; cpu: this process's own time, for a "
                         "machine that is busy with other work too (default wall)")
+    configure_json(parser)
+
+
+def configure_json(parser: argparse.ArgumentParser) -> None:
+    """Declare where rows go."""
     parser.add_argument("--json", type=output, metavar="FILE",
                         help="append one JSON object a row to this file")
+
+
+def configure_limit(parser: argparse.ArgumentParser, seconds: int) -> None:
+    """Declare how long a job that a benchmark starts may take."""
+    parser.add_argument("--limit", type=whole(1, 10 ** 6), default=seconds, metavar="SECONDS",
+                        help=f"a job that takes longer is killed (default {seconds})")
 
 
 class Report:

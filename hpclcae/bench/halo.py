@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike
 
 from hpclcae import config as configuration
 from hpclcae.bench.cases import RATE
-from hpclcae.bench.common import MOST_TIMES, Report, refuse_more_threads
+from hpclcae.bench.common import MOST_TIMES, Report, configure_json, refuse_more_threads
 from hpclcae.cluster.launcher import launched
-from hpclcae.commands.arguments import output, whole
+from hpclcae.commands.arguments import whole
 from hpclcae.config import Config
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
@@ -61,8 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=whole(1, MOST_TIMES), default=10, metavar="N",
                         help="training steps of every stage after the first one; their median "
                         "counts (default 10)")
-    parser.add_argument("--json", type=output, metavar="FILE",
-                        help="append one JSON object a row to this file")
+    configure_json(parser)
 
 
 def configure_case(parser: argparse.ArgumentParser) -> None:

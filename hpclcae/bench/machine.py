@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import CLOCKS, MOST_TIMES, machine as facts, refuse_more_threads
+from hpclcae.bench.common import (CLOCKS, MOST_TIMES, configure_limit, machine as facts,
+                                  refuse_more_threads)
 from hpclcae.bench.halo import Meter, Training
 from hpclcae.bench.scaling import run_job
 from hpclcae.cluster.launcher import launched
@@ -78,8 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="what computing is timed by; cpu: this process's own time, for a "
                         "machine that is busy with other work too; what lies between ranks is "
                         "always wall time (default wall)")
-    parser.add_argument("--limit", type=whole(1, 10 ** 6), default=300, metavar="SECONDS",
-                        help="a job of several ranks that takes longer is killed (default 300)")
+    configure_limit(parser, 300)
 
 
 def run(args: argparse.Namespace) -> int:

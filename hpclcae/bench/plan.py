@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import MOST_TIMES, Report, refuse_more_threads
+from hpclcae.bench.common import (MOST_TIMES, Report, configure_json, configure_limit,
+                                  refuse_more_threads)
 from hpclcae.bench.halo import PAPER_STAGE
 from hpclcae.bench.scaling import run_job
 from hpclcae.cluster.machine import Machine, load
 from hpclcae.cluster.mpiexec import find_mpiexec
 from hpclcae.cluster.prediction import StepTime, predict
-from hpclcae.commands.arguments import output, whole
+from hpclcae.commands.arguments import whole
 from hpclcae.config import Config
 from hpclcae.model.layout import Layout
 from hpclcae.partition.cost import choose_grid
@@ -86,10 +87,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "(default 7)")
     parser.add_argument("--no-shared-memory", action="store_true",
                         help="ranks of this machine reach each other over TCP")
-    parser.add_argument("--limit", type=whole(1, 10 ** 6), default=300, metavar="SECONDS",
-                        help="a job that takes longer is killed (default 300)")
-    parser.add_argument("--json", type=output, metavar="FILE",
-                        help="append one JSON object a row to this file")
+    configure_limit(parser, 300)
+    configure_json(parser)
     parser.set_defaults(clock="wall")
 
 

@@ -22,7 +22,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import MOST_TIMES, Report, machine, ratio, refuse_more_threads
+from hpclcae.bench.common import (MOST_TIMES, Report, configure_json, configure_limit, machine,
+                                  ratio, refuse_more_threads)
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.cluster.mpiexec import OVERSUBSCRIBE, find_mpiexec
 from hpclcae.commands.arguments import output, whole
@@ -44,16 +45,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=whole(1, MOST_TIMES), default=10, metavar="N",
                         help="training steps of every stage in each job; their median counts "
                         "(default 10)")
-    parser.add_argument("--limit", type=whole(1, 10 ** 6), default=600, metavar="SECONDS",
-                        help="a job that takes longer is killed (default 600)")
+    configure_limit(parser, 600)
     parser.add_argument("--weak", action="store_true", help="let the image grow with the ranks")
     parser.add_argument("--srun", type=whole(1, 10 ** 6), metavar="PER_NODE",
                         help="start with srun, so many ranks on a node, instead of mpiexec "
                         "(slurm/scaling.sbatch)")
     parser.add_argument("--srun-mpi", default="pmi2", metavar="TYPE",
                         help="srun's --mpi (default pmi2)")
-    parser.add_argument("--json", type=output, metavar="FILE",
-                        help="append one JSON object a row to this file")
+    configure_json(parser)
     parser.add_argument("--plot", type=output, metavar="PNG",
                         help="draw the speed-up (extra: figures)")
     parser.set_defaults(clock="wall")

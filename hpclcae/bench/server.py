@@ -28,13 +28,14 @@ import numpy as np
 from hpclcae import config as configuration
 from hpclcae.bench import slow_replica
 from hpclcae.bench.cases import RATE
-from hpclcae.bench.common import MOST_TIMES, Report, Times, ratio, refuse_more_threads
+from hpclcae.bench.common import (MOST_TIMES, Report, Times, configure_json, configure_limit,
+                                  ratio, refuse_more_threads)
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.bench.raw_messages import RawMessages
 from hpclcae.bench.scaling import run_job
 from hpclcae.cluster.launcher import launched
 from hpclcae.cluster.mpiexec import find_mpiexec
-from hpclcae.commands.arguments import output, whole
+from hpclcae.commands.arguments import whole
 from hpclcae.config import Config
 from hpclcae.model.network import Network
 from hpclcae.model.phases import phases
@@ -69,10 +70,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=whole(1, MOST_TIMES), default=10, metavar="N",
                         help="training steps of every stage, or of sleep, in each round (default "
                         "10)")
-    parser.add_argument("--limit", type=whole(1, 10 ** 6), default=900, metavar="SECONDS",
-                        help="if it takes longer, it is killed (default 900)")
-    parser.add_argument("--json", type=output, metavar="FILE",
-                        help="append one JSON object a row to this file")
+    configure_limit(parser, 900)
+    configure_json(parser)
     parser.set_defaults(clock="wall")
 
 

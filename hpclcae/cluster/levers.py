@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hpclcae.cluster.machine import Machine
 from hpclcae.cluster.plan import ClusterPlan, choose
-from hpclcae.cluster.prediction import predict
+from hpclcae.cluster.prediction import StepTime, predict
 from hpclcae.config import Config
 from hpclcae.model.layout import Layout
 from hpclcae.utils.errors import InputError
@@ -54,9 +54,9 @@ def levers(plan: ClusterPlan) -> list[Lever]:
     return sorted(found, key=lambda lever: (lever.halves, lever.twice))
 
 
-def _lever(plan: ClusterPlan, what: str, at: Callable[[float], object]) -> Lever:
+def _lever(plan: ClusterPlan, what: str, at: Callable[[float], StepTime]) -> Lever:
     def seconds(factor: float) -> float:
-        return float(at(factor).seconds)  # type: ignore[attr-defined]
+        return at(factor).seconds
     goal, low, high = plan.step / 2, 1.0, MOST
     most = seconds(MOST)
     if most > goal:
@@ -71,7 +71,7 @@ def _products(machine: Machine, factor: float) -> Machine:
     return dataclasses.replace(machine, kernel=machine.scaled(compute=factor).kernel)
 
 
-def _with_batch(plan: ClusterPlan, factor: float) -> object:
+def _with_batch(plan: ClusterPlan, factor: float) -> StepTime:
     config = plan.layout.config
     smaller = dataclasses.replace(config, train=dataclasses.replace(
         config.train, batch=max(1, round(config.train.batch / factor))))

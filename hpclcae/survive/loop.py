@@ -1,5 +1,6 @@
 """One loop over the sockets of a process: whoever connects, speaks, takes, or goes."""
 import selectors
+from abc import ABC, abstractmethod
 
 import numpy as np
 
@@ -7,7 +8,7 @@ from hpclcae.parameter_server.header import Header
 from hpclcae.survive.wire import Lost, Peer, listener
 
 
-class Loop:
+class Loop(ABC):
     """Listens, and keeps its peers; a subclass says what becomes of frames and of losses.
 
     Attributes
@@ -25,13 +26,13 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
 
+    @abstractmethod
     def take(self, peer: Peer, header: Header, rest: np.ndarray) -> None:
         """A frame has come."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lose(self, peer: Peer) -> None:
         """A peer has gone."""
-        raise NotImplementedError
 
     def keep(self, peer: Peer) -> Peer:
         """Listen to a peer."""

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from hpclcae import checkpoint
 from hpclcae.checkpoint import Committer, RunState
 from hpclcae.checkpoint.writer import as_input_error
+from hpclcae.cluster.interval import Interval
 from hpclcae.cluster.pace import Lookout
 from hpclcae.cluster.restarts import Progress
-from hpclcae.cluster.interval import Interval
 from hpclcae.config import Config
 from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.network import Network
