@@ -5,6 +5,7 @@ No MPI stands between worlds, so none hangs or crashes when a peer dies: they ta
 
     job.py         a job: a supervisor, and another where a shard was lost
     supervisor.py  starts worlds, notices who dies or hangs, conducts barriers and checkpoints
+    servers.py     the server processes, and which of them hold what shard
     membership.py  seats, lives, and when silence means death
     processes.py   the processes of one world, started and ended together
     part.py        what a process is told about itself

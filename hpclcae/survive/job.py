@@ -3,7 +3,8 @@ import signal
 from collections.abc import Callable
 
 from hpclcae.config import Config
-from hpclcae.survive.supervisor import IN_VAIN, Restart, Supervisor
+from hpclcae.survive.servers import Restart
+from hpclcae.survive.supervisor import IN_VAIN, Supervisor
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import Requests
 

@@ -113,42 +113,6 @@ class Rank:
 
 
 @dataclass
-class ServerProcess:
-    """One server process.
-
-    world : World
-    address : (str, int) or None
-        Where others reach it, when it has said so.
-    pinged, answered : float, bool
-        When it was last asked whether it is there, and whether it has answered.
-    """
-    world: Any
-    began: float
-    peer: Any = None
-    address: tuple[str, int] | None = None
-    pinged: float = 0.0
-    answered: bool = True
-
-
-@dataclass
-class ShardState:
-    """Which servers hold a shard.
-
-    holder, copy : int or None
-        Numbers of servers.
-    serves, is_copied : bool
-        They have said so.
-    parts : int
-        Servers that have had it.
-    """
-    holder: int | None = None
-    copy: int | None = None
-    serves: bool = False
-    is_copied: bool = False
-    parts: int = 0
-
-
-@dataclass
 class Meeting:
     """The barrier under way.
 

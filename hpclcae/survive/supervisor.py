@@ -2,7 +2,7 @@
 who dies or hangs, starts it again, and conducts barriers and checkpoints.
 
 It is the one process that the job cannot lose: with it everything ends, and the last checkpoint is
-good. Everything happens in one loop; `Seat` and `ShardState` are all that it remembers.
+good. Everything happens in one loop; `Seat`, `Servers` and `Meeting` are all that it remembers.
 """
 import dataclasses
 import json
@@ -21,10 +21,10 @@ from hpclcae.config import Config
 from hpclcae.parameter_server.header import Header
 from hpclcae.parameter_server.roles import joint_step
 from hpclcae.survive.loop import Loop
-from hpclcae.survive.membership import (Durations, Meeting, Rank, Seat, ServerProcess, ShardState,
-                                        suspect)
+from hpclcae.survive.membership import Durations, Meeting, Rank, Seat, suspect
 from hpclcae.survive.part import Part
 from hpclcae.survive.processes import World
+from hpclcae.survive.servers import PING_SECONDS, UNKNOWN_SECONDS, Restart, Servers
 from hpclcae.survive.wire import Lost, Peer, text_in
 from hpclcae.training.metrics import metrics_to_save
 from hpclcae.training.resume import fit_preprocessing, open_dataset
@@ -32,15 +32,10 @@ from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replace_text
 from hpclcae.utils.signals import Requests
 
-LOOK_SECONDS, PING_SECONDS = 0.02, 0.25
-UNKNOWN_SECONDS = 60.0  # that something may take of which nobody knows yet how long it takes
+LOOK_SECONDS = 0.02
 IN_VAIN = 3  # lives of a replica without a step, or starts of the job without a checkpoint
 CONTACT = "survive.json"  # in the run folder: how to reach the supervisor
 LOG = "survival.jsonl"    # in the run folder: what happened to whom
-
-
-class Restart(Exception):
-    """A shard is lost: the job goes on from the last checkpoint."""
 
 
 class Supervisor(Loop):
@@ -78,9 +73,10 @@ class Supervisor(Loop):
             cursors = (state.step if state else 0,) * parallel.replicas
         self.seats = [Seat(number, cursor) for number, cursor in enumerate(cursors)]
         self._first_seats = parallel.replicas if seats is None else seats
-        self.shards = [ShardState() for _ in range(parallel.servers)]
-        self.servers: dict[int, ServerProcess] = {}
-        self._lives: dict[int, int] = {}  # of servers
+        self.servers = Servers(
+            parallel.servers, parallel.copies > 0, self.start,
+            lambda number, life: World(self._part("server", number, life), self._program, 1),
+            self._say, deviations)
         self._worlds: dict[int, World] = {}  # of seats
         self.token = secrets.token_hex(16)
         super().__init__()
@@ -92,7 +88,7 @@ class Supervisor(Loop):
         self._lost_shard = self._ending = self._went = False
         self._is_saved = False
         self._is_over, self._reports = False, list[dict[str, Any]]()
-        self._steps, self._starts, self._answers = (Durations(deviations) for _ in range(3))
+        self._steps, self._starts = Durations(deviations), Durations(deviations)
         self._began = time.monotonic()
         self._before = state.seconds if state else 0.0
         self._too_little = ""
@@ -114,8 +110,8 @@ class Supervisor(Loop):
         try:
             replace_text(contact, json.dumps({"address": self.address, "token": self.token}))
             contact.chmod(0o600)
-            for number in range(len(self.shards)):
-                self._start_server(number)
+            for number in self._shards:
+                self.servers.start(number)
             for seat in self.seats[:self._first_seats]:
                 self._start(seat)
             while not self._is_over:
@@ -123,7 +119,8 @@ class Supervisor(Loop):
                 self._look_after(time.monotonic())
         finally:
             contact.unlink(missing_ok=True)
-            for world in [*self._worlds.values(), *(s.world for s in self.servers.values())]:
+            for world in [*self._worlds.values(), *(server.world for server
+                                                    in self.servers.processes.values())]:
                 world.kill()
             self.close()
         return self._too_little
@@ -166,13 +163,9 @@ class Supervisor(Loop):
         elif told["role"] == "tool":
             peer.about = "tool"
         elif told["role"] == "server":
-            server = self.servers.get(told["number"])
-            if server is None or server.world.part.life != told["life"]:
+            peer.about = told["number"]
+            if not self.servers.greet(peer, told):
                 self.drop(peer)
-                return
-            peer.about, server.peer = told["number"], peer
-            server.address = (told["address"][0], told["address"][1])
-            self._assign()
         else:
             seat = self.seats[told["replica"]]
             if seat.state != "starting" or seat.life != told["life"]:
@@ -193,6 +186,10 @@ class Supervisor(Loop):
             file.write(json.dumps(row) + "\n")
 
     @property
+    def _shards(self) -> range:
+        return range(self.config.parallel.servers)
+
+    @property
     def seconds(self) -> float:
         """Training time of the job so far."""
         return self._before + time.monotonic() - self._began
@@ -200,7 +197,9 @@ class Supervisor(Loop):
     # ---- what is looked at now and then ----------------------------------------------------------
 
     def _look_after(self, now: float) -> None:
-        self._look_at_servers(now)
+        if not self._said_over:
+            for number, why, more in self.servers.dead(now, self._replacing):
+                self._server_died(number, why, **more)
         self._look_at_seats(now)
         if self._uncommitted is not None and (step_folder(self.run, self._uncommitted)
                                               / MANIFEST).exists():
@@ -215,23 +214,6 @@ class Supervisor(Loop):
     def _replacing(self) -> float:
         """Seconds that it takes to start a process anew: waiting so long costs no more."""
         return self._starts.largest or UNKNOWN_SECONDS
-
-    def _look_at_servers(self, now: float) -> None:
-        limit = max(self._answers.limit or 0.0, self._replacing)
-        for number, server in list(self.servers.items()):
-            if self._said_over:
-                continue
-            if server.world.code is not None:
-                self._server_died(number, f"its process ended with code {server.world.code}")
-            elif server.peer is None:
-                if now - server.began > max(self._replacing, UNKNOWN_SECONDS):
-                    self._server_died(number, "it does not start")
-            elif server.answered and now - server.pinged > PING_SECONDS:
-                server.pinged, server.answered = now, False
-                self._say(server.peer, kind="ping")
-            elif not server.answered and now - server.pinged > limit:
-                self._server_died(number, f"it has said nothing for {now - server.pinged:.1f} s "
-                                  f"(limit {limit:.1f} s)", silent=now - server.pinged)
 
     def _look_at_seats(self, now: float) -> None:
         for seat in self.seats:
@@ -249,15 +231,13 @@ class Supervisor(Loop):
                               f"{seat.cursor}", life=seat.life, step=seat.cursor)
             elif code is not None:
                 self._died(seat, f"its processes ended with code {code}")
-            elif seat.state == "starting" and len(seat.ranks) == self.blocks and all(
-                    shard.serves for shard in self.shards):
+            elif (seat.state == "starting" and len(seat.ranks) == self.blocks
+                  and self.servers.serves_all):
                 self._join(seat)
             elif seat.state == "starting" and now - seat.began > max(self._replacing,
                                                                      UNKNOWN_SECONDS):
                 self._died(seat, "it does not start")
-        if all(shard.serves for shard in self.shards) and not any(
-                not s.answered and now - s.pinged > 4 * PING_SECONDS
-                for s in self.servers.values()):
+        if self.servers.all_answer(now):
             limit = max(self._steps.limit or UNKNOWN_SECONDS, self._replacing)
             found = suspect(self.seats, now, limit, PING_SECONDS)
             if found:
@@ -270,63 +250,19 @@ class Supervisor(Loop):
     def _part(self, kind: str, number: int, life: int) -> Part:
         return Part(self.address, self.token, kind, number, life)
 
-    def _start_server(self, number: int) -> None:
-        life = self._lives[number] = self._lives.get(number, 0) + 1
-        world = World(self._part("server", number, life), self._program, 1)
-        self.servers[number] = ServerProcess(world, time.monotonic())
-
-    def _assign(self) -> None:
-        """Give shards that nobody holds, or that have no copy, to servers that are there."""
-        there = [n for n, server in sorted(self.servers.items()) if server.peer is not None]
-        for index, shard in enumerate(self.shards):
-            if shard.holder is None and index in there:
-                shard.holder = index
-                self._hand(shard, index, holds=True)
-            elif (self.config.parallel.copies and shard.serves and shard.copy is None
-                  and shard.holder is not None):
-                others = [n for n in there if n != shard.holder]
-                if others:
-                    shard.copy = min(others, key=lambda n: (
-                        sum(n in (s.holder, s.copy) for s in self.shards), (n - index) % 97))
-                    self._hand(shard, index, holds=False)
-
-    def _hand(self, shard: ShardState, index: int, holds: bool) -> None:
-        number = shard.holder if holds else shard.copy
-        assert number is not None
-        self._say(self.servers[number].peer, kind="serve", shard=index, holds=holds,
-                  part=shard.parts, start=str(self.start) if self.start and holds else "")
-        shard.parts += 1
-
     def _take_of_server(self, number: int, told: dict[str, Any]) -> None:
-        kind, server = told["kind"], self.servers[number]
-        if kind == "pong":
-            server.answered = True
-            self._answers.note(time.monotonic() - server.pinged)
-        elif kind == "serves":
-            shard = self.shards[told["shard"]]
-            if shard.holder == number:
-                shard.serves = True
-                self._tell_routes()
-                self._assign()
-            elif shard.copy == number and shard.holder is not None:
-                self._say(self.servers[shard.holder].peer, kind="copy", shard=told["shard"],
-                          address=server.address)
-        elif kind == "copied":
-            self.shards[told["shard"]].is_copied = True
-        elif kind == "alone":
-            shard = self.shards[told["shard"]]
-            if shard.holder == number:
-                shard.copy, shard.is_copied = None, False
-                self._assign()
-        elif kind == "done":
+        kind = told["kind"]
+        if kind == "done":
             self._done(told)
         elif kind == "report":
             self._reports += told["reports"]
-            server.answered = True
             self._said_over = self._said_over or time.monotonic()
-            server.peer = None
+            self.servers.processes[number].peer = None
         elif kind == "error":
             raise InputError(told["text"])
+        elif self.servers.take(number, told):
+            self._tell_routes()
+            self.servers.assign()
 
     def _done(self, told: dict[str, Any]) -> None:
         """A server has done to a shard what it was told."""
@@ -341,38 +277,19 @@ class Supervisor(Loop):
             if told["number"] == self.meeting.number:
                 self.meeting.awaited.discard(told["shard"])
 
-    def _to_holder(self, index: int, **content: Any) -> None:
-        shard = self.shards[index]
-        if shard.serves and shard.holder is not None:
-            self._say(self.servers[shard.holder].peer, shard=index, **content)
-
     def _server_died(self, number: int, why: str, **more: Any) -> None:
-        server = self.servers.pop(number)
-        if server.peer:
-            self.drop(server.peer)
-        server.world.kill()
+        if peer := self.servers.remove(number):
+            self.drop(peer)
         self._lost_shard = self._uncommitted is not None
-        taken = []
-        for index, shard in enumerate(self.shards):
-            if shard.copy == number:
-                shard.copy, shard.is_copied = None, False
-            if shard.holder != number:
-                continue
-            if not shard.is_copied or shard.copy is None:
-                if any(seat.state == "training" for seat in self.seats) or shard.serves:
-                    self.note("server", f"server {number}", f"died: {why}; no other server has a "
-                              f"copy of shard {index} now: the job goes on from the last "
-                              "checkpoint", **more)
-                    raise Restart
-                shard.holder, shard.serves = None, False
-                continue
-            shard.holder, shard.copy = shard.copy, None
-            shard.serves = shard.is_copied = False
-            taken.append(f"server {shard.holder} takes over shard {index}")
-            self._say(self.servers[shard.holder].peer, kind="promote", shard=index)
+        try:
+            taken = self.servers.take_over(number, any(seat.state == "training"
+                                                       for seat in self.seats))
+        except Restart as lost:
+            self.note("server", f"server {number}", f"died: {why}; {lost}", **more)
+            raise
         self.note("server", f"server {number}", "; ".join([f"died: {why}", *taken]), **more)
         self._tell_routes()
-        self._start_server(number)
+        self.servers.start(number)
         if self._lost_shard and all(s.state != "training" or all(r.final for r in s.ranks.values())
                                     for s in self.seats):
             for seat in self.seats:  # who waits for the shards of the last checkpoint waits in vain
@@ -381,7 +298,7 @@ class Supervisor(Loop):
 
     def _tell_routes(self) -> None:
         """Tell workers where shards are, and servers that have just taken one over what is due."""
-        addresses = self._addresses()
+        addresses = self.servers.addresses
         for seat in self.seats:
             if seat.state == "training":
                 for rank in seat.ranks.values():
@@ -393,10 +310,6 @@ class Supervisor(Loop):
         if self.meeting.awaited:
             for index in self.meeting.awaited:
                 self._tell_checkpoint(index)
-
-    def _addresses(self) -> list[tuple[str, int] | None]:
-        return [self.servers[s.holder].address if s.serves and s.holder is not None else None
-                for s in self.shards]
 
     # ---- replicas --------------------------------------------------------------------------------
 
@@ -411,13 +324,13 @@ class Supervisor(Loop):
         """All of its processes are there: tell the servers; a checkpoint under way comes first."""
         if self.meeting.awaited is not None:
             return
-        seat.state, seat.joining = "joining", set(range(len(self.shards)))
-        for index in range(len(self.shards)):
+        seat.state, seat.joining = "joining", set(self._shards)
+        for index in self._shards:
             self._tell_join(seat, index)
 
     def _tell_join(self, seat: Seat, index: int) -> None:
-        self._to_holder(index, kind="join", replica=seat.number, life=seat.life, clock=seat.cursor,
-                        number=[seat.number, seat.life])
+        self.servers.tell_holder(index, kind="join", replica=seat.number, life=seat.life,
+                                 clock=seat.cursor, number=[seat.number, seat.life])
 
     def _welcome(self, seat: Seat) -> None:
         seat.state = "training"
@@ -429,7 +342,7 @@ class Supervisor(Loop):
         begun = self.start is not None or any(s.cursor or s.step for s in self.seats)
         for rank in seat.ranks.values():
             rank.heard = rank.moved = now
-            self._say(rank.peer, kind="routes", addresses=self._addresses())
+            self._say(rank.peer, kind="routes", addresses=self.servers.addresses)
             self._say(rank.peer, kind="welcome", step=seat.cursor, seconds=self.seconds,
                       start=str(self.start or ""), begun=begun, stop_at=self._stop_at)
             self._say_standing(seat, rank)
@@ -504,9 +417,9 @@ class Supervisor(Loop):
         self._start(seat)
 
     def _tell_leave(self, seat: Seat) -> None:
-        for index in range(len(self.shards)):
-            self._to_holder(index, kind="leave", replica=seat.number, life=seat.life,
-                            clock=seat.cursor, number=0)
+        for index in self._shards:
+            self.servers.tell_holder(index, kind="leave", replica=seat.number, life=seat.life,
+                                     clock=seat.cursor, number=0)
 
     def _check_enough(self) -> None:
         left = sum(seat.is_wanted or seat.state == "done" for seat in self.seats)
@@ -539,9 +452,7 @@ class Supervisor(Loop):
                 rank.paused for seat in training for rank in seat.ranks.values()):
             for seat in training:
                 seat.cursor = max(seat.cursor, min(r.step for r in seat.ranks.values()))
-            meeting.awaited = set(range(len(self.shards)))
-            for index in list(meeting.awaited):
-                self._tell_checkpoint(index)
+            self._take_checkpoint()
 
     def _let_go(self) -> None:
         """Replicas that leave wait for nobody."""
@@ -558,9 +469,14 @@ class Supervisor(Loop):
     def _clocks(self) -> list[int]:
         return [seat.cursor for seat in self.seats]
 
+    def _take_checkpoint(self) -> None:
+        self.meeting.awaited = set(self._shards)
+        for index in self._shards:
+            self._tell_checkpoint(index)
+
     def _tell_checkpoint(self, index: int) -> None:
-        self._to_holder(index, kind="checkpoint", clocks=self._clocks(),
-                        number=self.meeting.number)
+        self.servers.tell_holder(index, kind="checkpoint", clocks=self._clocks(),
+                                 number=self.meeting.number)
 
     def _release(self) -> None:
         now, clocks = time.monotonic(), self._clocks()
@@ -585,7 +501,7 @@ class Supervisor(Loop):
             fitted = (checkpoint.load_state(self.start) if self.start else
                       RunState(config=self.config, step=0,
                                preprocessing=fit_preprocessing(self.config, dataset)))
-        committer = Committer(self.run, len(self.shards))
+        committer = Committer(self.run, len(self._shards))
         committer.start(dataclasses.replace(
             fitted, config=self.config, step=joint_step(clocks), cursors=tuple(clocks),
             seconds=self.seconds, metrics=metrics_to_save(metrics_path(self.run))))
@@ -598,18 +514,14 @@ class Supervisor(Loop):
         if died and not any(seat.state == "done" for seat in self.seats) and not self._is_saved:
             if self.meeting.awaited is None:
                 self._is_saved = True
-                self.meeting.awaited = set(range(len(self.shards)))
-                for index in list(self.meeting.awaited):
-                    self._tell_checkpoint(index)
+                self._take_checkpoint()
             return
         if self.meeting.awaited is not None:
             return
         if not self._said_over:
             self._said_over = now
-            for server in self.servers.values():
-                self._say(server.peer, kind="over")
-        if all(server.world.code is not None for server in self.servers.values()) \
-                or now - self._said_over > UNKNOWN_SECONDS:
+            self.servers.end()
+        if self.servers.have_ended or now - self._said_over > UNKNOWN_SECONDS:
             (self.run / "parallel.json").write_text(
                 "[" + ",\n ".join(map(json.dumps, self._reports)) + "]\n")
             self._is_over = True
@@ -630,13 +542,7 @@ class Supervisor(Loop):
             "replica": seat.number, "state": seat.state, "life": seat.life, "step": seat.step,
             "pid": self._worlds[seat.number].pid if seat.number in self._worlds else None,
             "pids": {block: rank.pid for block, rank in seat.ranks.items()}}
-            for seat in self.seats], servers=[{
-                "server": number, "there": server.peer is not None, "pid": server.world.pid,
-                "life": server.world.part.life,
-                "holds": [i for i, s in enumerate(self.shards) if s.holder == number and s.serves],
-                "copies": [i for i, s in enumerate(self.shards)
-                           if s.copy == number and s.is_copied]}
-                for number, server in self.servers.items()])
+            for seat in self.seats], servers=self.servers.as_json())
 
     def _let_join(self, number: int | None) -> int:
         free = [seat.number for seat in self.seats if seat.state in ("left", "lost")]
