@@ -31,7 +31,7 @@ def _curves(found: Sequence[Simulated], by_work: Any, by_time: Any) -> None:
         for axes, x in ((by_work, made), (by_time, seconds)):
             axes.plot(x, objective, color=color, label=label, lw=1.2)
     by_work.set(xlabel="minibatches", ylabel="objective")
-    by_work.legend(fontsize=7)
+    by_work.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     by_time.set(xlabel="simulated seconds", xscale="symlog")
 
 
@@ -44,7 +44,7 @@ def _staleness(found: Sequence[Simulated], axes: Any) -> None:
                   label=_label(one))
     axes.set(xlabel="updates missed",
              ylabel="share of gradients")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
 
 def _time(found: Sequence[Simulated], axes: Any) -> None:

@@ -19,7 +19,9 @@
     element.append(...children.filter((child) => child !== null));
     return element;
   }
-  const percent = (share) => share === null ? "-" : `${(100 * share).toFixed(1)}\u00a0%`;
+  // Ties go to the even digit, as in the tables of the page, which Python writes.
+  const tenths = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1, roundingMode: "halfEven" });
+  const percent = (share) => share === null ? "-" : `${tenths.format(100 * share)}\u00a0%`;
   const number = (value) => value === null ? "-" : Number(value.toPrecision(3)).toLocaleString("en");
   const nameOf = (n) => `${n.stage}/${n.row},${n.col},${n.map}`;
   const fragment = (n) => `#neuron=${nameOf(n)}`;
