@@ -149,4 +149,7 @@ def test_servers_are_asked_as_often_as_they_can_answer(fetches, pushes, together
 
 
 def test_the_serial_communicator_is_what_bench_machine_trains_with():
-    Training(TINY, WHOLE, Meter(SerialCommunicator())).round()
+    training = Training(TINY, WHOLE, Meter(SerialCommunicator()))
+    before = training.parameters.vector.copy()
+    assert all(seconds > 0 for seconds in training.round())
+    assert (training.parameters.vector != before).any()
