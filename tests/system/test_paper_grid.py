@@ -25,7 +25,8 @@ NARROW = ["data.channels=1", "train.steps=3", "train.batch=2", "train.dtype=floa
           *(f"stages.{stage}.maps=1" for stage in range(3))]
 
 
-@pytest.mark.skipif(MPIEXEC is None or not GRID, reason="it takes minutes: HPCLCAE_GRID=13x13")
+@pytest.mark.skipif(MPIEXEC is None or not GRID,
+                    reason="it takes minutes: HPCLCAE_GRID=13x13, -o timeout=1800")
 def test_the_papers_grid_and_servers_give_the_numbers_of_one_block(tmp_path):
     images = write_dataset(tmp_path / "train.h5", structured_images(12, 200, 1))
     changes = [word for change in [*NARROW, f"data.train={images}"] for word in ("--set", change)]
