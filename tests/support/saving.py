@@ -1,4 +1,5 @@
 """Checkpoints written in one process, whoever is to own the shards."""
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,12 +44,14 @@ def save_chunk_states(run: Path, state: RunState, grid: Grid,
     writers = [ShardWriter(run, number, Layout(state.config, grid))
                for number in range(len(owners))]
     committer = Committer(run, len(owners))
-    committer.start(state)
-    for writer, chunk_states in zip(writers, owners):
-        writer.start(state.step, chunk_states)
-    for part in (*writers, committer):
-        part.wait()
-        part.close()
+    with contextlib.ExitStack() as opened:  # after an error nobody writes on
+        for part in (*writers, committer):
+            opened.callback(part.close)
+        committer.start(state)
+        for writer, chunk_states in zip(writers, owners):
+            writer.start(state.step, chunk_states)
+        for part in (*writers, committer):
+            part.wait()
     return checkpoint.step_folder(run, state.step)
 
 
