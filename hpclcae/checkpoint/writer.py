@@ -1,7 +1,8 @@
 """An owner writes its shard of a checkpoint while training goes on."""
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -36,10 +37,14 @@ class ShardWriter(Background):
         Of the owner, from 0.
     layout : Layout
         What the chunks were cut from.
+    spare : callable
+        The bytes of memory that a copy may take. Where it does not fit and the owner's numbers lie
+        in one piece, they are written from where they are, and the step waits.
     """
 
-    def __init__(self, run: Path, number: int, layout: Layout) -> None:
-        self.run, self.number, self.layout = run, number, layout
+    def __init__(self, run: Path, number: int, layout: Layout,
+                 spare: Callable[[], float] = lambda: math.inf) -> None:
+        self.run, self.number, self.layout, self.spare = run, number, layout, spare
         super().__init__(f"shard {number}")
         self.buffers: dict[str, np.ndarray] = {}
         self._step = -1
@@ -48,9 +53,9 @@ class ShardWriter(Background):
     def start(self, step: int, chunk_states: Sequence[ChunkState]) -> None:
         """Copy what the owner holds, and begin to write it as its shard of the checkpoint.
 
-        Returns as soon as the copy is made; the next update may change the arrays then. Waits first
-        if the shard before is not written yet. A step that was begun or committed before is left
-        alone.
+        Returns as soon as the copy is made (or all is written, where there is no room for a copy);
+        the next update may change the arrays then. Waits first if the shard before is not written
+        yet. A step that was begun or committed before is left alone.
 
         Raises
         ------
@@ -61,7 +66,9 @@ class ShardWriter(Background):
         if step == self._step or (step_folder(self.run, step) / MANIFEST).exists():
             return
         self._step = step
-        self._copy(chunk_states)
+        in_place = self._in_place(chunk_states)
+        if not in_place:
+            self._copy(chunk_states)
         chunks = chunk_table(self.layout, chunk_states)
         covering = regions(self.layout, [chunk_state.chunk for chunk_state in chunk_states])
 
@@ -73,8 +80,10 @@ class ShardWriter(Background):
                          "shard": self.number}
                 path.parent.mkdir(exist_ok=True)
                 write_done_marker(path, write_shard(
-                    path, marks, covering, self.buffers, chunks, self.go_on))
+                    path, marks, covering, in_place or self.buffers, chunks, self.go_on))
         self.begin(work)
+        if in_place:
+            self.wait()
 
     def close(self) -> None:
         """Give up what is not written and let go of the memory."""
@@ -86,18 +95,58 @@ class ShardWriter(Background):
 
         The memory is kept from checkpoint to checkpoint.
         """
-        size = sum(chunk_state.chunk.size for chunk_state in chunk_states)
-        slots = list(chunk_states[0].state) if chunk_states else []
-        for slot in (None, *slots):
-            prefix = f"update/{slot}/" if slot else ""
+        for prefix, arrays in by_prefix(chunk_states).items():
+            size = sum(array.size for array in arrays)
             buffer = self.buffers.get(prefix)
             if buffer is None or buffer.size != size:
                 buffer = self.buffers[prefix] = np.empty(size, self.layout.dtype)
             start = 0
-            for chunk_state in chunk_states:
-                array = chunk_state.state[slot] if slot else chunk_state.values
+            for array in arrays:
                 buffer[start:start + array.size].reshape(array.shape)[...] = array
                 start += array.size
+
+    def _in_place(self, chunk_states: Sequence[ChunkState]) -> dict[str, np.ndarray]:
+        """The owner's numbers where they are, if a copy does not fit; empty: make a copy."""
+        parts = by_prefix(chunk_states)
+        size = sum(array.nbytes for arrays in parts.values() for array in arrays)
+        if sum(buffer.nbytes for buffer in self.buffers.values()) >= size or size <= self.spare():
+            return {}
+        joined = {prefix: as_one(arrays) for prefix, arrays in parts.items()}
+        found = {prefix: array for prefix, array in joined.items() if array is not None}
+        return found if len(found) == len(joined) else {}
+
+
+def by_prefix(chunk_states: Sequence[ChunkState]) -> dict[str, list[np.ndarray]]:
+    """An owner's arrays, chunk after chunk: weights, and each slot of the update rule's memory.
+
+    The keys are how the names of the datasets begin.
+    """
+    parts = {"": [chunk_state.values for chunk_state in chunk_states]}
+    for slot in chunk_states[0].state if chunk_states else ():
+        parts[f"update/{slot}/"] = [chunk_state.state[slot] for chunk_state in chunk_states]
+    return parts
+
+
+def as_one(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The flat array of which these are consecutive views; None: they are not.
+
+    >>> whole = np.arange(6.0)
+    >>> as_one([whole[1:3].reshape(1, 2), whole[3:6]])
+    array([1., 2., 3., 4., 5.])
+    >>> as_one([whole[:2], whole[3:]]) is None
+    True
+    """
+    base = arrays[0].base if arrays else None
+    if not isinstance(base, np.ndarray) or not base.flags.c_contiguous:
+        return None
+    start = (arrays[0].ctypes.data - base.ctypes.data) // base.itemsize
+    end = start
+    for array in arrays:
+        if (array.base is not base or not array.flags.c_contiguous or array.dtype != base.dtype
+                or array.ctypes.data != base.ctypes.data + end * base.itemsize):
+            return None
+        end += array.size
+    return base.reshape(-1)[start:end]
 
 
 @contextlib.contextmanager

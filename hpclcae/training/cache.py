@@ -27,6 +27,7 @@ from hpclcae.utils.files import read_hdf5
 from hpclcae.utils.reading import reading
 
 KIND = "hpclcae response cache"
+AUTO = 0.5  # of a rank's memory: the most that is taken without being asked for
 
 
 class Kept:
@@ -166,6 +167,11 @@ def share_of_memory() -> float:
     """Bytes that this rank may take: what is free on its node, divided by the ranks there."""
     ranks, _ = on_this_node()
     return available_memory() / ranks
+
+
+def spare_memory() -> float:
+    """Bytes that this rank may take for what only saves time."""
+    return AUTO * share_of_memory()
 
 
 def fingerprint(*facts: str | bytes | np.ndarray) -> str:

@@ -22,12 +22,11 @@ from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.phases import phase_of
 from hpclcae.model.preprocess import Preprocessor
-from hpclcae.training.cache import Kept, fingerprint, needed, rounded, share_of_memory
+from hpclcae.training.cache import (Kept, fingerprint, needed, rounded, share_of_memory,
+                                    spare_memory)
 from hpclcae.training.pixels import Pixels
 from hpclcae.utils.ahead import Ahead, Work, finish
 from hpclcae.utils.timers import Timers
-
-AUTO = 0.5  # of a rank's memory: the most that responses take where train.cache is "auto"
 
 
 class Inputs:
@@ -256,7 +255,7 @@ class Inputs:
             plan, maps = network.classifier.plan, network.classifier.shape[2]
         shape, entries = (*plan.held.shape, maps), batches.count * batches.variants
         if self.config.train.cache == "auto":
-            is_scarce = needed(entries, shape, np.float16) > AUTO * share_of_memory()
+            is_scarce = needed(entries, shape, np.float16) > spare_memory()
             if network.communicator.allreduce_sum([float(is_scarce)])[0]:
                 return None
         file = None

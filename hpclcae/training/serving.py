@@ -9,6 +9,7 @@ from hpclcae.checkpoint.event_log import EventLog
 from hpclcae.parameter_server.chunks import Shards
 from hpclcae.parameter_server.roles import joint_step
 from hpclcae.parameter_server.store import Changing, Store, unguarded
+from hpclcae.training.cache import spare_memory
 from hpclcae.utils.errors import InputError
 
 
@@ -59,7 +60,7 @@ class Serving:
             for index, held in enumerate(load_chunk_states(start, layout, chunks)):
                 self.store.initialise(index, held.values.ravel(), held.state, held.version)
         self._first = self.store.versions.copy()
-        self._writer = ShardWriter(run, number, layout)
+        self._writer = ShardWriter(run, number, layout, spare_memory)
 
     def check(self) -> None:
         """Raise what went wrong in the background."""

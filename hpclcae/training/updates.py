@@ -13,6 +13,7 @@ from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.schedule import Schedule
 from hpclcae.parameter_server.client import ParameterClient
+from hpclcae.training.cache import spare_memory
 from hpclcae.training.step import Gradients
 from hpclcae.training.worker import Served, WorkerContext, WorkerReport
 
@@ -73,8 +74,8 @@ def open_updates(worker: WorkerContext, run: Path, state: BlockState, schedule: 
     config = worker.layout.config
     if worker.served is None:
         block = worker.layout.block(worker.role.block)
-        return LocalUpdates(block, state, schedule, ShardWriter(run, block.rank, worker.layout),
-                            0 if is_new else state.step, verify)
+        writer = ShardWriter(run, block.rank, worker.layout, spare_memory)
+        return LocalUpdates(block, state, schedule, writer, 0 if is_new else state.step, verify)
     if is_new and (worker.role.replica == 0 or worker.joined):
         worker.served.connection.initialise(state.parameters.vector)
     return ServedUpdates(config, worker, worker.served, state.parameters, schedule)

@@ -1,6 +1,8 @@
 """Writing checkpoints while training goes on: what is copied, what waits, what fails."""
+import contextlib
 import errno
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -356,6 +358,39 @@ def test_ctrl_c_while_it_is_waited_for_does_not_end_it():
     assert "test" in [thread.name for thread in threading.enumerate()]  # waited for at the end
     opened.set()
     background.wait()
+
+
+def test_numbers_that_a_copy_has_no_room_for_are_written_from_where_they_are(tiny_config,
+                                                                            tmp_path):
+    """The same file; `start` returns when it is on the disk, and nothing was copied."""
+    state, written = made(tiny_config()), []
+    chunks, = owned_chunks(state.config, WHOLE, 1)
+    held = views(chunks, state.parameters, state.update_state, state.counts)
+    for name, spare in ("copied", math.inf), ("in place", 0.0):
+        checkpoint.clean(tmp_path / name)
+        with contextlib.closing(ShardWriter(tmp_path / name, 0, Layout(state.config, WHOLE),
+                                            lambda room=spare: room)) as writer:
+            writer.start(state.step, held)
+            if not spare:
+                assert writer.buffers == {} and not writer.busy
+            writer.wait()
+        shard, = tmp_path.glob(f"{name}/checkpoints/*/shard-*.h5")
+        written.append(datasets(shard))
+    assert len(written[0]) > 1
+    assert_same(*written)
+
+
+def test_numbers_that_lie_apart_are_copied_whatever_the_room(tiny_config, tmp_path):
+    state = made(tiny_config())
+    chunks, = owned_chunks(state.config, WHOLE, 1)
+    apart = [replace(held, values=held.values.copy())
+             for held in views(chunks, state.parameters, {}, state.counts)]
+    checkpoint.clean(tmp_path)
+    with contextlib.closing(ShardWriter(tmp_path, 0, Layout(state.config, WHOLE),
+                                        lambda: 0.0)) as writer:
+        writer.start(state.step, apart)
+        writer.wait()
+        assert np.array_equal(writer.buffers[""], state.parameters.vector)
 
 
 # ---- real disks ----------------------------------------------------------------------------------
