@@ -6,7 +6,6 @@ makes it.
 """
 import functools
 import shlex
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from hpclcae.experiments.made_from import require_same
 from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.text import drawable
+from hpclcae.utils.text import drawable, entitle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -386,8 +385,7 @@ def _figure(width: float, height: float, name: str, step: int, subject: str) -> 
     """Make a figure with run, step and subject in its title; it depends on no display."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), layout="constrained")
-    lines = f"{name}, step {step:,}: {subject}".splitlines()
-    figure.suptitle("\n".join(textwrap.fill(line, int(11 * width)) for line in lines), fontsize=11)
+    entitle(figure, f"{name}, step {step:,}: {subject}")
     return figure
 
 

@@ -21,7 +21,7 @@ from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import GREY, Neuron
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.progress import progress
-from hpclcae.utils.text import drawable, printable
+from hpclcae.utils.text import drawable, entitle, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,7 +172,7 @@ def draw(track: Track, peaks: np.ndarray, shown: Sequence[np.ndarray], threshold
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     figure = Figure(figsize=(12, 5.4), layout="constrained")
-    figure.suptitle(f"{subject}: strongest response in each frame", fontsize=11)
+    entitle(figure, f"{subject}: strongest response in each frame")
     grid = figure.add_gridspec(2, max(1, len(shown)), height_ratios=(1.5, 1))
     axes = figure.add_subplot(grid[0, :])
     axes.plot(track.seconds, track.response, color=CURVE, linewidth=1.2)

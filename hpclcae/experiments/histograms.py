@@ -11,7 +11,7 @@ from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.probing import Probed
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import Neuron
-from hpclcae.utils.text import drawable
+from hpclcae.utils.text import drawable, entitle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,7 +87,7 @@ def draw(neurons: Sequence[tuple[Neuron, float | None]], found: Probed,
     """A panel for each neuron."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(4.2 * len(neurons) + 0.4, 4), layout="constrained")
-    figure.suptitle(f"responses to the test images, {found.half}", fontsize=11)
+    entitle(figure, f"responses to the test images, {found.half}")
     panels = figure.subplots(1, len(neurons), squeeze=False)[0]
     for number, (axes, (neuron, threshold), response) in enumerate(
             zip(panels, neurons, found.response)):

@@ -17,7 +17,7 @@ from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import Neuron
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.text import drawable
+from hpclcae.utils.text import drawable, entitle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -388,7 +388,7 @@ def draw(found: Sequence[Measured], subject: str) -> "Figure":
     across = min(4, len(panels))
     down = -(-len(panels) // across)
     figure = Figure(figsize=(3.7 * across, 3.3 * down + 0.5), layout="constrained")
-    figure.suptitle(f"{subject}\nresponse: 0 to other images, 1 to the unchanged ones", fontsize=11)
+    entitle(figure, f"{subject}\nresponse: 0 to other images, 1 to the unchanged ones")
     curves = [each for each in found if each.sweep.centre is not None]
     ends = np.concatenate([each.response[:, 0] for each in curves] + [np.array([0, 1])])
     margin = 0.12 * np.ptp(ends)

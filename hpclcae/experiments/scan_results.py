@@ -21,7 +21,7 @@ from hpclcae.utils.files import (check_output, check_picture, is_hdf5, is_json, 
                                  save_figure)
 from hpclcae.utils.progress import progress
 from hpclcae.utils.provenance import versions
-from hpclcae.utils.text import drawable, storable
+from hpclcae.utils.text import drawable, entitle, storable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -182,10 +182,9 @@ def draw_scan(pixels: np.ndarray, maps: Sequence[ScaleMap], scanner: Scanner,
     wide, high = (LONGEST * side / max(rows, cols) for side in (cols, rows))
     figure = Figure(figsize=(max(6.0, 2 * wide + 1), high + 1), layout="constrained")
     known = "" if scanner.threshold is None else f", threshold {scanner.threshold:.3g}"
-    figure.suptitle(f"{drawable(name)}: neuron {scanner.neuron} at step "
+    entitle(figure, f"{drawable(name)}: neuron {scanner.neuron} at step "
                     f"{scanner.model.step:,}{known}; windows of "
-                    f"{', '.join(f'{found.side:.0f}' for found in maps)} pixels",
-                    fontsize=11)
+                    f"{', '.join(f'{found.side:.0f}' for found in maps)} pixels")
     shown = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     left, right = figure.subplots(1, 2)
     response, top, at, side = strongest_window(maps)

@@ -25,7 +25,7 @@ from hpclcae.experiments.record import Record
 from hpclcae.experiments.training_images import prepared_ahead
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.progress import progress
-from hpclcae.utils.text import drawable
+from hpclcae.utils.text import drawable, entitle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -195,7 +195,7 @@ def draw(maps: Sequence[StageMap], concept: str) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
     figure = Figure(figsize=(4.3 * len(maps) + 0.4, 7), layout="constrained")
-    figure.suptitle(f"neurons that are selective for '{drawable(concept)}'", fontsize=11)
+    entitle(figure, f"neurons that are selective for '{drawable(concept)}'")
     panels = figure.subplots(2, len(maps), squeeze=False)
     for number, (each, above, below) in enumerate(zip(maps, *panels), start=1):
         counts = each.selective.sum(axis=2)

@@ -24,7 +24,7 @@ from hpclcae.experiments.neurons import Examination, Settings, concept_of, label
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.single_neurons import Population
 from hpclcae.utils.errors import InputError, one_line
-from hpclcae.utils.text import drawable
+from hpclcae.utils.text import drawable, entitle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -209,7 +209,7 @@ def draw(found: Sequence[Tested], concept: str, named: str) -> "Figure":
     """Accuracy against the receptive field, a line for each number of maps; and the reverse."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    figure.suptitle(f"best neuron of the top stage, '{drawable(concept)}'", fontsize=11)
+    entitle(figure, f"best neuron of the top stage, '{drawable(concept)}'")
     done = [each for each in found if each.population]
     for axes, key, other in zip(figure.subplots(1, 2, sharey=True), ("field", "maps"),
                                 ("maps", "field")):

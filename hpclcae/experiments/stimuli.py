@@ -11,7 +11,7 @@ from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.optimum import Optima
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import Neuron
-from hpclcae.utils.text import drawable
+from hpclcae.utils.text import drawable, entitle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,8 +91,8 @@ def draw(neurons: Sequence[Neuron], mosaics: Sequence[np.ndarray], means: np.nda
     """A column for each neuron: images, their mean, the optimum."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(4.6 * len(neurons), 6.6), layout="constrained")
-    figure.suptitle(f"test images of highest response, {half}; below: the mean of the highest 1 %, "
-                    "and the numerical optimum", fontsize=11)
+    entitle(figure, f"test images of highest response, {half}; below: the mean of the highest 1 %, "
+                    "and the numerical optimum")
     grid = figure.add_gridspec(2, 2 * len(neurons), height_ratios=(1.9, 1))
     for number, neuron in enumerate(neurons):
         axes = figure.add_subplot(grid[0, 2 * number:2 * number + 2])

@@ -4,11 +4,16 @@ A name that is not UTF-8 is, in Python, text with lone surrogates in the place o
 These turn them into bytes and back; encode() alone raises.
 """
 import functools
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def to_bytes(text: str) -> bytes:
@@ -44,6 +49,13 @@ def printable(name: str) -> str:
     return "".join(character.encode("unicode_escape").decode()
                    if unicodedata.category(character) == "Cc" else character
                    for character in readable(name))
+
+
+def entitle(figure: "Figure", text: str) -> None:
+    """Put a title above a figure, in lines that are no wider than it is."""
+    wide = int(11 * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.fill(line, wide) for line in text.splitlines()),
+                    fontsize=11)
 
 
 def drawable(name: str, longest: int = 40) -> str:
