@@ -42,10 +42,11 @@ def activation_bytes(layout: Layout, block: int) -> int:
     return numbers * layout.config.train.batch * layout.dtype.itemsize
 
 
-def worker_bytes(layout: Layout, served: bool) -> float:
+def worker_bytes(layout: Layout, served: bool, saving: bool = True) -> float:
     """The most that a rank with a block holds.
 
-    That is while it trains, or when it fits the whitening at the start.
+    That is while it trains, or when it fits the whitening at the start. `saving`: with the copy
+    that is made of what is saved, which it does without where memory is scarce (ShardWriter).
     """
     config, grid = layout.config, layout.grid
     # it has halos on all sides; the first block may own more
@@ -53,7 +54,7 @@ def worker_bytes(layout: Layout, served: bool) -> float:
     slots = len(SLOTS[config.update.rule])
     # Without servers: parameters and the optimizer's slots, and a copy while they are saved. With
     # servers: the parameters, those of the next step that arrive, and gradients on their way.
-    copies = 3 + slots * config.parallel.is_local if served else 2 * (1 + slots)
+    copies = 3 + slots * config.parallel.is_local if served else (1 + saving) * (1 + slots)
     training = max(copies * parameter_bytes(layout, block) + activation_bytes(layout, block)
                    for block in (0, centre))
     images = config.preprocess.whitening_images if config.preprocess.whitening else 0
@@ -61,12 +62,12 @@ def worker_bytes(layout: Layout, served: bool) -> float:
     return BARE_RANK + max(training, fitting)
 
 
-def server_bytes(layout: Layout, servers: int, replicas: int) -> float:
+def server_bytes(layout: Layout, servers: int, replicas: int, saving: bool = True) -> float:
     """What a server holds.
 
-    That is its share of the parameters with the update rule's vectors, a copy while it saves, and
-    what is on its way from each replica. All blocks are counted like the first: about
-    right, and much faster than one by one.
+    That is its share of the parameters with the update rule's vectors, a copy while it saves (see
+    `worker_bytes`), and what is on its way from each replica. All blocks are counted like the
+    first: about right, and much faster than one by one.
     """
     if not servers:
         return 0.0
@@ -75,12 +76,12 @@ def server_bytes(layout: Layout, servers: int, replicas: int) -> float:
     # Gradients lie in slots of the mailbox; synchronous ones wait for those of the others.
     mail = min(share, config.parallel.slots * CHUNK_BYTES) * (1 + compensates(config))
     waiting = share * (config.parallel.consistency == "synchronous")
-    return (BARE_RANK + 2 * share * (1 + len(owned_slots(config)))
+    return (BARE_RANK + (1 + saving) * share * (1 + len(owned_slots(config)))
             + replicas * (mail + waiting))
 
 
 def job_bytes(config: Config, ranks: int) -> float:
-    """What a job of so many processes holds, if all are on one node.
+    """What a job of so many processes needs, if all are on one node: copies are not counted.
 
     Raises
     ------
@@ -89,5 +90,6 @@ def job_bytes(config: Config, ranks: int) -> float:
     """
     parallel = config.parallel
     layout = Layout(config, grid_for(config, ranks))
-    return ((ranks - parallel.servers) * worker_bytes(layout, bool(parallel.servers))
-            + parallel.servers * server_bytes(layout, parallel.servers, parallel.replicas))
+    worker = worker_bytes(layout, bool(parallel.servers), saving=False)
+    server = server_bytes(layout, parallel.servers, parallel.replicas, saving=False)
+    return (ranks - parallel.servers) * worker + parallel.servers * server

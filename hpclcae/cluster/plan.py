@@ -130,9 +130,9 @@ def choose(config: Config, nodes: int, cores: int, memory: float, replicas: int 
     if math.isinf(least):
         raise InputError(f"{nodes * cores} ranks are too few for {servers or 'the'} servers and "
                          f"{replicas} replicas: take more nodes, or fewer of them")
-    raise InputError(f"the network needs {least / 1e9:.3g} GB on the fullest node, "
-                     f"{USABLE * memory / 1e9:.3g} of {memory / 1e9:g} GB can be used: take more "
-                     "nodes, a smaller train.batch, or update.rule = 'sgd'")
+    raise InputError(f"the network needs {least / 1e9:.3g} GB on the fullest node (with a copy "
+                     f"while it is saved), {USABLE * memory / 1e9:.3g} of {memory / 1e9:g} GB can "
+                     "be used: take more nodes, a smaller train.batch, or update.rule = 'sgd'")
 
 
 def _more_replicas(found: ClusterPlan,

@@ -360,8 +360,7 @@ def test_ctrl_c_while_it_is_waited_for_does_not_end_it():
     background.wait()
 
 
-def test_numbers_that_a_copy_has_no_room_for_are_written_from_where_they_are(tiny_config,
-                                                                            tmp_path):
+def test_numbers_without_room_for_a_copy_are_written_from_where_they_are(tiny_config, tmp_path):
     """The same file; `start` returns when it is on the disk, and nothing was copied."""
     state, written = made(tiny_config()), []
     chunks, = owned_chunks(state.config, WHOLE, 1)

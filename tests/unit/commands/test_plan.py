@@ -22,7 +22,7 @@ def asked(*words):
 
 @pytest.mark.parametrize("options, message", [
     ("--nodes 1 --cores 2 --memory 16",
-     r"needs [\d.]+ GB on the fullest node, 14.4 of 16 GB can be used"),
+     r"needs [\d.]+ GB on the fullest node \(with a copy while it is saved\), 14.4 of 16 GB can"),
     ("--nodes 1 --cores 2 --memory 999 --replicas 9", "2 ranks are too few for the servers and 9"),
     ("--nodes 100000 --cores 128 --memory 64", "12,800,000 ranks: a plan is made for at most"),
     ("--nodes 9 --cores 2 --memory 64 --replicas 2 --servers 0", "replicas meet at parameter serv"),
