@@ -1,4 +1,5 @@
 """A server's chunks from their first values to their last checkpoint, whoever moves the bytes."""
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,9 @@ class Serving:
             for index, held in enumerate(load_chunk_states(start, layout, chunks)):
                 self.store.initialise(index, held.values.ravel(), held.state, held.version)
         self._first = self.store.versions.copy()
-        self._writer = ShardWriter(run, number, layout, spare_memory)
+        # A server of a surviving job is watched and may not fall silent while it writes: it copies.
+        spare = spare_memory if part is None else (lambda: math.inf)
+        self._writer = ShardWriter(run, number, layout, spare)
 
     def check(self) -> None:
         """Raise what went wrong in the background."""
