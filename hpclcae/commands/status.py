@@ -13,6 +13,7 @@ from hpclcae.cluster import status
 from hpclcae.cluster.restarts import judge
 from hpclcae.cluster.status import BROKEN, COMPLETE, INCOMPLETE
 from hpclcae.commands.arguments import output
+from hpclcae.survive import history
 from hpclcae.utils.files import check_output, replace_text
 from hpclcae.utils.tables import table
 
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     found = [status.run_status(folder) for folder in args.runs]
     if len(found) == 1 and args.csv is None:
         print(status.describe(found[0]))
+        if line := _survived(args.runs[0], found[0].seconds):
+            print(line)
     else:
         rows = status.compare(found)
         print(table(list(rows[0]), [list(row.values()) for row in rows]))
@@ -54,6 +57,15 @@ def run(args: argparse.Namespace) -> int:
             _write(rows, args.csv)
     codes = {s.code for s in found}
     return next(code for code in (BROKEN, INCOMPLETE, COMPLETE) if code in codes)
+
+
+def _survived(run: Path, seconds: float) -> str:
+    """What a surviving job has got over; "" if nothing."""
+    rows = history.events(run)
+    if not rows:
+        return ""
+    replicas = configuration.load(run / "configuration.toml").parallel.replicas
+    return history.describe(rows, replicas, seconds)
 
 
 def _judge(run: Path, job: str, what: str) -> int:

@@ -4,6 +4,7 @@ Each figure is drawn from what the run left: a checkpoint, ``metrics.jsonl`` (tr
 ``neurons.h5`` (``hpclcae neurons`` writes it). What is missing is named, with the command that
 makes it.
 """
+import contextlib
 import functools
 import shlex
 from collections.abc import Callable
@@ -22,7 +23,9 @@ from hpclcae.experiments.classification import HDF5, Classification, read_arrays
 from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.made_from import require_same
 from hpclcae.experiments.neurons import run_folder
-from hpclcae.experiments.replica_figures import draw_replicas, is_server, read_parallel
+from hpclcae.experiments.replica_figures import (draw_replicas, draw_survival, is_server,
+                                                 read_parallel)
+from hpclcae.survive import history
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.text import drawable, entitle
 
@@ -70,6 +73,8 @@ def drawings(run: str, test: str | None = None) -> dict[str, Callable[[], "Figur
         "positions.png": lambda: draw_positions(neurons(), name)}
     if (folder / "parallel.json").exists():  # a run with parameter servers
         found["replicas.png"] = lambda: draw_parallel_run(folder, name)
+    if (folder / history.LOG).exists():
+        found["survival.png"] = lambda: draw_survived_run(folder, name)
     if validations := _supervised(folder):
         classes = functools.cache(lambda: read_arrays(folder / HDF5))
         found["classifier.png"] = lambda: draw_learning(
@@ -222,6 +227,22 @@ def draw_parallel_run(folder: Path, name: str) -> "Figure":
     subject = (f"replicas: {replicas}, blocks of each: {len(workers) // replicas}, servers: "
                f"{len(ranks) - len(workers)}, transport: {ranks[0]['transport']}")
     return draw_replicas(_figure(15, 7.5, name, metrics[0][-1]["step"], subject), ranks, metrics)
+
+
+def draw_survived_run(folder: Path, name: str) -> "Figure":
+    """What failed in a surviving run, and what it cost."""
+    rows = history.events(folder)
+    away, metrics = history.absences(rows), {0: read_metrics(folder)}
+    begun = (path.stem.removeprefix("metrics-replica")
+             for path in folder.glob("metrics-replica*.jsonl"))
+    for replica in sorted(int(number) for number in begun if number.isdecimal()):
+        with contextlib.suppress(InputError):  # it did not come to a line
+            metrics[replica] = read_metrics(folder, replica)
+    seconds = max(lines[-1]["seconds"] for lines in metrics.values())
+    share = history.trained_share(away, len(metrics), seconds)
+    subject = f"replicas trained {100 * share:.1f} % of the time"
+    step = max(lines[-1]["step"] for lines in metrics.values())
+    return draw_survival(_figure(12, 6, name, step, subject), rows, away, metrics, seconds)
 
 
 def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":

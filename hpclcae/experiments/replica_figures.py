@@ -5,13 +5,14 @@ metrics of every replica.
 """
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpclcae.parameter_server.store import STALENESS_BINS
+from hpclcae.survive.history import Absence
 from hpclcae.utils.reading import reading
 
 if TYPE_CHECKING:
@@ -163,3 +164,38 @@ def _short(role: str) -> str:
     """replica 1 block 0: r1 b0; server 2: s2."""
     words = role.split()
     return " ".join(word[0] + number for word, number in zip(words[::2], words[1::2]))
+
+
+def draw_survival(figure: "Figure", rows: Sequence[dict[str, Any]], away: Sequence[Absence],
+                  metrics: Mapping[int, Sequence[dict[str, Any]]], seconds: float) -> "Figure":
+    """Who was away, and when; below, how fast the replicas were.
+
+    Parameters
+    ----------
+    rows : events of the run (survive/history.py)
+    metrics : mapping of int to sequence of records
+        Of each replica.
+    seconds : float
+        Of the whole job.
+    """
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    servers = sorted({row["who"] for row in rows if row["kind"] == "server"}, reverse=True)
+    names = [*servers, *(f"replica {replica}" for replica in sorted(metrics, reverse=True))]
+    for place, who in enumerate(names):
+        colour = SERVER if who in servers else WORKER
+        upper.barh(place, seconds, color=colour, height=0.6, alpha=0.35)
+        gone = [(absence.begin, min(absence.end, seconds) - absence.begin) for absence in away
+                if absence.who == who and absence.begin < seconds]
+        upper.broken_barh(gone, (place - 0.3, 0.6), color=PUSHED)
+        failed = [row["seconds"] for row in rows if row["who"] == who and row["kind"] != "join"]
+        upper.plot(failed, [place] * len(failed), "x", color="black", markersize=6)
+    upper.set_yticks(range(len(names)), names)
+    upper.set_title("x: a failure (or a farewell); orange: time without the replica", fontsize=10)
+    for replica, lines in metrics.items():
+        lower.plot([line["seconds"] for line in lines],
+                   [line["images_per_second"] for line in lines], linewidth=1.2,
+                   label=f"replica {replica}")
+    lower.set(xlabel="seconds of the job", ylabel="images/s", ylim=(0, None), xlim=(0, seconds))
+    if len(metrics) <= MOST_CURVES:
+        lower.legend(fontsize=8)
+    return figure

@@ -22,6 +22,7 @@ from hpclcae.parameter_server.chunks import Shards
 from hpclcae.model.layout import Layout
 from hpclcae.parameter_server.store import PUSHED
 from hpclcae.partition.blocks import Grid
+from hpclcae.survive.history import events
 from hpclcae.survive.supervisor import CONTACT
 from hpclcae.survive.tool import ask
 from hpclcae.utils.errors import InputError
@@ -160,7 +161,7 @@ def _follow(run: Path, episode: Episode) -> None:
         except _Over:
             episode.outcome = "ended"
             raise
-        rows = [row for row in survival(run) if row["time"] >= episode.time]
+        rows = [row for row in events(run) if row["time"] >= episode.time]
         noticed = [row for row in rows if LOST_ALL in row["text"] or row["who"] == name
                    and row["kind"] in ("replica", "server", "lost", "leave")]
         settled = all(seat["state"] in ("training", "done", "left", "lost")
@@ -183,13 +184,6 @@ def _follow(run: Path, episode: Episode) -> None:
         time.sleep(LOOK_SECONDS)
     raise InputError(f"{episode.kind} of {episode.target}: the job has not got over it within "
                      f"{PATIENCE_SECONDS:.0f} s")
-
-
-def survival(run: Path) -> list[dict[str, Any]]:
-    """What has happened to a surviving job, in order (survival.jsonl)."""
-    path = run / "survival.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
 
 
 # ---- what must hold afterwards -------------------------------------------------------------------

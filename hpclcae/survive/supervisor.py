@@ -20,6 +20,7 @@ from hpclcae.checkpoint.metrics_log import metrics_path
 from hpclcae.config import Config
 from hpclcae.parameter_server.header import Header
 from hpclcae.parameter_server.roles import joint_step
+from hpclcae.survive.history import LOG
 from hpclcae.survive.loop import Loop
 from hpclcae.survive.membership import Durations, Meeting, Rank, Seat, suspect
 from hpclcae.survive.part import Part
@@ -35,7 +36,6 @@ from hpclcae.utils.signals import Requests
 LOOK_SECONDS = 0.02
 IN_VAIN = 3  # lives of a replica without a step, or starts of the job without a checkpoint
 CONTACT = "survive.json"  # in the run folder: how to reach the supervisor
-LOG = "survival.jsonl"    # in the run folder: what happened to whom
 
 
 class Supervisor(Loop):

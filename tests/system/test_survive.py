@@ -15,7 +15,9 @@ from collections import Counter
 import pytest
 
 from hpclcae import checkpoint
-from hpclcae.survive.chaos import survival, verify
+from hpclcae.experiments.figures import drawings
+from hpclcae.survive.chaos import verify
+from hpclcae.survive.history import events
 from hpclcae.survive.supervisor import CONTACT
 from hpclcae.survive.tool import ask
 from hpclcae.utils.errors import InputError
@@ -88,7 +90,7 @@ def test_replicas_and_servers_are_killed_and_every_update_counts_once(hpclcae, t
         os.kill(who["servers"][0]["pid"], signal.SIGKILL)
         code, said = job.ended()
     assert code == 0, said
-    kinds = Counter(row["kind"] for row in survival(run))
+    kinds = Counter(row["kind"] for row in events(run))
     assert kinds == {"replica": 1, "join": 1, "server": 1}, said
     assert "server 1 takes over shard 0" in said
     assert checkpoint.load_state(checkpoint.find(run)).cursors == (120, 120)
@@ -97,6 +99,9 @@ def test_replicas_and_servers_are_killed_and_every_update_counts_once(hpclcae, t
     replayed = hpclcae("replay", run, timeout=120)
     assert replayed.returncode == 0, replayed.stderr
     assert "the same, bit for bit" in replayed.stdout and "replica 1, 2 lives" in replayed.stdout
+    told = hpclcae("status", run, timeout=60)
+    assert "1 time a replica and 1 time a server failed" in told.stdout, told.stdout
+    assert "survival.png" in drawings(str(run))
 
 
 def test_a_server_without_a_copy_costs_what_came_after_the_last_checkpoint(tiny_dataset, tmp_path):

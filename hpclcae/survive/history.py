@@ -1,0 +1,96 @@
+"""What happened to a surviving job, read from its log: who was away, when, and for how long."""
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpclcae.utils.reading import whole_objects
+
+LOG = "survival.jsonl"  # in the run folder
+AWAY = ("replica", "leave", "lost")  # kinds of events after which a replica does not train
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A replica that did not train.
+
+    Attributes
+    ----------
+    who : str
+        As in "replica 1".
+    kind : str
+        Of the event that began it (AWAY).
+    begin, end : float
+        Seconds of the job; end is infinite where it did not come back.
+    """
+    who: str
+    kind: str
+    begin: float
+    end: float
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    """What has happened to a surviving job, in order; nothing in other runs.
+
+    Lines that a crash cut short are passed over.
+    """
+    path = run / LOG
+    return [row for _, row in whole_objects(path.read_bytes())] if path.exists() else []
+
+
+def absences(rows: Sequence[dict[str, Any]]) -> list[Absence]:
+    """When replicas did not train.
+
+    One that stood still was away since it was last heard of.
+
+    >>> rows = [{"seconds": 9.0, "kind": "replica", "who": "replica 1", "silent": 1.5},
+    ...         {"seconds": 10.0, "kind": "join", "who": "replica 1", "took": 0.8}]
+    >>> absences(rows)
+    [Absence(who='replica 1', kind='replica', begin=7.5, end=10.0)]
+    """
+    found: list[Absence] = []
+    away: dict[str, Absence] = {}
+    for row in rows:
+        who, at = row["who"], row["seconds"]
+        if row["kind"] in AWAY and who not in away:
+            away[who] = Absence(who, row["kind"], at - row.get("silent", 0.0), math.inf)
+        elif row["kind"] == "join" and "took" in row and who in away:
+            gone = away.pop(who)
+            found.append(Absence(who, gone.kind, gone.begin, at))
+    return sorted([*found, *away.values()], key=lambda absence: absence.begin)
+
+
+def trained_share(found: Sequence[Absence], replicas: int, seconds: float) -> float:
+    """The share of the replicas' time in which they trained.
+
+    A replica that left on purpose is no loss.
+
+    Parameters
+    ----------
+    seconds : float
+        Of the whole job.
+    """
+    lost = sum(min(absence.end, seconds) - min(absence.begin, seconds)
+               for absence in found if absence.kind != "leave")
+    return 1 - lost / (replicas * seconds) if seconds else 1.0
+
+
+def describe(rows: Sequence[dict[str, Any]], replicas: int, seconds: float) -> str:
+    """A line for `hpclcae status`; "" if nothing happened."""
+    if not rows:
+        return ""
+    found, servers = absences(rows), sum(row["kind"] == "server" for row in rows)
+    deaths = sum(row["kind"] in ("replica", "lost") for row in rows)
+    back = [absence.end - absence.begin for absence in found
+            if absence.kind == "replica" and math.isfinite(absence.end)]
+    text = f"survived           {_times(deaths, 'replica')} and {_times(servers, 'server')} failed"
+    if back:
+        text += f"; replicas trained again after {np.median(back):.1f} s (median)"
+    return f"{text} and {100 * trained_share(found, replicas, seconds):.1f} % of the time"
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count} time{'s' * (count != 1)} a {what}"
