@@ -139,14 +139,13 @@ def as_one(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
     base = arrays[0].base if arrays else None
     if not isinstance(base, np.ndarray) or not base.flags.c_contiguous:
         return None
-    start = (arrays[0].ctypes.data - base.ctypes.data) // base.itemsize
-    end = start
+    start = end = arrays[0].ctypes.data - base.ctypes.data
     for array in arrays:
-        if (array.base is not base or not array.flags.c_contiguous or array.dtype != base.dtype
-                or array.ctypes.data != base.ctypes.data + end * base.itemsize):
+        if (array.base is not base or not array.flags.c_contiguous
+                or array.ctypes.data != base.ctypes.data + end):
             return None
-        end += array.size
-    return base.reshape(-1)[start:end]
+        end += array.nbytes
+    return base.reshape(-1).view(np.uint8)[start:end].view(arrays[0].dtype)  # windows are of bytes
 
 
 @contextlib.contextmanager

@@ -379,6 +379,14 @@ def test_numbers_without_room_for_a_copy_are_written_from_where_they_are(tiny_co
     assert_same(*written)
 
 
+def test_a_window_of_bytes_needs_no_copy_either():
+    """What servers' parameters lie in where workers read them."""
+    numbers = np.zeros(48, np.uint8)[8:40].view(np.float32)
+    joined = writers.as_one([numbers[:3], numbers[3:7].reshape(2, 2)])
+    numbers[:] = np.arange(8)
+    assert joined.dtype == np.float32 and joined.tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
 def test_numbers_that_lie_apart_are_copied_whatever_the_room(tiny_config, tmp_path):
     state = made(tiny_config())
     chunks, = owned_chunks(state.config, WHOLE, 1)
