@@ -81,7 +81,9 @@ def server_bytes(layout: Layout, servers: int, replicas: int, saving: bool = Tru
 
 
 def job_bytes(config: Config, ranks: int) -> float:
-    """What a job of so many processes needs, if all are on one node: copies are not counted.
+    """What a job of so many processes needs, if all are on one node.
+
+    Copies are counted where they are always made: at servers that answer by messages.
 
     Raises
     ------
@@ -91,5 +93,6 @@ def job_bytes(config: Config, ranks: int) -> float:
     parallel = config.parallel
     layout = Layout(config, grid_for(config, ranks))
     worker = worker_bytes(layout, bool(parallel.servers), saving=False)
-    server = server_bytes(layout, parallel.servers, parallel.replicas, saving=False)
+    server = server_bytes(layout, parallel.servers, parallel.replicas,
+                          saving=parallel.transport == "messages")
     return (ranks - parallel.servers) * worker + parallel.servers * server

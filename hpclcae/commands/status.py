@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
     found = [status.run_status(folder) for folder in args.runs]
     if len(found) == 1 and args.csv is None:
         print(status.describe(found[0]))
-        if line := _survived(args.runs[0], found[0].seconds):
-            print(line)
+        if rows := history.events(args.runs[0]):
+            replicas = configuration.load(args.runs[0] / "configuration.toml").parallel.replicas
+            print(f"survived           {history.describe(rows, replicas, found[0].seconds)}")
     else:
         rows = status.compare(found)
         print(table(list(rows[0]), [list(row.values()) for row in rows]))
@@ -57,15 +58,6 @@ def run(args: argparse.Namespace) -> int:
             _write(rows, args.csv)
     codes = {s.code for s in found}
     return next(code for code in (BROKEN, INCOMPLETE, COMPLETE) if code in codes)
-
-
-def _survived(run: Path, seconds: float) -> str:
-    """What a surviving job has got over; "" if nothing."""
-    rows = history.events(run)
-    if not rows:
-        return ""
-    replicas = configuration.load(run / "configuration.toml").parallel.replicas
-    return history.describe(rows, replicas, seconds)
 
 
 def _judge(run: Path, job: str, what: str) -> int:

@@ -231,18 +231,15 @@ def draw_parallel_run(folder: Path, name: str) -> "Figure":
 
 def draw_survived_run(folder: Path, name: str) -> "Figure":
     """What failed in a surviving run, and what it cost."""
-    rows = history.events(folder)
-    away, metrics = history.absences(rows), {0: read_metrics(folder)}
+    rows, metrics = history.events(folder), {0: read_metrics(folder)}
     begun = (path.stem.removeprefix("metrics-replica")
              for path in folder.glob("metrics-replica*.jsonl"))
     for replica in sorted(int(number) for number in begun if number.isdecimal()):
         with contextlib.suppress(InputError):  # it did not come to a line
             metrics[replica] = read_metrics(folder, replica)
-    seconds = max(lines[-1]["seconds"] for lines in metrics.values())
-    share = history.trained_share(away, len(metrics), seconds)
-    subject = f"replicas trained {100 * share:.1f} % of the time"
-    step = max(lines[-1]["step"] for lines in metrics.values())
-    return draw_survival(_figure(12, 6, name, step, subject), rows, away, metrics, seconds)
+    replicas = configuration.load(folder / "configuration.toml").parallel.replicas
+    subject = history.describe(rows, replicas, metrics[0][-1]["seconds"])
+    return draw_survival(_figure(12, 6, name, metrics[0][-1]["step"], subject), rows, metrics)
 
 
 def draw_histograms(neurons: dict[str, Any], name: str) -> "Figure":

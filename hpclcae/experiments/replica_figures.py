@@ -1,7 +1,7 @@
-"""How a run with parameter servers went: replicas.png of ``hpclcae figures``.
+"""How a run with parameter servers went: replicas.png and survival.png of ``hpclcae figures``.
 
-Drawn from parallel.json (what every rank said of itself at the end; mpi/job.py) and the
-metrics of every replica.
+Drawn from parallel.json (what every rank said of itself at the end; mpi/job.py), the metrics of
+every replica and, of a surviving job, what happened to it (survive/history.py).
 """
 import json
 import re
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpclcae.parameter_server.store import STALENESS_BINS
-from hpclcae.survive.history import Absence
+from hpclcae.survive.history import absences
 from hpclcae.utils.reading import reading
 
 if TYPE_CHECKING:
@@ -166,8 +166,8 @@ def _short(role: str) -> str:
     return " ".join(word[0] + number for word, number in zip(words[::2], words[1::2]))
 
 
-def draw_survival(figure: "Figure", rows: Sequence[dict[str, Any]], away: Sequence[Absence],
-                  metrics: Mapping[int, Sequence[dict[str, Any]]], seconds: float) -> "Figure":
+def draw_survival(figure: "Figure", rows: Sequence[dict[str, Any]],
+                  metrics: Mapping[int, Sequence[dict[str, Any]]]) -> "Figure":
     """Who was away, and when; below, how fast the replicas were.
 
     Parameters
@@ -175,9 +175,9 @@ def draw_survival(figure: "Figure", rows: Sequence[dict[str, Any]], away: Sequen
     rows : events of the run (survive/history.py)
     metrics : mapping of int to sequence of records
         Of each replica.
-    seconds : float
-        Of the whole job.
     """
+    seconds = max(lines[-1]["seconds"] for lines in metrics.values())
+    away = absences(rows)
     upper, lower = figure.subplots(2, 1, sharex=True)
     servers = sorted({row["who"] for row in rows if row["kind"] == "server"}, reverse=True)
     names = [*servers, *(f"replica {replica}" for replica in sorted(metrics, reverse=True))]
@@ -192,8 +192,9 @@ def draw_survival(figure: "Figure", rows: Sequence[dict[str, Any]], away: Sequen
     upper.set_yticks(range(len(names)), names)
     upper.set_title("x: a failure (or a farewell); orange: time without the replica", fontsize=10)
     for replica, lines in metrics.items():
-        lower.plot([line["seconds"] for line in lines],
-                   [line["images_per_second"] for line in lines], linewidth=1.2,
+        told = [line for line in lines if "images_per_second" in line]
+        lower.plot([line["seconds"] for line in told],
+                   [line["images_per_second"] for line in told], linewidth=1.2,
                    label=f"replica {replica}")
     lower.set(xlabel="seconds of the job", ylabel="images/s", ylim=(0, None), xlim=(0, seconds))
     if len(metrics) <= MOST_CURVES:

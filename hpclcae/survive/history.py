@@ -35,10 +35,13 @@ class Absence:
 def events(run: Path) -> list[dict[str, Any]]:
     """What has happened to a surviving job, in order; nothing in other runs.
 
-    Lines that a crash cut short are passed over.
+    Lines that a crash cut short or that are damaged are passed over.
     """
     path = run / LOG
-    return [row for _, row in whole_objects(path.read_bytes())] if path.exists() else []
+    rows = [row for _, row in whole_objects(path.read_bytes())] if path.exists() else []
+    return [row for row in rows if all(isinstance(row.get(key), str) for key in ("kind", "who"))
+            and all(isinstance(row.get(key, 0.0), (int, float)) for key in ("seconds", "silent"))
+            and "seconds" in row]
 
 
 def absences(rows: Sequence[dict[str, Any]]) -> list[Absence]:
@@ -79,18 +82,12 @@ def trained_share(found: Sequence[Absence], replicas: int, seconds: float) -> fl
 
 
 def describe(rows: Sequence[dict[str, Any]], replicas: int, seconds: float) -> str:
-    """A line for `hpclcae status`; "" if nothing happened."""
-    if not rows:
-        return ""
-    found, servers = absences(rows), sum(row["kind"] == "server" for row in rows)
-    deaths = sum(row["kind"] in ("replica", "lost") for row in rows)
+    """What the job got over, in a sentence; for the parameters see `trained_share`."""
+    found = absences(rows)
+    deaths, servers = (sum(row["kind"] in kinds for row in rows)
+                       for kinds in (("replica", "lost"), ("server",)))
     back = [absence.end - absence.begin for absence in found
             if absence.kind == "replica" and math.isfinite(absence.end)]
-    text = f"survived           {_times(deaths, 'replica')} and {_times(servers, 'server')} failed"
-    if back:
-        text += f"; replicas trained again after {np.median(back):.1f} s (median)"
-    return f"{text} and {100 * trained_share(found, replicas, seconds):.1f} % of the time"
-
-
-def _times(count: int, what: str) -> str:
-    return f"{count} time{'s' * (count != 1)} a {what}"
+    again = f", to train again after {np.median(back):.1f} s (median)" if back else ""
+    return (f"failures of replicas: {deaths}{again}, of servers: {servers}; replicas trained "
+            f"{100 * trained_share(found, replicas, seconds):.1f} % of the time")

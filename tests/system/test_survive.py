@@ -4,6 +4,7 @@ Nothing here waits for a time: each failure comes when the supervisor says that 
 is to be hit.
 """
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -100,8 +101,10 @@ def test_replicas_and_servers_are_killed_and_every_update_counts_once(hpclcae, t
     assert replayed.returncode == 0, replayed.stderr
     assert "the same, bit for bit" in replayed.stdout and "replica 1, 2 lives" in replayed.stdout
     told = hpclcae("status", run, timeout=60)
-    assert "1 time a replica and 1 time a server failed" in told.stdout, told.stdout
-    assert "survival.png" in drawings(str(run))
+    assert "failures of replicas: 1, to train" in told.stdout, told.stdout
+    assert "of servers: 1; replicas trained" in told.stdout
+    if importlib.util.find_spec("matplotlib"):
+        assert drawings(str(run))["survival.png"]().axes
 
 
 def test_a_server_without_a_copy_costs_what_came_after_the_last_checkpoint(tiny_dataset, tmp_path):
