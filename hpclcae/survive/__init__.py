@@ -16,6 +16,7 @@ No MPI stands between worlds, so none hangs or crashes when a peer dies: they ta
     link.py        the thread behind them: what is not acknowledged is kept
     loop.py        one loop over the sockets of a process
     wire.py        frames over a socket
+    history.py     what happened, read from the log
     tool.py        asking a job that runs
     chaos.py       failures on purpose, and what must hold afterwards
 """
