@@ -98,6 +98,6 @@ def fitting_pass(config: Config, dataset: Dataset, index: int, prepare: Preproce
         portions = range(-(-len(chosen) // PORTION))
         ahead = Ahead(make, prepare.sums, prepare.communicator.allreduce_sum)
         with contextlib.closing(ahead):
-            for portion in progress(portions, told, unit="portions") if told else portions:
+            for portion in progress(portions, told, unit="portions"):
                 yield ahead.take(portion, len(portions))
     return start

@@ -18,6 +18,7 @@ from hpclcae.parameter_server.header import Header
 from hpclcae.survive.part import Part
 from hpclcae.survive.wire import ACKNOWLEDGED, CHUNK, VERSIONS, Lost, Peer, text_in
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.progress import Progress
 
 HEARTBEAT = 0.2  # seconds
 
@@ -176,7 +177,8 @@ class Link:
 
     def _beat(self) -> None:
         self._attempt(self._supervisor, lambda: self._supervisor.say(
-            kind="progress", step=self.step, safe=self.safe(), waits=self.waits))
+            kind="progress", step=self.step, safe=self.safe(), waits=self.waits,
+            work=Progress.made))
 
     # ---- the thread ------------------------------------------------------------------------------
 

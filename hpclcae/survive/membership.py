@@ -1,7 +1,7 @@
 """Who is in a surviving job, and when silence means death; knows no sockets and no processes."""
 import statistics
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,9 +94,11 @@ class Rank:
     """One process of a replica.
 
     heard, moved : float
-        When it last said something, and when it last had made a step.
-    step, safe : int
-        Steps that it has made; the step with which another life would begin.
+        When it last said something, and when it last had made a step or gone on with work between
+        two steps.
+    step, safe, work : int
+        Steps that it has made; the step with which another life would begin; how often it has gone
+        on with work between steps.
     waits, paused, final, ended : bool
         For servers; at the barrier; and makes no more steps; has said its last word.
     """
@@ -106,6 +108,7 @@ class Rank:
     moved: float
     step: int = 0
     safe: int = 0
+    work: int = 0
     waits: bool = False
     paused: bool = False
     final: bool = False
@@ -128,8 +131,8 @@ class Meeting:
     awaited: set[int] | None = None
 
 
-def suspect(seats: Iterable[Seat], now: float, limit: float, heartbeat: float) -> tuple[
-        Seat, int, float] | None:
+def suspect(seats: Iterable[Seat], now: float, limit_of: Callable[[Seat], float],
+            heartbeat: float) -> tuple[Seat, int, float] | None:
     """A replica that has come to a halt, the block to blame for it, and for how long.
 
     A replica that waits for servers or at a barrier is not to blame; nor is a block whose fellows
@@ -137,7 +140,7 @@ def suspect(seats: Iterable[Seat], now: float, limit: float, heartbeat: float) -
 
     Parameters
     ----------
-    limit : float
+    limit_of : callable
         Seconds without a step that are too many.
     heartbeat : float
         Seconds between two words of a rank that runs.
@@ -145,7 +148,7 @@ def suspect(seats: Iterable[Seat], now: float, limit: float, heartbeat: float) -
     for seat in seats:
         if seat.state != "training" or not seat.ranks:
             continue
-        ranks = seat.ranks
+        ranks, limit = seat.ranks, limit_of(seat)
         silent = {block: now - rank.heard for block, rank in ranks.items()
                   if now - rank.heard > max(limit, 5 * heartbeat)}
         if silent:

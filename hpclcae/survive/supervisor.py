@@ -18,6 +18,7 @@ from hpclcae.checkpoint import Committer, RunState
 from hpclcae.checkpoint.folder import MANIFEST, step_folder
 from hpclcae.checkpoint.metrics_log import metrics_path
 from hpclcae.config import Config
+from hpclcae.model.phases import phase_of, phases
 from hpclcae.parameter_server.header import Header
 from hpclcae.parameter_server.roles import joint_step
 from hpclcae.survive.history import LOG
@@ -88,7 +89,8 @@ class Supervisor(Loop):
         self._lost_shard = self._ending = self._went = False
         self._is_saved = False
         self._is_over, self._reports = False, list[dict[str, Any]]()
-        self._steps, self._starts = Durations(deviations), Durations(deviations)
+        self._starts = Durations(deviations)
+        self._steps = {phase: Durations(deviations) for phase in phases(config)}
         self._began = time.monotonic()
         self._before = state.seconds if state else 0.0
         self._too_little = ""
@@ -238,12 +240,17 @@ class Supervisor(Loop):
                                                                      UNKNOWN_SECONDS):
                 self._died(seat, "it does not start")
         if self.servers.all_answer(now):
-            limit = max(self._steps.limit or UNKNOWN_SECONDS, self._replacing)
-            found = suspect(self.seats, now, limit, PING_SECONDS)
+            found = suspect(self.seats, now, self._limit, PING_SECONDS)
             if found:
                 seat, block, silent = found
                 self._died(seat, f"block {block} (process {seat.ranks[block].pid}) has stood still "
-                           f"for {silent:.1f} s (limit {limit:.1f} s)", silent=silent)
+                           f"for {silent:.1f} s (limit {self._limit(seat):.1f} s)", silent=silent)
+
+    def _limit(self, seat: Seat) -> float:
+        """Seconds without a step that are too many: in this phase of training, and twice as many
+        after every life that was in vain, should it have been judged too early."""
+        known = self._steps[phase_of(self.config, seat.step)].limit
+        return max(known or UNKNOWN_SECONDS, self._replacing) * 2 ** seat.in_vain
 
     # ---- servers ---------------------------------------------------------------------------------
 
@@ -366,12 +373,15 @@ class Supervisor(Loop):
         rank, kind, now = seat.ranks[block], told["kind"], time.monotonic()
         rank.heard = now
         if kind == "progress":
-            if told["step"] > rank.step and not rank.paused:
+            made = told["step"] - max(rank.step, seat.cursor)  # not by the lives before
+            if made > 0 and not rank.paused:
                 if block == 0 and seat.state == "training" and rank.step > seat.cursor:
-                    self._steps.note((now - rank.moved) / (told["step"] - rank.step))
-                rank.moved = now
+                    self._steps[phase_of(self.config, rank.step)].note((now - rank.moved) / made)
                 seat.in_vain = 0
+            if made > 0 or told["work"] != rank.work:
+                rank.moved = now
             rank.step, rank.safe, rank.waits = told["step"], told["safe"], told["waits"]
+            rank.work = told["work"]
             warm = self.config.parallel.warm_start
             if warm and not self._went and seat.number == 0 and seat.step >= warm:
                 self._went = True

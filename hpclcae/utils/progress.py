@@ -20,10 +20,18 @@ class Progress:
     Parameters
     ----------
     label : str
+        "": nothing is said, and only `made` goes on.
     total : float, optional
         In `unit`; an integer is counted, anything else is told in percent.
     unit : str
+
+    Attributes
+    ----------
+    made : int
+        Of the class: how often anything in this process has gone on. Who watches it from outside
+        sees that it is not standing still.
     """
+    made = 0
 
     def __init__(self, label: str, total: float | None = None, unit: str = "") -> None:
         self.label, self.total, self.unit = label, total, unit
@@ -33,7 +41,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         self._bar = (tqdm(desc=self.label, total=self.total, bar_format=self._format(),
                           unit=f" {self.unit}" if self.unit else "it")
-                     if sys.stderr.isatty() else None)
+                     if self.label and sys.stderr.isatty() else None)
         self._start = self._last = time.monotonic() if self._bar is None else 0.0
         return self
 
@@ -41,11 +49,12 @@ class Progress:
                  traceback: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None:
+        elif kind is None and self.label:
             self._print(time.monotonic(), done=True)
 
     def advance(self, by: float = 1, note: str = "") -> None:
         """Go on by so many units; `note` stands behind the rate."""
+        Progress.made += 1
         if self.total:  # it may have been an estimate
             by = min(by, max(0.0, self.total - self._done))
         self._done += by
@@ -53,7 +62,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(by)
-        elif (now := time.monotonic()) - self._last >= SECONDS_BETWEEN_LINES:
+        elif self.label and (now := time.monotonic()) - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
             self._print(now)
 

@@ -31,7 +31,7 @@ def seat(number, *ranks, state="training"):
 
 
 def blamed(*seats, now=100.0, limit=5.0):
-    found = suspect(seats, now, limit, 0.25)
+    found = suspect(seats, now, lambda seat: limit, 0.25)
     return found and (found[0].number, found[1])
 
 

@@ -48,3 +48,9 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     assert list(progress(range(3), "reading", unit="images")) == [0, 1, 2]
     assert "reading: 100%" in stream.getvalue() and "3/3" in stream.getvalue()
+
+
+def test_what_has_no_name_says_nothing_and_is_counted(capsys):
+    before = module.Progress.made
+    assert list(progress(range(3), "")) == [0, 1, 2]
+    assert module.Progress.made == before + 3 and capsys.readouterr() == ("", "")
