@@ -16,6 +16,7 @@ from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.parameters import ParameterVector
+from hpclcae.model.phases import Phase, phases
 from hpclcae.model.stage import Stage
 from hpclcae.model.workspace import Workspace
 from hpclcae.training.step import train_step
@@ -176,3 +177,16 @@ class NetworkCase:
 
 def _drop(name: str, row: int, gradient: np.ndarray) -> None:
     """A sink that does nothing with a row of gradients."""
+
+
+def minibatches(config: Config, shape: tuple[int, ...]) -> list[tuple[Phase, np.ndarray]]:
+    """Every phase of training, with noise in place of a minibatch of its size.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of what a block holds of an image: (rows, cols, channels).
+    """
+    random = np.random.default_rng(0)
+    return [(phase, random.standard_normal((*shape, phase.batch)).astype(config.train.dtype))
+            for phase in phases(config)]

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from hpclcae import checkpoint, config as configuration
+from hpclcae.bench.cases import minibatches
 from hpclcae.bench.common import MOST_TIMES, Report, configure_json, forget
 from hpclcae.checkpoint import ChunkState, Committer, RunState, ShardWriter
 from hpclcae.checkpoint.folder import content_of, shard_name
@@ -39,7 +40,6 @@ from hpclcae.config import Config
 from hpclcae.geometry import network_geometry
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
-from hpclcae.model.phases import phases
 from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.preprocess import Preprocessing
@@ -226,24 +226,22 @@ def _training(folder: Path, network: Network, parameters: ParameterVector, steps
     """
     config, schedule = network.config, Schedule(network.config)
     optimizer = Optimizer(config.update, parameters, network.block.fan_in)
-    shape = *network.layout.geometry[0].input, config.train.batch
-    x = np.random.default_rng(0).standard_normal(shape, dtype=network.dtype)
-    firsts = [phase.first for phase in phases(config)]
+    batches = minibatches(config, network.layout.geometry[0].input)
     checkpoint.clean(folder)
     writer = ShardWriter(folder, 0, network.layout)
 
     def cycle() -> float:
         """Seconds of a step; greedy training does one for every stage."""
         began = time.perf_counter()
-        for step in firsts:
-            optimizer.begin(schedule.learning_rate(step))
-            train_step(network, optimizer, step, x)
-        return (time.perf_counter() - began) / len(firsts)
+        for phase, x in batches:
+            optimizer.begin(schedule.learning_rate(phase.first))
+            train_step(network, optimizer, phase.first, x)
+        return (time.perf_counter() - began) / len(batches)
 
     cycle()
     seconds: Seconds = {name: [] for name in ("step", "copy", "write", "slower step", "lost")}
     for number in range(repeat + 1):
-        alone = statistics.median(cycle() for _ in range(-(-steps // len(firsts))))
+        alone = statistics.median(cycle() for _ in range(-(-steps // len(batches))))
         began = time.perf_counter()
         writer.start(number, checkpoint.block_chunk_states(network.block, parameters,
                                                            optimizer.state, optimizer.counts))
@@ -254,7 +252,7 @@ def _training(folder: Path, network: Network, parameters: ParameterVector, steps
         over = time.perf_counter()
         for name, value in (("step", alone), ("copy", copied - began), ("write", over - copied),
                             ("slower step", statistics.fmean(meanwhile or [alone])),
-                            ("lost", over - began - len(meanwhile) * len(firsts) * alone)):
+                            ("lost", over - began - len(meanwhile) * len(batches) * alone)):
             seconds[name].append(value)
         shutil.rmtree(checkpoint.step_folder(folder, number))
     writer.close()

@@ -151,10 +151,10 @@ def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int)
     training.round()
     meter.rounds.clear()
     communicator.allreduce_sum(0)  # all start together
-    parts = np.array([training.round() for _ in range(rounds)]) / len(training.firsts)
+    parts = np.array([training.round() for _ in range(rounds)]) / len(training.phases)
     keys = [*((t.stage, t.what) for t in traffic(config, grid)), SUMS]
     # (round, key, _TIMES)
-    mine = np.array([[found[key] for key in keys] for found in meter.rounds]) / len(training.firsts)
+    mine = np.array([[found[key] for key in keys] for found in meter.rounds]) / len(training.phases)
     mean = communicator.allreduce_sum(mine) / communicator.size
     waits = np.zeros((communicator.size, *mine.shape[:2]))
     waits[communicator.rank] = mine[..., _WAITED]
@@ -174,17 +174,21 @@ def least_bytes(config: Config, grid: Grid) -> dict[Key, float]:
 
     Every position goes once to every block that lacks it.
     """
-    stages, image = len(config.stages), config.train.batch * np.dtype(config.train.dtype).itemsize
+    item, batches = np.dtype(config.train.dtype).itemsize, [one.batch for one in phases(config)]
 
-    def share(stage: int, what: str) -> float:
+    def images(stage: int, what: str) -> float:
+        """The mean over the phases."""
         if config.train.gradient != "greedy":
-            return 1
+            return batches[0]
         # also below the stage that is trained; what it passes on itself nobody asks for
         if what in ("fill x", "fill z"):
-            return (stages - stage) / stages
-        return (stages - stage - 1 if what.startswith("fill") and what != "fill residual"
-                else 1) / stages
-    return {(t.stage, t.what): t.values * image * share(t.stage, t.what)
+            some = batches[stage:]
+        elif what.startswith("fill") and what != "fill residual":
+            some = batches[stage + 1:]
+        else:
+            some = [batches[stage]]
+        return sum(some) / len(batches)
+    return {(t.stage, t.what): t.values * item * images(t.stage, t.what)
             for t in traffic(config, grid)}
 
 
@@ -200,7 +204,7 @@ class Training:
         self.parameters = self.network.parameters(config.train.seed)
         self.optimizer = Optimizer(config.update, self.parameters, self.network.block.fan_in)
         self.schedule = Schedule(config)
-        self.firsts = [phase.first for phase in phases(config)]
+        self.phases = phases(config)
         size, channels, side = config.data.size, config.data.channels, config.preprocess.whitening
         kernel = np.zeros((side, side, channels, channels)) if side else None
         if kernel is not None:
@@ -209,20 +213,20 @@ class Training:
             size, self.network.dtype, self.network.block.plan.stages[0].x, meter)
         read = self.prepare.pixels
         whole = np.random.default_rng(0).integers(
-            0, 256, (config.train.batch, size, size, channels), np.uint8)
+            0, 256, (max(phase.batch for phase in self.phases), size, size, channels), np.uint8)
         self.images = whole[:, slice(*read.rows), slice(*read.cols)].copy()
 
     def round(self) -> list[float]:
         """Seconds of each of PARTS."""
         self.meter.begin_round()
         seconds = np.zeros(len(PARTS))
-        for step in self.firsts:
+        for phase in self.phases:
             self.meter.begin_step()
-            self.optimizer.begin(self.schedule.learning_rate(step))
+            self.optimizer.begin(self.schedule.learning_rate(phase.first))
             timers = Timers()
             with timers("prepare"):
-                x = self.prepare(self.images)
-            train_step(self.network, self.optimizer, step, x, timers=timers)
+                x = self.prepare(self.images[:phase.batch])
+            train_step(self.network, self.optimizer, phase.first, x, timers=timers)
             seconds += list(timers.seconds.values())
         return list(seconds)
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from hpclcae import config as configuration
 from hpclcae.bench import slow_replica
-from hpclcae.bench.cases import RATE
+from hpclcae.bench.cases import RATE, minibatches
 from hpclcae.bench.common import (MOST_TIMES, Report, Times, configure_json, configure_limit,
                                   ratio, refuse_more_threads)
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
@@ -38,7 +38,6 @@ from hpclcae.cluster.mpiexec import find_mpiexec
 from hpclcae.commands.arguments import whole
 from hpclcae.config import Config
 from hpclcae.model.network import Network
-from hpclcae.model.phases import phases
 from hpclcae.model.optimizers import SLOTS, Optimizer
 from hpclcae.model.schedule import Schedule
 from hpclcae.mpi.runtime import run_on_all_ranks
@@ -286,16 +285,15 @@ def _measure_step(worker: "WorkerContext", config: Config, args: argparse.Namesp
     client = ParameterClient(config, served.chunks, network.parameters(), served.connection)
     ways: dict[str, Optimizer | ParameterClient] = {
         ALONE: Optimizer(config.update, parameters, network.block.fan_in), SERVED: client}
-    held, size = network.block.plan.stages[0].x.held, config.train.batch
-    shape = *held.shape, config.data.channels, size
-    x = np.random.default_rng(0).standard_normal(shape).astype(config.train.dtype)
+    held = network.block.plan.stages[0].x.held
+    batches = minibatches(config, (*held.shape, config.data.channels))
     wall: dict[str, list[float]] = {name: [] for name in ways}
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     used = seconds = 0.0
     for _ in range(1 + args.repeat):
         for name, updates in ways.items():
             spent = np.zeros(2)
-            for phase in phases(config):
+            for phase, x in batches:
                 first = phase.first
                 busy = _processor_seconds(server), time.perf_counter()
                 for step in range(first, first + 1 + args.steps):
@@ -312,7 +310,7 @@ def _measure_step(worker: "WorkerContext", config: Config, args: argparse.Namesp
                     used += _processor_seconds(server) - busy[0]
                     seconds += time.perf_counter() - busy[1]
                     updates.pause()
-            for kept, value in zip((wall, cpu), spent / len(phases(config)) / args.steps):
+            for kept, value in zip((wall, cpu), spent / len(batches) / args.steps):
                 kept[name].append(value)
     before = _processor_seconds(server)
     time.sleep(3)

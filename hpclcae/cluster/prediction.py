@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from hpclcae.cluster.machine import ELEMENTS, PASSES, Link, Machine
+from hpclcae.geometry import parameters
 from hpclcae.model.layers.local_filter import LocalFilter
 from hpclcae.model.layout import WHOLE, BlockLayout, Layout
 from hpclcae.model.optimizers import SLOTS
@@ -131,9 +132,7 @@ def checkpoint_bytes(layout: Layout, servers: int) -> float:
     """What a checkpoint holds: the parameters, and the update rule's vectors."""
     config = layout.config
     slots = owned_slots(config) if servers else SLOTS[config.update.rule]
-    blocks = _representatives(layout)
-    each = np.mean([layout.block(block).elements for block in blocks])
-    return float(each) * layout.grid.size * layout.dtype.itemsize * (1 + len(slots))
+    return float(parameters(config)) * layout.dtype.itemsize * (1 + len(slots))
 
 
 def _representatives(layout: Layout) -> list[int]:
@@ -158,6 +157,8 @@ class _Job:
         workers = min(per_node, ranks) * (ranks - servers) / ranks
         self.whole = layout if layout.grid == WHOLE else Layout(layout.config)
         self.slowdown = machine.slowdown(round(workers))
+        if self.nodes > 1 and machine.knows_network:  # hosts that share a machine slow each other
+            self.slowdown *= max(1.0, machine.link("network", self.nodes).slowdown)
         near = "node" if self.grid.size <= per_node else "network"
         self.link = machine.link(near, min(self.grid.size, per_node) if near == "node"
                                  else self.nodes)

@@ -45,7 +45,7 @@ def test_the_bytes_and_messages_are_those_that_blocks_receive(config, grid):
         meter = Meter(communicator)
         training = Training(config, grid, meter)
         training.round()
-        return sum(kept[0] for kept in meter.rounds[0].values()) / len(training.firsts)
+        return sum(kept[0] for kept in meter.rounds[0].values()) / len(training.phases)
     sent = run_blocks(grid.size, received)
     assert sum(sent) == pytest.approx(least)
     assert least / grid.size <= found.halo_bytes * (1 + 1e-9) and found.halo_bytes < 1.5 * least
@@ -89,7 +89,7 @@ def test_only_the_stage_that_is_trained_is_pushed():
 
 def test_a_checkpoint_holds_parameters_and_what_the_rule_keeps():
     momentum = checkpoint_bytes(Layout(PAPER), 0)
-    assert momentum == pytest.approx(2 * 4 * parameters(PAPER), rel=0.15)
+    assert momentum == 2 * 4 * parameters(PAPER)  # without the zeros of tiles
     elastic = configuration.loads(configuration.dumps(PAPER), ["parallel.servers=1",
                                                                "parallel.elastic=0.5"])
     assert checkpoint_bytes(Layout(elastic), 1) == pytest.approx(momentum / 2)
