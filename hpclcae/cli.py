@@ -235,6 +235,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.bench.server",
         "what pushing to and fetching from parameter servers costs",
         "hpclcae bench server run/plain.toml"),
+    "bench goodput": (
+        "hpclcae.bench.goodput",
+        "training while ranks are killed: surviving against beginning again",
+        "hpclcae bench goodput run/desk.toml --mtbf 30"),
 }
 
 LONGEST_LINE = 3000  # characters of an error

@@ -16,6 +16,7 @@ An outsider begins with `common.py`::
     plan.py          predicted steps beside measured ones
     halo.py          what blocks exchange, and how long it takes
     scaling.py       how much faster several ranks are
+    goodput.py       training while ranks are killed, in two ways
     ingest.py        pictures to a dataset, beside Pillow alone
     checkpoint.py    bandwidth of checkpoints, stall of training
     data.py          what reading images costs a step, shuffled reads against plain ones

@@ -162,3 +162,25 @@ def test_tools_say_that_no_job_runs(hpclcae, tmp_path):
     for words in (["join"], ["leave", "--replica", "0"], ["chaos"]):
         job = hpclcae(words[0], tmp_path, *words[1:])
         assert job.returncode == 1 and "no surviving job runs" in job.stderr
+
+
+def test_goodput_is_measured_with_ranks_that_are_killed(hpclcae, tiny_dataset, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    words = [word for key, value in {"data.train": tiny_dataset, "train.batch": 5,
+                                     "train.steps": 40, "train.checkpoint_every": 10,
+                                     "update.rule": "sgd"}.items()
+             for word in ("--set", f"{key}={value}")]
+    job = hpclcae("bench", "goodput", RUN / "tiny.toml", *words, "--mtbf", 1.5, "--seed", 3,
+                  "--limit", LIMIT, "--json", rows, timeout=2 * LIMIT)
+    assert job.returncode == 0, job.stderr
+    found = {row["metric"]: row["value"] for row in map(json.loads, rows.read_text().splitlines())}
+    assert found.pop("one world, undisturbed: goodput") == 1
+    assert len(found) == 7 and all(value > 0 for value in found.values())
+    killed = [int(line.split()[-2]) for line in job.stderr.splitlines() if line.endswith("killed")]
+    assert killed[0] == killed[2] == 0 < killed[1], job.stderr
+
+
+def test_goodput_ends_with_the_reason_where_nothing_was_killed(hpclcae, tmp_path):
+    job = hpclcae("bench", "goodput", RUN / "tiny.toml", "--set", "data.train=nowhere.h5",
+                  timeout=LIMIT)
+    assert job.returncode == 1 and "nowhere.h5" in job.stderr.strip().splitlines()[-1]
