@@ -23,6 +23,7 @@ from typing import NamedTuple
 from hpclcae import config as configuration
 from hpclcae.bench.common import (MOST_TIMES, Report, configure_json, configure_limit, ratio,
                                   refuse_more_threads)
+from hpclcae.cluster.mpiexec import end_with_parent
 from hpclcae.commands.arguments import real, whole
 from hpclcae.survive.job import check_survival
 from hpclcae.survive.processes import descendants
@@ -121,7 +122,8 @@ def _trained(args: argparse.Namespace, folder: Path, survives: bool,
     strike = began + (failures.expovariate(1 / args.mtbf) if failures else args.limit)
     with (folder / "said").open("w+") as said:
         while True:
-            job = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL)
+            job = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL,
+                                   preexec_fn=end_with_parent)
             try:
                 while job.poll() is None:
                     if (now := time.monotonic()) > began + args.limit:

@@ -25,7 +25,7 @@ from hpclcae import config as configuration
 from hpclcae.bench.common import (MOST_TIMES, Report, configure_json, configure_limit, machine,
                                   ratio, refuse_more_threads)
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
-from hpclcae.cluster.mpiexec import OVERSUBSCRIBE, find_mpiexec
+from hpclcae.cluster.mpiexec import OVERSUBSCRIBE, end_with_parent, find_mpiexec
 from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
 from hpclcae.geometry import training_flop
@@ -172,7 +172,8 @@ def run_job(command: list[str], limit: float, show: bool = False) -> str | None:
     """
     with subprocess.Popen(command, stdout=None if show else subprocess.DEVNULL,
                           stderr=subprocess.PIPE, text=True,
-                          env={**OVERSUBSCRIBE, **os.environ}, start_new_session=True) as job:
+                          env={**OVERSUBSCRIBE, **os.environ}, start_new_session=True,
+                          preexec_fn=end_with_parent) as job:
         try:
             _, said = job.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
