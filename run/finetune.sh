@@ -59,7 +59,11 @@ one() {  # TASK SEED
     tuned "$place/random-frozen" $updates --random-weights
     for count in $labels; do
         few=()  # a minibatch is not larger than what there is to learn from
-        if [ "$count" -lt 5 ]; then few=(--set train.batch=10 --set classifier.batch=10); fi
+        case $task-$count in
+            photographs-[1-4]) few=(--set train.batch=5 --set classifier.batch=5) ;;  # five classes
+            photographs-[5-9]) few=(--set train.batch=25 --set classifier.batch=25) ;;
+            *-[1-4]) few=(--set train.batch=10 --set classifier.batch=10) ;;
+        esac
         tuned "$place/tuned-$count" 100 --set "classifier.per_class=$count" "${few[@]}"
         tuned "$place/random-trained-$count" 100 --random-weights --set "classifier.per_class=$count" "${few[@]}"
     done

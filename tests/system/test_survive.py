@@ -164,6 +164,28 @@ def test_tools_say_that_no_job_runs(hpclcae, tmp_path):
         assert job.returncode == 1 and "no surviving job runs" in job.stderr
 
 
+def test_chaos_lets_ranks_fail_and_checks_what_must_hold(tiny_dataset, tmp_path):
+    run = tmp_path / "run"
+    with Job(tiny_dataset, run, "--servers", 2, "--replicas", 2, "--grid", "1x1",
+             **{"train.steps": 100_000, "parallel.copies": 1}) as job:
+        job.wait_until(trains)
+        words = ["chaos", run, "--mtbf", "0.5", "--kinds", "kill,server", "--seed", "2",
+                 "--episodes", "3"]
+        with subprocess.Popen([sys.executable, "-m", "hpclcae", *words], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as chaos:
+            try:
+                told = [chaos.stdout.readline() for _ in range(3)]
+                assert all(": replaced, recovered after" in line for line in told), told
+                job.process.send_signal(signal.SIGTERM)  # it ends, and then all is looked at
+                job.ended()
+                told, _ = chaos.communicate(timeout=LIMIT)
+            finally:
+                chaos.kill()
+    assert chaos.returncode == 0, told
+    for holds in ("no process is left over", "counted exactly once", "the same, bit for bit"):
+        assert holds in told
+
+
 def test_goodput_is_measured_with_ranks_that_are_killed(hpclcae, tiny_dataset, tmp_path):
     rows = tmp_path / "rows.jsonl"
     words = [word for key, value in {"data.train": tiny_dataset, "train.batch": 5,
