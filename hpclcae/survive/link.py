@@ -76,6 +76,11 @@ class Shard:
 class Link:
     """Everything that this rank says and hears.
 
+    Raises
+    ------
+    InputError
+        No supervisor is there.
+
     Attributes
     ----------
     changed : Condition
@@ -100,9 +105,13 @@ class Link:
         self._registered: dict[Peer, int] = {}
         self._error: BaseException | None = None
         self._closing = False
-        self._supervisor = Peer.to(part.address)
+        try:
+            self._supervisor = Peer.to(part.address)
+        except Lost as lost:
+            raise InputError(f"the supervisor of this job cannot be reached: {lost}") from lost
+        self._supervisor.bound_silence(part.silence)
         self._supervisor.say(token=part.token, role="worker", replica=part.number, block=block,
-                             life=part.life, pid=os.getpid())
+                             life=part.life, pid=os.getpid(), node=os.uname().nodename)
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self._thread.start()
 
@@ -195,6 +204,9 @@ class Link:
                 if time.monotonic() - beaten > HEARTBEAT and not self._closing:
                     beaten = time.monotonic()
                     self._beat()
+                    for each in self.shards:  # the way there may be open again
+                        if each.peer is None and each.address:
+                            self._connect(each, each.address)
                 self.changed.notify_all()
 
     def _watch(self) -> None:
@@ -231,7 +243,7 @@ class Link:
             if shard is None:
                 self._supervisor_is_gone(lost)
             else:
-                shard.peer = shard.address = None  # until the supervisor says who has it now
+                shard.peer = None  # until the supervisor says who has it now, or it is there again
 
     def _supervisor_is_gone(self, lost: Lost) -> None:
         """Nobody is left to work for."""
@@ -243,13 +255,14 @@ class Link:
         self.told[kind] = told
         if kind == "routes":
             for shard, address in zip(self.shards, told["addresses"]):
-                if address and tuple(address) != shard.address:
+                if address and (shard.peer is None or tuple(address) != shard.address):
                     self._connect(shard, (address[0], address[1]))
 
     def _connect(self, shard: Shard, address: tuple[str, int]) -> None:
         """Begin anew with whoever has the shard: what it did not acknowledge, what is wanted."""
+        shard.peer, shard.address = None, address
         try:
-            shard.peer, shard.address = Peer.to(address, shard.place), address
+            shard.peer = Peer.towards(address, shard.place)
             shard.peer.say(token=self.part.token, role="worker", shard=self.shards.index(shard),
                            replica=self.part.number, block=self.block, life=self.part.life)
             for header, content in shard.sent.values():
@@ -258,7 +271,7 @@ class Link:
                 shard.fetch.again()
                 shard.peer.send(shard.fetch.header, shard.fetch.have)
         except Lost:
-            shard.peer = shard.address = None
+            shard.peer = None
 
     def _take(self, shard: Shard, header: Header, rest: np.ndarray) -> None:
         """What a server says."""
