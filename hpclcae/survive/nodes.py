@@ -80,6 +80,7 @@ class Nodes:
         self.address = LOOPBACK if self.is_here else own_address([n.address for n in nodes])
         self.patience = 0.0 if self.is_here else NETWORK_SECONDS
         self._worlds: list[World] = []
+        self._before: dict[tuple[str, int], tuple[str, ...]] = {}  # nodes, by kind and number
 
     @property
     def slots(self) -> int:
@@ -92,27 +93,31 @@ class Nodes:
 
     def start(self, part: Part, ranks: int, program: list[str]) -> World:
         """Start a world, whose processes run `program`, where there is most room for it."""
-        nodes = self._place(part.kind, ranks)
+        nodes = self._place(part, ranks)
         command, settings = self._launcher.command(nodes, ranks, program)
         world = World(part, command, settings, tuple(node.name for node in nodes), ranks,
                       self._launcher.is_here, self._launcher.last_word)
         self._worlds.append(world)
+        self._before[part.kind, part.number] = world.nodes
         return world
 
-    def _place(self, kind: str, ranks: int) -> list[Node]:
-        """As few nodes as have room for a world; servers apart from each other, as each may have
-        the copy of another."""
+    def _place(self, part: Part, ranks: int) -> list[Node]:
+        """As few nodes as have room for a world: servers apart from each other, as each may have
+        the copy of another; and not where the life before was, if others have room, too."""
+        before = self._before.get((part.kind, part.number), ())
         now = time.monotonic()
         self.see_off()
         there = [node for node in self.all if node.doubted <= now] or self.all
 
         def alike(node: Node) -> int:
-            return kind == "server" and sum(world.part.kind == kind and node.name in world.nodes
-                                            for world in self._worlds)
+            return part.kind == "server" and sum(
+                world.part.kind == part.kind and node.name in world.nodes
+                for world in self._worlds)
         rooms: list[Callable[[Node], float]] = [self._free, lambda node: node.slots]
         for room in rooms:  # if there is none, cores are shared
             chosen, left = [], float(ranks)
-            for node in sorted(there, key=lambda one: (alike(one), -room(one), -self._free(one))):
+            for node in sorted(there, key=lambda one: (
+                    alike(one), one.name in before, -room(one), -self._free(one))):
                 if left > 0 and room(node) > 0:
                     chosen.append(node)
                     left -= room(node)

@@ -1,5 +1,6 @@
 """Where worlds run: on nodes with room, servers apart, none where one has just failed."""
 import contextlib
+import itertools
 import signal
 
 import pytest
@@ -27,8 +28,11 @@ def cluster():
                 [Node(f"n{number}", "127.0.0.1", count) for number, count in enumerate(slots)],
                 Sleep())))
 
-            def start(kind, ranks=1):
-                part = Part((nodes.address, 1), "token", kind, 0, 1)
+            numbers = itertools.count()
+
+            def start(kind, ranks=1, number=None):
+                part = Part((nodes.address, 1), "token", kind,
+                            next(numbers) if number is None else number, 1)
                 return nodes.start(part, ranks, ["sleep", "100"])
             return nodes, start
         yield make
@@ -48,6 +52,23 @@ def test_worlds_are_dealt_to_nodes_with_room_and_come_back_to_them(cluster):
     while not replicas[1].see_off(0.0):
         pass
     assert names(start("replica")) == "n1"
+
+
+def test_what_has_died_goes_elsewhere_if_there_is_room_and_back_if_there_is_not(cluster):
+    """Its node may be gone; if it is not, its cores are free."""
+    _, start = cluster(1, 1, 1)
+    first, _ = start("replica", number=7), start("server")
+    for expected in ("n2", "n0"):
+        first.kill()
+        while not first.see_off(0.0):
+            pass
+        assert names(first := start("replica", number=7)) == expected
+    other = start("replica")
+    assert names(other) == "n2"
+    first.kill()
+    while not first.see_off(0.0):
+        pass
+    assert names(start("replica", number=7)) == "n0"
 
 
 def test_a_world_gets_as_few_nodes_as_have_room_for_its_ranks(cluster):
