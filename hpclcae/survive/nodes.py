@@ -22,6 +22,8 @@ from hpclcae.utils.errors import InputError
 
 #: Seconds for which a node is the last choice after a world on it fell silent or did not start.
 DOUBT_SECONDS = 60.0
+#: Seconds within which a launcher hears that what it has started has ended, if its nodes are there.
+PROMPT_SECONDS = 1.0
 #: Seconds of silence that a network between nodes may cause: a link that is cut for two, and what
 #: TCP waits after that before it sends again.
 NETWORK_SECONDS = 5.0
@@ -80,7 +82,7 @@ class Nodes:
         self.address = LOOPBACK if self.is_here else own_address([n.address for n in nodes])
         self.patience = 0.0 if self.is_here else NETWORK_SECONDS
         self._worlds: list[World] = []
-        self._before: dict[tuple[str, int], tuple[str, ...]] = {}  # nodes, by kind and number
+        self._before: dict[tuple[str, int], World] = {}  # the newest, by kind and number
 
     @property
     def slots(self) -> int:
@@ -98,15 +100,17 @@ class Nodes:
         world = World(part, command, settings, tuple(node.name for node in nodes), ranks,
                       self._launcher.is_here, self._launcher.last_word)
         self._worlds.append(world)
-        self._before[part.kind, part.number] = world.nodes
+        self._before[part.kind, part.number] = world
         return world
 
     def _place(self, part: Part, ranks: int) -> list[Node]:
         """As few nodes as have room for a world: servers apart from each other, as each may have
         the copy of another; and not where the life before was, if others have room, too."""
-        before = self._before.get((part.kind, part.number), ())
-        now = time.monotonic()
+        before = self._before.get((part.kind, part.number))
+        if before and not before.ends_within(PROMPT_SECONDS):
+            self.doubt(before)  # its launcher hears nothing of it
         self.see_off()
+        now = time.monotonic()
         there = [node for node in self.all if node.doubted <= now] or self.all
 
         def alike(node: Node) -> int:
@@ -117,7 +121,8 @@ class Nodes:
         for room in rooms:  # if there is none, cores are shared
             chosen, left = [], float(ranks)
             for node in sorted(there, key=lambda one: (
-                    alike(one), one.name in before, -room(one), -self._free(one))):
+                    alike(one), bool(before and one.name in before.nodes), -room(one),
+                    -self._free(one))):
                 if left > 0 and room(node) > 0:
                     chosen.append(node)
                     left -= room(node)
@@ -179,7 +184,7 @@ class Srun(Launcher):
                 program: list[str]) -> tuple[list[str], dict[str, str]]:
         mpi = os.environ.get("HPCLCAE_SRUN_MPI", "pmi2") if ranks > 1 else "none"
         # Steps share what the allocation has: who comes back must not wait for one that is ending.
-        return ["srun", "--overlap", "--overcommit", "--mem=0", "--cpu-bind=none", "--export=ALL",
+        return ["srun", "--overlap", "--overcommit", "--mem=0", "--export=ALL",
                 f"--nodes={len(nodes)}", f"--ntasks={ranks}", "--ntasks-per-node="
                 f"{-(-ranks // len(nodes))}", "--nodelist=" + ",".join(n.name for n in nodes),
                 f"--mpi={mpi}", "--kill-on-bad-exit=1", "--quiet", *program], {}

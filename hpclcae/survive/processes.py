@@ -66,6 +66,12 @@ class World:
                     os.kill(pid, signal.SIGKILL)
             self._process.wait()
 
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it has ended, or does so soon."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self.code is not None
+
     def see_off(self, now: float) -> bool:
         """Whether it has ended; a launcher that was told to end, and does not, is killed."""
         if self._killed and self.code is None and now - self._killed > LINGER_SECONDS:

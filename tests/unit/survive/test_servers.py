@@ -35,8 +35,9 @@ class Cluster:
     def hear(self, number, kind, shard, part=None):
         """A server says something of the shard that it has."""
         state = self.servers.shards[shard]
-        return self.servers.take(number, {"kind": kind, "shard": shard, "part": (
-            state.copy_part if part is None else part)})
+        if self.servers.take(number, {"kind": kind, "shard": shard, "part": (
+                state.copy_part if part is None else part)}):
+            self.servers.assign()
 
     def copied(self, shard):
         state = self.servers.shards[shard]
