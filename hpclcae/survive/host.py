@@ -159,8 +159,8 @@ class Host(Loop):
         if kind == "serve":
             start = Path(told["start"]) if told["start"] else None
             self._held[shard] = HeldShard(Serving(self._shards, shard, self._run, start,
-                                                  part=told["part"]), told["holds"],
-                                          told["part"])
+                                                  part=told["part"], is_copy=not told["holds"]),
+                                          told["holds"], told["part"])
             self._tell(kind="serves", shard=shard, part=told["part"])
         elif kind == "ping":
             self._tell(kind="pong")

@@ -244,7 +244,7 @@ class Servers:
 
     def _hand(self, shard: ShardState, index: int, number: int, holds: bool) -> None:
         self._say(self.processes[number].peer, kind="serve", shard=index, holds=holds,
-                  part=shard.parts, start=str(self._start) if self._start and holds else "")
+                  part=shard.parts, start=str(self._start or ""))
         shard.parts += 1
 
     def remove(self, number: int) -> Peer | None:

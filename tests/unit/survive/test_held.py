@@ -169,3 +169,14 @@ def test_another_life_does_not_repeat_what_the_one_before_has_pushed(tmp_path):
     for shard in (holder, copy):
         assert sums(shard)[0] == 5 and shard.store.counters.dropped == 2
         assert shard.store.is_current(1, 2) and not shard.store.is_current(1, 1)
+
+
+def test_the_copy_in_a_job_that_was_resumed_logs_to_that_job(tmp_path):
+    """It takes the parameters from the holder, not from the checkpoint."""
+    config = configuration.loads(SMALL.replace("replicas = 2", "replicas = 2, log_events = true"))
+    serving = Serving(Shards(Layout(config), 1), 0, tmp_path, tmp_path / "step-00000007", part=1,
+                      is_copy=True)
+    assert serving.store.missing
+    assert [path.name for path in (tmp_path / "events").glob("*/*")] == ["server-0.1.bin"]
+    assert (tmp_path / "events/from-00000007").is_dir()
+    serving.close()

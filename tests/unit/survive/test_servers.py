@@ -1,5 +1,6 @@
 """Which server has what shard, and when a holder may go on without its copy."""
 import types
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,9 @@ class Cluster:
 
     def __init__(self, *nodes):
         self.nodes, self.told = nodes, []
-        self.servers = Servers(len(nodes), True, None, self.begin, self.say, 20.0, tries=3)
+        self.servers = Servers(len(nodes), True, Path("step-7"), self.begin, self.say, 20.0,
+                               tries=3)
+        self.starts = set()
         for number in range(len(nodes)):
             self.start(number)
         for number in range(len(nodes)):
@@ -24,6 +27,8 @@ class Cluster:
 
     def say(self, peer, **content):
         self.told.append((peer, content["kind"], content.get("shard")))
+        if content["kind"] == "serve":
+            self.starts.add((content["holds"], content["start"]))
 
     def start(self, number):
         self.servers.start(number)
@@ -47,7 +52,9 @@ class Cluster:
 
 def test_a_copy_is_on_another_node_where_there_is_one():
     assert Cluster("a", "a", "b").servers.shards[0].copy == 2
-    assert Cluster("a", "a").servers.shards[0].copy == 1
+    cluster = Cluster("a", "a")
+    assert cluster.servers.shards[0].copy == 1
+    assert cluster.starts == {(True, "step-7"), (False, "step-7")}
 
 
 def test_the_holder_is_told_that_its_copy_is_gone_whoever_notices_it_first():
