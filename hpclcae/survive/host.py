@@ -5,6 +5,7 @@ and when a checkpoint is due.
 """
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from hpclcae.training.serving import Serving
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import requests
 
+HERE_SECONDS = 1.0  # between two words to the supervisor: its host is to acknowledge something
 LOOK_SECONDS = 0.2  # between two looks at what goes on in the background
 
 
@@ -52,7 +54,6 @@ class Host(Loop):
                               config.parallel.servers)
         self._held: dict[int, HeldShard] = {}
         supervisor = Peer.to(part.address)
-        supervisor.bound_silence(part.silence)
         # By the address that leads from here to the supervisor others come here, too.
         super().__init__(part.token, supervisor.socket.getsockname()[0])
         self._supervisor = self.keep(supervisor)
@@ -62,9 +63,13 @@ class Host(Loop):
         self._over = False
 
     def run(self) -> None:
-        """Serve until the supervisor says that all is over, or has gone."""
-        while not self._over:
+        """Serve until the supervisor says that all is over, or has gone, or its host is silent."""
+        told = 0.0
+        while not (self._over or self._supervisor.silent > self._part.silence):
             self.turn(LOOK_SECONDS)
+            if time.monotonic() - told > HERE_SECONDS and not self._over:
+                told = time.monotonic()
+                self._tell(kind="here")
             for held in self._held.values():
                 held.serving.check()
 

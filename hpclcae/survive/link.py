@@ -109,7 +109,6 @@ class Link:
             self._supervisor = Peer.to(part.address)
         except Lost as lost:
             raise InputError(f"the supervisor of this job cannot be reached: {lost}") from lost
-        self._supervisor.bound_silence(part.silence)
         self._supervisor.say(token=part.token, role="worker", replica=part.number, block=block,
                              life=part.life, pid=os.getpid(), node=os.uname().nodename)
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
@@ -204,6 +203,8 @@ class Link:
                 if time.monotonic() - beaten > HEARTBEAT and not self._closing:
                     beaten = time.monotonic()
                     self._beat()
+                    if self._supervisor.silent > self.part.silence:
+                        self._supervisor_is_gone()
                     for each in self.shards:  # the way there may be open again
                         if each.peer is None and each.address:
                             self._connect(each, each.address)
@@ -239,13 +240,13 @@ class Link:
                         self._take(shard, header, rest)
                     if shard is not None and shard.peer is not peer:
                         return
-        except Lost as lost:
+        except Lost:
             if shard is None:
-                self._supervisor_is_gone(lost)
+                self._supervisor_is_gone()
             else:
                 shard.peer = None  # until the supervisor says who has it now, or it is there again
 
-    def _supervisor_is_gone(self, lost: Lost) -> None:
+    def _supervisor_is_gone(self) -> None:
         """Nobody is left to work for."""
         if not self._closing:
             os._exit(1)

@@ -198,6 +198,8 @@ class Servers:
     def take(self, number: int, told: dict[str, Any]) -> bool:
         """What a server says of itself and its shards; returns whether one is served anew."""
         kind, server = told["kind"], self.processes[number]
+        if kind == "here":
+            return False
         if kind == "pong":
             server.answered = True
             self._answers.note(time.monotonic() - server.pinged)

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from hpclcae.parameter_server.header import HEADER, Header
 #: Kinds of frames that only sockets carry, beside those of messages.
 TEXT, VERSIONS, CHUNK, ACKNOWLEDGED, SNAPSHOT, JOIN, LEAVE, RELEASE, CONFIRMED = range(16, 25)
 _BUFFER = 4 << 20  # bytes that the system may hold of what was sent or has arrived
+_LAST_ACK = 56  # offset of tcpi_last_ack_recv, milliseconds, in <linux/tcp.h>'s tcp_info
 _FRAMES = 64  # that are taken of one peer in a row
 LARGEST = 1 << 40  # bytes of a frame: more is no frame of ours
 #: Bytes of the first frame of a connection: it says who connects, who is a stranger until then.
@@ -93,10 +95,24 @@ class Peer:
             raise Lost(os.strerror(code))
         return cls(made, place)
 
-    def bound_silence(self, seconds: float) -> None:
-        """Take the peer for lost when its host has answered nothing for so long (on Linux).
+    @property
+    def silent(self) -> float:
+        """Seconds since the system of the other host has last acknowledged what was sent; 0 where
+        there is no Linux.
 
-        Its system answers, not its program: one that is busy or stopped is not silent.
+        For who sends something all the time. Not the program acknowledges: one that is busy or
+        stopped is not silent.
+        """
+        if not hasattr(socket, "TCP_INFO"):
+            return 0.0
+        told = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK + 4)
+        return int.from_bytes(told[_LAST_ACK:_LAST_ACK + 4], sys.byteorder) / 1000
+
+    def bound_silence(self, seconds: float) -> None:
+        """Let the system give up the connection when nothing is acknowledged for so long (Linux).
+
+        For who sends now and then. Where this host's own link is gone, so that nothing can be sent,
+        the system may take much longer: then see `silent`.
         """
         if not hasattr(socket, "TCP_USER_TIMEOUT"):
             return

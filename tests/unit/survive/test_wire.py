@@ -1,5 +1,7 @@
 """Frames over a socket: whole, in order, in one piece, or the peer is lost."""
 import contextlib
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -97,6 +99,17 @@ def test_a_way_to_a_host_that_does_not_answer_is_not_waited_for(pair):
         with contextlib.closing(Peer.towards(("192.0.2.77", 9))) as silent:  # leads nowhere
             silent.say(kind="hello")
             assert silent.is_sending and list(silent.receive()) == []
+
+
+def test_a_peer_whose_system_acknowledges_is_not_silent_whatever_its_program_does(pair):
+    one, other = pair()
+    time.sleep(0.3)
+    quiet = one.silent
+    one.say(kind="here")  # nobody reads it
+    deadline = time.monotonic() + 10
+    while sys.platform == "linux" and one.silent >= quiet:
+        assert time.monotonic() < deadline
+    assert 0 <= one.silent <= quiet + 10 and other.silent >= 0
 
 
 def test_a_frame_that_is_longer_than_allowed_is_refused(pair):
