@@ -76,14 +76,12 @@ train_until_complete() {
     export HPCLCAE_WATCHED=1              # so ranks write down what they refuse
     code=0
     if [ -z "$ending" ]; then
-        # shellcheck disable=SC2016 # expanded by each rank: while Python starts, USR1 must not end it
-        srun --mpi="$srun_mpi" --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' rank \
-            python -m hpclcae train "$1" --out "$run" --resume "${@:3}" &
+        start_ranks "$@" &
         step=$!
         while wait "$step"; code=$?; kill -0 "$step" 2> /dev/null; do  # a signal ends wait, too
             :
         done
-        say "srun ended with exit code $code${ending:+ ($ending)}"
+        say "$started_by ended with exit code $code${ending:+ ($ending)}"
     fi
     python -m hpclcae status "$run"
     standing=$?
@@ -92,7 +90,7 @@ train_until_complete() {
         3:stopped) exit 143 ;;
         3:*) [ "$requeue" != no ] || exit 3
              [ "$code" = 0 ] || [ -n "$ending" ] \
-                 || said=$(python -m hpclcae status "$run" --job "$SLURM_JOB_ID" --failed "srun ended with exit code $code" 2>&1) \
+                 || said=$(python -m hpclcae status "$run" --job "$SLURM_JOB_ID" --failed "$started_by ended with exit code $code" 2>&1) \
                  || fail "given up: $(marked "hpclcae failed: " "$said")"
              say "requeued"
              scontrol requeue "$SLURM_JOB_ID" || fail "it cannot be requeued: see slurm/chain.sh"
@@ -101,9 +99,18 @@ train_until_complete() {
     esac
 }
 
+# start_ranks CONFIGURATION RUN [OPTIONS of hpclcae train], for train_until_complete.
+started_by=srun
+start_ranks() {
+    # shellcheck disable=SC2016 # expanded by each rank: while Python starts, USR1 must not end it
+    exec srun --mpi="$srun_mpi" --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' rank \
+        python -m hpclcae train "$1" --out "$2" --resume "${@:3}"
+}
+
 # USR1 comes to this shell alone. The ranks take TERM as: a checkpoint, then the end. (SLURM sends them TERM by itself
 # when a job is cancelled, requeued or preempted.)
 pass_on_the_limit() {
     say "USR1: the time limit is near; the ranks are told to write a checkpoint and to end"
-    scancel --signal=TERM "$SLURM_JOB_ID"
+    tell_ranks_to_end
 }
+tell_ranks_to_end() { scancel --signal=TERM "$SLURM_JOB_ID"; }

@@ -78,6 +78,8 @@ class EventLog:
             used = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel,
                                                                             grid=str(grid)))
             replace_text(folder / CONFIGURATION, configuration.dumps(used))
+        # A server of the job before that has not ended yet keeps its file, which has no name now.
+        (folder / _name(server, part)).unlink(missing_ok=True)
         self._file = io.FileIO(folder / _name(server, part), "w")
 
     def __call__(self, events: np.ndarray) -> None:

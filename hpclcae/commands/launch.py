@@ -28,6 +28,7 @@ from hpclcae.parameter_server.roles import roles
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.survive.job import check_survival, supervise
+from hpclcae.survive.nodes import Nodes, allocated, here, named
 from hpclcae.survive.supervisor import Supervisor
 from hpclcae.training.resume import starting_point
 from hpclcae.utils.cores import cores, memory
@@ -49,7 +50,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the line only")
     parser.add_argument("--survive", action="store_true",
                         help="servers and replicas are worlds of their own, and one that dies "
-                        "begins again (notes/failures.md)")
+                        "begins again (notes/failures.md); in a SLURM job of several nodes they "
+                        "are started all over these")
+    parser.add_argument("--hosts", metavar="NAME[:N],...",
+                        help="--survive: start them on these hosts, with cores for N ranks each "
+                        "(default: as many as here), by MPICH's or Intel MPI's mpiexec and ssh; "
+                        "the files are the same on all")
+    parser.add_argument("--silence", type=real(1, 1e6), metavar="SECONDS", default=30.0,
+                        help="--survive: a process that has not heard the supervisor's host for so "
+                        "long ends by itself (default 30)")
     parser.add_argument("--least", type=positive, metavar="N", default=1,
                         help="--survive: replicas without which training ends with a checkpoint")
     parser.add_argument("--start", type=positive, metavar="N", dest="first",
@@ -65,9 +74,16 @@ def run(args: argparse.Namespace) -> int:
     changes = train.changes(args)
     config = (finetune.supervised(args.on, args.configuration, changes) if args.on
               else configuration.load(args.configuration, changes))
-    ranks = _fitting_ranks(config) if args.ranks is None else args.ranks
+    if args.hosts and not args.survive:
+        raise InputError(f"--hosts {args.hosts} goes with --survive; without it, mpiexec or "
+                         "slurm/train.sbatch start hpclcae train on several hosts")
+    nodes = named(args.hosts) if args.hosts else args.survive and allocated() or here()
+    if args.ranks:
+        ranks = args.ranks
+    else:
+        ranks = _fitting_ranks(config) if nodes.is_here else ranks_for(config, nodes.slots)
     grid_for(config, ranks)  # refuses what would not start
-    if (needed := job_bytes(config, ranks)) > USABLE * memory():
+    if nodes.is_here and (needed := job_bytes(config, ranks)) > USABLE * memory():
         print(f"hpclcae launch: the job needs about {needed / 1e9:.3g} GB, and there are "
               f"{memory() / 1e9:.3g} GB: the system may end it (a smaller train.batch needs less)",
               file=sys.stderr, flush=True)
@@ -75,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         if args.on:
             raise InputError(f"--survive with --on {args.on}: a classifier is trained without it; "
                              "leave --survive away")
-        return survive(args, config, str(grid_for(config, ranks)))
+        return survive(args, config, str(grid_for(config, ranks)), nodes)
     words = ["finetune", args.on] if args.on else ["train"]
     mpiexec = find_mpiexec() if ranks > 1 else ""
     settings = settings_of(mpiexec) if ranks > 1 else {}
@@ -111,27 +127,29 @@ def _what(config: Config, ranks: int, ended: Ended) -> str:
     return f"rank {rank} ({everyone[rank]}, process {process}) failed first ({code})"
 
 
-def survive(args: argparse.Namespace, config: Config, grid: str) -> int:
-    """Run the job as worlds of their own.
+def survive(args: argparse.Namespace, config: Config, grid: str, nodes: Nodes) -> int:
+    """Run the job as worlds of their own, on these nodes.
 
     Raises
     ------
     InputError
         The configuration cannot survive, or the job cannot go on.
     """
-    check_survival(config)
     config = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, grid=grid))
-    check_kept(args)
+    with restarts.last_words(args.out):
+        check_survival(config)
+        check_kept(args)
     with locked(args.out), requests() as asked:
-        starting_point(config, args.out, args.resume, SerialCommunicator())
+        with restarts.last_words(args.out):
+            starting_point(config, args.out, args.resume, SerialCommunicator())
         replace_text(args.out / "configuration.toml", configuration.dumps(config))
         program = [sys.executable, "-m", "hpclcae", "train",
                    str(args.out / "configuration.toml"), "--out", str(args.out)]
 
         def make() -> Supervisor:
             checkpoint.clean(args.out)
-            return Supervisor(config, args.out, program, Grid.parse(grid).size, asked,
-                              args.deviations, args.least, args.first, args.stop_at)
+            return Supervisor(config, args.out, nodes, program, Grid.parse(grid).size, asked,
+                              args.deviations, args.least, args.first, args.stop_at, args.silence)
         why = supervise(make, asked)
     if why:
         raise InputError(f"{why}: the last checkpoint is saved; go on with hpclcae launch "

@@ -124,19 +124,20 @@ def _wait(run: Path, seconds: float) -> None:
 
 def _strike(run: Path, kind: str, rng: random.Random) -> Episode | None:
     """Let something fail; None: there is nothing of that kind just now."""
-    who = _who(run)
+    who, me = _who(run), os.uname().nodename
     states = {seat["state"] for seat in who["seats"]}
     during = "training" if states <= {"training", "done", "left", "lost"} else (
         "recovery" if any(seat["life"] > 1 for seat in who["seats"]) else "starting")
-    if kind == "server" and who["servers"]:
-        server = rng.choice(who["servers"])
+    servers = [server for server in who["servers"] if server["node"] == me]
+    if kind == "server" and servers:
+        server = rng.choice(servers)
         pids, target = [server["pid"]], f"server {server['server']}"
     else:
-        seats = [seat for seat in who["seats"] if seat["pids"]]
-        if not seats:
+        ranks = [(seat, block) for seat in who["seats"] for block, node in sorted(
+            seat["nodes"].items()) if node == me]
+        if not ranks:
             return None
-        seat = rng.choice(seats)
-        block = rng.choice(sorted(seat["pids"]))
+        seat, block = rng.choice(ranks)
         pids, target = [seat["pids"][block]], f"replica {seat['replica']} block {block}"
     now = time.time()
     with contextlib.suppress(ProcessLookupError):

@@ -8,6 +8,7 @@ never shows what the copy does not have. An entry is acknowledged when it is app
 import json
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -49,12 +50,21 @@ class HeldShard:
     serving : Serving
     is_holder : bool
         It answers workers; else it is the copy.
+    part : int
+        How many servers have been given the shard before.
+
+    Attributes
+    ----------
+    copy_part : int
+        The same of its copy.
     """
 
-    def __init__(self, serving: Serving, is_holder: bool) -> None:
+    def __init__(self, serving: Serving, is_holder: bool, part: int = 0) -> None:
         self.serving, self.store, self.is_holder = serving, serving.store, is_holder
+        self.part, self.copy_part = part, -1
         self.copy: Peer | None = None      # where entries go first
         self.source: Peer | None = None    # of the copy: where they come from
+        self._is_alone = True  # no copy has to have entries first
         self._entries: deque[Entry] = deque()  # the copy has not confirmed them
         self._submitted = self._applied = 0
         self._fetches: list[Waiting] = []
@@ -64,22 +74,26 @@ class HeldShard:
     def submit(self, entry: Entry) -> None:
         """Let an entry happen, first at the copy."""
         self._submitted += 1
-        if self.copy:
-            self._entries.append(entry)
-            try:
-                self.copy.send(entry.header, entry.content, keep=True)
-            except Lost:
-                self.lose_copy()
-        else:
+        if self._is_alone:
             self._apply(entry)
+            return
+        self._entries.append(entry)
+        if self.copy:
+            with suppress(Lost):  # the loop will see it, too
+                self.copy.send(entry.header, entry.content, keep=True)
 
     def confirmed(self) -> None:
         """The copy has the oldest entry."""
         self._apply(self._entries.popleft())
 
     def lose_copy(self) -> None:
-        """The copy has died: what it may not have happens here alone."""
+        """The copy has gone. Nothing happens until it is said that this is still the holder: the
+        copy may have been told to take over."""
         self.copy = None
+
+    def go_alone(self) -> None:
+        """This is the holder, and there is no copy: what it may not have had happens here."""
+        self.copy, self._is_alone = None, True
         while self._entries:
             self._apply(self._entries.popleft())
 
@@ -133,10 +147,8 @@ class HeldShard:
                     fetch.replica, header.pushes, header.chunk, np.zeros_like(fetch.have)):
                 continue
             self._fetches.remove(fetch)
-            try:
+            with suppress(Lost):  # the loop will see it, too
                 self._send(fetch)
-            except Lost:
-                pass  # the loop will see it, too
 
     def _send(self, fetch: Waiting) -> None:
         store, header = self.store, fetch.header
@@ -165,7 +177,7 @@ class HeldShard:
                       np.concatenate(parts))
         whole = {"newest": store.newest, **store.membership(), "pushed": store.pushed.tolist()}
         copy.send(Header(SNAPSHOT, -1), np.frombuffer(json.dumps(whole).encode(), np.uint8))
-        self.copy = copy
+        self.copy, self._is_alone = copy, False
 
     def take_snapshot(self, header: Header, content: np.ndarray) -> bool:
         """At the copy: take a part of what there is; whether it was the last."""

@@ -5,6 +5,7 @@ and when a checkpoint is due.
 """
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,13 @@ from hpclcae.partition.blocks import Grid
 from hpclcae.survive.held import Entry, HeldShard
 from hpclcae.survive.loop import Loop
 from hpclcae.survive.part import Part
-from hpclcae.survive.wire import (ACKNOWLEDGED, CONFIRMED, JOIN, LEAVE, RELEASE, SNAPSHOT, TEXT,
-                                  Lost, Peer, text_in)
+from hpclcae.survive.wire import (ACKNOWLEDGED, CONFIRMED, JOIN, LEAVE, RELEASE, SNAPSHOT, Lost,
+                                  Peer, text_in)
 from hpclcae.training.serving import Serving
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.signals import requests
 
+HERE_SECONDS = 1.0  # between two words to the supervisor: its host is to acknowledge something
 LOOK_SECONDS = 0.2  # between two looks at what goes on in the background
 
 
@@ -50,17 +53,23 @@ class Host(Loop):
         self._shards = Shards(Layout(config, Grid.parse(config.parallel.grid)),
                               config.parallel.servers)
         self._held: dict[int, HeldShard] = {}
-        super().__init__(part.address[0])
-        self._supervisor = self.keep(Peer.to(part.address))
-        self._supervisor.about = "supervisor"
-        self._supervisor.say(token=part.token, role="server", number=part.number, life=part.life,
-                             pid=os.getpid(), address=self.address)
+        supervisor = Peer.to(part.address)
+        # By the address that leads from here to the supervisor others come here, too.
+        super().__init__(part.token, supervisor.socket.getsockname()[0])
+        self._supervisor = self.keep(supervisor)
+        supervisor.about = "supervisor"
+        supervisor.say(token=part.token, role="server", number=part.number, life=part.life,
+                       pid=os.getpid(), node=os.uname().nodename, address=self.address)
         self._over = False
 
     def run(self) -> None:
-        """Serve until the supervisor says that all is over, or has gone."""
-        while not self._over:
+        """Serve until the supervisor says that all is over, or has gone, or its host is silent."""
+        told = 0.0
+        while not (self._over or self._supervisor.silent > self._part.silence):
             self.turn(LOOK_SECONDS)
+            if time.monotonic() - told > HERE_SECONDS and not self._over:
+                told = time.monotonic()
+                self._tell(kind="here")
             for held in self._held.values():
                 held.serving.check()
 
@@ -73,7 +82,7 @@ class Host(Loop):
             held.forget(peer)
             if held.copy is peer:
                 held.lose_copy()
-                self._tell(kind="alone", shard=number)
+                self._tell(kind="alone", shard=number, part=held.copy_part)
 
     def _tell(self, **content: Any) -> None:
         """Tell the supervisor; that it has gone is seen by the loop."""
@@ -92,20 +101,18 @@ class Host(Loop):
     def take(self, peer: Peer, header: Header, rest: np.ndarray) -> None:
         if peer is self._supervisor:
             self._obey(text_in(rest))
-        elif peer.about is None:
-            self._greet(peer, header, rest)
         elif isinstance(peer.about, _Worker):
             self._take_of_worker(peer, peer.about, header, rest)
         else:
             self._take_of_server(peer, self._held[peer.about], header, rest)
 
-    def _greet(self, peer: Peer, header: Header, rest: np.ndarray) -> None:
-        """The first frame of a connection says who it is."""
-        told = text_in(rest) if header.kind == TEXT else {}
-        held = self._held.get(told.get("shard", -1))
-        if told.get("token") != self._part.token or held is None:
-            self.drop(peer)
-        elif told["role"] == "server":
+    def greet(self, peer: Peer, told: dict[str, Any]) -> None:
+        held = self._held.get(told["shard"])
+        if held is None:
+            return
+        if told["role"] == "server":
+            if held.is_holder or held.part != told["part"]:
+                return  # it was told long ago to have its copy here
             peer.about = told["shard"]
             held.source = peer
         else:
@@ -137,7 +144,7 @@ class Host(Loop):
         if held.copy is peer:
             assert header.kind == CONFIRMED, header
             if header.final:
-                self._tell(kind="copied", shard=peer.about)
+                self._tell(kind="copied", shard=peer.about, part=held.copy_part)
             else:
                 held.confirmed()
         elif held.source is not peer:
@@ -157,8 +164,9 @@ class Host(Loop):
         if kind == "serve":
             start = Path(told["start"]) if told["start"] else None
             self._held[shard] = HeldShard(Serving(self._shards, shard, self._run, start,
-                                                  part=told["part"]), told["holds"])
-            self._tell(kind="serves", shard=shard)
+                                                  part=told["part"], is_copy=not told["holds"]),
+                                          told["holds"], told["part"])
+            self._tell(kind="serves", shard=shard, part=told["part"])
         elif kind == "ping":
             self._tell(kind="pong")
         elif kind == "over":
@@ -166,12 +174,14 @@ class Host(Loop):
         elif held is None:
             raise AssertionError(told)
         elif kind == "copy":
-            self._begin_copy(shard, held, (told["address"][0], told["address"][1]))
+            self._begin_copy(shard, held, (told["address"][0], told["address"][1]), told["part"])
+        elif kind == "alone":
+            self._go_alone(held)
         elif kind == "promote":
             if held.source:
                 self.drop(held.source)
             held.promote()
-            self._tell(kind="serves", shard=shard)
+            self._tell(kind="serves", shard=shard, part=held.part)
         else:
             entry = {"join": JOIN, "leave": LEAVE, "checkpoint": RELEASE}[kind]
             content = np.array(told.get("clocks", ()), np.int64)
@@ -184,14 +194,25 @@ class Host(Loop):
                                      pushes=told.get("replica", 0)), content.view(np.uint8),
                               applied))
 
-    def _begin_copy(self, shard: int, held: HeldShard, address: tuple[str, int]) -> None:
+    def _go_alone(self, held: HeldShard) -> None:
+        """The supervisor knows no copy of this shard: the one there was does not count."""
+        copy = held.copy
+        held.go_alone()
+        if copy:
+            self.drop(copy)
+
+    def _begin_copy(self, shard: int, held: HeldShard, address: tuple[str, int],
+                    part: int) -> None:
+        self._go_alone(held)
+        held.copy_part = part
         try:
-            copy = self.keep(Peer.to(address))
+            copy = self.keep(Peer.towards(address))
+            copy.bound_silence(self._part.silence)
             copy.about = shard
-            copy.say(token=self._part.token, role="server", shard=shard)
+            copy.say(token=self._part.token, role="server", shard=shard, part=part)
             held.begin_copy(copy)
         except Lost:
-            self._tell(kind="alone", shard=shard)
+            self._tell(kind="alone", shard=shard, part=part)
 
     def _end(self) -> None:
         reports = []
@@ -212,11 +233,15 @@ def serve(part: Part, config: Config, run: Path) -> None:
     Raises
     ------
     InputError
-        What it holds cannot be saved; the supervisor has been told.
+        What it holds cannot be saved, and the supervisor has been told; or there is none.
     """
-    host = Host(part, config, run)
-    try:
-        host.run()
-    except (InputError, OSError, MemoryError) as error:
-        host.tell_of(error)
-        raise
+    with requests():  # a first TERM is the replicas' affair
+        try:
+            host = Host(part, config, run)
+        except Lost as lost:
+            raise InputError(f"the supervisor of this job cannot be reached: {lost}") from lost
+        try:
+            host.run()
+        except (InputError, OSError, MemoryError) as error:
+            host.tell_of(error)
+            raise

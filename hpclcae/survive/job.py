@@ -3,8 +3,9 @@ import signal
 from collections.abc import Callable
 
 from hpclcae.config import Config
+from hpclcae.survive.membership import IN_VAIN
 from hpclcae.survive.servers import Restart
-from hpclcae.survive.supervisor import IN_VAIN, Supervisor
+from hpclcae.survive.supervisor import Supervisor
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.signals import Requests
 

@@ -77,6 +77,11 @@ class Shard:
 class Link:
     """Everything that this rank says and hears.
 
+    Raises
+    ------
+    InputError
+        No supervisor is there.
+
     Attributes
     ----------
     changed : Condition
@@ -101,9 +106,12 @@ class Link:
         self._registered: dict[Peer, int] = {}
         self._error: BaseException | None = None
         self._closing = False
-        self._supervisor = Peer.to(part.address)
+        try:
+            self._supervisor = Peer.to(part.address)
+        except Lost as lost:
+            raise InputError(f"the supervisor of this job cannot be reached: {lost}") from lost
         self._supervisor.say(token=part.token, role="worker", replica=part.number, block=block,
-                             life=part.life, pid=os.getpid())
+                             life=part.life, pid=os.getpid(), node=os.uname().nodename)
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self._thread.start()
 
@@ -197,6 +205,11 @@ class Link:
                 if time.monotonic() - beaten > HEARTBEAT and not self._closing:
                     beaten = time.monotonic()
                     self._beat()
+                    if self._supervisor.silent > self.part.silence:
+                        self._supervisor_is_gone()
+                    for each in self.shards:  # the way there may be open again
+                        if each.peer is None and each.address:
+                            self._connect(each, each.address)
                 self.changed.notify_all()
 
     def _watch(self) -> None:
@@ -229,13 +242,13 @@ class Link:
                         self._take(shard, header, rest)
                     if shard is not None and shard.peer is not peer:
                         return
-        except Lost as lost:
+        except Lost:
             if shard is None:
-                self._supervisor_is_gone(lost)
+                self._supervisor_is_gone()
             else:
-                shard.peer = shard.address = None  # until the supervisor says who has it now
+                shard.peer = None  # until the supervisor says who has it now, or it is there again
 
-    def _supervisor_is_gone(self, lost: Lost) -> None:
+    def _supervisor_is_gone(self) -> None:
         """Nobody is left to work for."""
         if not self._closing:
             os._exit(1)
@@ -245,13 +258,14 @@ class Link:
         self.told[kind] = told
         if kind == "routes":
             for shard, address in zip(self.shards, told["addresses"]):
-                if address and tuple(address) != shard.address:
+                if address and (shard.peer is None or tuple(address) != shard.address):
                     self._connect(shard, (address[0], address[1]))
 
     def _connect(self, shard: Shard, address: tuple[str, int]) -> None:
         """Begin anew with whoever has the shard: what it did not acknowledge, what is wanted."""
+        shard.peer, shard.address = None, address
         try:
-            shard.peer, shard.address = Peer.to(address, shard.place), address
+            shard.peer = Peer.towards(address, shard.place)
             shard.peer.say(token=self.part.token, role="worker", shard=self.shards.index(shard),
                            replica=self.part.number, block=self.block, life=self.part.life)
             for header, content in shard.sent.values():
@@ -260,7 +274,7 @@ class Link:
                 shard.fetch.again()
                 shard.peer.send(shard.fetch.header, shard.fetch.have)
         except Lost:
-            shard.peer = shard.address = None
+            shard.peer = None
 
     def _take(self, shard: Shard, header: Header, rest: np.ndarray) -> None:
         """What a server says."""

@@ -1,15 +1,25 @@
 """One loop over the sockets of a process: whoever connects, speaks, takes, or goes."""
+import secrets
 import selectors
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 
 from hpclcae.parameter_server.header import Header
-from hpclcae.survive.wire import Lost, Peer, listener
+from hpclcae.survive.wire import GREETING, LARGEST, TEXT, Lost, Peer, listener, text_in
 
 
 class Loop(ABC):
     """Listens, and keeps its peers; a subclass says what becomes of frames and of losses.
+
+    Whoever connects is a stranger until its first frame has the token of the job.
+
+    Parameters
+    ----------
+    token : str
+    host : str
+        Address of this machine that others reach it by.
 
     Attributes
     ----------
@@ -19,12 +29,16 @@ class Loop(ABC):
         Those that are connected, and what is waited for on each.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
-        self._listener = listener(host)
+    def __init__(self, token: str, host: str = "127.0.0.1") -> None:
+        self.token, self._listener = token, listener(host)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self.peers: dict[Peer, int] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
+
+    @abstractmethod
+    def greet(self, peer: Peer, told: dict[str, Any]) -> None:
+        """One that knows the token says who it is; `peer.about` stays None: it may go again."""
 
     @abstractmethod
     def take(self, peer: Peer, header: Header, rest: np.ndarray) -> None:
@@ -65,7 +79,20 @@ class Loop(ABC):
             connected, _ = self._listener.accept()
         except (BlockingIOError, ConnectionError):
             return
-        self.keep(Peer(connected))
+        self.keep(Peer(connected, largest=GREETING))
+
+    def _admit(self, peer: Peer, header: Header, rest: np.ndarray) -> None:
+        """The first frame of a connection."""
+        try:
+            told = text_in(rest) if header.kind == TEXT else {}
+            knows = secrets.compare_digest(str(told.get("token")).encode(), self.token.encode())
+        except (ValueError, AttributeError):
+            knows = False
+        if knows:
+            peer.largest = LARGEST
+            self.greet(peer, told)
+        if peer.about is None:
+            self.drop(peer)
 
     def _serve(self, peer: Peer, mask: int) -> None:
         try:
@@ -73,7 +100,10 @@ class Loop(ABC):
                 peer.flush()
             if mask & selectors.EVENT_READ:
                 for header, rest in peer.receive():
-                    self.take(peer, header, rest)
+                    if peer.about is None:
+                        self._admit(peer, header, rest)
+                    else:
+                        self.take(peer, header, rest)
                     if peer not in self.peers:
                         return
         except Lost:

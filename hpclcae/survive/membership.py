@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+IN_VAIN = 3  # lives of a replica without a step, starts of a server or of the job to no avail
 ENOUGH = 5  # durations from which a limit is drawn
 _KEPT = 200  # durations, the newest
 #: The median of absolute deviations times this is the standard deviation of a normal distribution.
@@ -101,6 +102,8 @@ class Rank:
         on with work between steps.
     waits, paused, final, ended : bool
         For servers; at the barrier; and makes no more steps; has said its last word.
+    node : str
+        The machine that it runs on.
     """
     peer: Any
     pid: int
@@ -113,6 +116,7 @@ class Rank:
     paused: bool = False
     final: bool = False
     ended: bool = False
+    node: str = ""
 
 
 @dataclass

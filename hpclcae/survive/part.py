@@ -19,12 +19,15 @@ class Part:
         "server" or "replica".
     number, life : int
         Which one; how many processes were it before.
+    silence : float
+        Seconds without an answer of the supervisor's machine after which the process ends.
     """
     address: tuple[str, int]
     token: str
     kind: str
     number: int
     life: int
+    silence: float = 30.0
 
     def variables(self) -> dict[str, str]:
         """For the environment of its processes."""

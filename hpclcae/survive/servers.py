@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from hpclcae.survive.membership import Durations
 from hpclcae.survive.processes import World
 from hpclcae.survive.wire import Peer
+from hpclcae.utils.errors import InputError
 
 PING_SECONDS = 0.25
 UNKNOWN_SECONDS = 60.0  # that something may take of which nobody knows yet how long it takes
@@ -33,6 +34,8 @@ class ServerProcess:
     world : World
     address : (str, int) or None
         Where others reach it, when it has said so.
+    pid, node : int or None, str
+        Its process and the machine of that, when it has said so.
     pinged, answered : float, bool
         When it was last asked whether it is there, and whether it has answered.
     """
@@ -40,6 +43,8 @@ class ServerProcess:
     began: float
     peer: Peer | None = None
     address: tuple[str, int] | None = None
+    pid: int | None = None
+    node: str = ""
     pinged: float = 0.0
     answered: bool = True
 
@@ -52,11 +57,12 @@ class ShardState:
         Numbers of servers.
     serves, is_copied : bool
         They have said so.
-    parts : int
-        Servers that have had it.
+    parts, copy_part : int
+        Servers that have had it; how many there were before the copy.
     """
     holder: int | None = None
     copy: int | None = None
+    copy_part: int = -1
     serves: bool = False
     is_copied: bool = False
     parts: int = 0
@@ -78,6 +84,8 @@ class Servers:
     say : Say
     deviations : float
         An answer takes too long when it takes so many standard deviations more than the median.
+    tries : int
+        Times that a server is started in a row to no avail.
 
     Attributes
     ----------
@@ -86,27 +94,39 @@ class Servers:
     """
 
     def __init__(self, count: int, has_copies: bool, start: Path | None,
-                 begin: Callable[[int, int], World], say: Say, deviations: float) -> None:
+                 begin: Callable[[int, int], World], say: Say, deviations: float,
+                 tries: int) -> None:
         self.processes: dict[int, ServerProcess] = {}
         self.shards = [ShardState() for _ in range(count)]
         self._has_copies, self._start, self._begin, self._say = has_copies, start, begin, say
-        self._lives = [0] * count
+        self._lives, self._in_vain, self._tries = [0] * count, [0] * count, tries
         self._answers = Durations(deviations)
 
     def start(self, number: int) -> None:
-        """Start the process of a server, for the first time or anew."""
+        """Start the process of a server, for the first time or anew.
+
+        Raises
+        ------
+        InputError
+            It has ended so many times in a row before it was there.
+        """
         self._lives[number] += 1
+        self._in_vain[number] += 1
+        if self._in_vain[number] > self._tries:
+            raise InputError(f"server {number} does not start: its process ended {self._tries} "
+                             "times before it was there; see what it said")
         self.processes[number] = ServerProcess(self._begin(number, self._lives[number]),
                                                time.monotonic())
 
     def greet(self, peer: Peer, told: dict[str, Any]) -> bool:
-        """A server says that it is there; returns whether it is one that is waited for."""
+        """A server says that it is there; returns whether it is one that is waited for (then comes
+        `assign`)."""
         server = self.processes.get(told["number"])
         if server is None or server.world.part.life != told["life"]:
             return False
-        server.peer = peer
+        server.peer, server.pid, server.node = peer, told["pid"], told["node"]
         server.address = (told["address"][0], told["address"][1])
-        self.assign()
+        self._in_vain[told["number"]] = 0
         return True
 
     # ---- how they are ----------------------------------------------------------------------------
@@ -159,7 +179,8 @@ class Servers:
 
     def as_json(self) -> list[dict[str, Any]]:
         """Who is there and holds what, for tools."""
-        return [{"server": number, "there": server.peer is not None, "pid": server.world.pid,
+        return [{"server": number, "there": server.peer is not None,
+                 "pid": server.pid or server.world.pid, "node": server.node,
                  "life": server.world.part.life,
                  "holds": [i for i, s in enumerate(self.shards) if s.holder == number and s.serves],
                  "copies": [i for i, s in enumerate(self.shards)
@@ -177,6 +198,8 @@ class Servers:
     def take(self, number: int, told: dict[str, Any]) -> bool:
         """What a server says of itself and its shards; returns whether one is served anew."""
         kind, server = told["kind"], self.processes[number]
+        if kind == "here":
+            return False
         if kind == "pong":
             server.answered = True
             self._answers.note(time.monotonic() - server.pinged)
@@ -185,15 +208,23 @@ class Servers:
         if kind == "serves" and shard.holder == number:
             shard.serves = True
             return True
+        if told["part"] != shard.copy_part:
+            return False  # of a copy that is none any more
         if kind == "serves" and shard.copy == number and shard.holder is not None:
             self._say(self.processes[shard.holder].peer, kind="copy", shard=told["shard"],
-                      address=server.address)
-        elif kind == "copied":
+                      address=server.address, part=told["part"])
+        elif kind == "copied" and shard.holder == number:
             shard.is_copied = True
         elif kind == "alone" and shard.holder == number:
-            shard.copy, shard.is_copied = None, False
+            self._lose_copy(told["shard"])
             self.assign()
         return False
+
+    def _lose_copy(self, index: int) -> None:
+        """The copy of a shard is gone: its holder, which waits for that word, goes on alone."""
+        shard = self.shards[index]
+        shard.copy, shard.copy_part, shard.is_copied = None, -1, False
+        self.tell_holder(index, kind="alone")
 
     def assign(self) -> None:
         """Give shards that nobody holds, or that have no copy, to servers that are there."""
@@ -206,13 +237,16 @@ class Servers:
                   and shard.holder is not None):
                 others = [n for n in there if n != shard.holder]
                 if others:
+                    beside = self.processes[shard.holder].world.nodes
                     shard.copy = min(others, key=lambda n: (
+                        self.processes[n].world.nodes == beside,
                         sum(n in (s.holder, s.copy) for s in self.shards), (n - index) % 97))
+                    shard.copy_part = shard.parts
                     self._hand(shard, index, shard.copy, holds=False)
 
     def _hand(self, shard: ShardState, index: int, number: int, holds: bool) -> None:
         self._say(self.processes[number].peer, kind="serve", shard=index, holds=holds,
-                  part=shard.parts, start=str(self._start) if self._start and holds else "")
+                  part=shard.parts, start=str(self._start or ""))
         shard.parts += 1
 
     def remove(self, number: int) -> Peer | None:
@@ -237,7 +271,7 @@ class Servers:
         taken = []
         for index, shard in enumerate(self.shards):
             if shard.copy == number:
-                shard.copy, shard.is_copied = None, False
+                self._lose_copy(index)
             if shard.holder != number:
                 continue
             if not shard.is_copied or shard.copy is None:
@@ -246,7 +280,7 @@ class Servers:
                                   "on from the last checkpoint")
                 shard.holder, shard.serves = None, False
                 continue
-            shard.holder, shard.copy = shard.copy, None
+            shard.holder, shard.copy, shard.copy_part = shard.copy, None, -1
             shard.serves = shard.is_copied = False
             taken.append(f"server {shard.holder} takes over shard {index}")
             self._say(self.processes[shard.holder].peer, kind="promote", shard=index)

@@ -4,7 +4,6 @@ who dies or hangs, starts it again, and conducts barriers and checkpoints.
 It is the one process that the job cannot lose: with it everything ends, and the last checkpoint is
 good. Everything happens in one loop; `Seat`, `Servers` and `Meeting` are all that it remembers.
 """
-import dataclasses
 import json
 import secrets
 import time
@@ -14,28 +13,25 @@ from typing import Any
 import numpy as np
 
 from hpclcae import checkpoint
-from hpclcae.checkpoint import Committer, RunState
 from hpclcae.checkpoint.folder import MANIFEST, step_folder
-from hpclcae.checkpoint.metrics_log import metrics_path
 from hpclcae.config import Config
 from hpclcae.model.phases import phase_of, phases
 from hpclcae.parameter_server.header import Header
 from hpclcae.parameter_server.roles import joint_step
+from hpclcae.survive.commit import commit_alone
 from hpclcae.survive.history import LOG
 from hpclcae.survive.loop import Loop
-from hpclcae.survive.membership import Durations, Meeting, Rank, Seat, suspect
+from hpclcae.survive.membership import IN_VAIN, Durations, Meeting, Rank, Seat, suspect
+from hpclcae.survive.nodes import Nodes
 from hpclcae.survive.part import Part
 from hpclcae.survive.processes import World
 from hpclcae.survive.servers import PING_SECONDS, UNKNOWN_SECONDS, Restart, Servers
 from hpclcae.survive.wire import Lost, Peer, text_in
-from hpclcae.training.metrics import metrics_to_save
-from hpclcae.training.resume import fit_preprocessing, open_dataset
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.files import replace_text
 from hpclcae.utils.signals import Requests
 
 LOOK_SECONDS = 0.02
-IN_VAIN = 3  # lives of a replica without a step, or starts of the job without a checkpoint
 CONTACT = "survive.json"  # in the run folder: how to reach the supervisor
 
 
@@ -46,6 +42,8 @@ class Supervisor(Loop):
     ----------
     config : Config
         With the grid of every replica.
+    nodes : Nodes
+        Where worlds run.
     program : list of str
         What every process runs.
     blocks : int
@@ -58,13 +56,18 @@ class Supervisor(Loop):
         Replicas without which the job ends with a checkpoint.
     seats : int
         Replicas that begin; others may join.
+    silence : float
+        Seconds without an answer of this machine after which the processes end.
     """
 
-    def __init__(self, config: Config, run: Path, program: list[str], blocks: int, asked: Requests,
-                 deviations: float = 20.0, least: int = 1, seats: int | None = None,
-                 stop_at: int | None = None) -> None:
+    def __init__(self, config: Config, run: Path, nodes: Nodes, program: list[str], blocks: int,
+                 asked: Requests, deviations: float = 20.0, least: int = 1,
+                 seats: int | None = None, stop_at: int | None = None,
+                 silence: float = 30.0) -> None:
         self.config, self.run, self.blocks, self._asked = config, run, blocks, asked
-        self._program, self._stop_at, self._least = program, stop_at, least
+        self._nodes, self._program, self._silence = nodes, program, silence
+        self._stop_at, self._least = stop_at, least
+        self._tries = IN_VAIN - 1 + len(nodes.all)  # the first ones may be the nodes' fault
         found = checkpoint.saved(run / "checkpoints")
         self.start = found[-1] if found else None
         state = checkpoint.load_state(self.start) if self.start else None
@@ -76,11 +79,10 @@ class Supervisor(Loop):
         self._first_seats = parallel.replicas if seats is None else seats
         self.servers = Servers(
             parallel.servers, parallel.copies > 0, self.start,
-            lambda number, life: World(self._part("server", number, life), self._program, 1),
-            self._say, deviations)
+            lambda number, life: nodes.start(self._part("server", number, life), 1, program),
+            self._say, deviations, self._tries)
         self._worlds: dict[int, World] = {}  # of seats
-        self.token = secrets.token_hex(16)
-        super().__init__()
+        super().__init__(secrets.token_hex(16), nodes.address)
         self.meeting = Meeting()
         assert config.train.checkpoint_every != "auto"  # check_survival
         self._every = config.train.checkpoint_every
@@ -121,10 +123,8 @@ class Supervisor(Loop):
                 self._look_after(time.monotonic())
         finally:
             contact.unlink(missing_ok=True)
-            for world in [*self._worlds.values(), *(server.world for server
-                                                    in self.servers.processes.values())]:
-                world.kill()
-            self.close()
+            self.close()  # what a launcher cannot end on another node ends by itself
+            self._nodes.close()
         return self._too_little
 
     def lose(self, peer: Peer) -> None:
@@ -149,32 +149,28 @@ class Supervisor(Loop):
 
     def take(self, peer: Peer, header: Header, rest: np.ndarray) -> None:
         told = text_in(rest)
-        if peer.about is None:
-            self._greet(peer, told)
-        elif isinstance(peer.about, int):
+        if isinstance(peer.about, int):
             self._take_of_server(peer.about, told)
         elif isinstance(peer.about, tuple):
             self._take_of_rank(self.seats[peer.about[0]], peer.about[1], told)
         else:
             self._answer(peer, told)
 
-    def _greet(self, peer: Peer, told: dict[str, Any]) -> None:
+    def greet(self, peer: Peer, told: dict[str, Any]) -> None:
         now = time.monotonic()
-        if told.get("token") != self.token:
-            self.drop(peer)
-        elif told["role"] == "tool":
+        if told["role"] == "tool":
             peer.about = "tool"
         elif told["role"] == "server":
-            peer.about = told["number"]
-            if not self.servers.greet(peer, told):
-                self.drop(peer)
+            if self.servers.greet(peer, told):
+                peer.about = told["number"]
+                self.servers.assign()
         else:
             seat = self.seats[told["replica"]]
             if seat.state != "starting" or seat.life != told["life"]:
-                self.drop(peer)
                 return
             peer.about = seat.number, told["block"]
-            seat.ranks[told["block"]] = Rank(peer, told["pid"], now, now, seat.cursor, seat.cursor)
+            seat.ranks[told["block"]] = Rank(peer, told["pid"], now, now, seat.cursor, seat.cursor,
+                                             node=told["node"])
             self._worlds[seat.number].pids.add(told["pid"])
             if len(seat.ranks) == self.blocks:
                 self._starts.note(now - seat.began)
@@ -199,6 +195,7 @@ class Supervisor(Loop):
     # ---- what is looked at now and then ----------------------------------------------------------
 
     def _look_after(self, now: float) -> None:
+        self._nodes.see_off()
         if not self._said_over:
             for number, why, more in self.servers.dead(now, self._replacing):
                 self._server_died(number, why, **more)
@@ -214,8 +211,9 @@ class Supervisor(Loop):
 
     @property
     def _replacing(self) -> float:
-        """Seconds that it takes to start a process anew: waiting so long costs no more."""
-        return self._starts.largest or UNKNOWN_SECONDS
+        """Seconds that it takes to start a process anew, so that waiting so long costs no more; and
+        those for which a network may be silent."""
+        return max(self._starts.largest or UNKNOWN_SECONDS, self._nodes.patience)
 
     def _look_at_seats(self, now: float) -> None:
         for seat in self.seats:
@@ -255,7 +253,7 @@ class Supervisor(Loop):
     # ---- servers ---------------------------------------------------------------------------------
 
     def _part(self, kind: str, number: int, life: int) -> Part:
-        return Part(self.address, self.token, kind, number, life)
+        return Part(self.address, self.token, kind, number, life, self._silence)
 
     def _take_of_server(self, number: int, told: dict[str, Any]) -> None:
         kind = told["kind"]
@@ -285,8 +283,12 @@ class Supervisor(Loop):
                 self.meeting.awaited.discard(told["shard"])
 
     def _server_died(self, number: int, why: str, **more: Any) -> None:
+        world = self.servers.processes[number].world
+        why += self._nodes.where(world)
         if peer := self.servers.remove(number):
             self.drop(peer)
+        if not peer or "silent" in more:
+            self._nodes.doubt(world)
         self._lost_shard = self._uncommitted is not None
         try:
             taken = self.servers.take_over(number, any(seat.state == "training"
@@ -325,7 +327,7 @@ class Supervisor(Loop):
         seat.leaving, seat.error = False, ""
         seat.state, seat.ranks, seat.began = "starting", {}, time.monotonic()
         part = self._part("replica", seat.number, seat.life)
-        self._worlds[seat.number] = World(part, self._program, self.blocks)
+        self._worlds[seat.number] = self._nodes.start(part, self.blocks, self._program)
 
     def _join(self, seat: Seat) -> None:
         """All of its processes are there: tell the servers; a checkpoint under way comes first."""
@@ -344,7 +346,8 @@ class Supervisor(Loop):
         now = time.monotonic()
         if seat.life > 1 or seat.number >= self._first_seats:
             self.note("join", f"replica {seat.number}", f"begins with step {seat.cursor} in life "
-                      f"{seat.life}, {now - seat.began:.1f} s after it was started",
+                      f"{seat.life}{self._nodes.where(self._worlds[seat.number])}, "
+                      f"{now - seat.began:.1f} s after it was started",
                       life=seat.life, step=seat.cursor, took=now - seat.began)
         begun = self.start is not None or any(s.cursor or s.step for s in self.seats)
         for rank in seat.ranks.values():
@@ -399,11 +402,14 @@ class Supervisor(Loop):
 
     def _died(self, seat: Seat, why: str, **more: Any) -> None:
         """A replica has come to an end that was not its own: it begins again."""
-        self._worlds.pop(seat.number).kill()
+        world = self._worlds.pop(seat.number)
+        world.kill()
         for rank in seat.ranks.values():
             self.drop(rank.peer)
         before, error = seat.cursor, seat.error
-        why = error or why
+        why = (error or why) + self._nodes.where(world)
+        if not error and (seat.state == "starting" or "silent" in more):
+            self._nodes.doubt(world)
         if seat.state == "training":
             seat.cursor = max(seat.cursor, min(rank.safe for rank in seat.ranks.values()))
         if error and seat.cursor == before and seat.in_vain:
@@ -415,10 +421,11 @@ class Supervisor(Loop):
             self.note("leave", f"replica {seat.number}", f"was to leave, and died: {why}",
                       life=seat.life, step=seat.cursor, **more)
             return
-        if seat.in_vain >= IN_VAIN:
+        if seat.in_vain >= self._tries:
             seat.state = "lost"
-            self.note("lost", f"replica {seat.number}", f"died: {why}; it has died {IN_VAIN} times "
-                      "without making a step, and is not started again", life=seat.life, **more)
+            self.note("lost", f"replica {seat.number}", f"died: {why}; it has died {self._tries} "
+                      "times without making a step, and is not started again", life=seat.life,
+                      **more)
             self._check_enough()
             return
         self.note("replica", f"replica {seat.number}", f"died in life {seat.life}: {why}",
@@ -492,7 +499,7 @@ class Supervisor(Loop):
         now, clocks = time.monotonic(), self._clocks()
         wanted = [seat for seat in self.seats if seat.is_wanted and not seat.leaving]
         if not wanted:
-            self._commit_alone(clocks)
+            commit_alone(self.run, self.config, self.start, clocks, self.seconds)
         over = all(rank.final for seat in wanted for rank in seat.ranks.values())
         self._uncommitted = joint_step(clocks)
         first = next((seat for seat in wanted if seat.state == "training"), None)
@@ -504,19 +511,6 @@ class Supervisor(Loop):
                 rank.paused, rank.moved = False, now
         self._lost_shard = False
         self.meeting = Meeting(self.meeting.number + 1)
-
-    def _commit_alone(self, clocks: list[int]) -> None:
-        """No replica is left that could commit the checkpoint."""
-        with open_dataset(self.config) as dataset:
-            fitted = (checkpoint.load_state(self.start) if self.start else
-                      RunState(config=self.config, step=0,
-                               preprocessing=fit_preprocessing(self.config, dataset)))
-        committer = Committer(self.run, len(self._shards))
-        committer.start(dataclasses.replace(
-            fitted, config=self.config, step=joint_step(clocks), cursors=tuple(clocks),
-            seconds=self.seconds, metrics=metrics_to_save(metrics_path(self.run))))
-        committer.wait()
-        committer.close()
 
     def _finish(self, now: float) -> None:
         """All replicas have ended: let the servers end, too."""
@@ -551,7 +545,8 @@ class Supervisor(Loop):
         self._say(peer, kind="who", seats=[{
             "replica": seat.number, "state": seat.state, "life": seat.life, "step": seat.step,
             "pid": self._worlds[seat.number].pid if seat.number in self._worlds else None,
-            "pids": {block: rank.pid for block, rank in seat.ranks.items()}}
+            "pids": {block: rank.pid for block, rank in seat.ranks.items()},
+            "nodes": {block: rank.node for block, rank in seat.ranks.items()}}
             for seat in self.seats], servers=self.servers.as_json())
 
     def _let_join(self, number: int | None) -> int:

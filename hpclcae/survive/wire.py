@@ -4,8 +4,11 @@ A frame is the header of 64 bytes that messages and mail have (parameter_server/
 what belongs to it. A peer that is dead closes its socket, so it is known at once, whatever was
 under way; no frame is ever half applied.
 """
+import errno
 import json
+import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,8 +20,11 @@ from hpclcae.parameter_server.header import HEADER, Header
 #: Kinds of frames that only sockets carry, beside those of messages.
 TEXT, VERSIONS, CHUNK, ACKNOWLEDGED, SNAPSHOT, JOIN, LEAVE, RELEASE, CONFIRMED = range(16, 25)
 _BUFFER = 4 << 20  # bytes that the system may hold of what was sent or has arrived
+_LAST_ACK = 56  # offset of tcpi_last_ack_recv, milliseconds, in <linux/tcp.h>'s tcp_info
 _FRAMES = 64  # that are taken of one peer in a row
-_LARGEST = 1 << 40  # bytes of a frame: more is no frame of ours
+LARGEST = 1 << 40  # bytes of a frame: more is no frame of ours
+#: Bytes of the first frame of a connection: it says who connects, who is a stranger until then.
+GREETING = 4096
 
 Place = Callable[[Header], np.ndarray | None]
 
@@ -35,6 +41,8 @@ class Peer:
     connected : socket
     place : callable, optional
         place(header) says where what follows a header goes, as uint8 (n,); None: into new memory.
+    largest : int
+        Bytes that a frame of the peer may have.
 
     Attributes
     ----------
@@ -42,8 +50,9 @@ class Peer:
         Who it is, for whoever keeps it.
     """
 
-    def __init__(self, connected: socket.socket, place: Place = lambda header: None) -> None:
-        self.socket, self._place = connected, place
+    def __init__(self, connected: socket.socket, place: Place = lambda header: None,
+                 largest: int = LARGEST) -> None:
+        self.socket, self._place, self.largest = connected, place, largest
         connected.setblocking(False)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -56,7 +65,7 @@ class Peer:
 
     @classmethod
     def to(cls, address: tuple[str, int], place: Place = lambda header: None) -> "Peer":
-        """Connect to a listener.
+        """Connect to a listener; waits for it, for at most 10 s.
 
         Raises
         ------
@@ -67,6 +76,51 @@ class Peer:
             return cls(socket.create_connection(address, timeout=10), place)
         except OSError as error:
             raise Lost(str(error)) from error
+
+    @classmethod
+    def towards(cls, address: tuple[str, int], place: Place = lambda header: None) -> "Peer":
+        """Begin to connect, without waiting: its host may be silent. What is sent meanwhile goes
+        when the connection is there; that it has failed shows when the peer is read.
+
+        Raises
+        ------
+        Lost
+            There is no way there.
+        """
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        made.setblocking(False)
+        code = made.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS):
+            made.close()
+            raise Lost(os.strerror(code))
+        return cls(made, place)
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the system of the other host has last acknowledged what was sent; 0 where
+        there is no Linux.
+
+        For who sends something all the time. Not the program acknowledges: one that is busy or
+        stopped is not silent.
+        """
+        if not hasattr(socket, "TCP_INFO"):
+            return 0.0
+        told = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK + 4)
+        return int.from_bytes(told[_LAST_ACK:_LAST_ACK + 4], sys.byteorder) / 1000
+
+    def bound_silence(self, seconds: float) -> None:
+        """Let the system give up the connection when nothing is acknowledged for so long (Linux).
+
+        For who sends now and then. Where this host's own link is gone, so that nothing can be sent,
+        the system may take much longer: then see `silent`.
+        """
+        if not hasattr(socket, "TCP_USER_TIMEOUT"):
+            return
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        every = max(1, int(seconds / 4))
+        for option, value in ((socket.TCP_KEEPIDLE, every), (socket.TCP_KEEPINTVL, every),
+                              (socket.TCP_USER_TIMEOUT, int(1000 * seconds))):
+            self.socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
     # ---- sending ---------------------------------------------------------------------------------
 
@@ -138,7 +192,7 @@ class Peer:
                     return
                 self._header = Header.read(self._head)[0]
                 size = int(self._head[56:HEADER].view(np.int64)[0])
-                if not 0 <= size <= _LARGEST:
+                if not 0 <= size <= self.largest:
                     raise Lost("what arrived is no frame")
                 into = self._place(self._header)
                 self._rest = np.empty(size, np.uint8) if into is None else into

@@ -46,18 +46,20 @@ class Serving:
         What keeps them from reading half of a change (Store).
     part : int or None
         Replicas and servers come and go (survive/): how many servers have had this shard before.
+    is_copy : bool
+        Another server has the parameters, and will send them.
     """
 
     def __init__(self, shards: Shards, number: int, run: Path, start: Path | None,
                  memory: np.ndarray | None = None, changing: Changing = unguarded,
-                 part: int | None = None) -> None:
+                 part: int | None = None, is_copy: bool = False) -> None:
         layout, chunks = shards.layout, shards.held_by(number)
         self.number, self.config = number, layout.config
         self._log = None
         if self.config.parallel.log_events:
             self._log = EventLog(run, start, number, self.config, layout.grid, part or 0)
         self.store = Store(chunks, self.config, memory, self._log, changing, part is not None)
-        if start:
+        if start and not is_copy:
             for index, held in enumerate(load_chunk_states(start, layout, chunks)):
                 self.store.initialise(index, held.values.ravel(), held.state, held.version)
         self._first = self.store.versions.copy()

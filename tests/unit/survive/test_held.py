@@ -111,15 +111,42 @@ def test_whenever_the_holder_dies_every_push_counts_once(tmp_path, seed):
     assert sums(copy)[0] == 8 + 80 and copy.store.versions[0] == 16
 
 
-def test_what_the_copy_lost_happens_at_the_holder_alone(tmp_path):
+def test_what_the_copy_lost_happens_at_the_holder_alone_when_it_is_told_that_it_is_the_holder(
+        tmp_path):
+    """Its link to the copy may be cut, and the copy have taken over: then nothing counts here."""
     holder, _, link = begun(tmp_path)
     size, applied = holder.store.chunks[0].size, []
     for clock in range(3):
         holder.submit(change(PUSH, 0, clock=clock, content=np.ones(size),
                              applied=lambda: applied.append(1)))
     link.gone = True
+    for _ in range(2):
+        holder.submit(change(PUSH, 0, clock=clock + 1, content=np.ones(size),
+                             applied=lambda: applied.append(1)))
+        clock += 1
+        holder.lose_copy()
+    assert not applied and sums(holder)[0] == 0
+    holder.go_alone()
+    assert len(applied) == 5 and sums(holder)[0] == 5
+    holder.submit(change(PUSH, 1, content=np.ones(size), applied=lambda: applied.append(1)))
+    assert len(applied) == 6
+
+
+def test_a_new_copy_has_what_the_one_before_did_not_confirm(tmp_path):
+    holder, _, _ = begun(tmp_path)
+    size, applied = holder.store.chunks[0].size, []
+    holder.submit(change(PUSH, 0, content=np.ones(size), applied=lambda: applied.append(1)))
     holder.lose_copy()
-    assert len(applied) == 3 and sums(holder)[0] == 3
+    holder.go_alone()
+    copy = held(tmp_path, 2, is_holder=False)
+    link = Copy(copy)
+    holder.begin_copy(link)
+    while link.sent:
+        link.take()
+    holder.submit(change(PUSH, 1, content=np.ones(size), applied=lambda: applied.append(1)))
+    assert len(applied) == 1 and link.take()
+    holder.confirmed()
+    assert sums(holder)[0] == sums(copy)[0] == 2 and len(applied) == 2
 
 
 def test_another_life_does_not_repeat_what_the_one_before_has_pushed(tmp_path):
@@ -142,3 +169,14 @@ def test_another_life_does_not_repeat_what_the_one_before_has_pushed(tmp_path):
     for shard in (holder, copy):
         assert sums(shard)[0] == 5 and shard.store.counters.dropped == 2
         assert shard.store.is_current(1, 2) and not shard.store.is_current(1, 1)
+
+
+def test_the_copy_in_a_job_that_was_resumed_logs_to_that_job(tmp_path):
+    """It takes the parameters from the holder, not from the checkpoint."""
+    config = configuration.loads(SMALL.replace("replicas = 2", "replicas = 2, log_events = true"))
+    serving = Serving(Shards(Layout(config), 1), 0, tmp_path, tmp_path / "step-00000007", part=1,
+                      is_copy=True)
+    assert serving.store.missing
+    assert [path.name for path in (tmp_path / "events").glob("*/*")] == ["server-0.1.bin"]
+    assert (tmp_path / "events/from-00000007").is_dir()
+    serving.close()

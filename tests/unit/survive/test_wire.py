@@ -1,5 +1,7 @@
 """Frames over a socket: whole, in order, in one piece, or the peer is lost."""
 import contextlib
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -73,6 +75,46 @@ def test_a_peer_that_ends_in_the_middle_of_a_frame_is_lost_and_the_frame_too(pai
 def test_what_is_no_frame_is_refused(pair):
     one, other = pair()
     one.socket.send(b"GET / HTTP/1.1\r\n" * 8)
+    with pytest.raises(Lost, match="no frame"):
+        while True:
+            assert list(other.receive()) == []
+
+
+def test_a_way_to_a_host_that_does_not_answer_is_not_waited_for(pair):
+    """What is sent goes when the connection is there; where nobody listens, reading tells."""
+    with contextlib.closing(listener()) as listening:
+        address = listening.getsockname()
+        with contextlib.closing(Peer.towards(address)) as one:
+            one.bound_silence(5)
+            one.say(kind="hello")
+            listening.setblocking(True)
+            with contextlib.closing(Peer(listening.accept()[0])) as other:
+                [(_, rest)] = received(other, one)
+                assert text_in(rest) == {"kind": "hello"}
+    with pytest.raises(Lost):
+        with contextlib.closing(Peer.towards(address)) as one:
+            while True:
+                list(one.receive())
+    with contextlib.suppress(Lost):  # no network at all
+        with contextlib.closing(Peer.towards(("192.0.2.77", 9))) as silent:  # leads nowhere
+            silent.say(kind="hello")
+            assert silent.is_sending and list(silent.receive()) == []
+
+
+def test_a_peer_whose_system_acknowledges_is_not_silent_whatever_its_program_does(pair):
+    one, other = pair()
+    time.sleep(0.3)
+    quiet = one.silent
+    one.say(kind="here")  # nobody reads it
+    deadline = time.monotonic() + 10
+    while sys.platform == "linux" and one.silent >= quiet:
+        assert time.monotonic() < deadline
+    assert 0 <= one.silent <= quiet + 10 and other.silent >= 0
+
+
+def test_a_frame_that_is_longer_than_allowed_is_refused(pair):
+    one, other = pair(largest=100)
+    one.send(Header(PUSH), np.zeros(13))
     with pytest.raises(Lost, match="no frame"):
         while True:
             assert list(other.receive()) == []
