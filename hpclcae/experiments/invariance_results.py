@@ -14,8 +14,9 @@ from hpclcae.experiments import invariance, turning_heads
 from hpclcae.experiments.invariance import PATCH_PLACES, Measured, Shown, Unit
 from hpclcae.experiments.labelled_images import HALF_NAMES, LabelledImages, interval
 from hpclcae.experiments.neurons import concept_of
+from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.record import Record
-from hpclcae.experiments.scan import Neuron
+from hpclcae.experiments.scan import Neuron, asked
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.text import drawable, entitle
 
@@ -59,7 +60,7 @@ class Answers:
 
 
 def ask(model: Model, neurons: Sequence[Neuron], frames: Dataset, settings: Settings,
-        sources: Path | None = None) -> Answers:
+        sources: Path | None = None, ranks: Ranks = Ranks()) -> Answers:
     """Show faces, and heads that turn, to any number of neurons at once.
 
     Parameters
@@ -88,17 +89,17 @@ def ask(model: Model, neurons: Sequence[Neuron], frames: Dataset, settings: Sett
                          "pixels")
     step = settings.step or max(1, size // 2 // invariance.SHIFTS)
     swept = invariance.sweeps(size, step, settings.scales, settings.rotations, settings.patch)
-    asked = invariance.asked(model, neurons)
-    rest, shown = invariance.ask_about(asked, frames, images, faces, others, swept, size,
-                                       settings.batch)
+    ask_them = asked(model, neurons)
+    rest, shown = invariance.ask_about(ask_them, frames, images, faces, others, swept, size,
+                                       settings.batch, ranks)
     rng = np.random.default_rng(settings.seed)
     count = settings.faces or invariance.FACES
     behind = np.sort(images.index[rng.permutation(others)[:count]])
     for label, heads in (("", turning_heads.rendered_heads(sources, count, settings.seed)),
                          (SCANNED, turning_heads.scanned_heads(sources))):
         if heads:
-            shown += turning_heads.ask_about_heads(asked, heads, frames, behind, size,
-                                                   settings.batch, label)
+            shown += turning_heads.ask_about_heads(ask_them, heads, frames, behind, size,
+                                                   settings.batch, label, ranks)
     return Answers(images, faces, others, rest, shown)
 
 
@@ -172,7 +173,7 @@ def measured(answers: Answers, number: int, threshold: float | None,
 
 
 def run(model: Model, neuron: Neuron, threshold: float | None, path: str, sources: Path | None,
-        settings: Settings, record: Record) -> None:
+        settings: Settings, record: Record, ranks: Ranks = Ranks()) -> None:
     """Measure one neuron, print, and write what the record holds.
 
     The HDF5 file has a group ``rest`` with ``index`` (image,), the positions in the dataset, and
@@ -193,7 +194,7 @@ def run(model: Model, neuron: Neuron, threshold: float | None, path: str, source
     """
     with Dataset(path) as frames:
         record.about(frames)
-        answers = ask(model, [neuron], frames, settings, sources)
+        answers = ask(model, [neuron], frames, settings, sources, ranks)
         concept, size = concept_of(frames), model.config.data.size
         record.text(describe(frames, answers, neuron, threshold, settings, size))
     found = measured(answers, 0, threshold, settings)
