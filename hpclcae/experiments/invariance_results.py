@@ -391,13 +391,17 @@ def draw(found: Sequence[Measured], subject: str) -> "Figure":
     figure = Figure(figsize=(3.7 * across, 3.3 * down + 0.5), layout="constrained")
     entitle(figure, f"{subject}\nresponse: 0 to other images, 1 to the unchanged ones")
     curves = [each for each in found if each.sweep.centre is not None]
-    ends = np.concatenate([each.response[:, 0] for each in curves] + [np.array([0, 1])])
-    margin = 0.12 * np.ptp(ends)
+    means = np.concatenate([each.response[:, 0] for each in curves] + [np.array([0, 1])])
+    spans = np.array([interval(row[1:]) for each in curves for row in each.response])
+    # whole intervals, unless one is so wide that it would make the curves flat
+    ends = np.clip(np.append(spans[np.isfinite(spans)], means), means.min() - np.ptp(means),
+                   means.max() + np.ptp(means))
+    margin = 0.05 * np.ptp(ends)
     places = figure.subplots(down, across, squeeze=False).ravel()
     for number, (axes, shown) in enumerate(zip(places, panels.values())):
         axes.set_title(title(shown[0]), fontsize=10)
         if shown[0].sweep.centre is None:
-            _draw_patches(figure, axes, shown[0])
+            _draw_patches(axes, shown[0])
             continue
         for each in shown:
             _draw_curve(axes, each)
@@ -429,13 +433,12 @@ def _draw_curve(axes: "Axes", each: Measured) -> None:
         axes.set_xticks([], minor=True)
 
 
-def _draw_patches(figure: "Figure", axes: "Axes", each: Measured) -> None:
+def _draw_patches(axes: "Axes", each: Measured) -> None:
     at, mean = each.sweep.at, each.response[:, 0]
-    heat = axes.imshow(mean.reshape(PATCH_PLACES, PATCH_PLACES), cmap="cividis")
+    axes.imshow(mean.reshape(PATCH_PLACES, PATCH_PLACES), cmap="cividis")
     for place, value in zip(np.ndindex(PATCH_PLACES, PATCH_PLACES), mean):
         axes.text(place[1], place[0], f"{value:.2f}", ha="center", va="center", fontsize=8,
                   color="black" if value > (mean.min() + mean.max()) / 2 else "white")
     axes.set_xticks(range(PATCH_PLACES), [f"{left:g}" for left in at[:PATCH_PLACES, 1]])
     axes.set_yticks(range(PATCH_PLACES), [f"{top:g}" for top in at[::PATCH_PLACES, 0]])
     axes.set_xlabel("left and top edge of the patch, pixels")
-    figure.colorbar(heat, ax=axes, fraction=0.046)

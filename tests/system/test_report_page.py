@@ -172,7 +172,7 @@ def test_a_link_opens_its_neuron_and_an_unknown_one_is_named(opened, page):
 
 def test_every_neuron_is_complete(opened):
     assert [curve["name"] for curve in data(opened)["curves"]] == [
-        "horizontal shift", "vertical shift", "scale", "rotation", "turn of a head",
+        "horizontal shift", "vertical shift", "scale", "rotation in the plane", "turn of a head",
         "nod of a head"]
     assert opened.run(f"{CHECKS} incomplete()") == []
 

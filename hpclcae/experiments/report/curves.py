@@ -20,7 +20,7 @@ LEVEL = 0.95  # of the intervals
 UNITS = {"shift x": ("horizontal shift", "pixels to the right"),
          "shift y": ("vertical shift", "pixels down"),
          "scale": ("scale", "times as large"),
-         "rotation": ("rotation", "degrees, to the left"),
+         "rotation": ("rotation in the plane", "degrees, to the left"),
          "turn": ("turn of a head", "degrees, nose to the right"),
          "nod": ("nod of a head", "degrees, nose up")}
 

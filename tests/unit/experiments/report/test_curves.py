@@ -38,7 +38,7 @@ def test_curves_have_the_mean_response_and_its_interval():
     assert values.size == 3  # people of the final half
     found = curves(ask, Images(), judged)
     assert [curve.name for curve in found] == ["horizontal shift", "vertical shift", "scale",
-                                               "rotation"]
+                                               "rotation in the plane"]
     for curve in found:
         here = int(np.flatnonzero(curve.at == curve.unchanged)[0])
         assert curve.mean[0, here] == pytest.approx(values.mean()) and curve.images == 3
