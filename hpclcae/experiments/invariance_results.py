@@ -32,6 +32,7 @@ TITLES = {"turn": "rendered heads turn", "nod": "rendered heads nod",
           "scanned turn": "a scanned head turns", "scanned nod": "a scanned head nods",
           "rotation": "rotation in the plane", "patch": "a grey patch"}
 SCANNED = "scanned "
+HEADS = "turn", "nod"
 CURVE, LINE, SCAN = "#0072b2", "#d55e00", "#000000"  # told apart by all colour-blind people
 
 
@@ -378,9 +379,10 @@ def responses(answers: Answers, found: Sequence[Measured]) -> dict[str, np.ndarr
 
 
 def draw(found: Sequence[Measured], subject: str) -> "Figure":
-    """Curves of the sweeps with intervals, on one scale of responses; the patches as a heat map.
+    """Curves of the sweeps with intervals; the patches as a heat map.
 
-    A scanned head is drawn beside the rendered ones.
+    Those of photographs have one scale of responses, those of heads another. A scanned head is
+    drawn beside the rendered ones.
     """
     from matplotlib.figure import Figure
     panels: dict[str, list[Measured]] = {}
@@ -390,13 +392,6 @@ def draw(found: Sequence[Measured], subject: str) -> "Figure":
     down = -(-len(panels) // across)
     figure = Figure(figsize=(3.7 * across, 3.3 * down + 0.5), layout="constrained")
     entitle(figure, f"{subject}\nresponse: 0 to other images, 1 to the unchanged ones")
-    curves = [each for each in found if each.sweep.centre is not None]
-    means = np.concatenate([each.response[:, 0] for each in curves] + [np.array([0, 1])])
-    spans = np.array([interval(row[1:]) for each in curves for row in each.response])
-    # whole intervals, unless one is so wide that it would make the curves flat
-    ends = np.clip(np.append(spans[np.isfinite(spans)], means), means.min() - np.ptp(means),
-                   means.max() + np.ptp(means))
-    margin = 0.05 * np.ptp(ends)
     places = figure.subplots(down, across, squeeze=False).ravel()
     for number, (axes, shown) in enumerate(zip(places, panels.values())):
         axes.set_title(title(shown[0]), fontsize=10)
@@ -405,7 +400,10 @@ def draw(found: Sequence[Measured], subject: str) -> "Figure":
             continue
         for each in shown:
             _draw_curve(axes, each)
-        axes.set(xlabel=UNITS[shown[0].sweep.name], ylim=(ends.min() - margin, ends.max() + margin))
+        alike = [each for name, some in panels.items() for each in some
+                 if (name in HEADS) == (shown[0].sweep.name in HEADS)
+                 and each.sweep.centre is not None]
+        axes.set(xlabel=UNITS[shown[0].sweep.name], ylim=_scale(alike))
         if len(shown) > 1:
             axes.legend(fontsize=8)
         if number % across == 0:
@@ -413,6 +411,17 @@ def draw(found: Sequence[Measured], subject: str) -> "Figure":
     for axes in places[len(panels):]:
         axes.set_axis_off()
     return figure
+
+
+def _scale(curves: Sequence[Measured]) -> tuple[float, float]:
+    """Ends of the responses of some curves: whole intervals, unless these would make them flat."""
+    means = np.concatenate([each.response[:, 0] for each in curves] + [np.array([0, 1])])
+    spans = np.array([interval(row[1:]) for each in curves for row in each.response])
+    room = np.ptp(means)
+    ends = np.clip(np.append(spans[np.isfinite(spans)], means), means.min() - room,
+                   means.max() + room)
+    margin = 0.05 * np.ptp(ends)
+    return float(ends.min() - margin), float(ends.max() + margin)
 
 
 def _draw_curve(axes: "Axes", each: Measured) -> None:
