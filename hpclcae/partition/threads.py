@@ -117,11 +117,12 @@ class ThreadCommunicator(Communicator):
         """Each tells every other one; nobody waits for one that does not come (`BlocksStuck`)."""
         mine = np.empty((), object)
         mine[()] = value
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        for rank in others:
+        for rank in set(range(self.size)) - {self.rank}:
             self.send(rank, _SUM, mine)
-        return [value if rank == self.rank else self.receive(rank, _SUM)[()]
-                for rank in range(self.size)]
+        everyone: list[T] = []
+        for rank in range(self.size):
+            everyone.append(value if rank == self.rank else self.receive(rank, _SUM).item())
+        return everyone
 
     def send(self, rank: int, tag: int, content: np.ndarray) -> None:
         """Leave a copy for another block."""
