@@ -165,7 +165,7 @@ def share(name: str, grid: str, program: Callable[[Ranks], int | None]) -> int:
         return program(Ranks()) or 0
     from hpclcae.mpi.communicator import MpiCommunicator
 
-    codes = []
+    codes: list[int] = []
 
     def on_each(world: MpiCommunicator) -> None:
         check_ranks(world.size, blocks)
@@ -173,7 +173,7 @@ def share(name: str, grid: str, program: Callable[[Ranks], int | None]) -> int:
         codes.append(program(Ranks(world, network, blocks, meeting)) or 0)
         network.close()
         meeting.close()
-    return run_on_all_ranks(name, on_each) or codes[0]
+    return run_on_all_ranks(name, on_each) or max(codes, default=1)  # none: it was ended
 
 
 def check_ranks(ranks: int, grid: Grid) -> None:
