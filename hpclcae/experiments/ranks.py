@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -68,6 +68,26 @@ class Ranks:
     def progress(self, items: Iterable[T], label: str, unit: str = "") -> Iterator[T]:
         """Yield from this process's items, with the progress of the one that prints."""
         return progress(items, label, unit=unit) if self.is_first else iter(items)
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """What the first process makes of some work, on all of them; every one calls it.
+
+        Raises
+        ------
+        InputError
+            The first one's, on all of them.
+        """
+        found: T | None = None
+        failed: InputError | None = None
+        if self.is_first:
+            try:
+                found = work()
+            except InputError as error:
+                failed = error
+        found, failed = self.world.gather((found, failed))[0]
+        if failed is not None:
+            raise failed
+        return cast(T, found)
 
     def load(self, checkpoint: str) -> Model:
         """Load this process's block of a network; errors as `Model.load`."""

@@ -93,9 +93,8 @@ def work(args: argparse.Namespace, ranks: Ranks) -> int:
     out = args.out or record.experiments_folder(args.run)
     check_output(out / f"{names[0]}.json", lambda path: True, "a result")
     tasks = [task_of(name, args, model) for name in names]
-    done = [] if args.again else [task.name for task in tasks
-                                  if not task.why_not and is_done(task, out, model)]
-    done = ranks.world.gather(done)[0]  # what the first one sees is true of all
+    done = ranks.by_first(lambda: [task.name for task in tasks if not args.again
+                                   and not task.why_not and is_done(task, out, model)])
     todo = [task for task in tasks if task.name not in done and not task.why_not]
     for name in done:
         ranks.say(f"{name}: done already")

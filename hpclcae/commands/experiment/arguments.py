@@ -4,6 +4,7 @@ import argparse
 from hpclcae.checkpoint.trained import Model
 from hpclcae.commands.arguments import output, positive, whole
 from hpclcae.experiments.neurons import Settings
+from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.results import read_neurons
 from hpclcae.experiments.scan import Neuron
 from hpclcae.experiments.scan_results import choose_neuron
@@ -39,13 +40,23 @@ _ARGUMENTS: dict[str, tuple[str, dict]] = {
                       "help": "where results go (default: RUN/experiments)"})}
 
 
-def chosen_neuron(args: argparse.Namespace, model: Model) -> tuple[Neuron, float | None]:
-    """The neuron that is named, or the best of the top stage, and its threshold, if it is known."""
-    return choose_neuron(args.run, model, args.neuron)
+def chosen_neuron(args: argparse.Namespace, model: Model,
+                  ranks: Ranks) -> tuple[Neuron, float | None]:
+    """The neuron that is named, or the best of the top stage, and its threshold, if it is known.
+
+    One rank looks, since all weights are compared with what the results are of.
+    """
+    return ranks.by_first(lambda: choose_neuron(args.run, model, args.neuron))
 
 
-def chosen_neurons(args: argparse.Namespace, model: Model) -> list[tuple[Neuron, float | None]]:
+def chosen_neurons(args: argparse.Namespace, model: Model,
+                   ranks: Ranks) -> list[tuple[Neuron, float | None]]:
     """The neurons that are named, or the best of every stage, with their thresholds."""
+    return ranks.by_first(lambda: _chosen_neurons(args, model))
+
+
+def _chosen_neurons(args: argparse.Namespace,
+                    model: Model) -> list[tuple[Neuron, float | None]]:
     if args.neuron:
         return [choose_neuron(args.run, model, named) for named in args.neuron]
     stages = [stage["best"] for stage in read_neurons(args.run, model)["stages"]]

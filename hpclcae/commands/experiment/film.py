@@ -32,7 +32,7 @@ def work(args: argparse.Namespace, ranks: Ranks) -> None:
     """The same on one of the ranks that share it."""
     require("av", "images", "reading films")
     model = ranks.load(args.run)
-    neuron, threshold = arguments.chosen_neuron(args, model)
+    neuron, threshold = arguments.chosen_neuron(args, model, ranks)
     record = Record("film", "Responses to a film, frame by frame", args.run, model,
                     args.command_line, figures=["track"], out=args.out,
                     writes=ranks.is_first)

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
 def work(args: argparse.Namespace, ranks: Ranks) -> None:
     """The same on one of the ranks that share it."""
     model = ranks.load(args.run)
-    neurons = arguments.chosen_neurons(args, model)
+    neurons = arguments.chosen_neurons(args, model, ranks)
     record = Record("histograms", "Responses of the best neurons, the concept against the rest",
                     args.run, model, args.command_line, figures=["responses"], out=args.out,
                     writes=ranks.is_first)

@@ -55,7 +55,7 @@ def work(args: argparse.Namespace, ranks: Ranks) -> None:
     """The same on one of the ranks that share it."""
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     model = ranks.load(args.run)
-    neuron, threshold = arguments.chosen_neuron(args, model)
+    neuron, threshold = arguments.chosen_neuron(args, model, ranks)
     record = Record("invariance", "Shift, scale, rotation, turning heads and covering", args.run,
                     model, args.command_line, figures=["curves"], out=args.out,
                     writes=ranks.is_first)

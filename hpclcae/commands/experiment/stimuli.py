@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 def work(args: argparse.Namespace, ranks: Ranks) -> None:
     """The same on one of the ranks that share it."""
     model = ranks.load(args.run)
-    neurons = [neuron for neuron, _ in arguments.chosen_neurons(args, model)]
+    neurons = [neuron for neuron, _ in arguments.chosen_neurons(args, model, ranks)]
     record = Record("stimuli", "The images of highest response, and the numerical optimum",
                     args.run, model, args.command_line, figures=["stimuli"], out=args.out,
                     writes=ranks.is_first)
