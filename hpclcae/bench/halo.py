@@ -6,11 +6,13 @@ come later. The block that waits least has waited for the transfer alone; what t
 longer is imbalance, which no faster network would remove.
 """
 import argparse
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -36,6 +38,7 @@ from hpclcae.training.step import train_step
 from hpclcae.utils.tables import table
 from hpclcae.utils.timers import Timers
 
+T = TypeVar("T")
 DEFAULT = "run/plain.toml"
 START = ("one rank has nobody to exchange with; start more, for instance: mpiexec -n 2 hpclcae "
          "bench halo")
@@ -314,6 +317,10 @@ class Meter(Communicator):
     def combine(self, values: np.ndarray, how: str) -> None:
         """Passed on; no training step does it."""
         self._communicator.combine(values, how)
+
+    def gather(self, value: T, patience: float = math.inf) -> list[T]:
+        """Passed on; no training step does it."""
+        return self._communicator.gather(value, patience)
 
     def sum_in_place(self, array: np.ndarray) -> None:
         """See exchange.Communicator. Counts as waiting."""

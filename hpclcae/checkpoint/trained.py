@@ -1,6 +1,7 @@
 """A trained network as something to ask: prepared images in, responses of every stage out."""
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,8 @@ class Model:
                           where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The response of one neuron to each image, and its gradient with respect to the pixels.
 
-        Through every layer below, conditioners and preprocessing.
+        Through every layer below, conditioners and preprocessing. All blocks of a network call it
+        and have the whole gradient.
 
         Parameters
         ----------
@@ -142,16 +144,50 @@ class Model:
         response : (image,)
         gradient : (image, row, col, channel)
         """
-        at = (*where.T, np.arange(len(images)))
-        response = np.empty(len(images), self.network.dtype)
+        inside, place = self.own_part(stage, where)
+        at = (*place.T, np.flatnonzero(inside))
+        response = np.zeros(len(images), self.network.dtype)
 
         def pick(y: np.ndarray) -> np.ndarray:
-            response[:] = y[at]
+            response[inside] = y[at]
             dy = np.zeros_like(y)
             dy[at] = 1
             return dy
         dx = self.network.input_gradient(self.parameters, self.prepare(images), stage - 1, pick)
-        return response, self.preprocessor.backward(images, dx)
+        whole, x = self._whole_preprocessor, self.network.block.plan.stages[0].x
+        if x.owned != whole.owned:
+            mine, dx = dx[x.own], np.zeros((*whole.owned.shape, *dx.shape[2:]), dx.dtype)
+            dx[x.owned.within(whole.owned)] = mine
+            self.network.communicator.sum_in_place(dx)
+            self.network.communicator.sum_in_place(response)
+        return response, whole.backward(images, dx)
+
+    @cached_property
+    def _whole_preprocessor(self) -> Preprocessor:
+        """That of whole images, whose gradient every block takes by itself."""
+        if self.network.layout.grid.size == 1:
+            return self.preprocessor
+        return self.preprocessor.fitted.preprocessor(self.config.data.size, self.network.dtype)
+
+    def own_part(self, stage: int, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of some neurons of a stage (from 1) the block has, and their places in its part.
+
+        Parameters
+        ----------
+        stage : int
+        where : int array (neuron, 3)
+            Row, col and map of each, in the whole stage.
+
+        Returns
+        -------
+        inside : bool array (neuron,)
+        place : int array (neuron of the block, 3)
+            Row, col and map in what `responses` returns.
+        """
+        owned = self.network.block.plan.stages[stage - 1].y.owned
+        first, last = np.transpose([owned.rows, owned.cols])
+        inside = ((where[:, :2] >= first) & (where[:, :2] < last)).all(axis=1)
+        return inside, where[inside] - [*first, 0]
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """Scores of all classes (class, image) for prepared images.

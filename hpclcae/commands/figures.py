@@ -30,18 +30,19 @@ def run(args: argparse.Namespace) -> int:
     if args.out:  # RUN/figures is ours, with all that an earlier version drew
         for file in drawings(args.run, args.test):
             check_picture(out / file, "--out")
-    written, missing = 0, []
+    written, missing = 0, dict[str, list[str]]()
     for file, draw in drawings(args.run, args.test).items():
         try:
             figure = draw()
         except InputError as error:
-            print(f"{file} is left out: {error}")
-            missing.append(str(error))
+            missing.setdefault(str(error), []).append(file)
             continue
         out.mkdir(parents=True, exist_ok=True)
         save_figure(figure, out / file, 150)
         print(out / file)
         written += 1
+    for why, files in missing.items():
+        print(f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} left out: {why}")
     if not written:
-        raise InputError(f"nothing could be drawn: {missing[0]}")
+        raise InputError(f"nothing could be drawn: {next(iter(missing))}")
     return 0

@@ -5,7 +5,7 @@ An outsider begins with `neurons.py`::
     neurons.py          the best neuron of every stage, and what it has to beat
     labelled_images.py  the test images: halves, groups, what numbers rest on
     single_neurons.py   the paper's test of single neurons
-    ranks.py            which process looks at which images and neurons
+    ranks.py            who does which pieces of the work, and what came of all of them
     fewer_candidates.py what choosing among fewer neurons would reach
     close_look.py       one neuron with one threshold: AUC, sources, bootstrap
     baselines.py        linear filters, and the best that is linear

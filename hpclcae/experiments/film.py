@@ -17,10 +17,10 @@ from hpclcae.data.decode import Undecodable
 from hpclcae.data.ingest import film as films
 from hpclcae.experiments import scan
 from hpclcae.experiments.invariance import require_finite
+from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import GREY, Neuron
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.progress import progress
 from hpclcae.utils.text import drawable, entitle, printable
 
 if TYPE_CHECKING:
@@ -73,8 +73,10 @@ def frames(path: Path, every: float) -> Iterator[tuple[float, np.ndarray]]:
 
 
 def follow(model: Model, neuron: Neuron, path: Path, every: float = EVERY,
-           shares: Sequence[float] = SHARES, batch: int = 100) -> Track:
+           shares: Sequence[float] = SHARES, batch: int = 100, ranks: Ranks = Ranks()) -> Track:
     """The response of a neuron to a film.
+
+    Processes share the frames; each decodes all of them, since a film can be read in order only.
 
     Parameters
     ----------
@@ -92,7 +94,8 @@ def follow(model: Model, neuron: Neuron, path: Path, every: float = EVERY,
     """
     size, channels = model.config.data.size, model.config.data.channels
     detector, found = neuron.detector(model), []
-    for seconds, pixels in progress(frames(path, every), f"film {path.name}", unit="frames"):
+    mine = ranks.mine(frames(path, every))
+    for seconds, pixels in ranks.progress(mine, f"film {path.name}", "frames"):
         least = min(pixels.shape[:2])
         if channels == 1:
             pixels = np.rint(pixels @ GREY).astype(np.uint8)[..., None]
@@ -101,7 +104,7 @@ def follow(model: Model, neuron: Neuron, path: Path, every: float = EVERY,
         maps = scan.scan(pixels[None], detector, size, scales, max(1, size // STEPS), batch)
         response, top, left, side = max((*each.strongest(0), each.side) for each in maps)
         found.append((seconds, response, top, left, side))
-    track = Track(*np.array(found, float).T)
+    track = Track(*np.array(ranks.everyones(found), float).T)
     require_finite(track.response)
     return track
 
@@ -118,7 +121,7 @@ def pictures(path: Path, every: float, numbers: np.ndarray) -> list[np.ndarray]:
 
 
 def run(model: Model, neuron: Neuron, threshold: float | None, path: Path, every: float,
-        shares: Sequence[float], batch: int, record: Record) -> None:
+        shares: Sequence[float], batch: int, record: Record, ranks: Ranks = Ranks()) -> None:
     """Follow a neuron through a film, print, and write what the record holds.
 
     The HDF5 file has ``seconds``, ``response``, ``top``, ``left`` and ``side`` (frame,): the window
@@ -134,7 +137,7 @@ def run(model: Model, neuron: Neuron, threshold: float | None, path: Path, every
     InputError
         See `follow`.
     """
-    track = follow(model, neuron, path, every, shares, batch)
+    track = follow(model, neuron, path, every, shares, batch, ranks)
     peaks = track.peaks()
     name = printable(path.name)
     above = None if threshold is None else float((track.response > threshold).mean())
@@ -149,8 +152,7 @@ def run(model: Model, neuron: Neuron, threshold: float | None, path: Path, every
                  ["Window of the strongest response, pixels of the frame. It is the strongest of "
                   "many windows, and the threshold was chosen for single framed images: it is "
                   "passed more often here."])
-    shown = pictures(path, every, peaks)
-    record.figure(lambda: draw(track, peaks, shown, threshold,
+    record.figure(lambda: draw(track, peaks, pictures(path, every, peaks), threshold,
                                f"neuron {neuron}, {drawable(path.name)}"), "track",
                   f"The strongest response of neuron {neuron} to each frame of {name}, and the "
                   "frames at its peaks with the window it responds to.",

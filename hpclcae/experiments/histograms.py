@@ -9,6 +9,7 @@ from hpclcae.experiments import probing
 from hpclcae.experiments.invariance import area_under_curve
 from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.probing import Probed
+from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import Neuron
 from hpclcae.utils.text import drawable, entitle
@@ -22,7 +23,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def run(model: Model, neurons: Sequence[tuple[Neuron, float | None]], path: str | None, batch: int,
-        seed: int, record: Record) -> None:
+        seed: int, record: Record, ranks: Ranks = Ranks()) -> None:
     """Ask the neurons about the test set, print, and write what the record holds.
 
     The HDF5 file has ``response`` (neuron, image), ``index`` (image,), the positions in the
@@ -43,7 +44,7 @@ def run(model: Model, neurons: Sequence[tuple[Neuron, float | None]], path: str 
     with probing.open_test(model, path) as test:
         record.about(test)
         found = probing.probe(model, [neuron for neuron, _ in neurons], test, batch, seed,
-                              "histograms")
+                              "histograms", ranks)
         concept = concept_of(test)
     rows = [_row(neuron, threshold, answers, found.concept)
             for (neuron, threshold), answers in zip(neurons, found.response)]

@@ -13,18 +13,18 @@ where a curve falls below it the neuron stops to mean the concept.
 Images are read, looked at and forgotten batch by batch, for any number of neurons at once: a number
 for each neuron, image and view is kept.
 """
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments.labelled_images import LabelledImages, group_weights, interval
-from hpclcae.experiments.scan import Neuron
+from hpclcae.experiments.ranks import Ranks, cut
+from hpclcae.experiments.scan import Asked
 from hpclcae.experiments.training_images import read
 from hpclcae.utils.errors import InputError, require
-from hpclcae.utils.progress import progress
 
 FACES = 10  # as in the paper
 SCALES = (0.5, 0.6, 0.67, 0.8, 1.0, 1.25, 1.5, 1.8, 2.2)
@@ -35,8 +35,6 @@ PATCH_PLACES = 5  # along each side of the window; odd, so that one is the middl
 
 #: frames uint8 (image, row, col, channel) -> windows uint8 (image, row, col, channel)
 View = Callable[[np.ndarray], np.ndarray]
-#: windows uint8 (window, row, col, channel) -> responses (neuron, window)
-Asked = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -78,14 +76,6 @@ class Measured:
         levels = self.level if at_threshold else np.full(self.level.shape, 0.5)
         return np.array([crossing(self.sweep.at, column, self.sweep.centre, level)
                          for column, level in zip(self.response.T, levels)]).T
-
-
-def asked(model: Model, neurons: Sequence[Neuron]) -> Asked:
-    """The responses of some neurons as a function of windows."""
-    def ask(windows: np.ndarray) -> np.ndarray:
-        stages = model.responses(model.prepare(windows))
-        return np.array([stages[neuron.stage - 1][neuron.where] for neuron in neurons])
-    return ask
 
 
 # ---- views ---------------------------------------------------------------------------------------
@@ -217,8 +207,10 @@ def choose_faces(images: LabelledImages, among: np.ndarray, count: int, seed: in
 
 
 def respond(ask: Asked, dataset: Dataset, index: np.ndarray, views: Sequence[View], side: int,
-            batch: int, tick: Callable[[], object] = lambda: None) -> np.ndarray:
+            batch: int, ranks: Ranks = Ranks(), label: str = "invariance") -> np.ndarray:
     """Ask neurons about views of images, float64 (neuron, view, image).
+
+    Processes share the views of each batch.
 
     Parameters
     ----------
@@ -226,23 +218,24 @@ def respond(ask: Asked, dataset: Dataset, index: np.ndarray, views: Sequence[Vie
         Positions in the dataset, sorted.
     side : int
         Frames are continued to so many pixels.
-    tick : callable
-        Called after each view of each batch.
+    label : str
+        Of the progress.
 
     Raises
     ------
     InputError
         A response is not finite.
     """
-    found: list[np.ndarray] = []
-    for part in _parts(index.size, batch):
+    parts = cut(index.size, batch, 1)
+    pieces = list(ranks.mine((part, view) for part in parts for view in views))
+    ticks, found = ranks.progress(pieces, label, "views"), []
+    for part, some in itertools.groupby(ticks, lambda piece: piece[0]):
         frames = surrounded(read(dataset, index[part]), side)
-        answers = []
-        for view in views:
-            answers.append(ask(view(frames)))
-            tick()
-        found.append(np.stack(answers, axis=1))
-    return require_finite(np.concatenate(found, axis=2).astype(np.float64))
+        found += [ask(view(frames)) for _, view in some]
+    answers = iter(ranks.everyones(found))
+    return require_finite(np.concatenate(
+        [np.stack([next(answers) for _ in views], axis=1) for _ in parts], axis=2
+    ).astype(np.float64))
 
 
 def require_finite(response: np.ndarray) -> np.ndarray:
@@ -254,8 +247,8 @@ def require_finite(response: np.ndarray) -> np.ndarray:
 
 
 def ask_about(ask: Asked, dataset: Dataset, images: LabelledImages, faces: np.ndarray,
-              others: np.ndarray, swept: Sequence[Sweep], size: int, batch: int
-              ) -> tuple[np.ndarray, list[Shown]]:
+              others: np.ndarray, swept: Sequence[Sweep], size: int, batch: int,
+              ranks: Ranks = Ranks()) -> tuple[np.ndarray, list[Shown]]:
     """Ask neurons about all views of some images with the concept, and about images without it.
 
     Parameters
@@ -272,24 +265,14 @@ def ask_about(ask: Asked, dataset: Dataset, images: LabelledImages, faces: np.nd
     shown : list of Shown
     """
     views = [view for sweep in swept for view in sweep.views]
-    total = len(views) * -(-faces.size // batch) + -(-others.size // batch)
-    ticks = iter(progress(range(total), "invariance", unit="batches"))
-
-    def tick() -> None:
-        next(ticks, None)
     rest = respond(ask, dataset, images.index[others], [lambda frames: window(frames, size)], size,
-                   batch, tick)[:, 0]
+                   batch, ranks, "invariance, without the concept")[:, 0]
     scales = [scale for sweep in swept if sweep.name == "scale" for scale in sweep.at]
     answers = respond(ask, dataset, images.index[faces], views, room(size, scales or [1.0]), batch,
-                      tick)
-    next(ticks, None)
+                      ranks)
     ends = np.cumsum([len(sweep.views) for sweep in swept])
     return rest, [Shown(sweep, part, images.key[faces])
                   for sweep, part in zip(swept, np.split(answers, ends[:-1], axis=1))]
-
-
-def _parts(count: int, batch: int) -> Iterator[slice]:
-    return (slice(first, min(first + batch, count)) for first in range(0, count, batch))
 
 
 def curves(rest: np.ndarray, shown: Sequence[Shown]) -> list[np.ndarray]:

@@ -14,8 +14,9 @@ from hpclcae.experiments import invariance, turning_heads
 from hpclcae.experiments.invariance import PATCH_PLACES, Measured, Shown, Unit
 from hpclcae.experiments.labelled_images import HALF_NAMES, LabelledImages, interval
 from hpclcae.experiments.neurons import concept_of
+from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.record import Record
-from hpclcae.experiments.scan import Neuron
+from hpclcae.experiments.scan import Neuron, asked
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.text import drawable, entitle
 
@@ -31,6 +32,7 @@ TITLES = {"turn": "rendered heads turn", "nod": "rendered heads nod",
           "scanned turn": "a scanned head turns", "scanned nod": "a scanned head nods",
           "rotation": "rotation in the plane", "patch": "a grey patch"}
 SCANNED = "scanned "
+HEADS = "turn", "nod"
 CURVE, LINE, SCAN = "#0072b2", "#d55e00", "#000000"  # told apart by all colour-blind people
 
 
@@ -59,7 +61,7 @@ class Answers:
 
 
 def ask(model: Model, neurons: Sequence[Neuron], frames: Dataset, settings: Settings,
-        sources: Path | None = None) -> Answers:
+        sources: Path | None = None, ranks: Ranks = Ranks()) -> Answers:
     """Show faces, and heads that turn, to any number of neurons at once.
 
     Parameters
@@ -88,17 +90,17 @@ def ask(model: Model, neurons: Sequence[Neuron], frames: Dataset, settings: Sett
                          "pixels")
     step = settings.step or max(1, size // 2 // invariance.SHIFTS)
     swept = invariance.sweeps(size, step, settings.scales, settings.rotations, settings.patch)
-    asked = invariance.asked(model, neurons)
-    rest, shown = invariance.ask_about(asked, frames, images, faces, others, swept, size,
-                                       settings.batch)
+    ask_them = asked(model, neurons)
+    rest, shown = invariance.ask_about(ask_them, frames, images, faces, others, swept, size,
+                                       settings.batch, ranks)
     rng = np.random.default_rng(settings.seed)
     count = settings.faces or invariance.FACES
     behind = np.sort(images.index[rng.permutation(others)[:count]])
     for label, heads in (("", turning_heads.rendered_heads(sources, count, settings.seed)),
                          (SCANNED, turning_heads.scanned_heads(sources))):
         if heads:
-            shown += turning_heads.ask_about_heads(asked, heads, frames, behind, size,
-                                                   settings.batch, label)
+            shown += turning_heads.ask_about_heads(ask_them, heads, frames, behind, size,
+                                                   settings.batch, label, ranks)
     return Answers(images, faces, others, rest, shown)
 
 
@@ -172,7 +174,7 @@ def measured(answers: Answers, number: int, threshold: float | None,
 
 
 def run(model: Model, neuron: Neuron, threshold: float | None, path: str, sources: Path | None,
-        settings: Settings, record: Record) -> None:
+        settings: Settings, record: Record, ranks: Ranks = Ranks()) -> None:
     """Measure one neuron, print, and write what the record holds.
 
     The HDF5 file has a group ``rest`` with ``index`` (image,), the positions in the dataset, and
@@ -193,7 +195,7 @@ def run(model: Model, neuron: Neuron, threshold: float | None, path: str, source
     """
     with Dataset(path) as frames:
         record.about(frames)
-        answers = ask(model, [neuron], frames, settings, sources)
+        answers = ask(model, [neuron], frames, settings, sources, ranks)
         concept, size = concept_of(frames), model.config.data.size
         record.text(describe(frames, answers, neuron, threshold, settings, size))
     found = measured(answers, 0, threshold, settings)
@@ -377,9 +379,10 @@ def responses(answers: Answers, found: Sequence[Measured]) -> dict[str, np.ndarr
 
 
 def draw(found: Sequence[Measured], subject: str) -> "Figure":
-    """Curves of the sweeps with intervals, on one scale of responses; the patches as a heat map.
+    """Curves of the sweeps with intervals; the patches as a heat map.
 
-    A scanned head is drawn beside the rendered ones.
+    Those of photographs have one scale of responses, those of heads another. A scanned head is
+    drawn beside the rendered ones.
     """
     from matplotlib.figure import Figure
     panels: dict[str, list[Measured]] = {}
@@ -389,18 +392,18 @@ def draw(found: Sequence[Measured], subject: str) -> "Figure":
     down = -(-len(panels) // across)
     figure = Figure(figsize=(3.7 * across, 3.3 * down + 0.5), layout="constrained")
     entitle(figure, f"{subject}\nresponse: 0 to other images, 1 to the unchanged ones")
-    curves = [each for each in found if each.sweep.centre is not None]
-    ends = np.concatenate([each.response[:, 0] for each in curves] + [np.array([0, 1])])
-    margin = 0.12 * np.ptp(ends)
     places = figure.subplots(down, across, squeeze=False).ravel()
     for number, (axes, shown) in enumerate(zip(places, panels.values())):
         axes.set_title(title(shown[0]), fontsize=10)
         if shown[0].sweep.centre is None:
-            _draw_patches(figure, axes, shown[0])
+            _draw_patches(axes, shown[0])
             continue
         for each in shown:
             _draw_curve(axes, each)
-        axes.set(xlabel=UNITS[shown[0].sweep.name], ylim=(ends.min() - margin, ends.max() + margin))
+        alike = [each for name, some in panels.items() for each in some
+                 if (name in HEADS) == (shown[0].sweep.name in HEADS)
+                 and each.sweep.centre is not None]
+        axes.set(xlabel=UNITS[shown[0].sweep.name], ylim=_scale(alike))
         if len(shown) > 1:
             axes.legend(fontsize=8)
         if number % across == 0:
@@ -408,6 +411,17 @@ def draw(found: Sequence[Measured], subject: str) -> "Figure":
     for axes in places[len(panels):]:
         axes.set_axis_off()
     return figure
+
+
+def _scale(curves: Sequence[Measured]) -> tuple[float, float]:
+    """Ends of the responses of some curves: whole intervals, unless these would make them flat."""
+    means = np.concatenate([each.response[:, 0] for each in curves] + [np.array([0, 1])])
+    spans = np.array([interval(row[1:]) for each in curves for row in each.response])
+    room = np.ptp(means)
+    ends = np.clip(np.append(spans[np.isfinite(spans)], means), means.min() - room,
+                   means.max() + room)
+    margin = 0.05 * np.ptp(ends)
+    return float(ends.min() - margin), float(ends.max() + margin)
 
 
 def _draw_curve(axes: "Axes", each: Measured) -> None:
@@ -428,13 +442,12 @@ def _draw_curve(axes: "Axes", each: Measured) -> None:
         axes.set_xticks([], minor=True)
 
 
-def _draw_patches(figure: "Figure", axes: "Axes", each: Measured) -> None:
+def _draw_patches(axes: "Axes", each: Measured) -> None:
     at, mean = each.sweep.at, each.response[:, 0]
-    heat = axes.imshow(mean.reshape(PATCH_PLACES, PATCH_PLACES), cmap="cividis")
+    axes.imshow(mean.reshape(PATCH_PLACES, PATCH_PLACES), cmap="cividis")
     for place, value in zip(np.ndindex(PATCH_PLACES, PATCH_PLACES), mean):
         axes.text(place[1], place[0], f"{value:.2f}", ha="center", va="center", fontsize=8,
                   color="black" if value > (mean.min() + mean.max()) / 2 else "white")
     axes.set_xticks(range(PATCH_PLACES), [f"{left:g}" for left in at[:PATCH_PLACES, 1]])
     axes.set_yticks(range(PATCH_PLACES), [f"{top:g}" for top in at[::PATCH_PLACES, 0]])
     axes.set_xlabel("left and top edge of the patch, pixels")
-    figure.colorbar(heat, ax=axes, fraction=0.046)

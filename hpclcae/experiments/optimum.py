@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpclcae.checkpoint.trained import Model
-from hpclcae.experiments.scan import Neuron
-from hpclcae.utils.errors import InputError
-from hpclcae.utils.progress import progress
+from hpclcae.experiments.invariance import require_finite
+from hpclcae.experiments.ranks import Ranks, cut
+from hpclcae.experiments.scan import Neuron, asked
 
 GREY = 127.5
 CONTRAST = 50.0       # standard deviation of the pixels, grey levels: the norm bound
@@ -51,8 +51,9 @@ def as_picture(pixels: np.ndarray) -> np.ndarray:
 
 
 def find(model: Model, neurons: Sequence[Neuron], starts: int = STARTS,
-         iterations: int = ITERATIONS, seed: int = 0, batch: int = 100) -> Optima:
-    """Find the optima of many neurons at once.
+         iterations: int = ITERATIONS, seed: int = 0, batch: int = 100,
+         ranks: Ranks = Ranks()) -> Optima:
+    """Find the optima of many neurons at once; processes share the climbs.
 
     Parameters
     ----------
@@ -73,16 +74,14 @@ def find(model: Model, neurons: Sequence[Neuron], starts: int = STARTS,
     data = model.config.data
     shape = data.size, data.size, data.channels
     spectrum = photograph_spectrum(data.size)
-    climbs = [(number, start) for number in sorted(range(len(neurons)),
-                                                   key=lambda number: neurons[number].stage)
-              for start in range(starts)]
-    pixels = np.zeros((len(neurons), starts, *shape), np.float32)
-    response = np.zeros((len(neurons), starts))
-    parts = [part for stage in sorted({neuron.stage for neuron in neurons})
-             for part in _parts([climb for climb in climbs if neurons[climb[0]].stage == stage],
-                                batch)]
-    ticks = iter(progress(range(len(parts) * iterations), "optima", unit="steps"))
-    for part in parts:
+    parts = []
+    for stage in sorted({neuron.stage for neuron in neurons}):
+        climbs = [(number, start) for number, neuron in enumerate(neurons)
+                  if neuron.stage == stage for start in range(starts)]
+        parts += [climbs[part] for part in cut(len(climbs), batch, ranks.groups)]
+    mine, ended = list(ranks.mine(parts)), []
+    ticks = iter(ranks.progress(range(len(mine) * iterations), "optima", "steps"))
+    for part in mine:
         where = np.array([neurons[number].where for number, _ in part])
         stage = neurons[part[0][0]].stage
 
@@ -94,12 +93,14 @@ def find(model: Model, neurons: Sequence[Neuron], starts: int = STARTS,
         found, reached = climb(value, begin, CONTRAST, iterations,
                                lambda gradient: _coloured(gradient, spectrum ** 2),
                                lambda: next(ticks, None))
-        if not np.isfinite(reached).all():
-            raise InputError("a response of the network is not finite: training diverged, take an "
-                             "earlier checkpoint")
+        ended.append((found, reached))
+    next(ticks, None)
+    pixels = np.zeros((len(neurons), starts, *shape), np.float32)
+    response = np.zeros((len(neurons), starts))
+    for part, (found, reached) in zip(parts, ranks.everyones(ended)):
         for (number, start), image, height in zip(part, found, reached):
             pixels[number, start], response[number, start] = GREY + image, height
-    next(ticks, None)
+    require_finite(response)
     order = np.argsort(-response, axis=1)
     every = np.arange(len(neurons))
     best = pixels[every, order[:, 0]]
@@ -169,13 +170,8 @@ def climb(value: Climbed, x: np.ndarray, contrast: float, iterations: int,
 def responses_of(model: Model, neurons: Sequence[Neuron], pictures: np.ndarray,
                  batch: int = 100) -> np.ndarray:
     """The response of neuron i to picture i, uint8 (neuron, row, col, channel); float64."""
-    found = np.empty(len(neurons))
-    for part in _parts(range(len(neurons)), batch):
-        stages = model.responses(model.prepare(pictures[part[0]:part[-1] + 1]))
-        for at, number in enumerate(part):
-            neuron = neurons[number]
-            found[number] = stages[neuron.stage - 1][(*neuron.where, at)]
-    return found
+    return np.concatenate([asked(model, neurons[part])(pictures[part]).diagonal()
+                           for part in cut(len(neurons), batch, 1)]).astype(np.float64)
 
 
 def photograph_spectrum(size: int) -> np.ndarray:
@@ -207,7 +203,3 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
             for image in (first.astype(np.float64), second.astype(np.float64))]
     return np.abs((both[0] * both[1]).sum(axis=1)) / np.sqrt(
         np.square(both[0]).sum(axis=1) * np.square(both[1]).sum(axis=1))
-
-
-def _parts(items: Sequence, size: int) -> list[Sequence]:
-    return [items[first:first + size] for first in range(0, len(items), size)]

@@ -12,12 +12,12 @@ from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.halves import FINAL
 from hpclcae.experiments.figures import mean_image
-from hpclcae.experiments.invariance import asked, require_finite
+from hpclcae.experiments.invariance import require_finite
 from hpclcae.experiments.labelled_images import HALF_NAMES, LabelledImages
 from hpclcae.experiments.neurons import Settings, labelled_images, open_fitting
-from hpclcae.experiments.scan import Neuron
+from hpclcae.experiments.ranks import Ranks
+from hpclcae.experiments.scan import Neuron, asked
 from hpclcae.experiments.training_images import read_ahead
-from hpclcae.utils.progress import progress
 
 HIGHEST = 48     # images, as in the paper
 PERCENT = 0.01   # of the images, of which a mean image is made
@@ -46,8 +46,8 @@ class Probed:
 
 
 def responses(model: Model, neurons: Sequence[Neuron], dataset: Dataset, index: np.ndarray,
-              batch: int = 100, label: str = "responses") -> np.ndarray:
-    """Responses of some neurons to images, float64 (neuron, image).
+              batch: int = 100, label: str = "responses", ranks: Ranks = Ranks()) -> np.ndarray:
+    """Responses of some neurons to images, float64 (neuron, image); processes share the images.
 
     Parameters
     ----------
@@ -57,29 +57,27 @@ def responses(model: Model, neurons: Sequence[Neuron], dataset: Dataset, index: 
     Raises
     ------
     InputError
-        A response is not finite.
+        A response is not finite; there are fewer images than processes.
     """
-    ask, found = asked(model, neurons), np.empty((len(neurons), index.size))
-    parts = [slice(first, first + batch) for first in range(0, index.size, batch)]
+    ask, parts = asked(model, neurons), ranks.batches(index.size, batch)
     images = read_ahead(dataset, [index[part] for part in parts])
-    for part, pixels in zip(progress(parts, label, unit="batches"), images):
-        found[:, part] = ask(pixels)
-    return require_finite(found)
+    found = [ask(pixels) for _, pixels in zip(ranks.progress(parts, label, "batches"), images)]
+    return require_finite(np.hstack(ranks.everyones(found)).astype(np.float64))
 
 
 def probe(model: Model, neurons: Sequence[Neuron], test: Dataset, batch: int, seed: int,
-          label: str) -> Probed:
+          label: str, ranks: Ranks = Ranks()) -> Probed:
     """Ask neurons about the final half of a labelled set; all of it, where halves say nothing.
 
     Raises
     ------
     InputError
-        It has no labels, or of one kind only; a response is not finite.
+        It has no labels, or of one kind only; see `responses`.
     """
     images = labelled_images(test, Settings(seed=seed))
     everything = bool(images.why_not_honest)
     chosen = np.flatnonzero((images.half == FINAL) | everything)
-    found = responses(model, neurons, test, images.index[chosen], batch, label)
+    found = responses(model, neurons, test, images.index[chosen], batch, label, ranks)
     return Probed(images, chosen, found, "all images" if everything else HALF_NAMES[FINAL])
 
 

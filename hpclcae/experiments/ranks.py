@@ -1,10 +1,16 @@
 """Who looks at which images and neurons, where several processes share an experiment.
 
-Images are spread over the processes. A network that is too large for one of them is cut into the
-blocks of a grid; then as many processes as there are blocks share it, and look at the same images.
+Images, and other pieces of work, are spread over the processes. A network that is too large for one
+of them is cut into the blocks of a grid; then as many processes as there are blocks share it, and
+look at the same images.
 """
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
+from typing import TypeVar, cast
+
+import numpy as np
 
 from hpclcae.checkpoint.trained import Model
 from hpclcae.cluster.launcher import launched
@@ -14,6 +20,9 @@ from hpclcae.mpi.runtime import run_on_all_ranks
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import Communicator, SerialCommunicator
 from hpclcae.utils.errors import InputError
+from hpclcae.utils.progress import progress
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,13 @@ class Ranks:
         To those that share one network.
     grid : Grid
         Its blocks.
+    meeting : Communicator
+        To all of them, apart from the work: whoever is there has come to its end.
     """
     world: Communicator = SerialCommunicator()
     network: Communicator = SerialCommunicator()
     grid: Grid = WHOLE
+    meeting: Communicator = SerialCommunicator()
 
     @property
     def is_first(self) -> bool:
@@ -47,6 +59,35 @@ class Ranks:
     def groups(self) -> int:
         """How many networks there are: each looks at a part of the images."""
         return self.world.size // self.grid.size
+
+    def say(self, text: str) -> None:
+        """Print, if this is the process that does."""
+        if self.is_first:
+            print(text, flush=True)
+
+    def progress(self, items: Iterable[T], label: str, unit: str = "") -> Iterator[T]:
+        """Yield from this process's items, with the progress of the one that prints."""
+        return progress(items, label, unit=unit) if self.is_first else iter(items)
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """What the first process makes of some work, on all of them; every one calls it.
+
+        Raises
+        ------
+        InputError
+            The first one's, on all of them.
+        """
+        found: T | None = None
+        failed: InputError | None = None
+        if self.is_first:
+            try:
+                found = work()
+            except InputError as error:
+                failed = error
+        found, failed = self.world.gather((found, failed))[0]
+        if failed is not None:
+            raise failed
+        return cast(T, found)
 
     def load(self, checkpoint: str) -> Model:
         """Load this process's block of a network; errors as `Model.load`."""
@@ -75,16 +116,56 @@ class Ranks:
                          else (self.world.size, self.world.rank))
         if count < groups:
             raise InputError(f"{count} images for {groups} processes: start fewer")
-        if -(-count // batch) < groups:  # smaller ones, so that nobody has none
-            edges = [count * number // groups for number in range(groups + 1)]
-            parts = [slice(*pair) for pair in zip(edges, edges[1:])]
-        else:
-            parts = [slice(first, min(first + batch, count)) for first in range(0, count, batch)]
-        return parts[group::groups]
+        return cut(count, batch, groups)[group::groups]
+
+    def mine(self, items: Iterable[T]) -> Iterator[T]:
+        """Those of some pieces of work that are this process's, with its network, to do."""
+        return itertools.islice(items, self.group, None, self.groups)
+
+    def everyones(self, results: Iterable[T]) -> list[T]:
+        """What all networks have made of theirs, in the order of the pieces; every process calls.
+
+        Parameters
+        ----------
+        results : iterable
+            One for each of `mine`; of a network that blocks share, all of them have the same.
+        """
+        lists = self.world.gather([] if self.network.rank else list(results))[::self.grid.size]
+        return [lists[number % self.groups][number // self.groups]
+                for number in range(sum(map(len, lists)))]
+
+    def summed(self, part: Part, values: np.ndarray) -> np.ndarray:
+        """Add up what processes found of their neurons with their images; all of them call.
+
+        Parameters
+        ----------
+        part : Part
+            The neurons of this process.
+        values : float array (own neuron, ...)
+
+        Returns
+        -------
+        float array (neuron, ...), of all neurons and images.
+        """
+        whole = values
+        if part.own.size < prod(part.shape):
+            whole = np.zeros((prod(part.shape), *values.shape[1:]), values.dtype)
+            whole[part.own] = values
+        self.world.sum_in_place(whole)
+        return whole
 
 
-def share(name: str, grid: str, program: Callable[[Ranks], None]) -> int:
+def cut(count: int, batch: int, groups: int) -> list[slice]:
+    """Batches of so many pieces; where there are few, smaller ones, so that no group has none."""
+    edges = (range(0, count, batch) if -(-count // batch) >= groups
+             else sorted({count * number // groups for number in range(groups)}))
+    return [slice(*pair) for pair in itertools.pairwise([*edges, count]) if count]
+
+
+def share(name: str, grid: str, program: Callable[[Ranks], int | None]) -> int:
     """Run a program in this process, or on all ranks under mpiexec; returns the exit code.
+
+    That is what the program returns, which is the same on all ranks; None is 0.
 
     Parameters
     ----------
@@ -101,16 +182,18 @@ def share(name: str, grid: str, program: Callable[[Ranks], None]) -> int:
     blocks = Grid.parse(grid)
     if launched()[0] == 1:
         check_ranks(1, blocks)
-        program(Ranks())
-        return 0
+        return program(Ranks()) or 0
     from hpclcae.mpi.communicator import MpiCommunicator
+
+    codes: list[int] = []
 
     def on_each(world: MpiCommunicator) -> None:
         check_ranks(world.size, blocks)
-        network = world.split(world.rank // blocks.size)
-        program(Ranks(world, network, blocks))
+        network, meeting = world.split(world.rank // blocks.size), world.split(0)
+        codes.append(program(Ranks(world, network, blocks, meeting)) or 0)
         network.close()
-    return run_on_all_ranks(name, on_each)
+        meeting.close()
+    return run_on_all_ranks(name, on_each) or max(codes, default=1)  # none: it was ended
 
 
 def check_ranks(ranks: int, grid: Grid) -> None:

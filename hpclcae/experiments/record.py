@@ -15,13 +15,13 @@ and saves it in the end::
     record.values["half_widths"] = found
     record.save()
 """
-import json
 import math
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,11 +31,11 @@ from hpclcae.data.dataset import Dataset
 from hpclcae.experiments.made_from import require_same, weights_fingerprint
 from hpclcae.experiments.neurons import concept_of, run_folder
 from hpclcae.experiments.results import save_json
-from hpclcae.utils.errors import InputError, MissingExtraError, require
+from hpclcae.utils.errors import InputError, MissingExtraError, require, shown
 from hpclcae.utils.files import (check_output, check_picture, is_hdf5, is_json, replacing_hdf5,
                                  save_figure)
 from hpclcae.utils.provenance import versions
-from hpclcae.utils.reading import reading
+from hpclcae.utils.reading import reading, require_kinds, whole_json
 from hpclcae.utils.tables import table
 from hpclcae.utils.text import storable
 
@@ -48,10 +48,16 @@ FOLDER = "experiments"  # in the folder of a run
 #: The experiments in the order in which one reads about them, and in which `all` runs them.
 ORDER = ("concepts", "autoencoders", "kmeans", "without-faces", "histograms", "stimuli",
          "invariance", "map", "film", "sensitivity", "categories")
-#: What stands in every result.
-KEYS = ("kind", "schema", "experiment", "title", "command", "made", "seconds", "step",
-        "weights_fingerprint", "frames", "frames_fingerprint", "framing", "sets", "versions",
-        "parts", "values")
+#: What stands in every result, and in each of its sets and parts.
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "kind": str, "schema": int, "experiment": str, "title": str, "command": str, "made": str,
+    "seconds": (int, float), "step": int, "weights_fingerprint": str, "frames": (str, NoneType),
+    "frames_fingerprint": (str, NoneType), "framing": (str, NoneType), "sets": list,
+    "versions": dict, "parts": list, "values": dict}
+SET: dict[str, type | tuple[type, ...]] = {"path": str, "fingerprint": str}
+PARTS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "text": {"text": str}, "figure": {"file": str, "svg": str, "caption": str, "alt": str},
+    "table": {"title": str, "columns": list, "rows": list, "notes": list}}
 WIDTH = 100       # columns of the terminal, for notes
 RESOLUTION = 150  # dots per inch, of a figure
 
@@ -238,7 +244,7 @@ def read_record(run: str, name: str, model: Model | None = None) -> dict[str, An
 
     Returns
     -------
-    dict with `KEYS`.
+    dict with `KEYS`, ``sets`` with `SET` and ``parts`` with `PARTS`.
 
     Raises
     ------
@@ -255,31 +261,42 @@ def read_file(file: Path, name: str, model: Model, run: str = "RUN") -> dict[str
     if not file.is_file():
         raise InputError(f"there is no {file}: {remedy}")
     with reading(file, f"a result ({KIND})", remedy):
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = whole_json(file.read_text(encoding="utf-8"))
         if found["kind"] != KIND or found["schema"] > SCHEMA:
             raise InputError(f"{file} is of another kind or a newer version: {remedy}")
-        if missing := [key for key in KEYS if key not in found]:
-            raise KeyError(missing[0])
+        require_kinds(found, KEYS)
         if found["experiment"] != name:
-            raise ValueError(f"it is about {found['experiment']!r}")
+            raise ValueError(f"it is about {shown(found['experiment'])}")
+        for each in found["sets"]:
+            require_kinds(each, SET)
         for part in found["parts"]:
+            require_kinds(part, {"type": str} | PARTS[part["type"]])
             if part["type"] == "table":
-                if any(len(row) != len(part["columns"]) for row in part["rows"]):
-                    raise ValueError("a row is too long or too short")
-            elif part["type"] == "figure":
-                part["file"], part["svg"], part["caption"], part["alt"]
-            elif not isinstance(part["text"], str):
-                raise ValueError("a text is none")
+                _require_rows(part["columns"], part["rows"], part["notes"])
     require_same(found["weights_fingerprint"], weights_fingerprint(model), file,
                  f"network than {model.path}", f"{remedy} again")
     return found
+
+
+def _require_rows(columns: list[object], rows: list[object], notes: list[object]) -> None:
+    """See that a table is one; errors as `require_kinds`."""
+    if not all(isinstance(text, str) for text in (*columns, *notes)):
+        raise ValueError("a column or a note has no words")
+    for row in rows:
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise ValueError("a row is too long or too short")
+        if not all(cell is None or isinstance(cell, (str, int)) or isinstance(cell, float)
+                   and math.isfinite(cell) for cell in row):
+            raise ValueError("a cell is neither a text nor a number")
 
 
 def seconds_of(file: Path) -> float | None:
     """How long an experiment took, by its result; None if that cannot be read."""
     try:
         with reading(file, "a result", ""):
-            return float(json.loads(file.read_text(encoding="utf-8"))["seconds"])
+            found = whole_json(file.read_text(encoding="utf-8"))
+            require_kinds(found, {"seconds": (int, float)})
+            return float(found["seconds"])
     except InputError:
         return None
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from hpclcae.checkpoint.trained import Model
-from hpclcae.experiments.close_look import BINS, JudgedNeuron
+from hpclcae.experiments.close_look import BINS, FINE_BINS, JudgedNeuron
 from hpclcae.experiments.made_from import require_same, weights_fingerprint
 from hpclcae.experiments.neurons import run_folder
 from hpclcae.experiments.single_neurons import Population
-from hpclcae.utils.errors import InputError
+from hpclcae.utils.errors import InputError, shown
 from hpclcae.utils.files import check_output, is_json, read_hdf5, replacing, replacing_hdf5
 from hpclcae.utils.reading import reading
 from hpclcae.utils.text import storable
@@ -126,6 +127,9 @@ def read_neurons(run: str, model: Model | None = None) -> dict[str, Any]:
                        key=lambda name: int(name[5:]))
         neurons["stages"] = [_read_stage(store[name]) for name in names]
         step = int(neurons["step"])
+        for key, kind in (("concept", str), ("test", str), ("test_images", (int, np.integer))):
+            if not isinstance(neurons[key], kind):
+                raise ValueError(f"{key!r} is {shown(neurons[key])}")
     model = model or Model.load(run)
     again = f"{command} writes it again"
     if step != model.step:
@@ -133,14 +137,32 @@ def read_neurons(run: str, model: Model | None = None) -> dict[str, Any]:
                          f"{again}")
     require_same(neurons.get("weights_fingerprint"), weights_fingerprint(model), file,
                  f"network than {model.path}", again)
+    with reading(file, "HDF5 file of neurons", again):
+        shapes = [geometry.output for geometry in model.network.layout.geometry]
+        if not 0 < len(neurons["stages"]) <= len(shapes):
+            raise ValueError(f"it has {len(neurons['stages'])} stages")
+        for number, (stage, shape) in enumerate(zip(neurons["stages"], shapes), start=1):
+            for key in ("accuracy", "threshold", "development", "final"):
+                if key in stage and (stage[key].shape != shape or not np.isfinite(stage[key]).all()
+                                     ):
+                    raise ValueError(f"'stage{number}/{key}' has another shape, or numbers that "
+                                     "are not finite")
+            if not all(0 <= at < size for at, size in zip(stage["best"]["where"], shape,
+                                                          strict=True)):
+                raise ValueError(f"stage {number} has no neuron {stage['best']['where']}")
+            if not ((stage["stimuli"] >= 0) & (stage["stimuli"] < neurons["test_images"])).all():
+                raise ValueError("its stimuli are not among the test images")
     return neurons
 
 
 def _read_stage(stage: h5py.Group) -> dict[str, Any]:
     neuron = stage["chosen" if "chosen" in stage else "best"]
     best = dict(neuron.attrs)
-    if not math.isfinite(best["threshold"]):
-        raise ValueError("a threshold is not finite")
+    for key in ("accuracy", "auc", "minimum", "maximum", "threshold"):
+        if not math.isfinite(best[key]):
+            raise ValueError(f"{key!r} is not finite")
+    if neuron["histogram"].shape != (2, FINE_BINS):
+        raise ValueError("a histogram has another shape")
     halves = {key: stage[key][:] for key in ("development", "final") if key in stage}
     return {"accuracy": stage["accuracy"][:], "threshold": stage["threshold"][:], **halves,
             "best": best, "honest": "chosen" in stage,

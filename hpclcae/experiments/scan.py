@@ -23,7 +23,9 @@ from hpclcae.utils.progress import progress
 
 GREY = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 
-#: windows uint8 (window, row, col, channel) -> responses (window,)
+#: windows uint8 (window, row, col, channel) -> responses (neuron, window)
+Asked = Callable[[np.ndarray], np.ndarray]
+#: the same of one neuron -> responses (window,)
 Detector = Callable[[np.ndarray], np.ndarray]
 
 
@@ -63,8 +65,38 @@ class Neuron:
 
     def detector(self, model: Model) -> Detector:
         """Its response as a function of windows of the network's size."""
-        return lambda windows: model.responses(model.prepare(windows))[self.stage - 1][
-            self.where].copy()
+        ask = asked(model, [self])
+        return lambda windows: ask(windows)[0]
+
+
+def asked(model: Model, neurons: Sequence[Neuron]) -> Asked:
+    """The responses of some neurons as a function of windows of the network's size.
+
+    All blocks of a network have to call that function with the same windows.
+
+    Raises
+    ------
+    InputError
+        When it is called: greedy training has not come to the stage of a neuron.
+    """
+    places = []  # stage, its neurons among all that are asked, where they are in the block's part
+    for stage in sorted({neuron.stage for neuron in neurons}):
+        mine = np.array([n for n, neuron in enumerate(neurons) if neuron.stage == stage])
+        inside, place = model.own_part(stage, np.array([neurons[n].where for n in mine]))
+        places.append((stage, mine[inside], tuple(place.T)))
+
+    def ask(windows: np.ndarray) -> np.ndarray:
+        stages = model.responses(model.prepare(windows))
+        found = np.zeros((len(neurons), len(windows)), model.network.dtype)
+        for stage, mine, place in places:
+            if stage > len(stages):
+                raise InputError(f"a neuron of stage {stage} is asked for, and {model.path} was "
+                                 f"saved when stage {len(stages)} was being trained: train on, or "
+                                 "name a neuron of the stages below")
+            found[mine] = stages[stage - 1][place]
+        model.network.communicator.sum_in_place(found)
+        return found
+    return ask
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import probing
 from hpclcae.experiments.labelled_images import LabelledImages
 from hpclcae.experiments.neurons import Settings, concept_of, labelled_images
+from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.training_images import prepared_ahead
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.progress import progress
 from hpclcae.utils.text import drawable, entitle
 
 if TYPE_CHECKING:
@@ -69,27 +69,30 @@ def dealt_labels(images: LabelledImages, permutations: int, seed: int) -> np.nda
 
 
 def examine(model: Model, test: Dataset, images: LabelledImages, permutations: int, batch: int,
-            seed: int) -> list[StageMap]:
+            seed: int, ranks: Ranks = Ranks()) -> list[StageMap]:
     """The selectivity of every neuron, and what chance would give; one pass over the images.
+
+    Processes share the images, and blocks the neurons; the sums are those of all on each.
 
     Raises
     ------
     InputError
-        A response is not finite.
+        A response is not finite; there are fewer images than processes.
     """
-    outputs = [geometry.output for geometry in model.network.layout.geometry]
-    neurons = sum(int(np.prod(shape)) for shape in outputs)
+    held = ranks.parts(model)
+    neurons = sum(int(np.prod(each.shape)) for each in held)
     permutations = max(20, min(permutations, MOST // neurons - 1))
     labels = dealt_labels(images, permutations, seed)
-    parts = [slice(first, first + batch) for first in range(0, images.index.size, batch)]
+    parts = ranks.batches(images.index.size, batch)
     prepared = prepared_ahead(model, test, [images.index[part] for part in parts])
     sums: list[np.ndarray] = []  # of each stage (neuron, 1 + permutation): with the concept
     both: list[np.ndarray] = []  # (neuron, 2): responses and their squares, of all images
     shift: list[np.ndarray] = []  # first responses, so that large means do not spoil small spreads
-    for part, x in zip(progress(parts, "map", unit="batches"), prepared):
+    for part, x in zip(ranks.progress(parts, "map", "batches"), prepared):
         flat = [y.reshape(-1, y.shape[-1]) for y in model.responses(x)]
         if not sums:
-            shift = [y.mean(axis=1, keepdims=True) for y in flat]
+            shift = [ranks.summed(each, y.mean(axis=1, keepdims=True) * (ranks.group == 0)
+                                  )[each.own] for each, y in zip(held, flat)]
             sums = [np.zeros((len(y), labels.shape[1])) for y in flat]
             both = [np.zeros((len(y), 2)) for y in flat]
         for y, middle, with_concept, all_of_them in zip(flat, shift, sums, both):
@@ -100,7 +103,9 @@ def examine(model: Model, test: Dataset, images: LabelledImages, permutations: i
                                            casting="same_kind")
     count, having = images.index.size, labels.sum(axis=0, dtype=np.float64)
     maps = []
-    for with_concept, all_of_them, shape in zip(sums, both, outputs):
+    for with_concept, all_of_them, each in zip(sums, both, held):
+        with_concept, all_of_them = (ranks.summed(each, values)
+                                     for values in (with_concept, all_of_them))
         if not np.isfinite(all_of_them).all():
             raise InputError("a response of the network is not finite: training diverged, take an "
                              "earlier checkpoint")
@@ -109,7 +114,7 @@ def examine(model: Model, test: Dataset, images: LabelledImages, permutations: i
         deviation = np.sqrt(np.maximum(variance, 0))
         difference = with_concept / having - (total - with_concept) / (count - having)
         maps.append(stage_map(np.divide(difference, deviation, out=np.zeros_like(difference),
-                                        where=deviation > 1e-9), shape))
+                                        where=deviation > 1e-9), each.shape))
     return maps
 
 
@@ -125,7 +130,7 @@ def stage_map(selectivity: np.ndarray, shape: Sequence[int]) -> StageMap:
 
 
 def run(model: Model, path: str | None, permutations: int, batch: int, seed: int,
-        record: Record) -> None:
+        record: Record, ranks: Ranks = Ranks()) -> None:
     """Examine every neuron, print, and write what the record holds.
 
     The HDF5 file has, for every stage, ``stage1/selectivity`` (row, col, map),
@@ -148,7 +153,7 @@ def run(model: Model, path: str | None, permutations: int, batch: int, seed: int
         if images.why_no_interval:
             raise InputError(f"{test.path}: {images.why_no_interval}: chance cannot be told from "
                              "selectivity")
-        maps = examine(model, test, images, permutations, batch, seed)
+        maps = examine(model, test, images, permutations, batch, seed, ranks)
         concept = concept_of(test)
     dealt = maps[0].chance.shape[1]
     rows = [_row(number, each) for number, each in enumerate(maps, start=1)]

@@ -231,7 +231,8 @@ def draw(found: Sequence[Tested], concept: str, named: str) -> "Figure":
         axes.set_xticks(places)
         axes.set(xlabel=f"{'receptive field' if key == 'field' else 'maps'} of {named}",
                  ylabel="percent right" if key == "field" else "")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5,
+                    frameon=False)  # above: intervals fill the whole height
         axes.grid(alpha=0.3)
     return figure
 

@@ -9,6 +9,7 @@ from hpclcae.experiments import optimum, probing
 from hpclcae.experiments.figures import stimulus_mosaic
 from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.optimum import Optima
+from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import Neuron
 from hpclcae.utils.text import drawable, entitle
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(model: Model, neurons: Sequence[Neuron], path: str | None, starts: int, iterations: int,
-        batch: int, seed: int, record: Record) -> None:
+        batch: int, seed: int, record: Record, ranks: Ranks = Ranks()) -> None:
     """Find images and optima, print, and write what the record holds.
 
     The HDF5 file has ``highest`` (neuron, image), positions in the dataset, ``response`` (neuron,
@@ -40,9 +41,9 @@ def run(model: Model, neurons: Sequence[Neuron], path: str | None, starts: int, 
     """
     with probing.open_test(model, path) as test:
         record.about(test)
-        found = probing.probe(model, neurons, test, batch, seed, "stimuli")
+        found = probing.probe(model, neurons, test, batch, seed, "stimuli", ranks)
         first = probing.highest(found.response)
-        optima = optimum.find(model, neurons, starts, iterations, seed, batch)
+        optima = optimum.find(model, neurons, starts, iterations, seed, batch, ranks)
         mosaics = [stimulus_mosaic(test.read(found.index[chosen]), found.concept[chosen])[0]
                    for chosen in first]
         means = np.stack([probing.mean_of_highest(test, found.index, response)

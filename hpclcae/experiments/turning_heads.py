@@ -14,10 +14,11 @@ from hpclcae.data import catalogue
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.frames.heads import FILLS, HeadModel
 from hpclcae.data.frames.scanned_head import ScannedHead
-from hpclcae.experiments.invariance import Asked, Shown, Sweep, require_finite, window
-from hpclcae.experiments.scan import GREY
+from hpclcae.experiments.invariance import Shown, Sweep, require_finite, window
+from hpclcae.experiments.ranks import Ranks, cut
+from hpclcae.experiments.scan import GREY, Asked
 from hpclcae.experiments.training_images import read
-from hpclcae.utils.progress import progress
+from hpclcae.utils.errors import InputError
 
 TURNS = tuple(range(-90, 91, 15))  # degrees: the nose to the left and to the right of the picture
 NODS = tuple(range(-60, 61, 15))   # down and up
@@ -31,6 +32,21 @@ class Head(Protocol):
     def __call__(self, size: int, yaw: float, pitch: float, zoom: float) -> np.ndarray:
         """uint8 (row, col, 4): red, green, blue, alpha; chin to crown fills FILLS of it at zoom 1.
         """
+
+
+def find_sources(named: Path | None, test: str | Path) -> Path | None:
+    """The folder of fetched images: the one named, or `sources` beside a test set, if it exists.
+
+    Raises
+    ------
+    InputError
+        The one that is named is no folder.
+    """
+    if named is not None and not named.is_dir():
+        raise InputError(f"--sources {named} is not a folder: hpclcae data fetch --out FOLDER "
+                         "fills one")
+    beside = Path(test).parent / "sources"
+    return named or (beside if beside.is_dir() else None)
 
 
 def head_height(dataset: Dataset) -> float:
@@ -71,8 +87,8 @@ def scanned_heads(sources: Path | None) -> list[Head]:
 
 
 def ask_about_heads(ask: Asked, heads: Sequence[Head], dataset: Dataset, behind: np.ndarray,
-                    size: int, batch: int, label: str) -> list[Shown]:
-    """Ask neurons about heads at every angle.
+                    size: int, batch: int, label: str, ranks: Ranks = Ranks()) -> list[Shown]:
+    """Ask neurons about heads at every angle; processes share the angles.
 
     Parameters
     ----------
@@ -97,24 +113,17 @@ def ask_about_heads(ask: Asked, heads: Sequence[Head], dataset: Dataset, behind:
     grounds = window(read(dataset, behind[:len(heads)]), size)
     swept = [Sweep(f"{label}turn", np.array(TURNS, float)),
              Sweep(f"{label}nod", np.array(NODS, float))]
-    total = len(heads) * (len(TURNS) + len(NODS))
-    ticks = iter(progress(range(total), f"{label}heads", unit="pictures"))
-    shown = []
-    for sweep, angles in zip(swept, (lambda at: (at, 0.0), lambda at: (0.0, at))):
-        answers = []
-        for at in sweep.at:
-            frames = []
-            for number, head in enumerate(heads):
-                ground = grounds[number % len(grounds)]
-                frames.append(_before(head(size, *angles(float(at)), zoom), ground))
-                next(ticks, None)
-            parts = [ask(np.stack(frames[first:first + batch]))
-                     for first in range(0, len(frames), batch)]
-            answers.append(np.concatenate(parts, axis=1))
-        keys = np.random.default_rng(HEADS_SEED).integers(0, 2 ** 63, len(heads)).astype(np.uint64)
-        shown.append(Shown(sweep, require_finite(np.stack(answers, axis=1).astype(float)), keys))
-    next(ticks, None)
-    return shown
+    angles = [*((float(at), 0.0) for at in TURNS), *((0.0, float(at)) for at in NODS)]
+    found = []
+    for angle in ranks.progress(list(ranks.mine(angles)), f"{label}heads", "angles"):
+        frames = np.stack([_before(head(size, *angle, zoom), grounds[number % len(grounds)])
+                           for number, head in enumerate(heads)])
+        found.append(np.concatenate([ask(frames[part]) for part in cut(len(heads), batch, 1)],
+                                    axis=1))
+    answers = np.stack(ranks.everyones(found), axis=1).astype(np.float64)
+    keys = np.random.default_rng(HEADS_SEED).integers(0, 2 ** 63, len(heads)).astype(np.uint64)
+    return [Shown(sweep, require_finite(part), keys)
+            for sweep, part in zip(swept, np.split(answers, [len(TURNS)], axis=1))]
 
 
 def _before(head: np.ndarray, ground: np.ndarray) -> np.ndarray:

@@ -3,17 +3,21 @@
 Requests are persistent: made once, started in every step. Buffers are contiguous and of predefined
 types.
 """
+import math
 import time
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import ArrayLike
 
-from hpclcae.mpi.waiting import wait
+from hpclcae.mpi.waiting import Backoff, wait
 from hpclcae.partition.blocks import split
 from hpclcae.partition.communicator import Buffers, Channel, Communicator
 from hpclcae.utils.text import to_bytes, to_text
+
+T = TypeVar("T")
 
 
 class MpiCommunicator(Communicator):
@@ -83,6 +87,15 @@ class MpiCommunicator(Communicator):
         for other in mine[1:]:
             total += other
         self.wait([self.comm.Iallgatherv(total, [flat, (sizes, starts)])])
+
+    def gather(self, value: T, patience: float = math.inf) -> list[T]:
+        """Pickled; when all are there, so that nobody spins meanwhile."""
+        began, backoff, here = time.monotonic(), Backoff(), self.comm.Ibarrier()
+        while not here.Test():
+            if time.monotonic() - began > patience:
+                raise TimeoutError(f"other ranks have not come within {patience:g} seconds")
+            backoff.pause()
+        return self.comm.allgather(value)
 
     def close(self) -> None:
         """Free the communicator; channels are closed before."""

@@ -3,12 +3,14 @@
 The others: mpi/communicator.py with MPI; threads.py for all blocks of a grid in one process. Sums
 are taken in the order of ranks by all of them, so they give the same bits.
 """
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+T = TypeVar("T")
 Buffers = Sequence[tuple[int, np.ndarray]]  # (rank of the other block, contiguous buffer)
 
 
@@ -59,6 +61,17 @@ class Communicator(Protocol):
         For many numbers: each block adds its share of them up.
         """
 
+    def gather(self, value: T, patience: float = math.inf) -> list[T]:
+        """What every block has, on every block, in order of ranks.
+
+        For results of any kind, after long work: who waits leaves the core to others.
+
+        Raises
+        ------
+        TimeoutError
+            The others have not come within so many seconds.
+        """
+
     def close(self) -> None:
         """Release what belongs to the communicator; every block does."""
 
@@ -81,6 +94,10 @@ class SerialCommunicator(Communicator):
 
     def sum_in_place(self, array: np.ndarray) -> None:
         """They are the sum already."""
+
+    def gather(self, value: T, patience: float = math.inf) -> list[T]:
+        """There is nobody else."""
+        return [value]
 
     def close(self) -> None:
         """Nothing to release."""

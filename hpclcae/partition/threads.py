@@ -4,6 +4,7 @@ Threads exchange copies through mailboxes. Nothing can hang for want of a messag
 that still runs waits, nobody is left to send, and all end with an error that says who waits for
 whom.
 """
+import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -111,6 +112,17 @@ class ThreadCommunicator(Communicator):
             array += self.receive(rank, _SUM)
         for rank in range(1, self.size):
             self.send(rank, _SUM, array)
+
+    def gather(self, value: T, patience: float = math.inf) -> list[T]:
+        """Each tells every other one; nobody waits for one that does not come (`BlocksStuck`)."""
+        mine = np.empty((), object)
+        mine[()] = value
+        for rank in set(range(self.size)) - {self.rank}:
+            self.send(rank, _SUM, mine)
+        everyone: list[T] = []
+        for rank in range(self.size):
+            everyone.append(value if rank == self.rank else self.receive(rank, _SUM).item())
+        return everyone
 
     def send(self, rank: int, tag: int, content: np.ndarray) -> None:
         """Leave a copy for another block."""

@@ -122,7 +122,7 @@ def is_json(path: Path, key: str, value: str | None = None) -> bool:
     for part in (text, text.partition("\n")[0]):
         try:
             first = json.loads(part)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         return isinstance(first, dict) and key in first and value in (None, first[key])
     return False

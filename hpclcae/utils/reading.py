@@ -8,13 +8,14 @@ checksum that `files.replacing_hdf5` left; and lines of a log are taken one by o
 """
 import contextlib
 import json
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from hpclcae.utils.errors import InputError, one_line
+from hpclcae.utils.errors import InputError, one_line, shown
 
 #: What is raised for a content that is not what was written.
 DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
@@ -56,6 +57,35 @@ def _words(error: BaseException) -> str:
         text = str(error.args[0])
         return one_line(text if " " in text else f"no {text!r}")
     return one_line(str(error) or type(error).__name__)
+
+
+def whole_json(text: str) -> Any:
+    """Parse JSON; numbers that are none, which we never write, are damage. Inside `reading`."""
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} stands for a number")
+    return json.loads(text, parse_constant=refuse)
+
+
+def require_kinds(value: object, kinds: Mapping[str, type | tuple[type, ...]]) -> None:
+    """See that a JSON object has what its readers rely on; call it inside `reading`.
+
+    Parameters
+    ----------
+    value : object
+    kinds : mapping
+        For every key that is needed what its value may be.
+
+    Raises
+    ------
+    ValueError, KeyError
+        It is none, or lacks a key; a value is of another kind, or a number that is not finite.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{shown(value)} is no object")
+    for key, kind in kinds.items():
+        found = value[key]
+        if not isinstance(found, kind) or isinstance(found, float) and not math.isfinite(found):
+            raise ValueError(f"{key!r} is {shown(found)}")
 
 
 def whole_objects(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:

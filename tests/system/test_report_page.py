@@ -17,6 +17,7 @@ from hpclcae.checkpoint.trained import Model  # noqa: E402
 from hpclcae.data.writer import DatasetWriter  # noqa: E402
 from hpclcae.experiments.record import Record  # noqa: E402
 from tests.support import browser as chromium  # noqa: E402
+from tests.support.synthetic_head import write_synthetic_head  # noqa: E402
 from tests.support.tiny_run import write_parallel, write_run  # noqa: E402
 
 pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium here: on Debian the "
@@ -43,6 +44,7 @@ def page(tmp_path_factory):
                           kind=HOSTILE if shows else f"<i>{number % 3}",
                           group=f"{HOSTILE}/{number // 10}-{shows}", crop=(0, 0, 1, 1),
                           original=(12, 12))
+    write_synthetic_head(folder / "sources/anny")
     write_parallel(run)
     assert cli.main(["neurons", str(run), "--bootstrap", "100", "--filters", "0", "--random-seeds",
                      "0"]) == 0
@@ -169,6 +171,9 @@ def test_a_link_opens_its_neuron_and_an_unknown_one_is_named(opened, page):
 
 
 def test_every_neuron_is_complete(opened):
+    assert [curve["name"] for curve in data(opened)["curves"]] == [
+        "horizontal shift", "vertical shift", "scale", "rotation in the plane", "turn of a head",
+        "nod of a head"]
     assert opened.run(f"{CHECKS} incomplete()") == []
 
 

@@ -2,24 +2,31 @@
 
 An experiment gets those of the options below that its own command has. It is passed over if the
 run has its result: of the same weights and images, by the same command line.
+
+Under mpiexec the ranks share the experiments that can be shared, those whose modules have ``work``;
+the first rank makes the others, while the others wait.
 """
 import argparse
 import importlib
+import math
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hpclcae.checkpoint.trained import Model
-from hpclcae.commands.arguments import Parser, output
+from hpclcae.commands.arguments import Parser
+from hpclcae.commands.experiment import arguments
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import record
 from hpclcae.experiments.neurons import open_fitting
+from hpclcae.experiments.ranks import Ranks, share
 from hpclcae.experiments.rates import measure
 from hpclcae.utils.errors import InputError, MissingExtraError, one_line
-from hpclcae.utils.files import check_output
+from hpclcae.utils.files import check_output, is_hdf5
 
 #: Options of this command that are handed on to experiments which have them.
 SHARED = ("--test", "--frames", "--sources", "--train", "--without-lcn", "--without", "--batch",
@@ -29,6 +36,9 @@ SHARED = ("--test", "--frames", "--sources", "--train", "--without-lcn", "--with
 SECONDS = {"concepts": 30.0, "autoencoders": 120.0, "kmeans": 60.0}
 OTHERWISE = 30.0
 DESK_RATE = 3000.0  # images a second there
+#: What fails does so on all ranks, where a file is missing or an argument wrong: then the next
+#: experiment is tried. Where others do not fail within this time, they wait for the one that did.
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Task:
     name: str
     words: list[str]
     why_not: str = ""
-    run: Callable[[], object] = bool
+    run: Callable[[Ranks], object] = bool
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,13 +75,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="look at final halves where the default is development")
     parser.add_argument("--beside", metavar="RUN", nargs="+",
                         help="fine-tuned runs to compare this one with")
-    parser.add_argument("--out", type=output, metavar="FOLDER",
-                        help="where results go (default: RUN/experiments)")
+    arguments.add(parser, "grid", "out")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is missing; say what is left out, and why; 1 if anything failed."""
-    model = Model.load(args.run)
+    """Run what is missing, in this process or on all ranks; 1 if anything failed."""
+    return share("hpclcae experiment all", args.grid, partial(work, args))
+
+
+def work(args: argparse.Namespace, ranks: Ranks) -> int:
+    """Run what is missing; say what is left out, and why."""
+    model = ranks.load(args.run)
     for name in args.only:
         if name not in record.ORDER:
             raise InputError(f"--only {name}: experiments are {', '.join(record.ORDER)}")
@@ -79,36 +93,55 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or record.experiments_folder(args.run)
     check_output(out / f"{names[0]}.json", lambda path: True, "a result")
     tasks = [task_of(name, args, model) for name in names]
-    done = [] if args.again else [task for task in tasks
-                                  if not task.why_not and is_done(task, out, model)]
-    todo = [task for task in tasks if task not in done and not task.why_not]
-    for task in done:
-        print(f"{task.name}: done already")
+    done = ranks.by_first(lambda: [task.name for task in tasks if not args.again
+                                   and not task.why_not and is_done(task, out, model)])
+    todo = [task for task in tasks if task.name not in done and not task.why_not]
+    for name in done:
+        ranks.say(f"{name}: done already")
     seconds = expected(todo, out, model, args.test)
     if todo:
-        print(f"{len(todo)} experiments, about {duration(sum(seconds))}: "
-              + ", ".join(f"{task.name} {duration(each)}" for task, each in zip(todo, seconds)),
-              flush=True)
+        ranks.say(f"{len(todo)} experiments, about {duration(sum(seconds))}: "
+                  + ", ".join(f"{task.name} {duration(each)}"
+                              for task, each in zip(todo, seconds)))
     left_out = [(task.name, task.why_not) for task in tasks if task.why_not]
     failed = 0
     for number, task in enumerate(todo, start=1):
-        print(f"\n=== {number}/{len(todo)} {shlex.join(task.words)}", flush=True)
+        ranks.say(f"\n=== {number}/{len(todo)} {shlex.join(task.words)}")
         began = time.monotonic()
-        try:
-            task.run()
-        except MissingExtraError as error:
-            left_out.append((task.name, str(error)))
-        except InputError as error:
-            failed += 1
-            left_out.append((task.name, str(error)))
-            print(f"{task.name}: {one_line(str(error), 1000)}", file=sys.stderr, flush=True)
-        else:
+        error = attempt(task, ranks)
+        if error is None:
             rest = sum(seconds[number:])
-            print(f"{task.name}: {duration(time.monotonic() - began)}"
-                  + (f"; about {duration(rest)} to go" if rest else ""), flush=True)
+            ranks.say(f"{task.name}: {duration(time.monotonic() - began)}"
+                      + (f"; about {duration(rest)} to go" if rest else ""))
+            continue
+        left_out.append((task.name, str(error)))
+        if not isinstance(error, MissingExtraError):
+            failed += 1
+            if ranks.is_first:
+                print(f"{task.name}: {one_line(str(error), 1000)}", file=sys.stderr, flush=True)
     for name, why in left_out:
-        print(f"left out: {name}: {one_line(why, 1000)}")
+        ranks.say(f"left out: {name}: {one_line(why, 1000)}")
     return int(failed > 0)
+
+
+def attempt(task: Task, ranks: Ranks) -> InputError | None:
+    """Run one experiment; returns why it has no result, the same on all ranks.
+
+    Raises
+    ------
+    InputError
+        It failed on this rank, and others wait for what it has not done.
+    """
+    failed: InputError | None = None
+    try:
+        task.run(ranks)
+    except InputError as error:
+        failed = error
+    try:
+        everyone = ranks.meeting.gather(failed, PATIENCE if failed else math.inf)
+    except TimeoutError:
+        raise InputError(f"{task.name}: {failed}") from failed
+    return next(filter(None, everyone), None)
 
 
 def task_of(name: str, args: argparse.Namespace, model: Model) -> Task:
@@ -135,7 +168,9 @@ def task_of(name: str, args: argparse.Namespace, model: Model) -> Task:
     parsed = parser.parse_intermixed_args(words)
     typed = ["hpclcae", "experiment", *name.split(), *words]
     parsed.command_line = shlex.join(typed)
-    return Task(name, typed, run=lambda: module.run(parsed))
+    if hasattr(module, "work"):
+        return Task(name, typed, run=partial(module.work, parsed))
+    return Task(name, typed, run=lambda ranks: module.run(parsed) if ranks.is_first else None)
 
 
 def option_words(action: argparse.Action, option: str, given: object) -> list[str]:
@@ -164,7 +199,9 @@ def is_done(task: Task, out: Path, model: Model) -> bool:
         return False
     files = (part[key] for part in found["parts"] if part["type"] == "figure"
              for key in ("file", "svg"))
-    return all((out / file).is_file() for file in files)
+    arrays = out / f"{task.name}.h5"
+    return (all((out / file).is_file() for file in files)
+            and (not arrays.exists() or is_hdf5(arrays, record.KIND)))
 
 
 def expected(tasks: Sequence[Task], out: Path, model: Model,

@@ -1,18 +1,17 @@
 """What several experiments are told: the run, the neuron, the images, where results go."""
 import argparse
-from pathlib import Path
 
 from hpclcae.checkpoint.trained import Model
 from hpclcae.commands.arguments import output, positive, whole
 from hpclcae.experiments.neurons import Settings
+from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.results import read_neurons
 from hpclcae.experiments.scan import Neuron
 from hpclcae.experiments.scan_results import choose_neuron
-from hpclcae.utils.errors import InputError
 
 
 def add(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Declare some of: run, neuron, neurons, test, batch, seed, out."""
+    """Declare some of: run, neuron, neurons, test, batch, seed, grid, out."""
     for name in names:
         flags, options = _ARGUMENTS[name]
         parser.add_argument(flags, **options)
@@ -34,36 +33,32 @@ _ARGUMENTS: dict[str, tuple[str, dict]] = {
                           "help": "images at a time (%(default)s)"}),
     "seed": ("--seed", {"type": whole(0), "default": 0,
                         "help": "of what is drawn (%(default)s)"}),
+    "grid": ("--grid", {"default": "1x1", "metavar": "ROWSxCOLUMNS",
+                        "help": "under mpiexec: blocks that a network is cut into; the work is "
+                        "spread over the networks (%(default)s)"}),
     "out": ("--out", {"type": output, "metavar": "FOLDER",
                       "help": "where results go (default: RUN/experiments)"})}
 
 
-def chosen_neuron(args: argparse.Namespace, model: Model) -> tuple[Neuron, float | None]:
-    """The neuron that is named, or the best of the top stage, and its threshold, if it is known."""
-    return choose_neuron(args.run, model, args.neuron)
+def chosen_neuron(args: argparse.Namespace, model: Model,
+                  ranks: Ranks) -> tuple[Neuron, float | None]:
+    """The neuron that is named, or the best of the top stage, and its threshold, if it is known.
+
+    One rank looks, since all weights are compared with what the results are of.
+    """
+    return ranks.by_first(lambda: choose_neuron(args.run, model, args.neuron))
 
 
-def chosen_neurons(args: argparse.Namespace, model: Model) -> list[tuple[Neuron, float | None]]:
+def chosen_neurons(args: argparse.Namespace, model: Model,
+                   ranks: Ranks) -> list[tuple[Neuron, float | None]]:
     """The neurons that are named, or the best of every stage, with their thresholds."""
+    return ranks.by_first(lambda: _chosen_neurons(args, model))
+
+
+def _chosen_neurons(args: argparse.Namespace,
+                    model: Model) -> list[tuple[Neuron, float | None]]:
     if args.neuron:
         return [choose_neuron(args.run, model, named) for named in args.neuron]
     stages = [stage["best"] for stage in read_neurons(args.run, model)["stages"]]
     return [(Neuron(number, (int(best["where"][0]), int(best["where"][1]), int(best["where"][2]))),
              float(best["threshold"])) for number, best in enumerate(stages, start=1)]
-
-
-def sources(args: argparse.Namespace, model: Model) -> Path | None:
-    """The folder of fetched images: the one named, or `sources` beside the test set, if it exists.
-
-    Raises
-    ------
-    InputError
-        The one that is named is no folder.
-    """
-    if args.sources is not None:
-        if not args.sources.is_dir():
-            raise InputError(f"--sources {args.sources} is not a folder: hpclcae data fetch --out "
-                             "FOLDER fills one")
-        return args.sources
-    beside = Path(model.config.data.test).parent / "sources"
-    return beside if beside.is_dir() else None

@@ -1,9 +1,10 @@
 """The command ``hpclcae experiment concepts``: Table 1, the best neurons of several concepts."""
 import argparse
 import contextlib
+from functools import partial
 
-from hpclcae.commands.arguments import output
 from hpclcae.commands.examination import add_examination, examination_settings, training_images
+from hpclcae.commands.experiment import arguments
 from hpclcae.experiments import concepts, neurons
 from hpclcae.experiments.ranks import Ranks, share
 from hpclcae.experiments.record import Record
@@ -19,20 +20,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "the one in the configuration of the run")
     parser.add_argument("--without-lcn", metavar="RUN",
                         help="run of the same network without contrast normalisation, for its row")
-    parser.add_argument("--grid", default="1x1", metavar="ROWSxCOLUMNS",
-                        help="under mpiexec: blocks that a network is cut into; the images are "
-                        "spread over the networks (1x1)")
+    arguments.add(parser, "grid")
     add_examination(parser)
-    parser.add_argument("--out", type=output, metavar="FOLDER",
-                        help="where results go (default: RUN/experiments)")
+    arguments.add(parser, "out")
 
 
 def run(args: argparse.Namespace) -> int:
     """Examine all test sets, in this process or on all ranks."""
-    return share("hpclcae experiment concepts", args.grid, lambda ranks: _run(args, ranks))
+    return share("hpclcae experiment concepts", args.grid, partial(work, args))
 
 
-def _run(args: argparse.Namespace, ranks: Ranks) -> None:
+def work(args: argparse.Namespace, ranks: Ranks) -> None:
+    """What one of them does."""
     settings = examination_settings(args)
     model = ranks.load(args.run)
     without_lcn = ranks.load(args.without_lcn) if args.without_lcn else None

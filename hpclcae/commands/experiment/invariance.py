@@ -2,21 +2,22 @@
 """
 import argparse
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
-from hpclcae.checkpoint.trained import Model
 from hpclcae.commands.arguments import positive, real, whole
 from hpclcae.commands.experiment import arguments
-from hpclcae.experiments import invariance_results
+from hpclcae.experiments import invariance_results, turning_heads
 from hpclcae.experiments.invariance import FACES, ROTATIONS, SCALES
 from hpclcae.experiments.invariance_results import Settings
 from hpclcae.experiments.neurons import LEAST
+from hpclcae.experiments.ranks import Ranks, share
 from hpclcae.experiments.record import Record
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    arguments.add(parser, "run", "neuron", "test", "out")
+    arguments.add(parser, "run", "neuron", "test", "grid", "out")
     parser.add_argument("--frames", metavar="SET",
                         help="labelled dataset (default: the test set, continued by "
                         "reflection); larger frames with the concept in their middle have "
@@ -45,13 +46,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="of faces, heads and bootstrap (%(default)s)")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Measure one neuron."""
+    return share("hpclcae experiment invariance", args.grid, partial(work, args))
+
+
+def work(args: argparse.Namespace, ranks: Ranks) -> None:
+    """The same on one of the ranks that share it."""
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
-    model = Model.load(args.run)
-    neuron, threshold = arguments.chosen_neuron(args, model)
+    model = ranks.load(args.run)
+    neuron, threshold = arguments.chosen_neuron(args, model, ranks)
     record = Record("invariance", "Shift, scale, rotation, turning heads and covering", args.run,
-                    model, args.command_line, figures=["curves"], out=args.out)
+                    model, args.command_line, figures=["curves"], out=args.out,
+                    writes=ranks.is_first)
     frames = args.frames or args.test or model.config.data.test
-    invariance_results.run(model, neuron, threshold, frames, arguments.sources(args, model),
-                           settings, record)
+    sources = turning_heads.find_sources(args.sources, model.config.data.test)
+    invariance_results.run(model, neuron, threshold, frames, sources, settings, record, ranks)

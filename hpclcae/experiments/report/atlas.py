@@ -19,10 +19,9 @@ import numpy as np
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments.close_look import BINS, bin_of
-from hpclcae.experiments.invariance import Asked
 from hpclcae.experiments.labelled_images import (DEVELOPMENT, FINAL, LabelledImages, group_weights,
                                                  interval, ratio)
-from hpclcae.experiments.scan import Neuron
+from hpclcae.experiments.scan import Neuron, asked
 from hpclcae.experiments.single_neurons import Tally, find_ranges
 from hpclcae.experiments.training_images import read_ahead
 from hpclcae.utils.progress import progress
@@ -129,22 +128,6 @@ def regular_sample(shape: tuple[int, ...], count: int) -> list[int]:
 def _spread(size: int, count: int) -> np.ndarray:
     """`count` places that divide `size` evenly; each in the middle of its part."""
     return ((np.arange(count) + 0.5) * size / count).astype(int)
-
-
-def asked(model: Model, neurons: Sequence[Neuron]) -> Asked:
-    """The answers (neuron, image) of many neurons as a function of images."""
-    shapes = [geometry.output for geometry in model.network.layout.geometry]
-    by_stage = [(stage, [n for n, neuron in enumerate(neurons) if neuron.stage == stage + 1])
-                for stage in range(len(shapes))]
-    flat = np.array([np.ravel_multi_index(neuron.where, shapes[neuron.stage - 1])
-                     for neuron in neurons])
-
-    def respond(images: np.ndarray) -> np.ndarray:
-        found = np.empty((len(neurons), len(images)), np.float32)
-        for (stage, mine), answers in zip(by_stage, model.responses(model.prepare(images))):
-            found[mine] = answers.reshape(-1, answers.shape[-1])[flat[mine]]
-        return found
-    return respond
 
 
 def parts_of(count: int, size: int) -> list[slice]:

@@ -16,7 +16,8 @@ from hpclcae.experiments.report import atlas
 from hpclcae.experiments.report.atlas import Facts
 from hpclcae.experiments.report.curves import Curve, curves
 from hpclcae.experiments.report.sprites import Sprites, data_uri, mosaic, signed
-from hpclcae.experiments.scan import Neuron
+from hpclcae.experiments.scan import Neuron, asked
+from hpclcae.experiments.turning_heads import Head
 from hpclcae.geometry import receptive_field
 from hpclcae.utils.text import printable
 
@@ -55,7 +56,7 @@ def small_pictures(pictures: np.ndarray, most: int = atlas.MEAN_SIDE) -> np.ndar
 
 def atlas_data(model: Model, test: Dataset, images: LabelledImages,
                stages: Sequence[dict[str, Any]], limit: int, named: Sequence[Neuron],
-               batch: int = 100) -> dict[str, Any]:
+               heads: Sequence[Head] = (), batch: int = 100) -> dict[str, Any]:
     """Collect everything that the page shows of some neurons of every stage.
 
     Parameters
@@ -66,6 +67,8 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages,
         Neurons of a stage, at most.
     named : sequence of Neuron
         These in any case.
+    heads : sequence of Head
+        They turn and nod before them.
 
     Raises
     ------
@@ -78,7 +81,7 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages,
     facts = atlas.look_at(model, test, judged, neurons, batch)
     thumbnails = Thumbnails.of(facts, test)
     means = atlas.look_at_pixels(test, judged, facts, batch, thumbnails.take)
-    found = curves(atlas.asked(model, neurons), test, judged)
+    found = curves(asked(model, neurons), test, judged, heads, batch=batch)
     optima = optimum.find(model, neurons, batch=batch)
     sprites = {"images": thumbnails.sprites, "means": Sprites.of([signed(mean) for mean in means]),
                "optima": Sprites.of(small_pictures(optima.pictures()))}
@@ -96,7 +99,8 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages,
         "kinds": list(map(printable, judged.kinds)),
         "kindCounts": np.bincount(judged.kind[judged.mine], minlength=len(judged.kinds)),
         "size": test.size, "groups": [name for name, _, _ in atlas.GROUPS],
-        "highest": len(facts[0].top), "examples": found[0].images, "resampled": images.resampled,
+        "highest": len(facts[0].top), "examples": found[0].images, "heads": len(heads),
+        "resampled": images.resampled,
         "contrast": optimum.CONTRAST, "starts": optimum.STARTS,
         "all": sum(score.size for score in scores),
         "images": {"at": list(place), "kind": [label[at][0] for at in place],

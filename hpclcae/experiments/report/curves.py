@@ -1,23 +1,28 @@
 """Responses of all neurons of an atlas against shift, scale and rotation of some images.
 
-The views are those of invariance.py, and all neurons are asked about the same images.
+The views are those of invariance.py, and all neurons are asked about the same images. Out of the
+plane turn heads that are rendered (turning_heads.py).
 """
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t
 
 from hpclcae.data.dataset import Dataset
-from hpclcae.experiments import invariance
-from hpclcae.experiments.invariance import Asked
+from hpclcae.experiments import invariance, turning_heads
+from hpclcae.experiments.invariance import Sweep
 from hpclcae.experiments.report.atlas import Judged
-from hpclcae.utils.progress import progress
+from hpclcae.experiments.scan import Asked
+from hpclcae.experiments.turning_heads import Head
 
 LEVEL = 0.95  # of the intervals
 UNITS = {"shift x": ("horizontal shift", "pixels to the right"),
          "shift y": ("vertical shift", "pixels down"),
          "scale": ("scale", "times as large"),
-         "rotation": ("rotation", "degrees, to the left")}
+         "rotation": ("rotation in the plane", "degrees, to the left"),
+         "turn": ("turn of a head", "degrees, nose to the right"),
+         "nod": ("nod of a head", "degrees, nose up")}
 
 
 @dataclass(frozen=True)
@@ -29,28 +34,45 @@ class Curve:
     unchanged: float      # where the images are as they were
     mean: np.ndarray      # float64 (neuron, view)
     deviation: np.ndarray  # half of the interval of the mean, float64 (neuron, view); NaN: unknown
-    images: int           # whose mean it is
+    images: int           # whose mean it is: test images, or heads
 
 
-def curves(ask: Asked, test: Dataset, judged: Judged, seed: int = 0) -> list[Curve]:
-    """Measure all neurons on an image of each of FACES persons (or other groups), or fewer."""
-    faces = invariance.choose_faces(judged.images, judged.mine, invariance.FACES, seed)
+def curves(ask: Asked, test: Dataset, judged: Judged, heads: Sequence[Head] = (), seed: int = 0,
+           batch: int = 100) -> list[Curve]:
+    """Measure all neurons on an image of each of FACES persons (or other groups), or fewer.
+
+    Parameters
+    ----------
+    heads : sequence of Head
+        They turn and nod before images without the concept.
+    batch : int
+        Pictures of heads at a time.
+    """
+    images = judged.images
+    faces = invariance.choose_faces(images, judged.mine, invariance.FACES, seed)
     step = max(1, test.size // (2 * invariance.SHIFTS))
     swept = [sweep for sweep in invariance.sweeps(test.size, step) if sweep.name in UNITS]
     views = [view for sweep in swept for view in sweep.views]
-    ticks = iter(progress(views, "curves", unit="views"))
-    answers = invariance.respond(ask, test, judged.images.index[faces], views,
+    answers = invariance.respond(ask, test, images.index[faces], views,
                                  invariance.room(test.size, invariance.SCALES), faces.size,
-                                 lambda: next(ticks, None))
-    next(ticks, None)
+                                 label="curves")
     ends = np.cumsum([len(sweep.views) for sweep in swept])
-    count = faces.size
-    factor = t.ppf((1 + LEVEL) / 2, count - 1) / np.sqrt(count) if count > 1 else np.nan
-    found = []
-    for sweep, response in zip(swept, np.split(answers, ends[:-1], axis=1)):
-        deviation = (factor * response.std(axis=2, ddof=1) if count > 1
-                     else np.full(response.shape[:2], np.nan))
-        assert sweep.centre is not None
-        found.append(Curve(*UNITS[sweep.name], sweep.at, sweep.centre, response.mean(axis=2),
-                           deviation, count))
+    found = [curve(sweep, response)
+             for sweep, response in zip(swept, np.split(answers, ends[:-1], axis=1))]
+    if heads:
+        others = np.flatnonzero(judged.mine & ~images.concept)
+        behind = np.random.default_rng(seed).permutation(images.index[others])[:len(heads)]
+        found += [curve(shown.sweep, shown.response) for shown in turning_heads.ask_about_heads(
+            ask, heads, test, np.sort(behind), test.size, batch, "")]
     return found
+
+
+def curve(sweep: Sweep, response: np.ndarray) -> Curve:
+    """Sum up responses (neuron, view, image)."""
+    assert sweep.centre is not None
+    count = response.shape[2]
+    factor = t.ppf((1 + LEVEL) / 2, count - 1) / np.sqrt(count) if count > 1 else np.nan
+    deviation = (factor * response.std(axis=2, ddof=1) if count > 1
+                 else np.full(response.shape[:2], np.nan))
+    return Curve(*UNITS[sweep.name], sweep.at, sweep.centre, response.mean(axis=2), deviation,
+                 count)

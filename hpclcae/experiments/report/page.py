@@ -11,7 +11,8 @@ from typing import Any
 from hpclcae import __version__
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
-from hpclcae.experiments import results
+from hpclcae.experiments import results, turning_heads
+from hpclcae.experiments.invariance import FACES
 from hpclcae.experiments.labelled_images import LabelledImages
 from hpclcae.experiments.made_from import require_same
 from hpclcae.experiments.neurons import (Settings, labelled_images, open_fitting, run_folder)
@@ -19,6 +20,7 @@ from hpclcae.experiments.report import sections
 from hpclcae.experiments.report.atlas_page import atlas_data
 from hpclcae.experiments.report.sections import Missing
 from hpclcae.experiments.scan import Neuron
+from hpclcae.experiments.turning_heads import Head
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import check_output, replacing
 from hpclcae.utils.text import printable
@@ -36,6 +38,7 @@ class Request:
     test: str | None = None        # where the test images are; None: where the neurons were tested
     neurons: int = NEURONS         # of a stage, in the atlas; 0: no atlas
     named: tuple[str, ...] = ()    # neurons that the atlas has in any case, STAGE/ROW,COL,MAP
+    sources: Path | None = None    # what data fetch filled: heads that turn; None: see find_sources
     command: str = ""              # that makes the page again
 
 
@@ -85,9 +88,11 @@ def render(request: Request, missing: Missing) -> str:
         test = _test_set(request, model, neurons, missing, stack)
         atlas = None
         if neurons is not None and test is not None and request.neurons:
+            heads = _heads(request, test, missing)
             try:
                 images = _labelled(request, test, neurons, found)
-                atlas = atlas_data(model, test, images, neurons["stages"], request.neurons, named)
+                atlas = atlas_data(model, test, images, neurons["stages"], request.neurons, named,
+                                   heads)
             except InputError as error:
                 if request.test:
                     raise
@@ -151,10 +156,23 @@ def _test_set(request: Request, model: Model, neurons: dict[str, Any] | None, mi
 def _labelled(request: Request, test: Dataset, neurons: dict[str, Any],
               found: dict[str, Any] | None) -> LabelledImages:
     """The labelled images in the halves with which the neurons were tested."""
-    said = found.get("settings") if found else None
-    seed = said.get("seed", 0) if isinstance(said, dict) else 0
-    return labelled_images(test, Settings(seed=int(seed),
+    return labelled_images(test, Settings(seed=sections.seed_of(found),
                                           development=neurons.get("halves") == "development"))
+
+
+def _heads(request: Request, test: Dataset, missing: Missing) -> list[Head]:
+    """The heads that turn in the atlas, if what they are rendered from is there."""
+    sources = turning_heads.find_sources(request.sources, test.path)
+    try:
+        heads = turning_heads.rendered_heads(sources, FACES, 0)
+    except InputError as error:
+        missing.add("Heads that turn, in the atlas", error)
+        return []
+    if not heads:
+        missing.add("Heads that turn, in the atlas", "the mesh that they are rendered from is not "
+                    f"in {sources or Path(test.path).parent / 'sources'}: hpclcae data fetch --out "
+                    "FOLDER brings it, and --sources FOLDER names it")
+    return heads
 
 
 def _about(test: Dataset | None) -> str:

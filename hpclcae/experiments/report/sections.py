@@ -1,7 +1,6 @@
 """What a report says of a run beside the atlas: facts, tables, figures, and what is missing."""
 import base64
 import io
-import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +15,12 @@ from hpclcae.experiments import record
 from hpclcae.experiments.figures import drawings, read_metrics
 from hpclcae.experiments.made_from import require_same, weights_fingerprint
 from hpclcae.experiments.replica_figures import is_server, read_parallel
+from hpclcae.experiments.report.sprites import require_picture
 from hpclcae.geometry import pixels_seen
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import SVG_MARK
 from hpclcae.utils.provenance import versions
-from hpclcae.utils.reading import reading
+from hpclcae.utils.reading import reading, whole_json
 from hpclcae.utils.text import printable
 
 MOST_RANKS = 40  # of a job, that are listed one by one
@@ -61,13 +61,18 @@ class Experiment:
 @dataclass
 class Missing:
     """What the page lacks, each with the command that makes it."""
-    lines: list[str] = field(default_factory=list)
+    _whats: dict[str, list[str]] = field(default_factory=dict)  # why it is missing: what
 
     def add(self, what: str, why: object) -> None:
         """Remember and go on."""
-        line = f"{what}: {why}"
-        if line not in self.lines:
-            self.lines.append(line)
+        whats = self._whats.setdefault(str(why), [])
+        if what not in whats:
+            whats.append(what)
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for every reason."""
+        return [f"{', '.join(whats)}: {why}" for why, whats in self._whats.items()]
 
 
 #: Figures of `hpclcae figures`: what they show, and what a reader who cannot see them should know.
@@ -140,11 +145,17 @@ def read_rows(folder: Path, model: Model) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"there is no {file}: {command} writes it")
     with reading(file, "results of neurons", f"{command} writes it again"):
-        found = dict(json.loads(file.read_text(encoding="utf-8")))
-        neurons_table(found), headline(found["rows"], str(found["concept"]))
+        found = dict(whole_json(file.read_text(encoding="utf-8")))
+        neurons_table(found), headline(found["rows"], str(found["concept"])), seed_of(found)
     require_same(found.get("weights_fingerprint"), weights_fingerprint(model), file,
                  f"network than {model.path}", f"{command} writes it again")
     return found
+
+
+def seed_of(found: dict[str, Any] | None) -> int:
+    """The seed with which neurons were tested, by neurons.json; 0 where it does not say."""
+    said = found.get("settings") if found else None
+    return int(said.get("seed", 0)) if said else 0
 
 
 def neurons_table(found: dict[str, Any]) -> Table:
@@ -220,13 +231,15 @@ def _embedded(folder: Path, part: dict[str, Any]) -> str:
     Raises
     ------
     InputError
-        Neither can be read.
+        Neither is there, or one is damaged.
     """
     for name, kind in ((part["svg"], "svg+xml"), (part["file"], "png")):
         path = folder / Path(str(name)).name  # never outside the folder
         if path.is_file() and path.stat().st_size <= LARGEST:
-            with reading(path, "a figure", "make the experiment again"):
-                return _uri(path.read_bytes(), kind)
+            with reading(path, "a figure", "remove it and make the experiment again"):
+                content = path.read_bytes()
+                require_picture(content)
+                return _uri(content, kind)
     raise InputError(f"{part['file']} is not in {folder}, or larger than {LARGEST:,} bytes: make "
                      "the experiment again")
 

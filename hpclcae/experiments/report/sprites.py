@@ -3,6 +3,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -90,6 +91,26 @@ def data_uri(pixels: np.ndarray, exact: bool) -> str:
     else:
         picture.save(content, "PNG", optimize=True)
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def require_picture(content: bytes) -> None:
+    """See that PNG or SVG is whole; call it inside `reading`.
+
+    Raises
+    ------
+    ValueError, OSError
+        It is not.
+    """
+    if not content.startswith(b"\x89PNG"):
+        try:
+            ElementTree.fromstring(content)
+        except ElementTree.ParseError as error:
+            raise ValueError(str(error)) from error
+        return
+    try:
+        require("PIL.Image", "report", PURPOSE).open(io.BytesIO(content)).load()
+    except SyntaxError as error:  # so Pillow says that a chunk is broken
+        raise ValueError(str(error)) from error
 
 
 def signed(picture: np.ndarray) -> np.ndarray:

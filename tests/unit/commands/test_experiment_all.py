@@ -1,5 +1,6 @@
 """``hpclcae experiment all``: in order, resumed, with what is left out and why."""
 import json
+import math
 
 import pytest
 
@@ -7,7 +8,9 @@ from hpclcae import cli
 from hpclcae.checkpoint.trained import Model
 from hpclcae.commands.experiment import all as everything
 from hpclcae.experiments import record
-from hpclcae.utils.errors import MissingExtraError
+from hpclcae.experiments.ranks import Ranks
+from hpclcae.partition.communicator import SerialCommunicator
+from hpclcae.utils.errors import InputError, MissingExtraError
 from tests.support.tiny_run import write_images, write_run
 
 QUICK = ["--bootstrap", "100", "--only", "concepts", "film"]
@@ -60,11 +63,36 @@ def test_one_that_fails_does_not_keep_the_others_from_their_work(run, capsys):
 
 
 def test_a_missing_extra_is_left_out_and_no_failure(run, capsys, monkeypatch):
-    def needs(args):
+    def needs(args, ranks):
         raise MissingExtraError("drawing needs x: pip install 'hpclcae[x]'")
-    monkeypatch.setattr("hpclcae.commands.experiment.concepts.run", needs)
+    monkeypatch.setattr("hpclcae.commands.experiment.concepts.work", needs)
     assert every(run) == 0
     assert "left out: concepts: drawing needs x: pip install" in capsys.readouterr().out
+
+
+class Gathering(SerialCommunicator):
+    """The ranks of a job of which the others fail alike, or wait for this one."""
+
+    def __init__(self, others_fail):
+        self.others_fail = others_fail
+
+    def gather(self, value, patience=math.inf):
+        if value is not None and not self.others_fail:
+            assert patience < math.inf
+            raise TimeoutError
+        return [value, value]
+
+
+def test_an_error_of_all_ranks_is_that_of_the_experiment_and_one_of_a_few_ends_the_job():
+    def fail(ranks):
+        raise InputError("no such file: name another")
+    task = everything.Task("map", [], run=fail)
+    found = everything.attempt(task, Ranks(meeting=Gathering(True)))
+    assert str(found) == "no such file: name another"
+    with pytest.raises(InputError, match="^map: no such file: name another$"):
+        everything.attempt(task, Ranks(meeting=Gathering(False)))
+    done = everything.Task("map", [], run=lambda ranks: None)
+    assert everything.attempt(done, Ranks(meeting=Gathering(False))) is None
 
 
 def test_bad_input_is_one_line(run, capsys):

@@ -12,6 +12,7 @@ pytest.importorskip("PIL.Image")
 from hpclcae import cli  # noqa: E402
 from hpclcae.data.writer import DatasetWriter  # noqa: E402
 from hpclcae.experiments.report import page, sections  # noqa: E402
+from tests.support.synthetic_head import write_synthetic_head  # noqa: E402
 from tests.support.tiny_run import write_images, write_parallel, write_run  # noqa: E402
 
 
@@ -72,6 +73,19 @@ def test_a_neuron_that_is_named_is_there(run, quick):
     assert atlas_of(run / "report.html") is None
 
 
+def test_heads_that_turn_are_in_the_atlas_where_they_are_there(run, capsys, quick, tmp_path):
+    assert report(run) == 0
+    said = capsys.readouterr().out
+    assert "left out: Heads that turn, in the atlas: the mesh" in said and "--sources FOLD" in said
+    assert len(atlas_of(run / "report.html")["curves"]) == 4
+    write_synthetic_head(tmp_path / "heads/anny")
+    assert report(run, "--sources", tmp_path / "heads") == 0
+    assert "Heads that turn" not in capsys.readouterr().out
+    atlas = atlas_of(run / "report.html")
+    assert [len(curve["at"]) for curve in atlas["curves"][4:]] == [13, 9] and atlas["heads"] == 10
+    assert all(len(neuron["curves"]) == 6 for neuron in atlas["neurons"])
+
+
 def test_without_results_the_command_that_makes_them_is_named(tmp_path, capsys, quick):
     run = write_run(tmp_path)
     assert report(run) == 0
@@ -121,6 +135,7 @@ def write_one_class(file):
     (["RUN", "--test", "RUN/other.h5"], "made from another test set than"),
     (["RUN", "--test", "RUN/one.h5"], "made from another test set than"),
     (["RUN", "--out", "RUN/metrics.jsonl"], "exists and is not a report"),
+    (["RUN", "--sources", "RUN/gone"], "gone is not a folder: hpclcae data fetch"),
     (["RUN", "--out", "RUN"], "it is a folder"),
     (["RUN", "--out", "RUN/metrics.jsonl/page.html"], "is not a folder"),
     (["RUN", "--neurons", "-1"], "it must be at least 0"),

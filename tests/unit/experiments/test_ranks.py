@@ -85,6 +85,25 @@ def test_every_image_is_looked_at_once(count, batch, size):
     assert (seen == 1).all()
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_the_first_process_finds_or_fails_with_is_that_of_all(fails):
+    looked = []
+
+    def look():
+        looked.append(1)
+        if fails:
+            raise InputError("no such file")
+        return ["found"]
+
+    def program(world):
+        try:
+            return Ranks(world, world.split(world.rank)).by_first(look)
+        except InputError as error:
+            return str(error)
+    assert run_blocks(3, program) == ["no such file" if fails else ["found"]] * 3
+    assert len(looked) == 1
+
+
 def test_what_cannot_be_dealt_out_is_one_line():
     with pytest.raises(InputError, match="2 images for 3 processes: start fewer"):
         Ranks(Somewhere(0, 3)).batches(2, 100)

@@ -232,7 +232,7 @@
     while (last < mean.length - 1 && mean[last + 1] > n.threshold) last++;
     const range = mean[start] > n.threshold
       ? `stays above the threshold from ${number(sweep.at[first])} to ${number(sweep.at[last])}`
-      : "is not above the threshold where the images are as they are";
+      : `is not above the threshold at ${number(sweep.at[start])}, where nothing is changed`;
     const across = sweep.name === "scale" ? sweep.at.map(Math.log) : sweep.at;
     const edges = [0, start, sweep.at.length - 1];
     const { svg, x, y } = frame(`Mean response against ${sweep.name}, ${sweep.unit}: it ${range}`,
@@ -302,8 +302,9 @@
         "Whole frames, strongest response first; the neuron sees the part of them that is marked above.")),
       panel("What it tolerates", false, make("div", { class: "charts" }, ...data.curves.map((_, i) => curve(n, i))),
         make("p", { class: "note" }, `Mean response to ${data.examples} test images with \u2018${data.concept}\u2019, changed by cubic interpolation; ` +
-          "what comes in from outside is mirrored. Band: 95 % interval of the mean over these images. Dashed: the threshold; dotted: the mean response to the rest. " +
-          "The same images for every neuron, so a neuron for something else has flat curves.")),
+          "what comes in from outside is mirrored. " + (data.heads ? `${data.heads} rendered heads, of nobody in training, turn and nod before images of the rest. ` : "") +
+          "Band: 95 % interval of the mean over these images or heads. Dashed: the threshold; dotted: the mean response to the rest. " +
+          "The same for every neuron, so a neuron for something else has flat curves.")),
       panel("Respond most alike", false, make("div", { class: "alike" }, ...n.alike.map(([other, correlation]) =>
         make("a", { href: fragment(neurons[other]), "aria-label": `neuron ${nameOf(neurons[other])}, correlation ${correlation.toFixed(2)}` },
           make("span", { class: "two" }, sprite("means", 2 + other, 52, "", ""), sprite("optima", other, 52, "", "")), make("span", {}, nameOf(neurons[other])), make("span", {}, `r = ${correlation.toFixed(2)}`)))),

@@ -38,7 +38,7 @@ def test_curves_have_the_mean_response_and_its_interval():
     assert values.size == 3  # people of the final half
     found = curves(ask, Images(), judged)
     assert [curve.name for curve in found] == ["horizontal shift", "vertical shift", "scale",
-                                               "rotation"]
+                                               "rotation in the plane"]
     for curve in found:
         here = int(np.flatnonzero(curve.at == curve.unchanged)[0])
         assert curve.mean[0, here] == pytest.approx(values.mean()) and curve.images == 3
@@ -48,6 +48,20 @@ def test_curves_have_the_mean_response_and_its_interval():
         assert (curve.mean[1] == 7).all() and (curve.deviation[1] == 0).all()
     right = Images.pixels[chosen, 8, 8 - 2, 0].mean()
     assert found[0].mean[0, list(found[0].at).index(2)] == pytest.approx(right)
+
+
+def test_heads_turn_and_nod_before_images_of_the_rest():
+    """A bright head where the neuron looks, brighter the further it turns to the right."""
+    def head(size, yaw, pitch, zoom):
+        return np.full((size, size, 4), [100 + yaw, 100 + yaw, 100 + yaw, 255], np.uint8)
+
+    class Framed(Images):
+        settings: dict = {}
+    found = curves(ask, Framed(), judged_by(6), [head, head])
+    assert [curve.name for curve in found][4:] == ["turn of a head", "nod of a head"]
+    turn, nod = found[4:]
+    assert turn.images == 2 and np.allclose(turn.mean[0], 100 + turn.at, atol=0.5)
+    assert (turn.deviation == 0).all() and (nod.mean[0] == 100).all() and nod.unchanged == 0
 
 
 def test_one_person_has_no_interval():
