@@ -1,4 +1,6 @@
 """What the supervisor takes for progress, and how long it waits for it."""
+from types import SimpleNamespace
+
 import pytest
 
 from hpclcae.model.phases import phases
@@ -12,7 +14,7 @@ def supervisor(tiny_config):
     made = object.__new__(Supervisor)  # no process is started
     made.config = tiny_config("train.gradient=greedy", "train.steps=90")
     made._steps = {phase: Durations(10) for phase in phases(made.config)}
-    made._starts, made._went = Durations(10), False
+    made._starts, made._went, made._nodes = Durations(10), False, SimpleNamespace(patience=0.0)
     return made
 
 
