@@ -18,8 +18,9 @@ GONE_SECONDS = 10.0   # that the others may take to end when mpiexec has
 class RankWatch:
     """Looks after the ranks of a job while it runs. For Linux; elsewhere nobody is named.
 
-    The system tells when a process ends (pidfd), so the order is the true one, however quickly
-    mpiexec ends the others.
+    The system tells when a process ends (pidfd), so the order is the true one, as mpiexec takes
+    milliseconds to end the others. Of those that end before this thread gets a core, any may be
+    named.
 
     Parameters
     ----------

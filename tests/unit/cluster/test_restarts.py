@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -67,16 +68,23 @@ def test_a_folder_that_is_not_there_or_damaged_says_nothing(tmp_path):
     assert restarts.step_reached(tmp_path) == STARTING and failures(tmp_path) == []
 
 
+def wait_until(holds):
+    """Look again and again, and let other threads work."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 @LINUX
 def test_the_rank_that_ends_first_is_found_and_none_is_left():
     ranks = [subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"],
                               env=os.environ | {"PMI_SIZE": "3", "PMI_RANK": str(rank)})
              for rank in range(3)]
     with RankWatch(lambda: [rank.pid for rank in ranks], 3) as watch:
-        while len(watch._known) < 3:
-            pass
+        wait_until(lambda: len(watch._known) == 3)
         ranks[1].send_signal(signal.SIGKILL)
-        ranks[1].wait()
+        wait_until(lambda: watch.first is not None)
         ranks[2].send_signal(signal.SIGKILL)
         ranks[0].send_signal(signal.SIGTERM)
     assert watch.first == (1, ranks[1].pid)
