@@ -63,6 +63,16 @@ def configure_limit(parser: argparse.ArgumentParser, seconds: int) -> None:
                         help=f"a job that takes longer is killed (default {seconds})")
 
 
+def configure_job(parser: argparse.ArgumentParser, seconds: int) -> None:
+    """Declare what benchmarks of whole jobs share: how long one may take, and where rows go.
+
+    Times of jobs are those of the clock on the wall.
+    """
+    configure_limit(parser, seconds)
+    configure_json(parser)
+    parser.set_defaults(clock="wall")
+
+
 class Report:
     """Measurements of one benchmark: times them, and appends them as rows to a JSON-lines file.
 

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import (MOST_TIMES, Report, configure_json, configure_limit, ratio,
+from hpclcae.bench.common import (MOST_TIMES, Report, configure_job, ratio,
                                   refuse_more_threads)
-from hpclcae.cluster.mpiexec import end_with_parent
+from hpclcae.cluster.mpiexec import arguments_of, descendants, end_with_parent
 from hpclcae.commands.arguments import real, whole
 from hpclcae.survive.job import check_survival
-from hpclcae.survive.processes import descendants
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import table
 
@@ -66,9 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=whole(0), default=0, help="of the first round's failures")
     parser.add_argument("--repeat", type=whole(1, MOST_TIMES), default=1, metavar="N",
                         help="rounds, each with its own failures (default 1)")
-    configure_limit(parser, 3600)
-    configure_json(parser)
-    parser.set_defaults(clock="wall")
+    configure_job(parser, 3600)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,8 +77,7 @@ def run(args: argparse.Namespace) -> int:
         The configuration cannot survive, or a training failed or took too long.
     """
     refuse_more_threads()
-    config = configuration.load(args.configuration, args.changes)
-    if not config.parallel.servers:
+    if not configuration.load(args.configuration, args.changes).parallel.servers:
         args.changes = ["parallel.servers=2", "parallel.replicas=2", "parallel.copies=1",
                         *args.changes]
     config = configuration.load(args.configuration, args.changes)
@@ -150,15 +146,9 @@ def _trained(args: argparse.Namespace, folder: Path, survives: bool,
 
 def _kill_one(job: int, which: float) -> bool:
     """SIGKILL to one of its ranks, the first at 0 and the last below 1; False: there is none."""
-    ranks = [pid for pid in sorted(descendants(job)) if _arguments(pid)[1:4] == TRAIN]
+    ranks = [pid for pid in sorted(descendants(job)) if arguments_of(pid)[1:4] == TRAIN]
     if not ranks:
         return False
     with contextlib.suppress(ProcessLookupError):
         os.kill(ranks[int(which * len(ranks))], signal.SIGKILL)
     return True
-
-
-def _arguments(pid: int) -> list[str]:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    return []

@@ -6,12 +6,14 @@ come later. The block that waits least has waited for the transfer alone; what t
 longer is imbalance, which no faster network would remove.
 """
 import argparse
+import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -170,6 +172,12 @@ def measure(config: Config, grid: Grid, communicator: Communicator, rounds: int)
                  for key, times, sent, *seconds in zip(keys, *medians)}
     step = np.median(communicator.allreduce_sum(parts) / communicator.size, axis=0)
     return Costs(exchanges, tuple(step))
+
+
+def step_in(rows: Path) -> float:
+    """Seconds of a step, in what the command has written to a file of rows (--json)."""
+    found = map(json.loads, rows.read_text().splitlines())
+    return float(next(row["value"] for row in found if row["metric"] == "step"))
 
 
 def least_bytes(config: Config, grid: Grid) -> dict[Key, float]:

@@ -6,7 +6,6 @@ ratios are formed within rounds. None of the cases is used for the description.
 """
 import argparse
 import dataclasses
-import json
 import math
 import os
 import statistics
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import (MOST_TIMES, Report, configure_json, configure_limit,
+from hpclcae.bench.common import (MOST_TIMES, Report, configure_job,
                                   refuse_more_threads)
-from hpclcae.bench.halo import PAPER_STAGE
+from hpclcae.bench.halo import PAPER_STAGE, step_in
 from hpclcae.bench.scaling import run_job
 from hpclcae.cluster.machine import Machine, load
 from hpclcae.cluster.mpiexec import find_mpiexec
@@ -61,12 +60,12 @@ class Case:
                 else self.name)
         return " ".join([name, *self.changes])
 
-    def predicted(self, machine: Machine) -> StepTime:
-        """Of a step, all ranks on one node."""
+    def predicted(self, machine: Machine, per_node: int) -> StepTime:
+        """Of a step, so many ranks on a node."""
         config = self.config  # bench halo keeps no responses
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, cache="none"))
         layout = Layout(config, choose_grid(config, self.ranks, "auto"))
-        return predict(layout, machine, per_node=self.ranks)
+        return predict(layout, machine, per_node)
 
 
 #: Small and large networks, joint and greedy, sparse and dense communication.
@@ -87,9 +86,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "(default 7)")
     parser.add_argument("--no-shared-memory", action="store_true",
                         help="ranks of this machine reach each other over TCP")
-    configure_limit(parser, 300)
-    configure_json(parser)
-    parser.set_defaults(clock="wall")
+    configure_job(parser, 300)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -111,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
         for _ in range(args.repeat):
             machine = _measured(Path(folder) / "machine.toml", args)
             for case, found in zip(cases, rounds):
-                found.append((case.predicted(machine), _seconds(case, Path(folder), args)))
+                found.append((case.predicted(machine, case.ranks),
+                              _seconds(case, Path(folder), args)))
     print(report.heading())
     way = "without shared memory" if args.no_shared_memory else "with shared memory"
     print(f"\npredicted and measured steps, {way}; the median of {args.repeat} rounds")
@@ -162,5 +160,4 @@ def _seconds(case: Case, folder: Path, args: argparse.Namespace) -> float:
     rows.unlink(missing_ok=True)
     _hpclcae(case.ranks, ["bench", "halo", *case.words, "--steps", str(args.steps), "--json",
                           str(rows)], args.limit)
-    found = [json.loads(line) for line in rows.read_text().splitlines()]
-    return float(next(row["value"] for row in found if row["metric"] == "step"))
+    return step_in(rows)

@@ -9,7 +9,6 @@ Strong scaling: the same network on more ranks. Weak scaling (``--weak``): the i
 every rank keeps about its number of positions; the speed-up is then that of FLOP per second.
 """
 import argparse
-import json
 import math
 import os
 import re
@@ -22,9 +21,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpclcae import config as configuration
-from hpclcae.bench.common import (MOST_TIMES, Report, configure_json, configure_limit, machine,
-                                  ratio, refuse_more_threads)
-from hpclcae.bench.halo import PAPER_STAGE, configure_case
+from hpclcae.bench.common import (MOST_TIMES, Report, configure_job, machine, ratio,
+                                  refuse_more_threads)
+from hpclcae.bench.halo import PAPER_STAGE, configure_case, step_in
 from hpclcae.cluster.mpiexec import OVERSUBSCRIBE, end_with_parent, find_mpiexec
 from hpclcae.commands.arguments import output, whole
 from hpclcae.config import Config
@@ -45,17 +44,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=whole(1, MOST_TIMES), default=10, metavar="N",
                         help="training steps of every stage in each job; their median counts "
                         "(default 10)")
-    configure_limit(parser, 600)
     parser.add_argument("--weak", action="store_true", help="let the image grow with the ranks")
     parser.add_argument("--srun", type=whole(1, 10 ** 6), metavar="PER_NODE",
                         help="start with srun, so many ranks on a node, instead of mpiexec "
                         "(slurm/scaling.sbatch)")
     parser.add_argument("--srun-mpi", default="pmi2", metavar="TYPE",
                         help="srun's --mpi (default pmi2)")
-    configure_json(parser)
+    configure_job(parser, 600)
     parser.add_argument("--plot", type=output, metavar="PNG",
                         help="draw the speed-up (extra: figures)")
-    parser.set_defaults(clock="wall")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -161,8 +158,7 @@ def seconds_of_step(start: Callable[[int], list[str]], ranks: int,
         error = run_job(command, args.limit)
         if error is not None:
             raise InputError(f"{ranks} ranks: {error}")
-        found = [json.loads(line) for line in rows.read_text().splitlines()]
-    return next(row["value"] for row in found if row["metric"] == "step")
+        return step_in(rows)
 
 
 def run_job(command: list[str], limit: float, show: bool = False) -> str | None:

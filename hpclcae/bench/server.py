@@ -28,8 +28,8 @@ import numpy as np
 from hpclcae import config as configuration
 from hpclcae.bench import slow_replica
 from hpclcae.bench.cases import RATE, minibatches
-from hpclcae.bench.common import (MOST_TIMES, Report, Times, configure_json, configure_limit,
-                                  ratio, refuse_more_threads)
+from hpclcae.bench.common import (MOST_TIMES, Report, Times, configure_job, ratio,
+                                  refuse_more_threads)
 from hpclcae.bench.halo import PAPER_STAGE, configure_case
 from hpclcae.bench.raw_messages import RawMessages
 from hpclcae.bench.scaling import run_job
@@ -69,9 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=whole(1, MOST_TIMES), default=10, metavar="N",
                         help="training steps of every stage, or of sleep, in each round (default "
                         "10)")
-    configure_limit(parser, 900)
-    configure_json(parser)
-    parser.set_defaults(clock="wall")
+    configure_job(parser, 900)
 
 
 def run(args: argparse.Namespace) -> int:

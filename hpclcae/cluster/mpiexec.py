@@ -150,18 +150,27 @@ def processes(ancestor: int, program: list[str]) -> list[int]:
 
     None are found where there is no /proc.
     """
-    parents: dict[int, int] = {}
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):  # it may have ended meanwhile
-            pid = int(folder.name)
-            parents[pid] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-            if words == program:
-                found.append(pid)
+    return [pid for pid in descendants(ancestor) if arguments_of(pid) == program]
 
-    def descends(pid: int) -> bool:
-        while pid not in (ancestor, 0):
-            pid = parents.get(pid, 0)
-        return pid == ancestor
-    return [pid for pid in found if descends(pid)]
+
+def descendants(ancestor: int) -> set[int]:
+    """A process and all that it has started and that still run; only itself without /proc."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError, ValueError):  # it may have ended meanwhile
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
+    found, new = set[int](), [ancestor]
+    while new:
+        pid = new.pop()
+        found.add(pid)
+        new += children.get(pid, [])
+    return found
+
+
+def arguments_of(pid: int) -> list[str]:
+    """The program of a process and its arguments; [] if there is none, or no /proc."""
+    with contextlib.suppress(OSError):
+        content = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return content.decode(errors="replace").split("\0")[:-1]
+    return []

@@ -29,6 +29,7 @@ from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import SerialCommunicator
 from hpclcae.survive.job import check_survival, supervise
 from hpclcae.survive.nodes import Nodes, allocated, here, named
+from hpclcae.survive.part import SILENCE_SECONDS
 from hpclcae.survive.supervisor import Supervisor
 from hpclcae.training.resume import starting_point
 from hpclcae.utils.cores import cores, memory
@@ -56,9 +57,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="--survive: start them on these hosts, with cores for N ranks each "
                         "(default: as many as here), by MPICH's or Intel MPI's mpiexec and ssh; "
                         "the files are the same on all")
-    parser.add_argument("--silence", type=real(1, 1e6), metavar="SECONDS", default=30.0,
-                        help="--survive: a process that has not heard the supervisor's host for so "
-                        "long ends by itself (default 30)")
+    parser.add_argument("--silence", type=real(1, 1e6), metavar="SECONDS",
+                        default=SILENCE_SECONDS, help="--survive: a process that has not heard the "
+                        "supervisor's host for so long ends by itself (default %(default)g)")
     parser.add_argument("--least", type=positive, metavar="N", default=1,
                         help="--survive: replicas without which training ends with a checkpoint")
     parser.add_argument("--start", type=positive, metavar="N", dest="first",

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 
 VARIABLE = "HPCLCAE_PART"
+SILENCE_SECONDS = 30.0  # of the supervisor's machine, after which its processes end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Part:
     kind: str
     number: int
     life: int
-    silence: float = 30.0
+    silence: float = SILENCE_SECONDS
 
     def variables(self) -> dict[str, str]:
         """For the environment of its processes."""

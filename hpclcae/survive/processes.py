@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from hpclcae.cluster.mpiexec import end_with_parent
+from hpclcae.cluster.mpiexec import descendants, end_with_parent
 from hpclcae.survive.part import Part
 
 LINGER_SECONDS = 5.0  # that a launcher may take to end processes on other nodes
@@ -87,18 +87,3 @@ class World:
         with contextlib.suppress(OSError):
             return self.part.token.encode() in Path(f"/proc/{pid}/environ").read_bytes()
         return False
-
-
-def descendants(ancestor: int) -> set[int]:
-    """A process and all that it has started and that still run; only itself without /proc."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(folder.name))
-    found, new = set[int](), [ancestor]
-    while new:
-        pid = new.pop()
-        found.add(pid)
-        new += children.get(pid, [])
-    return found

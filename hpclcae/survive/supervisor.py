@@ -23,7 +23,7 @@ from hpclcae.survive.history import LOG
 from hpclcae.survive.loop import Loop
 from hpclcae.survive.membership import IN_VAIN, Durations, Meeting, Rank, Seat, suspect
 from hpclcae.survive.nodes import Nodes
-from hpclcae.survive.part import Part
+from hpclcae.survive.part import SILENCE_SECONDS, Part
 from hpclcae.survive.processes import World
 from hpclcae.survive.servers import PING_SECONDS, UNKNOWN_SECONDS, Restart, Servers
 from hpclcae.survive.wire import Lost, Peer, text_in
@@ -63,7 +63,7 @@ class Supervisor(Loop):
     def __init__(self, config: Config, run: Path, nodes: Nodes, program: list[str], blocks: int,
                  asked: Requests, deviations: float = 20.0, least: int = 1,
                  seats: int | None = None, stop_at: int | None = None,
-                 silence: float = 30.0) -> None:
+                 silence: float = SILENCE_SECONDS) -> None:
         self.config, self.run, self.blocks, self._asked = config, run, blocks, asked
         self._nodes, self._program, self._silence = nodes, program, silence
         self._stop_at, self._least = stop_at, least

@@ -6,17 +6,13 @@ As `hpclcae bench plan`, with a rank on each of two namespaces (`two_hosts.py`):
 this machine, and what they exchange goes through the cable, which Linux's `tc` shapes. Needs root.
 """
 import argparse
-import dataclasses
-import json
 import statistics
 import tempfile
 from pathlib import Path
 
+from hpclcae.bench.halo import step_in
 from hpclcae.bench.plan import CASES, WITHIN, Case
 from hpclcae.cluster.machine import load
-from hpclcae.cluster.prediction import predict
-from hpclcae.model.layout import Layout
-from hpclcae.partition.cost import choose_grid
 from hpclcae.utils.tables import table
 from tests.support.mpi import MPIEXEC
 from tests.support.processes import run_limited
@@ -45,8 +41,7 @@ def measured(hosts: TwoHosts, case: Case, folder: Path, steps: int) -> float:
     # a host's folder is not ours
     words = [str(Path(word).absolute()) if word.endswith(".toml") else word for word in case.words]
     on_hosts(hosts, "halo", *words, "--steps", str(steps), "--json", str(rows))
-    found = map(json.loads, rows.read_text().splitlines())
-    return next(row["value"] for row in found if row["metric"] == "step")
+    return step_in(rows)
 
 
 def main() -> None:
@@ -70,11 +65,7 @@ def main() -> None:
                 on_hosts(hosts, "machine", "--repeat", "3", "--out", str(description))
                 machine = load(description)
                 for case, pairs in zip(cases, found):
-                    config = case.config
-                    config = dataclasses.replace(
-                        config, train=dataclasses.replace(config.train, cache="none"))
-                    layout = Layout(config, choose_grid(config, 2, "auto"))
-                    pairs.append((predict(layout, machine).seconds,
+                    pairs.append((case.predicted(machine, per_node=1).seconds,
                                   measured(hosts, case, Path(made), args.steps)))
             for case, pairs in zip(cases, found):
                 ratios = sorted(predicted / seconds for predicted, seconds in pairs)

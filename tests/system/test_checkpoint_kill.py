@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hpclcae import checkpoint
+from hpclcae.cluster.mpiexec import descendants
 from tests.support.mpi import MPIEXEC
 from tests.support.processes import RUN, run_limited
 from tests.support.saving import assert_same, datasets
@@ -27,7 +27,6 @@ KILLS = int(os.environ.get("HPCLCAE_KILLS", "5"))
 WRITE_AND_KILL = """
 import os, signal, sys, time
 from dataclasses import replace
-from pathlib import Path
 import numpy as np
 from hpclcae import checkpoint, config as configuration
 from tests.support.saving import made, save
@@ -109,21 +108,6 @@ def command(dataset, out, changes, ranks):
     launcher = [MPIEXEC, "-n", str(ranks)] if ranks else []
     return [*launcher, sys.executable, "-m", "hpclcae", "train", str(RUN / "tiny.toml"), "--out",
             str(out), "--resume", *sets]
-
-
-def descendants(pid):
-    """The process, what it started, what these started, and so on."""
-    children = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    found = [pid]
-    for process in found:
-        found += children.get(process, [])
-    return found
 
 
 def kill_after(words, out, seconds):

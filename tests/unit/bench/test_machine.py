@@ -53,7 +53,7 @@ def test_another_file_is_not_written_over(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, changes", plan.CASES, ids=str)
 def test_every_case_is_predicted(name, changes):
     for ranks in (1, 2):
-        step = plan.Case(name, ranks, changes).predicted(DEFAULT)
+        step = plan.Case(name, ranks, changes).predicted(DEFAULT, ranks)
         assert step.seconds > 0 and (step.halo > 0) == (ranks > 1)
 
 
