@@ -24,7 +24,7 @@ from hpclcae import config as configuration
 from hpclcae.bench.common import (MOST_TIMES, Report, configure_job, ratio,
                                   refuse_more_threads)
 from hpclcae.cluster.mpiexec import arguments_of, descendants, end_with_parent
-from hpclcae.commands.arguments import real, whole
+from hpclcae.commands.arguments import positive, real, whole
 from hpclcae.survive.job import check_survival
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import table
@@ -62,6 +62,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "with copies and two replicas where it does not say")
     parser.add_argument("--mtbf", type=real(0, 1e9, above=True), metavar="SECONDS", default=30.0,
                         help="mean time between failures of the job (default 30)")
+    parser.add_argument("--episodes", type=positive, metavar="N", default=10 ** 6,
+                        help="failures of a training, at most (default: until it ends)")
     parser.add_argument("--seed", type=whole(0), default=0, help="of the first round's failures")
     parser.add_argument("--repeat", type=whole(1, MOST_TIMES), default=1, metavar="N",
                         help="rounds, each with its own failures (default 1)")
@@ -127,7 +129,8 @@ def _trained(args: argparse.Namespace, folder: Path, survives: bool,
                                          "(--limit)")
                     if failures and now >= strike:
                         kills += _kill_one(job.pid, failures.random())
-                        strike += failures.expovariate(1 / args.mtbf)
+                        strike += (failures.expovariate(1 / args.mtbf) if kills < args.episodes
+                                   else args.limit)
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         job.wait(max(0.0, min(strike, began + args.limit) - time.monotonic()))
             finally:

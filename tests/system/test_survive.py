@@ -192,14 +192,14 @@ def test_goodput_is_measured_with_ranks_that_are_killed(hpclcae, tiny_dataset, t
                                      "train.steps": 40, "train.checkpoint_every": 10,
                                      "update.rule": "sgd"}.items()
              for word in ("--set", f"{key}={value}")]
-    job = hpclcae("bench", "goodput", RUN / "tiny.toml", *words, "--mtbf", 1.5, "--seed", 3,
-                  "--limit", LIMIT, "--json", rows, timeout=2 * LIMIT)
+    job = hpclcae("bench", "goodput", RUN / "tiny.toml", *words, "--mtbf", 0.2, "--episodes",
+                  2, "--limit", LIMIT, "--json", rows, timeout=3 * LIMIT)
     assert job.returncode == 0, job.stderr
     found = {row["metric"]: row["value"] for row in map(json.loads, rows.read_text().splitlines())}
     assert found.pop("one world, undisturbed: goodput") == 1
     assert len(found) == 7 and all(value > 0 for value in found.values())
     killed = [int(line.split()[-2]) for line in job.stderr.splitlines() if line.endswith("killed")]
-    assert killed[0] == killed[2] == 0 < killed[1], job.stderr
+    assert killed == [0, 2, 0, 2], job.stderr  # while they start: nothing here waits for a time
 
 
 def test_goodput_ends_with_the_reason_where_nothing_was_killed(hpclcae, tmp_path):
