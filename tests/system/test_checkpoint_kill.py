@@ -27,6 +27,7 @@ KILLS = int(os.environ.get("HPCLCAE_KILLS", "5"))
 WRITE_AND_KILL = """
 import os, signal, sys, time
 from dataclasses import replace
+from pathlib import Path
 import numpy as np
 from hpclcae import checkpoint, config as configuration
 from tests.support.saving import made, save
