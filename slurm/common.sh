@@ -83,8 +83,11 @@ train_until_complete() {
         done
         say "$started_by ended with exit code $code${ending:+ ($ending)}"
     fi
-    python -m hpclcae status "$run"
-    standing=$?
+    standing=3  # the MPI library may end the ranks before there is a run
+    if [ -f "$run/configuration.toml" ]; then
+        python -m hpclcae status "$run"
+        standing=$?
+    fi
     case $standing:$ending in
         0:*) rm -f "$run/starts"; exit 0 ;;
         3:stopped) exit 143 ;;

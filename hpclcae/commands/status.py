@@ -61,8 +61,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _judge(run: Path, job: str, what: str) -> int:
-    """Note a failure; the exit code says whether to start again."""
-    config = configuration.load(run / "configuration.toml")
+    """Note a failure; the exit code says whether to start again.
+
+    Ranks that end within MPI_Init leave no configuration: the default of train.restarts holds.
+    """
+    path = run / "configuration.toml"
+    config = configuration.load(path) if path.exists() else configuration.Config()
     verdict = judge(run, job, what, config.train.restarts)
     print(f"hpclcae failed: {verdict.text}")
     return 0 if verdict.again else BROKEN

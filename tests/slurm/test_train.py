@@ -256,6 +256,27 @@ if "train" in sys.argv[1:2] and os.environ.get("SLURM_PROCID") == "1":
     assert job.said.splitlines()[-1].endswith("as the time before: not started again")
 
 
+def test_ranks_that_end_before_there_is_a_run_are_started_again(tiny_dataset, tmp_path):
+    """As when the MPI library crashes while it starts: seen once with Open MPI."""
+    site, run = tmp_path / "site", tmp_path / "run"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(f"""
+import os, pathlib, sys
+if "train" in sys.argv[1:2] and os.environ.get("SLURM_PROCID") == "1":
+    try:
+        pathlib.Path({str(tmp_path)!r}, "died").touch(exist_ok=False)
+        os.kill(os.getpid(), 11)
+    except FileExistsError:
+        pass
+""")
+    job = submit("train.sbatch", RUN / "tiny.toml", run, *settings(tiny_dataset, steps=6),
+                 log=tmp_path / "log", options=TWO_NODES, PYTHONPATH=str(site))
+    assert job.ended() == "COMPLETED", job.said
+    assert (tmp_path / "died").exists() and job.said.count("train: requeued") == 1
+    assert re.findall(r"\(start (\d) of 3 there\)", job.said) == ["1", "2"]
+    assert status(run).returncode == 0
+
+
 def test_a_chain_of_jobs_without_requeue(tiny_dataset, undisturbed, tmp_path):
     """The first job is ended in the middle.
 

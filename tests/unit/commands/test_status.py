@@ -173,3 +173,13 @@ def test_a_failure_is_written_down_and_shown(tmp_path, capsys):
     assert cli.main(["status", str(tmp_path)]) == 3
     assert ("failures           2, the last after step 12: srun ended with exit code 137; not "
             "started again") in capsys.readouterr().out
+
+
+def test_a_failure_before_there_is_a_run_is_tried_once_more(tmp_path, capsys):
+    words = ["status", str(tmp_path), "--job", "17", "--failed", "srun ended with exit code 139"]
+    for code, said in ((0, "139, before its first step: it goes on"), (1, "as the time before")):
+        assert cli.main(words) == code
+        assert said in capsys.readouterr().out
+    (tmp_path / "refused").write_text("data.train = gone.h5: there is no such file\n")
+    assert cli.main(["status", str(tmp_path), "--job", "18", "--failed", "it ended"]) == 1
+    assert "as this would come back: data.train = gone.h5" in capsys.readouterr().out
