@@ -246,7 +246,8 @@ LONGEST_LINE = 3000  # characters of an error
 #: Commands that may run on many ranks.
 PARALLEL = {"train", "finetune", "check", "experiment all", "experiment concepts",
             "experiment histograms", "experiment stimuli", "experiment invariance",
-            "experiment map", "experiment film", "bench halo", "bench machine", "bench server"}
+            "experiment map", "experiment film", "neurons", "bench halo", "bench machine",
+            "bench server"}
 #: Commands that start processes of their own, and the option that says how many.
 SPREAD = {"data ingest": "--workers", "data check": "--workers", "data frames": "--jobs"}
 

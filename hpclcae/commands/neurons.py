@@ -1,26 +1,29 @@
 """The command ``hpclcae neurons``: the best neuron of every stage, beside what it has to beat.
 
 Several runs of one network give one table with the spread of their seeds; ``--scan`` shows where in
-larger pictures a neuron responds.
+larger pictures a neuron responds. Ranks share both.
 """
 import argparse
 import contextlib
 import textwrap
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from hpclcae.checkpoint.trained import Model
 from hpclcae.commands.examination import (add_examination, examination_settings,
                                           training_images)
+from hpclcae.commands.experiment import arguments
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import made_from, neurons, results, seeds
 from hpclcae.experiments.comparison import (Row, as_text, equal_as_text, judge, sources_as_text,
                                             top_row)
 from hpclcae.experiments.fewer_candidates import DRAWS
-from hpclcae.experiments.filters import filter_shape
+from hpclcae.experiments.filters import FilterShape, filter_shape
 from hpclcae.experiments.labelled_images import LabelledImages
 from hpclcae.experiments.neurons import Examination, Settings
+from hpclcae.experiments.ranks import Ranks, share
 from hpclcae.experiments.scan_results import (SCALES, STEP, Scanner, choose_neuron,
                                               scan_pictures, scan_set)
 from hpclcae.experiments.single_neurons import Population
@@ -50,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         "give one table")
     parser.add_argument("--test", metavar="DATASET",
                         help="labelled dataset (default: the one in the configuration of the run)")
+    arguments.add(parser, "grid")
     add_examination(parser)
     parser.add_argument("--json", metavar="FILE",
                         help="write the results here, too (of several runs: their table)")
@@ -72,14 +76,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
                       help="pixels of the scaled picture from window to window (%(default)s)")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Examine the networks and their baselines; print the table; write neurons.json and .h5."""
+def run(args: argparse.Namespace) -> int:
+    """Examine or scan, in this process or on all ranks."""
+    return share("hpclcae neurons", args.grid, partial(work, args))
+
+
+def work(args: argparse.Namespace, ranks: Ranks) -> None:
+    """What one of them does; the first one prints, and writes neurons.json and .h5."""
     settings = examination_settings(args)
-    models = [Model.load(model) for model in args.models]
+    models = [ranks.load(model) for model in args.models]
     if args.scan or args.scan_test:
-        return _scan(args, models[0], settings)
+        return _scan(args, models[0], settings, ranks)
     folders = _folders(args)
-    seeds.require_one_network(models)
+    ranks.by_first(lambda: seeds.require_one_network(models))
     for folder in folders:
         results.check_result(folder / "neurons.json")
     if args.json:
@@ -87,12 +96,12 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         test = stack.enter_context(_test_images(args, models))
         images = neurons.labelled_images(test, settings)
-        train = training_images(args.train, models[0], settings, stack)
-        examination = Examination(test, images, train, settings)
-        print(neurons.describe(test, images), flush=True)
+        train = training_images(args.train, models[0], settings, stack, ranks.is_first)
+        examination = Examination(test, images, train, settings, ranks)
+        ranks.say(neurons.describe(test, images))
         if examination.why_no_labels:
-            print(f"{examination.why_no_labels}: no filters without the concept, no ridge, no "
-                  "neuron chosen by training labels", flush=True)
+            ranks.say(f"{examination.why_no_labels}: no filters without the concept, no ridge, no "
+                      "neuron chosen by training labels")
         common = {"kind": results.KIND, "schema": results.SCHEMA,
                   "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                   "concept": neurons.concept_of(test), "test": str(test.path),
@@ -105,25 +114,27 @@ def run(args: argparse.Namespace) -> None:
             linear = [row for row in tables[0] if row.name.startswith("linear")] if tables else None
             stages, rows = examination.compare(model, linear)
             tables.append([tables[0][0], *rows[1:]] if tables else rows)
-            header = common | {"run": str(neurons.run_folder(name)), "step": model.step,
-                               "weights_fingerprint": made_from.weights_fingerprint(model)}
-            _report(args, model, images, stages, tables[-1], header, folder)
-    if len(models) > 1:
+            shape = filter_shape(model.filters(0), args.seed, model.network.communicator)
+            if ranks.is_first:
+                header = common | {"run": str(neurons.run_folder(name)), "step": model.step,
+                                   "weights_fingerprint": made_from.weights_fingerprint(model)}
+                _report(args, shape, images, stages, tables[-1], header, folder)
+    if len(models) > 1 and ranks.is_first:
         _report_several(args, tables, images, common)
 
 
-def _scan(args: argparse.Namespace, model: Model, settings: Settings) -> None:
+def _scan(args: argparse.Namespace, model: Model, settings: Settings, ranks: Ranks) -> None:
     """Scan pictures, or a labelled set."""
     if len(args.models) > 1:
         raise InputError(f"a scan is of one network: {len(args.models)} are named")
     out = Path(args.out) if args.out else neurons.run_folder(args.models[0]) / "scan"
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file: name a folder")
-    scanner = Scanner(model, *choose_neuron(args.models[0], model, args.neuron),
-                      tuple(args.scales), args.step, args.batch)
-    written = scan_pictures(scanner, args.scan, out) if args.scan else []
-    written += scan_set(scanner, args.scan_test, settings, out) if args.scan_test else []
-    print("wrote " + ", ".join(map(str, written)))
+    chosen = ranks.by_first(lambda: choose_neuron(args.models[0], model, args.neuron))
+    scanner = Scanner(model, *chosen, tuple(args.scales), args.step, args.batch)
+    written = scan_pictures(scanner, args.scan, out, ranks) if args.scan else []
+    written += scan_set(scanner, args.scan_test, settings, out, ranks) if args.scan_test else []
+    ranks.say("wrote " + ", ".join(map(str, written)))
 
 
 def _folders(args: argparse.Namespace) -> list[Path]:
@@ -159,13 +170,12 @@ def _test_images(args: argparse.Namespace, models: Sequence[Model]) -> Dataset:
     return test
 
 
-def _report(args: argparse.Namespace, model: Model, images: LabelledImages,
+def _report(args: argparse.Namespace, shape: FilterShape, images: LabelledImages,
             stages: Sequence[Population], rows: Sequence[Row], header: dict[str, object],
             folder: Path) -> None:
     """Print the table of one run and write its results."""
     candidates, top = stages[-1].accuracy.size, top_row(rows)
-    shape = filter_shape(model.filters(0), args.seed)
-    print(f"\n{header['run']}, step {model.step:,}\n\n{as_text(rows, candidates)}\n")
+    print(f"\n{header['run']}, step {header['step']:,}\n\n{as_text(rows, candidates)}\n")
     best = (top.chosen or top.best)[0]
     place = ", ".join(map(str, best.where))
     judged = "the final half" if top.chosen else "all images, which chose it"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpclcae.partition.communicator import Communicator, SerialCommunicator
+
 NOISE_FILTERS = 2000
 
 
@@ -73,7 +75,8 @@ def localisation(filters: np.ndarray) -> np.ndarray:
     return _share(windows.max(axis=(1, 2)), energy.sum(axis=(1, 2)))
 
 
-def filter_shape(weights: np.ndarray, seed: int = 0) -> FilterShape:
+def filter_shape(weights: np.ndarray, seed: int = 0,
+                 network: Communicator = SerialCommunicator()) -> FilterShape:
     """Measure all filters of a stage.
 
     Parameters
@@ -82,16 +85,20 @@ def filter_shape(weights: np.ndarray, seed: int = 0) -> FilterShape:
         As given by `Model.filters`; worked through row by row, so that no copy of all is made.
     seed : int
         Of the noise.
+    network : Communicator, optional
+        To the blocks that have the other filters of the stage; all of them call and have the same.
     """
     noise = np.random.default_rng(seed).standard_normal((NOISE_FILTERS, *weights.shape[2:5]))
 
-    def medians(measure: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
-        measured = [measure(np.moveaxis(row, -1, 1).reshape(-1, *weights.shape[2:5]))
-                    for row in weights]
-        return float(np.median(np.concatenate(measured))), float(np.median(measure(noise)))
+    def measured(measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        mine = [measure(np.moveaxis(row, -1, 1).reshape(-1, *weights.shape[2:5]))
+                for row in weights]
+        return np.concatenate(network.gather(np.concatenate(mine)))
 
-    return FilterShape(*medians(orientation_index), *medians(localisation),
-                       filters=int(np.prod(weights.shape[:2])) * weights.shape[-1])
+    oriented, localised = measured(orientation_index), measured(localisation)
+    return FilterShape(
+        float(np.median(oriented)), float(np.median(orientation_index(noise))),
+        float(np.median(localised)), float(np.median(localisation(noise))), oriented.size)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

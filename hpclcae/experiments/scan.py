@@ -17,9 +17,9 @@ from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.data.decode import Undecodable, decode
 from hpclcae.experiments.labelled_images import LabelledImages
+from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.single_neurons import Population, examine
 from hpclcae.utils.errors import InputError
-from hpclcae.utils.progress import progress
 
 GREY = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601)
 
@@ -167,7 +167,8 @@ def require_windows(name: object, shape: Sequence[int], scales: Sequence[float],
 
 
 def scan(frames: np.ndarray, detector: Detector, size: int, scales: Sequence[float], step: int,
-         batch: int, tick: Callable[[], object] = lambda: None) -> list[ScaleMap]:
+         batch: int, tick: Callable[[], object] = lambda: None,
+         ranks: Ranks = Ranks()) -> list[ScaleMap]:
     """Scan frames of one shape at every scale.
 
     Parameters
@@ -182,7 +183,9 @@ def scan(frames: np.ndarray, detector: Detector, size: int, scales: Sequence[flo
     batch : int
         Windows at a time.
     tick : callable
-        Called after each batch.
+        Called after each batch of this process.
+    ranks : Ranks, optional
+        The processes that share the windows; all have the same frames, and all responses.
     """
     maps = []
     for scale in scales:
@@ -190,13 +193,13 @@ def scan(frames: np.ndarray, detector: Detector, size: int, scales: Sequence[flo
         rows, cols = (places(length, size, step) for length in scaled.shape[1:3])
         windows = np.lib.stride_tricks.sliding_window_view(scaled, (size, size), axis=(1, 2))
         shape = len(frames), rows.size, cols.size
-        response = np.empty(shape, np.float32).reshape(-1)
-        for first in range(0, response.size, batch):
-            last = min(first + batch, response.size)
-            image, row, col = np.unravel_index(np.arange(first, last), shape)
+        count, found = int(np.prod(shape)), []
+        for first in ranks.mine(range(0, count, batch)):
+            image, row, col = np.unravel_index(np.arange(first, min(first + batch, count)), shape)
             chosen = windows[image, rows[row], cols[col]]  # (window, channel, row, col)
-            response[first:last] = detector(np.moveaxis(chosen, 1, -1))
+            found.append(detector(np.moveaxis(chosen, 1, -1)).astype(np.float32))
             tick()
+        response = np.concatenate(ranks.everyones(found))
         down, across = np.divide(frames.shape[1:3], scaled.shape[1:3]).tolist()
         maps.append(ScaleMap(scale, rows * down, cols * across, size * down,
                              response.reshape(shape)))
@@ -259,8 +262,9 @@ def read_picture(path: str | Path, channels: int) -> np.ndarray:
 
 
 def maxima(dataset: Dataset, index: np.ndarray, detector: Detector, size: int,
-           scales: Sequence[float], step: int, batch: int) -> dict[str, np.ndarray]:
-    """The strongest response to each of some frames, and where it is.
+           scales: Sequence[float], step: int, batch: int,
+           ranks: Ranks = Ranks()) -> dict[str, np.ndarray]:
+    """The strongest response to each of some frames, and where it is; processes share the frames.
 
     Returns
     -------
@@ -269,22 +273,20 @@ def maxima(dataset: Dataset, index: np.ndarray, detector: Detector, size: int,
     """
     frames = max(1, batch // 4)  # whose scaled copies are held
     shape = dataset.rows, dataset.cols
-    parts = [index[first:first + frames] for first in range(0, index.size, frames)]
+    parts = list(ranks.mine(index[first:first + frames]
+                            for first in range(0, index.size, frames)))
     total = sum(batches(part.size, shape, size, scales, step, batch) for part in parts)
-    ticks = iter(progress(range(total), f"scan of {dataset.path.name}", unit="batches"))
-    names = ("response", "scale", "top", "left", "side")
-    found = np.empty((index.size, len(names)))
-    at = 0
+    ticks = ranks.progress(range(total), f"scan of {dataset.path.name}", unit="batches")
+    found = []
     for part in parts:
         maps = scan(dataset.read(part), detector, size, scales, step, batch,
                     lambda: next(ticks, None))
-        for image in range(part.size):
-            peaks = [(peak, each.scale, top, left, each.side) for each in maps
-                     for peak, top, left in [each.strongest(image)]]
-            found[at] = max(peaks)
-            at += 1
+        found.append([max((peak, each.scale, top, left, each.side) for each in maps
+                          for peak, top, left in [each.strongest(image)])
+                      for image in range(part.size)])
     next(ticks, None)
-    return dict(zip(names, found.T))
+    return dict(zip(("response", "scale", "top", "left", "side"),
+                    np.concatenate(ranks.everyones(found)).T))
 
 
 def judge_maxima(response: np.ndarray, images: LabelledImages, replicates: int,

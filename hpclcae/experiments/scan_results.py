@@ -14,12 +14,12 @@ from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import made_from, scan
 from hpclcae.experiments.comparison import Row, as_text, judge
 from hpclcae.experiments.neurons import Settings, describe, labelled_images
+from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.results import read_neurons, save_json
 from hpclcae.experiments.scan import Neuron, ScaleMap
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import (check_output, check_picture, is_hdf5, is_json, replacing_hdf5,
                                  save_figure)
-from hpclcae.utils.progress import progress
 from hpclcae.utils.provenance import versions
 from hpclcae.utils.text import drawable, entitle, storable
 
@@ -102,12 +102,14 @@ def choose_neuron(run: str, model: Model, named: str | None) -> tuple[Neuron, fl
     return Neuron(len(stages), (row, col, map_)), float(best["threshold"])
 
 
-def scan_pictures(scanner: Scanner, pictures: Sequence[str], out: Path) -> list[Path]:
+def scan_pictures(scanner: Scanner, pictures: Sequence[str], out: Path,
+                  ranks: Ranks = Ranks()) -> list[Path]:
     """Scan pictures; write a heat map, scan-NAME.png, and the responses, scan-NAME.h5, of each.
 
     The HDF5 file has a group for every scale, ``scale0``, ``scale1``, ..., with ``response`` (row,
     col), the top left corners of the windows ``top`` (row,) and ``left`` (col,), and the attributes
-    ``scale`` and ``side``: all lengths in pixels of the picture.
+    ``scale`` and ``side``: all lengths in pixels of the picture. Processes share the windows of
+    each picture, and the first one writes.
 
     Returns
     -------
@@ -135,10 +137,12 @@ def scan_pictures(scanner: Scanner, pictures: Sequence[str], out: Path) -> list[
         pixels = scan.read_picture(picture, channels)
         total = scan.batches(1, pixels.shape[:2], scanner.size, scanner.scales, scanner.step,
                              scanner.batch)
-        ticks = iter(progress(range(total), stem, unit="batches"))
+        ticks = ranks.progress(range(-(-total // ranks.groups)), stem, "batches")
         maps = scan.scan(pixels[None], detector, scanner.size, scanner.scales, scanner.step,
-                         scanner.batch, lambda: next(ticks, None))
+                         scanner.batch, lambda: next(ticks, None), ranks)
         next(ticks, None)
+        if not ranks.is_first:
+            continue
         out.mkdir(parents=True, exist_ok=True)
         with replacing_hdf5(numbers) as store:
             store.attrs.update(storable(scanner.attributes | {"picture": str(picture)}))
@@ -205,12 +209,14 @@ def draw_scan(pixels: np.ndarray, maps: Sequence[ScaleMap], scanner: Scanner,
     return figure
 
 
-def scan_set(scanner: Scanner, path: str, settings: Settings, out: Path) -> list[Path]:
+def scan_set(scanner: Scanner, path: str, settings: Settings, out: Path,
+             ranks: Ranks = Ranks()) -> list[Path]:
     """Judge the maximum over all places and scales on a labelled set of larger frames.
 
     The threshold is chosen on the development half and judged on the final half. Prints the table;
     writes it as JSON, and the maxima (image,) with their windows as HDF5: ``index`` is the position
-    in the dataset, lengths are pixels of the frame.
+    in the dataset, lengths are pixels of the frame. Processes share the frames, and the first one
+    prints and writes.
 
     Returns
     -------
@@ -230,12 +236,14 @@ def scan_set(scanner: Scanner, path: str, settings: Settings, out: Path) -> list
         scan.require_windows(path, (test.rows, test.cols), scanner.scales, scanner.size)
         images = labelled_images(test, settings)
         written = _results(out, Path(path).stem, ".json", ".h5")
-        print(describe(test, images), flush=True)
+        ranks.say(describe(test, images))
         found = scan.maxima(test, images.index, scanner.neuron.detector(scanner.model),
-                            scanner.size, scanner.scales, scanner.step, scanner.batch)
+                            scanner.size, scanner.scales, scanner.step, scanner.batch, ranks)
         source = {"test": str(test.path), "test_images": test.count,
                   "test_fingerprint": test.fingerprint,
                   "framing": test.framing}
+    if not ranks.is_first:
+        return written
     population = scan.judge_maxima(found["response"], images, settings.bootstrap, settings.batch)
     rows = [Row.chance(images, settings.bootstrap, settings.batch),
             Row.of(f"neuron {scanner.neuron}, scanned", [population], trained=True)]

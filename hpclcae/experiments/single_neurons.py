@@ -244,7 +244,7 @@ class Tally:
 
     def add(self, response: np.ndarray, part: slice) -> None:
         """Count the responses (row, col, map, image) to the images `part`."""
-        flat = response.reshape(self.own.size, -1)
+        flat = response.reshape(self.own.size, response.shape[-1])
         kind = 2 * self.concept[part] + self.half[part]  # 0 to 3
         for first in range(0, self.own.size, BLOCK):
             block = slice(first, min(first + BLOCK, self.own.size))

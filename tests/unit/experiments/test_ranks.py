@@ -5,21 +5,24 @@ import numpy as np
 import pytest
 
 from hpclcae.checkpoint.trained import Model
+from hpclcae.config import StageConfig
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import neurons
+from hpclcae.experiments.filters import filter_shape
 from hpclcae.experiments.neurons import Examination, Settings
 from hpclcae.experiments.ranks import Ranks, check_ranks
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.threads import run_blocks
 from hpclcae.utils.errors import InputError
-from tests.support.tiny_run import write_run
+from tests.support.tiny_run import STAGES, write_run
 
 SETTINGS = Settings(batch=7, filters=9, random_seeds=1, bootstrap=100)
+TOP = StageConfig(receptive_field=3, maps=2, pooling=1, lcn=0)  # one position: of one block
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("ranks"))
+    return write_run(tmp_path_factory.mktemp("ranks"), (*STAGES, TOP))
 
 
 def examined(run, ranks=Ranks()):
@@ -66,7 +69,14 @@ def test_a_block_has_a_part_of_the_neurons(run):
     whole = Ranks().parts(Model.load(run))
     for mine, theirs, everyone in zip(one, other, whole):
         assert np.array_equal(np.sort(np.append(mine, theirs)), everyone.own)
-        assert 0 < mine.size < everyone.own.size
+        assert 0 < mine.size < everyone.own.size or everyone.own.size == TOP.maps
+
+
+def test_filters_of_all_blocks_are_measured_as_one_stage(run):
+    def program(world):
+        ranks = Ranks(world, world.split(0), Grid(1, 2))
+        return filter_shape(ranks.load(str(run)).filters(0), 3, ranks.network)
+    assert run_blocks(2, program) == [filter_shape(Model.load(run).filters(0), 3)] * 2
 
 
 class Somewhere:
