@@ -17,6 +17,7 @@ from hpclcae.model.layout import WHOLE
 from hpclcae.model.network import Network
 from hpclcae.model.parameters import ParameterVector
 from hpclcae.model.preprocess import Preprocessor
+from hpclcae.model.responses import Responses
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.communicator import Communicator
 from hpclcae.utils.errors import InputError
@@ -121,7 +122,12 @@ class Model:
         Overwritten by the next call. In the course of greedy training only of the stages that have
         been trained, or are being trained.
         """
-        return self.network.responses(self.parameters, x)
+        return self._responses(x)
+
+    @cached_property
+    def _responses(self) -> Responses:
+        """What is made once of weights that stay as they are."""
+        return Responses(self.network, self.parameters)
 
     def response_gradient(self, images: np.ndarray, stage: int,
                           where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

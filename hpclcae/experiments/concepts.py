@@ -148,6 +148,7 @@ def run(model: Model, tests: Sequence[Dataset], train: Dataset | None, without_l
         "unit": "share (verdicts: points of percent)", "settings": vars(settings),
         "processes": ranks.world.size, "grid": str(ranks.grid),
         "forward_images_per_second": speed.forward, "encode_images_per_second": speed.encode,
+        "share_of_encode": speed.share, "share_of_encode_computing": speed.computing,
         "sets": [as_json(each, test, settings) for each, test in zip(found, tests)]}
     record.save()
 

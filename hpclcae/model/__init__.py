@@ -9,6 +9,7 @@ An outsider begins with `network.py`::
     layout.py          Layout: what (configuration, grid) means, worked out once: shapes, plans
     stage.py           Stage: filtering, pooling, normalisation, and its StageLoss
     network.py         Network: stages in a row, trained jointly, stopped or greedily
+    responses.py       Responses: of all stages, to many images with weights that stay as they are
     classifier.py      Classifier: categories told apart on the top stage, and its ClassifierLoss
     conditioner.py     Conditioner: what stands between two stages, fitted and then kept
     conditioner_fit.py how it is fitted, in passes over training images

@@ -101,16 +101,6 @@ class Network:
         self.condition([numbers if fitted else None
                         for numbers, fitted in zip(drawn, are_fitted(self.config))])
 
-    def responses(self, parameters: ParameterVector, x: np.ndarray) -> list[np.ndarray]:
-        """Response of each stage (row, col, map, image), of the block's own positions.
-
-        `x` is (row, col, channel, image). The arrays are reused by the next call. In the course of
-        greedy training only of the stages that have been trained, or are being trained.
-        """
-        last = next((index for index, stage in enumerate(self.stages) if stage.is_open),
-                    len(self.stages) - 1)
-        return [state.y for state in self._forward(parameters, x, (), last)]
-
     def activations(self, parameters: ParameterVector, x: np.ndarray,
                     stage: int) -> StageActivations:
         """What a stage (from 0) makes of the held x, without the objective."""

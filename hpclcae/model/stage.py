@@ -166,9 +166,9 @@ class Stage:
 
         Without `passes_on` it ends with h, and y and c are h: nobody asks for them.
         """
-        config, plan, images = self.config, self.plan, x.shape[-1]
+        config, plan = self.config, self.plan
         encoder = self.filters(parameters, "encode")
-        z = self._kept_array("z", plan.z.held, config.maps, images)
+        z = self.code(x.shape[-1])
         decoder = residual = None
         if objective:
             decoder = encoder if config.weights == "tied" else self.filters(parameters, "decode")
@@ -183,16 +183,34 @@ class Stage:
             self._x.fill(residual)
         else:
             self.filter.encode(encoder, x[plan.x.read], z[plan.z.own], work)
-        self._z.fill(z)
-        h = self._kept_array("h", plan.h.owned, config.maps, images)
-        self.pooling.forward(z[plan.z.read], h, work)
+        h = self._pooled(z, work)
         state = StageActivations(encoder, decoder, x, z, residual, h, h, h, h, h)
         if passes_on:
-            self._pass_on(state, work)
+            self._respond(state, work)
+            self.whiten(state)
         return state
 
-    def _pass_on(self, state: StageActivations, work: Workspace) -> None:
-        """From h to v, y and c."""
+    def code(self, images: int) -> np.ndarray:
+        """The held z (row, col, map, image), to be overwritten."""
+        return self._kept_array("z", self.plan.z.held, self.config.maps, images)
+
+    def respond(self, encoder: Filters, x: np.ndarray, z: np.ndarray,
+                work: Workspace) -> StageActivations:
+        """From z, of which the owned part has been made of x, to the response y."""
+        h = self._pooled(z, work)
+        state = StageActivations(encoder, None, x, z, None, h, h, h, h, h)
+        self._respond(state, work)
+        return state
+
+    def _pooled(self, z: np.ndarray, work: Workspace) -> np.ndarray:
+        """h from the owned part of z."""
+        self._z.fill(z)
+        h = self._kept_array("h", self.plan.h.owned, self.config.maps, z.shape[-1])
+        self.pooling.forward(z[self.plan.z.read], h, work)
+        return h
+
+    def _respond(self, state: StageActivations, work: Workspace) -> None:
+        """From h to v and y."""
         config, plan, h, fitted = self.config, self.plan, state.h, self.fitted
         standardises = self.standardisation and fitted is not None
         if self.norm or standardises or config.window:
@@ -207,10 +225,14 @@ class Stage:
         elif config.window and not standardises:
             np.copyto(state.y, h)
         state.c = state.y
+
+    def whiten(self, state: StageActivations) -> None:
+        """From y to c."""
+        config, plan, fitted = self.config, self.plan, self.fitted
         if self.is_open or fitted is None or fitted.floor is None:
             return
         state.c = self._kept_array("c", plan.c, config.whiten if config.window else config.maps,
-                                   h.shape[-1])
+                                   state.y.shape[-1])
         if config.window:
             assert fitted.centre is not None and fitted.directions is not None
             self.window_whitening.forward(state.held_y, fitted.floor, fitted.centre,
@@ -218,6 +240,14 @@ class Stage:
         else:
             state.whitened = self.map_whitening.forward(
                 state.y, float(fitted.floor), fitted.centre, fitted.directions, state.c, self.kept)
+
+    def coordinates(self, state: StageActivations) -> np.ndarray:
+        """The coordinates (direction, image) of a whitened map, of which c = A coordinates."""
+        fitted = self.fitted
+        assert fitted is not None and fitted.floor is not None
+        assert fitted.centre is not None and fitted.directions is not None
+        return self.map_whitening.coordinates(state.y, float(fitted.floor), fitted.centre,
+                                              fitted.directions, self.kept)[0]
 
     def sums(self, state: StageActivations) -> tuple[float, float, float]:
         """Squared residual, sparsity and squared responses, summed over all images.

@@ -69,18 +69,27 @@ class MapWhitening:
         centre, directions : (unit,) and (unit, direction) or None
             m and A, of the owned units; None: no whitening.
         """
-        r, deviation = self._centred(y, keep)
-        divisor = None if deviation is None else _divisor(deviation, floor, y.dtype)
         if directions is None or centre is None:
-            np.divide(r.reshape(y.shape), 1 if divisor is None else divisor, out=c)
+            r, deviation = self._centred(y, keep)
+            divisor = 1 if deviation is None else _divisor(deviation, floor, y.dtype)
+            np.divide(r.reshape(y.shape), divisor, out=c)
             return r, deviation
-        # What is done with each image as a whole is done with its k coordinates, not its n units.
-        coordinates = directions.T @ r
-        if divisor is not None:
-            coordinates /= divisor
-        coordinates -= (directions.T @ centre)[:, None]
-        np.matmul(directions, self._total(coordinates).astype(y.dtype), out=c.reshape(r.shape))
+        coordinates, r, deviation = self.coordinates(y, floor, centre, directions, keep)
+        np.matmul(directions, coordinates, out=c.reshape(r.shape))
         return r, deviation
+
+    def coordinates(self, y: np.ndarray, floor: float, centre: np.ndarray, directions: np.ndarray,
+                    keep: Workspace) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """A' (r - m), the same on all blocks, and what `forward` returns; arguments as there.
+
+        What is done with each image as a whole is done with its k coordinates, not its n units.
+        """
+        r, deviation = self._centred(y, keep)
+        coordinates = directions.T @ r
+        if deviation is not None:
+            coordinates /= _divisor(deviation, floor, y.dtype)
+        coordinates -= (directions.T @ centre)[:, None]
+        return self._total(coordinates).astype(y.dtype), r, deviation
 
     def backward(self, state: tuple[np.ndarray, np.ndarray | None], floor: float,
                  directions: np.ndarray | None, dc: np.ndarray, dy: np.ndarray) -> None:

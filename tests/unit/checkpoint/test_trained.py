@@ -12,6 +12,7 @@ from hpclcae.model import preprocess
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
 from hpclcae.model.optimizers import SLOTS
+from hpclcae.model.responses import Responses
 from hpclcae.utils.errors import InputError
 from tests.support import naive
 from tests.support.images import structured_images
@@ -62,7 +63,7 @@ def test_a_loaded_model_answers_bit_for_bit_like_the_network_that_was_saved(tiny
     assert (model.step, model.config, model.path.name) == (3, state.config, "step-00000003")
     x = state.preprocessing.preprocessor(24, network.dtype)(IMAGES)
     assert np.array_equal(model.prepare(IMAGES), x)
-    expected = [y.copy() for y in network.responses(state.parameters, x)]
+    expected = [y.copy() for y in Responses(network, state.parameters)(x)]
     for answer, wanted in zip(model.responses(x), expected):
         assert np.array_equal(answer, wanted)
     assert model.responses(x)[2].shape == (1, 1, 2, 11)

@@ -9,6 +9,7 @@ from hpclcae.model.conditioner import Conditioner
 from hpclcae.model.conditioner_fit import fit_conditioner
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
+from hpclcae.model.responses import Responses
 from hpclcae.partition.blocks import Grid
 from hpclcae.partition.threads import run_blocks
 from hpclcae.utils.errors import InputError
@@ -250,11 +251,53 @@ def test_a_map_that_is_too_large_to_whiten_as_a_whole_is_refused(monkeypatch):
 def test_nothing_is_computed_above_a_conditioner_that_is_missing():
     network = Network(Layout(network_config(dict(standardise=True))))
     parameters = network.parameters(1)
-    assert len(network.responses(parameters, images(2))) == 1
+    assert len(Responses(network, parameters)(images(2))) == 1
     with pytest.raises(InputError, match="stage 2 cannot be computed"):
         network.forward(parameters, images(2))
     network.condition([Conditioner(np.zeros((7, 7, 3)), np.ones((7, 7, 3))), None, None])
-    assert len(network.responses(parameters, images(2))) == 2
+    assert len(Responses(network, parameters)(images(2))) == 2
+
+
+@variants
+def test_responses_of_many_images_are_those_of_a_training_step(change):
+    network, parameters, _, x = fitted_network(network_config(change), images())
+    expected = [state.y.copy() for state in network.forward(parameters, x)]
+    respond = Responses(network, parameters)
+    for part in (slice(40, 60), slice(0, 40)):
+        found = respond(np.ascontiguousarray(x[..., part]))
+        assert len(found) == len(expected)
+        for mine, wanted in zip(found, expected):
+            np.testing.assert_allclose(mine, wanted[..., part], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("name", ["log, contrast, map", "whitening alone", "windows"])
+def test_blocks_respond_as_the_whole_does(name, grid):
+    config = network_config(VARIANTS[name])
+    network, parameters, _, x = fitted_network(config, images())
+    whole = [y.copy() for y in Responses(network, parameters)(x)]
+
+    def program(world):
+        network, parameters, _, x = fitted_network(config, images(), world, grid)
+        found = Responses(network, parameters)(x)
+        return [(plan.y.owned, y.copy()) for plan, y in zip(network.block.plan.stages, found)]
+    for block in run_blocks(grid.size, program):
+        for (owned, mine), wanted in zip(block, whole, strict=True):
+            np.testing.assert_allclose(mine, wanted[slice(*owned.rows), slice(*owned.cols)],
+                                       rtol=1e-8, atol=1e-10)
+
+
+def test_a_map_whitened_to_few_directions_is_never_made(monkeypatch):
+    """The stage above works on coordinates; with as many as a filter has inputs it would not."""
+    made = []
+    monkeypatch.setattr("hpclcae.model.stage.Stage.whiten", lambda stage, state: made.append(stage))
+    for directions, wanted in ((11, []), (12, ["stage1"])):
+        network, parameters, _, x = fitted_network(network_config(dict(whiten=directions)),
+                                                   images())
+        respond = Responses(network, parameters)
+        made.clear()
+        respond(x)
+        assert [stage.name for stage in made if stage.config.whiten] == wanted
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
@@ -263,9 +306,9 @@ def test_the_gradient_of_a_response_with_respect_to_the_input(change, stage):
     """Of what a stage answers, not of what it passes on; through all conditioners below."""
     network, parameters, _, x = fitted_network(network_config(change), images())
     x = np.ascontiguousarray(x[..., :4])
-    y = network.responses(parameters, x)[stage]
+    y = Responses(network, parameters)(x)[stage]
     wanted = np.random.default_rng(5).standard_normal(y.shape)
     gradient = network.input_gradient(parameters, x, stage, lambda y: wanted.copy()).copy()
     assert directional_error(
-        lambda: float(np.vdot(network.responses(parameters, x)[stage], wanted)), x, gradient,
+        lambda: float(np.vdot(Responses(network, parameters)(x)[stage], wanted)), x, gradient,
         step=1e-5) < 1e-6

@@ -7,6 +7,7 @@ import pytest
 from hpclcae.config import Config, DataConfig, StageConfig, TrainConfig, UpdateConfig
 from hpclcae.model.layout import Layout
 from hpclcae.model.network import Network
+from hpclcae.model.responses import Responses
 from hpclcae.model.optimizers import Optimizer
 from hpclcae.model.phases import phase_of
 from hpclcae.model.schedule import Schedule
@@ -91,7 +92,7 @@ def test_objective_and_responses_equal_the_formulas(scale, rotation, pooling_str
     setup = Setup(config_of(scale, rotation, pooling_stride))
     objective, outputs = naive.network(setup.network.config.stages, setup.positions(), setup.x)
     assert setup.value() == pytest.approx(objective, rel=1e-12)
-    responses = setup.network.responses(setup.parameters, setup.x)
+    responses = Responses(setup.network, setup.parameters)(setup.x)
     for stage, found, expected in zip(setup.network.stages, responses, outputs):
         assert found.shape[:3] == stage.geometry.output
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10 * np.abs(expected).max())
