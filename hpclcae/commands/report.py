@@ -19,8 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="where the test images are now (default: where 'hpclcae neurons' read "
                         "them)")
     parser.add_argument("--sources", type=Path, metavar="FOLDER",
-                        help="what hpclcae data fetch filled: the heads that turn in the atlas "
-                        "(default: 'sources' beside the test set)")
+                        help="what hpclcae data fetch filled: the heads that turn in the atlas, "
+                        "rendered and scanned (default: 'sources' beside the test set)")
     parser.add_argument("--neurons", type=whole(0, 2000), default=page.NEURONS, metavar="COUNT",
                         help="neurons of a stage in the atlas, at most: half of them the most "
                         "selective, the others a regular sample; 0: no atlas (%(default)s)")

@@ -17,6 +17,7 @@ from hpclcae.experiments.neurons import concept_of
 from hpclcae.experiments.ranks import Ranks
 from hpclcae.experiments.record import Record
 from hpclcae.experiments.scan import Neuron, asked
+from hpclcae.experiments.turning_heads import SCANNED
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.text import drawable, entitle
 
@@ -31,7 +32,6 @@ UNITS = {"shift x": "pixels to the right", "shift y": "pixels down", "scale": "t
 TITLES = {"turn": "rendered heads turn", "nod": "rendered heads nod",
           "scanned turn": "a scanned head turns", "scanned nod": "a scanned head nods",
           "rotation": "rotation in the plane", "patch": "a grey patch"}
-SCANNED = "scanned "
 HEADS = "turn", "nod"
 CURVE, LINE, SCAN = "#0072b2", "#d55e00", "#000000"  # told apart by all colour-blind people
 

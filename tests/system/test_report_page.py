@@ -17,7 +17,7 @@ from hpclcae.checkpoint.trained import Model  # noqa: E402
 from hpclcae.data.writer import DatasetWriter  # noqa: E402
 from hpclcae.experiments.record import Record  # noqa: E402
 from tests.support import browser as chromium  # noqa: E402
-from tests.support.synthetic_head import write_synthetic_head  # noqa: E402
+from tests.support.synthetic_head import write_scan, write_synthetic_head  # noqa: E402
 from tests.support.tiny_run import write_parallel, write_run  # noqa: E402
 
 pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium here: on Debian the "
@@ -45,6 +45,7 @@ def page(tmp_path_factory):
                           group=f"{HOSTILE}/{number // 10}-{shows}", crop=(0, 0, 1, 1),
                           original=(12, 12))
     write_synthetic_head(folder / "sources/anny")
+    write_scan(folder / "sources")
     write_parallel(run)
     assert cli.main(["neurons", str(run), "--bootstrap", "100", "--filters", "0", "--random-seeds",
                      "0"]) == 0
@@ -173,8 +174,24 @@ def test_a_link_opens_its_neuron_and_an_unknown_one_is_named(opened, page):
 def test_every_neuron_is_complete(opened):
     assert [curve["name"] for curve in data(opened)["curves"]] == [
         "horizontal shift", "vertical shift", "scale", "rotation in the plane", "turn of a head",
-        "nod of a head"]
+        "nod of a head", "turn of a scanned head", "nod of a scanned head"]
     assert opened.run(f"{CHECKS} incomplete()") == []
+
+
+def test_a_scanned_head_is_drawn_with_the_rendered_ones(opened):
+    charts = opened.run("""[...document.querySelectorAll("svg.chart")].filter(
+        (chart) => chart.querySelector(".scan")).map((chart) => [
+            chart.getAttribute("aria-label"), chart.querySelectorAll(".curve").length,
+            chart.querySelector(".mark").getAttribute("d").split("M").length - 1,
+            [...chart.querySelectorAll(".scan")].every((line) => {
+                const box = line.getBBox(), [, , width, height] = chart.getAttribute("viewBox")
+                    .split(" ").map(Number);
+                return box.x >= 0 && box.y >= 0 && box.x + box.width <= width
+                    && box.y + box.height <= height;
+            })])""")
+    assert [chart[1:] for chart in charts] == [[1, 13, True], [1, 9, True]]
+    assert all("; that to a scanned head " in label for label, *_ in charts)
+    assert "One real head that was scanned" in opened.run("document.body.innerText")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

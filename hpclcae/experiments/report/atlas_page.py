@@ -1,5 +1,5 @@
 """The atlas as the page has it: numbers as JSON, pictures as sprites, a map of each stage."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isqrt, prod
 from typing import Any
@@ -17,7 +17,7 @@ from hpclcae.experiments.report.atlas import Facts
 from hpclcae.experiments.report.curves import Curve, curves
 from hpclcae.experiments.report.sprites import Sprites, data_uri, mosaic, signed
 from hpclcae.experiments.scan import Neuron, asked
-from hpclcae.experiments.turning_heads import Head
+from hpclcae.experiments.turning_heads import SCANNED, Head
 from hpclcae.geometry import receptive_field
 from hpclcae.utils.text import printable
 
@@ -56,7 +56,7 @@ def small_pictures(pictures: np.ndarray, most: int = atlas.MEAN_SIDE) -> np.ndar
 
 def atlas_data(model: Model, test: Dataset, images: LabelledImages,
                stages: Sequence[dict[str, Any]], limit: int, named: Sequence[Neuron],
-               heads: Sequence[Head] = (), batch: int = 100) -> dict[str, Any]:
+               heads: Mapping[str, Sequence[Head]] = {}, batch: int = 100) -> dict[str, Any]:
     """Collect everything that the page shows of some neurons of every stage.
 
     Parameters
@@ -67,8 +67,8 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages,
         Neurons of a stage, at most.
     named : sequence of Neuron
         These in any case.
-    heads : sequence of Head
-        They turn and nod before them.
+    heads : mapping of str to sequence of Head
+        They turn and nod before them, see `curves`.
 
     Raises
     ------
@@ -99,7 +99,8 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages,
         "kinds": list(map(printable, judged.kinds)),
         "kindCounts": np.bincount(judged.kind[judged.mine], minlength=len(judged.kinds)),
         "size": test.size, "groups": [name for name, _, _ in atlas.GROUPS],
-        "highest": len(facts[0].top), "examples": found[0].images, "heads": len(heads),
+        "highest": len(facts[0].top), "examples": found[0].images,
+        "heads": len(heads.get("", ())), "scanned": len(heads.get(SCANNED, ())),
         "resampled": images.resampled,
         "contrast": optimum.CONTRAST, "starts": optimum.STARTS,
         "all": sum(score.size for score in scores),
@@ -108,7 +109,7 @@ def atlas_data(model: Model, test: Dataset, images: LabelledImages,
         "stages": [stage_data(model, number, score, stage.get("final", stage["accuracy"]))
                    for number, (score, stage) in enumerate(zip(scores, stages))],
         "curves": [{"name": curve.name, "unit": curve.unit, "at": curve.at.round(3),
-                    "unchanged": curve.unchanged} for curve in found],
+                    "unchanged": curve.unchanged, "beside": curve.beside} for curve in found],
         "neurons": [neuron_data(model, number, facts, place, found)
                     | {"optimum": _digits(optima.shown[number]), "agree": _digits(
                         optima.alike[number])} for number in range(len(facts))],

@@ -20,7 +20,7 @@ from hpclcae.experiments.report import sections
 from hpclcae.experiments.report.atlas_page import atlas_data
 from hpclcae.experiments.report.sections import Missing
 from hpclcae.experiments.scan import Neuron
-from hpclcae.experiments.turning_heads import Head
+from hpclcae.experiments.turning_heads import SCANNED, Head
 from hpclcae.utils.errors import InputError, require
 from hpclcae.utils.files import check_output, replacing
 from hpclcae.utils.text import printable
@@ -160,15 +160,16 @@ def _labelled(request: Request, test: Dataset, neurons: dict[str, Any],
                                           development=neurons.get("halves") == "development"))
 
 
-def _heads(request: Request, test: Dataset, missing: Missing) -> list[Head]:
-    """The heads that turn in the atlas, if what they are rendered from is there."""
-    sources = turning_heads.find_sources(request.sources, test.path)
+def _heads(request: Request, test: Dataset, missing: Missing) -> dict[str, list[Head]]:
+    """The heads that turn in the atlas, if what they are drawn from is there; see `curves`."""
+    sources, heads = turning_heads.find_sources(request.sources, test.path), {}
     try:
-        heads = turning_heads.rendered_heads(sources, FACES, 0)
+        heads[""] = turning_heads.rendered_heads(sources, FACES, 0)
+        heads[SCANNED] = turning_heads.scanned_heads(sources)
     except InputError as error:
         missing.add("Heads that turn, in the atlas", error)
-        return []
-    if not heads:
+        return heads
+    if not heads[""]:
         missing.add("Heads that turn, in the atlas", "the mesh that they are rendered from is not "
                     f"in {sources or Path(test.path).parent / 'sources'}: hpclcae data fetch --out "
                     "FOLDER brings it, and --sources FOLDER names it")

@@ -10,9 +10,10 @@ pytest.importorskip("jinja2")
 pytest.importorskip("PIL.Image")
 
 from hpclcae import cli  # noqa: E402
+from hpclcae.data.frames.scanned_head import LANDMARKS  # noqa: E402
 from hpclcae.data.writer import DatasetWriter  # noqa: E402
 from hpclcae.experiments.report import page, sections  # noqa: E402
-from tests.support.synthetic_head import write_synthetic_head  # noqa: E402
+from tests.support.synthetic_head import write_scan, write_synthetic_head  # noqa: E402
 from tests.support.tiny_run import write_images, write_parallel, write_run  # noqa: E402
 
 
@@ -84,6 +85,16 @@ def test_heads_that_turn_are_in_the_atlas_where_they_are_there(run, capsys, quic
     atlas = atlas_of(run / "report.html")
     assert [len(curve["at"]) for curve in atlas["curves"][4:]] == [13, 9] and atlas["heads"] == 10
     assert all(len(neuron["curves"]) == 6 for neuron in atlas["neurons"])
+    write_scan(tmp_path / "heads")
+    assert report(run, "--sources", tmp_path / "heads") == 0
+    atlas = atlas_of(run / "report.html")
+    assert [curve["beside"] for curve in atlas["curves"]] == [""] * 6 + ["turn of a head",
+                                                                        "nod of a head"]
+    (tmp_path / "heads/menpo3d" / LANDMARKS).write_text("{}")
+    capsys.readouterr()
+    assert report(run, "--sources", tmp_path / "heads") == 0  # the rendered ones are left
+    assert "left out: Heads that turn, in the atlas: " in (said := capsys.readouterr().out)
+    assert "--only menpo3d" in said and len(atlas_of(run / "report.html")["curves"]) == 6
 
 
 def test_without_results_the_command_that_makes_them_is_named(tmp_path, capsys, quick):

@@ -187,7 +187,7 @@
 
   // ---- charts --------------------------------------------------------------------------------
 
-  const WIDTH = 300, HEIGHT = 170, LEFT = 40, RIGHT = 8, TOP = 12, BOTTOM = 34;
+  const WIDTH = 300, HEIGHT = 172, LEFT = 40, RIGHT = 8, TOP = 14, BOTTOM = 34;
   function frame(label, [x0, x1], [y0, y1], ticks, unit, left) {
     const x = (v) => LEFT + (v - x0) / (x1 - x0 || 1) * (WIDTH - LEFT - RIGHT);
     const y = (v) => HEIGHT - BOTTOM - (v - y0) / (y1 - y0 || 1) * (HEIGHT - TOP - BOTTOM);
@@ -200,7 +200,7 @@
     }
     for (const value of [y0, y1]) svg.append(make("svg:text", { x: LEFT - 5, y: y(value) + 4, "text-anchor": "end" }, number(value)));
     svg.append(make("svg:text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle" }, unit),
-      make("svg:text", { x: LEFT + 4, y: TOP - 2 }, left));
+      make("svg:text", { x: LEFT + 4, y: TOP - 4 }, left));
     return { svg, x, y };
   }
   const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
@@ -225,23 +225,32 @@
   function curve(n, index) {
     const sweep = data.curves[index], [mean, half] = n.curves[index];
     const low = mean.map((m, i) => m - (half[i] || 0)), high = mean.map((m, i) => m + (half[i] || 0));
-    const y0 = Math.min(n.rest, ...low), y1 = Math.max(n.threshold, n.rest, ...high);
+    const beside = data.curves.map((other, i) => other.beside === sweep.name ? n.curves[i][0] : null).filter((values) => values);
+    const y0 = Math.min(n.rest, ...low, ...beside.flat()), y1 = Math.max(n.threshold, n.rest, ...high, ...beside.flat());
     const start = sweep.at.reduce((a, b, i) => Math.abs(b - sweep.unchanged) < Math.abs(sweep.at[a] - sweep.unchanged) ? i : a, 0);
-    let first = start, last = start;
-    while (first > 0 && mean[first - 1] > n.threshold) first--;
-    while (last < mean.length - 1 && mean[last + 1] > n.threshold) last++;
-    const range = mean[start] > n.threshold
-      ? `stays above the threshold from ${number(sweep.at[first])} to ${number(sweep.at[last])}`
-      : `is not above the threshold at ${number(sweep.at[start])}, where nothing is changed`;
+    const range = (values) => {
+      let first = start, last = start;
+      while (first > 0 && values[first - 1] > n.threshold) first--;
+      while (last < values.length - 1 && values[last + 1] > n.threshold) last++;
+      return values[start] > n.threshold
+        ? `stays above the threshold from ${number(sweep.at[first])} to ${number(sweep.at[last])}`
+        : `is not above the threshold at ${number(sweep.at[start])}, where nothing is changed`;
+    };
+    const scanned = beside.map((values) => `; that to a scanned head ${range(values)}`).join("");
     const across = sweep.name === "scale" ? sweep.at.map(Math.log) : sweep.at;
     const edges = [0, start, sweep.at.length - 1];
-    const { svg, x, y } = frame(`Mean response against ${sweep.name}, ${sweep.unit}: it ${range}`,
+    const { svg, x, y } = frame(`Mean response against ${sweep.name}, ${sweep.unit}: it ${range(mean)}${scanned}`,
       [across[0], across[across.length - 1]], [y0, y1], edges.map((i) => [across[i], number(sweep.at[i])]), sweep.unit, sweep.name);
     svg.append(make("svg:path", { class: "band", d: `${path([...high.map((v, i) => [x(across[i]), y(v)]),
       ...low.map((v, i) => [x(across[i]), y(v)]).reverse()])}Z` }),
       make("svg:line", { class: "rest", x1: LEFT, x2: WIDTH - RIGHT, y1: y(n.rest), y2: y(n.rest) }),
       make("svg:line", { class: "level", x1: LEFT, x2: WIDTH - RIGHT, y1: y(n.threshold), y2: y(n.threshold) }),
       make("svg:path", { class: "curve", d: path(mean.map((v, i) => [x(across[i]), y(v)])) }));
+    for (const values of beside) {
+      const points = values.map((v, i) => [x(across[i]), y(v)]);
+      svg.append(make("svg:path", { class: "scan", d: path(points) }), make("svg:path", { class: "mark",
+        d: points.map(([px, py]) => `M${(px - 2.5).toFixed(1)} ${(py - 2.5).toFixed(1)}h5v5h-5Z`).join("") }));
+    }
     return svg;
   }
 
@@ -300,9 +309,10 @@
       panel("What it sees", false, make("div", { class: "row" }, ...seen)),
       panel("Test images", false, thumbs(n), make("p", { class: "note" }, legend(true, `solid green: \u2018${data.concept}\u2019`), legend(false, "dashed orange: the rest"),
         "Whole frames, strongest response first; the neuron sees the part of them that is marked above.")),
-      panel("What it tolerates", false, make("div", { class: "charts" }, ...data.curves.map((_, i) => curve(n, i))),
+      panel("What it tolerates", false, make("div", { class: "charts" }, ...data.curves.map((sweep, i) => sweep.beside ? null : curve(n, i))),
         make("p", { class: "note" }, `Mean response to ${data.examples} test images with \u2018${data.concept}\u2019, changed by cubic interpolation; ` +
           "what comes in from outside is mirrored. " + (data.heads ? `${data.heads} rendered heads, of nobody in training, turn and nod before images of the rest. ` : "") +
+          (data.scanned ? `One real head that was scanned turns and nods, too${data.heads ? ": the thin line with squares" : ""}; of one person there is no band. ` : "") +
           "Band: 95 % interval of the mean over these images or heads. Dashed: the threshold; dotted: the mean response to the rest. " +
           "The same for every neuron, so a neuron for something else has flat curves.")),
       panel("Respond most alike", false, make("div", { class: "alike" }, ...n.alike.map(([other, correlation]) =>

@@ -8,6 +8,7 @@ from hpclcae.experiments import invariance  # noqa: E402
 from hpclcae.experiments.labelled_images import LabelledImages  # noqa: E402
 from hpclcae.experiments.report.atlas import Judged  # noqa: E402
 from hpclcae.experiments.report.curves import curves  # noqa: E402
+from hpclcae.experiments.turning_heads import SCANNED  # noqa: E402
 
 
 class Images:
@@ -57,11 +58,20 @@ def test_heads_turn_and_nod_before_images_of_the_rest():
 
     class Framed(Images):
         settings: dict = {}
-    found = curves(ask, Framed(), judged_by(6), [head, head])
+    found = curves(ask, Framed(), judged_by(6), {"": [head, head]})
     assert [curve.name for curve in found][4:] == ["turn of a head", "nod of a head"]
     turn, nod = found[4:]
     assert turn.images == 2 and np.allclose(turn.mean[0], 100 + turn.at, atol=0.5)
     assert (turn.deviation == 0).all() and (nod.mean[0] == 100).all() and nod.unchanged == 0
+    both = curves(ask, Framed(), judged_by(6), {"": [head, head], SCANNED: [head]})
+    assert [(curve.name, curve.beside, curve.images) for curve in both][4:] == [
+        ("turn of a head", "", 2), ("nod of a head", "", 2),
+        ("turn of a scanned head", "turn of a head", 1),
+        ("nod of a scanned head", "nod of a head", 1)]
+    assert np.array_equal(both[6].mean, turn.mean) and np.isnan(both[6].deviation).all()
+    alone = curves(ask, Framed(), judged_by(6), {"": [], SCANNED: [head]})
+    assert [(curve.name, curve.beside) for curve in alone][4:] == [
+        ("turn of a scanned head", ""), ("nod of a scanned head", "")]
 
 
 def test_one_person_has_no_interval():
