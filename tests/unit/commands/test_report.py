@@ -88,8 +88,8 @@ def test_heads_that_turn_are_in_the_atlas_where_they_are_there(run, capsys, quic
     write_scan(tmp_path / "heads")
     assert report(run, "--sources", tmp_path / "heads") == 0
     atlas = atlas_of(run / "report.html")
-    assert [curve["beside"] for curve in atlas["curves"]] == [""] * 6 + ["turn of a head",
-                                                                        "nod of a head"]
+    assert [curve["beside"] for curve in atlas["curves"]] == [*[""] * 6, "turn of a head",
+                                                              "nod of a head"]
     (tmp_path / "heads/menpo3d" / LANDMARKS).write_text("{}")
     capsys.readouterr()
     assert report(run, "--sources", tmp_path / "heads") == 0  # the rendered ones are left
