@@ -228,8 +228,10 @@ class Model:
         filters = plan.filters(self.parameters, "encode")
         weights = (filters.weights if filters.scale is None
                    else filters.weights * filters.scale[:, :, None, :])
-        return np.concatenate([plan.filter.unpack_row(weights, j)
-                               for j in range(plan.filter.tile_rows)])
+        rows = [plan.filter.unpack_row(weights, j) for j in range(plan.filter.tile_rows)]
+        field, maps = plan.filter.field, (plan.filter.maps_in, plan.filter.maps)
+        empty = np.empty((0, plan.filter.out_cols, field, field, *maps), weights.dtype)
+        return np.concatenate([empty, *rows])  # a block may have none
 
     def filters_at(self, stage: int, row: int, col: int) -> np.ndarray:
         """Encoding filters of one position of a stage (from 0), as they are stored.

@@ -93,7 +93,7 @@ def filter_shape(weights: np.ndarray, seed: int = 0,
     def measured(measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         mine = [measure(np.moveaxis(row, -1, 1).reshape(-1, *weights.shape[2:5]))
                 for row in weights]
-        return np.concatenate(network.gather(np.concatenate(mine)))
+        return np.concatenate(sum(network.gather(mine), []))
 
     oriented, localised = measured(orientation_index), measured(localisation)
     return FilterShape(

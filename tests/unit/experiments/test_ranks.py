@@ -47,7 +47,7 @@ def same(one, other):
             np.testing.assert_allclose(mine, theirs, rtol=1e-9, err_msg=field.name)
 
 
-@pytest.mark.parametrize("size, grid", [(3, Grid(1, 1)), (2, Grid(2, 1)), (4, Grid(1, 2))])
+@pytest.mark.parametrize("size, grid", [(3, Grid(1, 1)), (2, Grid(2, 1)), (4, Grid(1, 2)), (12, Grid(12, 1))])
 def test_several_processes_find_what_one_finds(run, alone, size, grid):
     def program(world):
         network = world.split(world.rank // grid.size)
@@ -74,9 +74,9 @@ def test_a_block_has_a_part_of_the_neurons(run):
 
 def test_filters_of_all_blocks_are_measured_as_one_stage(run):
     def program(world):
-        ranks = Ranks(world, world.split(0), Grid(1, 2))
+        ranks = Ranks(world, world.split(0), Grid(12, 1))  # some blocks have none
         return filter_shape(ranks.load(str(run)).filters(0), 3, ranks.network)
-    assert run_blocks(2, program) == [filter_shape(Model.load(run).filters(0), 3)] * 2
+    assert run_blocks(12, program) == [filter_shape(Model.load(run).filters(0), 3)] * 12
 
 
 class Somewhere:
