@@ -36,13 +36,16 @@ frames "train$size" train 36000 --place 0.2 --face-size 0.5 0.8 --pairs
 frames "test$size" test 3000 --place 0.2 --face-size 0.5 0.8
 frames "test$size-whole" test 3000 --place anywhere --face-size 0.35 0.7
 
+train() {  # SEED
+    local settings=(--set "train.seed=$1" --set "data.train=$data/train$size.h5" --set "data.test=$data/test$size.h5") change
+    for change in "${changes[@]}"; do settings+=(--set "$change"); done
+    hpclcae train run/faces.toml --out "$folder/runs/$name-$1" --resume "${settings[@]}"
+}
 runs=() started=()
 for seed in $seeds; do
-    run=$folder/runs/$name-$seed
-    settings=("train.seed=$seed" "data.train=$data/train$size.h5" "data.test=$data/test$size.h5" "${changes[@]}")
     while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-1}" ]; do wait -n || true; done
-    hpclcae train run/faces.toml --out "$run" --resume "${settings[@]/#/--set=}" &
-    runs+=("$run") started+=($!)
+    train "$seed" &
+    runs+=("$folder/runs/$name-$seed") started+=($!)
 done
 for process in "${started[@]}"; do wait "$process"; done
 for test in "test$size" "test$size-whole"; do
