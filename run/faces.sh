@@ -21,9 +21,9 @@ changes=()
 case $network in
     64) name=faces ;;
     96) name=faces-96 size=96
-        changes=("data.size=96" "stages.0.receptive_field=7" "stages.0.pooling=6" "stages.0.pooling_stride=3") ;;
+        changes=(--set data.size=96 --set stages.0.receptive_field=7 --set stages.0.pooling=6 --set stages.0.pooling_stride=3) ;;
     lcn) name=faces-lcn
-         changes=("stages.0.log=false" "stages.0.contrast=false" "stages.0.lcn=5" "stages.0.lcn_border=same") ;;
+         changes=(--set stages.0.log=false --set stages.0.contrast=false --set stages.0.lcn=5 --set stages.0.lcn_border=same) ;;
     *) echo "NETWORK = '$network': it is 64, 96 or lcn" >&2; exit 2 ;;
 esac
 
@@ -36,15 +36,18 @@ frames "train$size" train 36000 --place 0.2 --face-size 0.5 0.8 --pairs
 frames "test$size" test 3000 --place 0.2 --face-size 0.5 0.8
 frames "test$size-whole" test 3000 --place anywhere --face-size 0.35 0.7
 
-train() {  # SEED
-    local settings=(--set "train.seed=$1" --set "data.train=$data/train$size.h5" --set "data.test=$data/test$size.h5") change
-    for change in "${changes[@]}"; do settings+=(--set "$change"); done
-    hpclcae train run/faces.toml --out "$folder/runs/$name-$1" --resume "${settings[@]}"
+train() {  # SEED OPTION...
+    local seed=$1
+    shift
+    hpclcae train run/faces.toml --out "$folder/runs/$name-$seed" --resume --set "train.seed=$seed" \
+        --set "data.train=$data/train$size.h5" --set "data.test=$data/test$size.h5" "$@"
 }
+# What runs in the background does not hear Ctrl-C; TERM makes it leave a checkpoint.
+trap 'trap "" TERM; kill 0; wait; exit 130' INT
 runs=() started=()
 for seed in $seeds; do
     while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-1}" ]; do wait -n || true; done
-    train "$seed" &
+    train "$seed" "${changes[@]}" &
     runs+=("$folder/runs/$name-$seed") started+=($!)
 done
 for process in "${started[@]}"; do wait "$process"; done

@@ -63,6 +63,8 @@ cells += [f"by training labels: {100 * row['honest']:.1f}" for name, row in rows
 print(f"{sys.argv[2]:15} seed {sys.argv[3]}  " + "  ".join(cells))
 PY
 }
+# What runs in the background does not hear Ctrl-C; TERM makes it leave a checkpoint.
+trap 'trap "" TERM; kill 0; wait; exit 130' INT
 trials=${*:-desk lcn lcn-alone lcn-clipped standardised no-log no-contrast no-whitening nothing top-unwhitened faces-28 faces-10 no-faces pairs untrained-first sparsity-6 few-updates joint}
 for name in $trials; do
     case $name in
