@@ -82,6 +82,8 @@ class Probe:
     mean, weights : float32 (unit,)
     inputs : int
         Of least squares: units, or sums of them.
+    images : int
+        That it has learned from.
     penalty : float
         That told the persons and photographs apart best which it did not learn from.
     """
@@ -89,6 +91,7 @@ class Probe:
     mean: np.ndarray
     weights: np.ndarray
     inputs: int
+    images: int
     penalty: float
 
     def __call__(self, units: np.ndarray) -> np.ndarray:
@@ -161,7 +164,7 @@ def rivals(model: Model, probes: Sequence[Probe]) -> list[Rival]:
                      lambda pixels: [probe(levels(model, model.prepare(pixels))[number])],
                      f"{probe.name}: {probe.weights.size:,} units"
                      + (f" in {probe.inputs:,} sums" if probe.inputs < probe.weights.size else "")
-                     + f", penalty {probe.penalty:g}.")
+                     + f", {probe.images:,} training images, penalty {probe.penalty:g}.")
     return [rival(number, probe) for number, probe in enumerate(probes)]
 
 
@@ -217,4 +220,4 @@ def _solved(name: str, sketch: Sketch, grams: Sequence[np.ndarray],
     weights = sketch.on_units(solve(gram + held_gram, product + held_product,
                                     best * held_out.size))
     return Probe(name, sketch.mean.astype(np.float32), weights.astype(np.float32), product.size,
-                 best)
+                 held_out.size, best)
