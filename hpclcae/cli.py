@@ -163,6 +163,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "hpclcae.commands.experiment.map",
         "where selective neurons are, and how many chance would give",
         "hpclcae experiment map runs/desk"),
+    "experiment probes": (
+        "hpclcae.commands.experiment.probes",
+        "what labels can tell from every stage: where the concept is lost",
+        "hpclcae experiment probes runs/desk"),
     "experiment film": (
         "hpclcae.commands.experiment.film",
         "responses of a neuron to a film, frame by frame",

@@ -68,6 +68,8 @@ one() {  # TASK SEED
         tuned "$place/random-trained-$count" 100 --random-weights --set "classifier.per_class=$count" "${few[@]}"
     done
 }
+# What runs in the background does not hear Ctrl-C; TERM makes it leave a checkpoint.
+trap 'trap "" TERM; kill 0; wait; exit 130' INT
 for task in $tasks; do
     images "$task"
     failed=0

@@ -31,6 +31,8 @@ changes() {  # the settings of a trial, one a line
         top-unwhitened) printf '%s\n' stages.1.whiten=0 stages.2.sparsity=1 ;;
         # what is in the frames
         faces-28|faces-10|no-faces) echo "data.train=$data/train-$1.h5" ;;
+        # the top's directions are those that two places of the same frame have in common, as in run/faces.toml
+        pairs) printf '%s\n' "data.train=$data/train-$1.h5" stages.1.whiten_by=pairs stages.1.window=2 stages.2.pooling=1 ;;
         # how it is trained
         untrained-first) printf '%s\n' stages.0.steps=1 train.steps=6001 ;;
         sparsity-6) printf '%s\n' stages.1.sparsity=6.0 stages.2.sparsity=6.0 ;;
@@ -40,10 +42,11 @@ changes() {  # the settings of a trial, one a line
         *) echo "there is no trial '$1'" >&2; return 1 ;;
     esac
 }
-frames() {  # the training frames of a trial that has its own: share of faces, of rendered heads
-    local file=$data/train-$1.h5
+frames() {  # TRIAL OPTION...: the training frames of a trial that has its own
+    local file=$data/train-$1.h5 log=$out/frames-$1.log
+    shift
     [ -f "$file" ] || hpclcae data frames "$data/sources" --split train --size 32 --channels grey --count 36000 --out "$file" \
-        --faces "$2" --heads "$3" > "$out/frames-$1.log" 2>&1
+        "$@" > "$log" 2>&1
 }
 trial() {  # TRIAL SEED
     local run=$out/$1-$2 settings=(--set "data.train=$data/train.h5" --set "data.test=$data/test.h5" --set "train.seed=$2") change
@@ -60,9 +63,16 @@ cells += [f"by training labels: {100 * row['honest']:.1f}" for name, row in rows
 print(f"{sys.argv[2]:15} seed {sys.argv[3]}  " + "  ".join(cells))
 PY
 }
-trials=${*:-desk lcn lcn-alone lcn-clipped standardised no-log no-contrast no-whitening nothing top-unwhitened faces-28 faces-10 no-faces untrained-first sparsity-6 few-updates joint}
+# What runs in the background does not hear Ctrl-C; TERM makes it leave a checkpoint.
+trap 'trap "" TERM; kill 0; wait; exit 130' INT
+trials=${*:-desk lcn lcn-alone lcn-clipped standardised no-log no-contrast no-whitening nothing top-unwhitened faces-28 faces-10 no-faces pairs untrained-first sparsity-6 few-updates joint}
 for name in $trials; do
-    case $name in faces-28) frames "$name" 0.2 0.08 ;; faces-10) frames "$name" 0.07 0.03 ;; no-faces) frames "$name" 0 0 ;; esac
+    case $name in
+        faces-28) frames "$name" --faces 0.2 --heads 0.08 ;;
+        faces-10) frames "$name" --faces 0.07 --heads 0.03 ;;
+        no-faces) frames "$name" --faces 0 --heads 0 ;;
+        pairs) frames "$name" --pairs ;;
+    esac
 done
 for name in $trials; do
     if [ "$name" = joint ]; then wait; fi  # it begins with the runs of desk

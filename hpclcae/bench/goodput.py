@@ -4,7 +4,8 @@ In every round ``hpclcae launch`` trains to the last step four times: as one MPI
 again from its last checkpoint where a rank has died, and with ``--survive``; each undisturbed, and
 with a rank killed (SIGKILL, any server or block with the same probability) after seconds that are
 drawn from an exponential, the same in both ways. Goodput is the time of the undisturbed world over
-the time that a way took: all of it, with starts, images and checkpoints.
+the time that a way took: all of it, with starts, images and checkpoints. Beside it are what was
+learned, as the objective on images that are the same for all, and the memory of all processes.
 """
 import argparse
 import contextlib
@@ -25,6 +26,7 @@ from hpclcae.bench.common import (MOST_TIMES, Report, configure_job, ratio,
                                   refuse_more_threads)
 from hpclcae.cluster.mpiexec import arguments_of, descendants, end_with_parent
 from hpclcae.commands.arguments import positive, real, whole
+from hpclcae.experiments.convergence import held_out
 from hpclcae.survive.job import check_survival
 from hpclcae.utils.errors import InputError
 from hpclcae.utils.tables import table
@@ -34,6 +36,7 @@ WAYS = (("one world, undisturbed", False, False), ("one world, begins again", Fa
         ("--survive, undisturbed", True, False), ("--survive, replicas come back", True, True))
 TRAIN = ["-m", "hpclcae", "train"]  # what every rank runs
 RESTARTS = "train.restarts=1000"    # as many as it takes
+LOOK_SECONDS = 1.0                  # from one look at the memory to the next
 
 
 class Ended(NamedTuple):
@@ -47,10 +50,16 @@ class Ended(NamedTuple):
         Ranks that were killed.
     by_hand : int
         Times that the command had given up, and was given again with --resume.
+    objective : float
+        Of the last checkpoint, per image of data.train.
+    memory : int
+        Bytes of all processes at most; what several share counts once. Looked at every second.
     """
     seconds: float
     kills: int
     by_hand: int
+    objective: float
+    memory: int
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
     for seed in range(args.seed, args.seed + args.repeat):
         for name, survives, is_disturbed in WAYS:
             with tempfile.TemporaryDirectory() as folder:
-                found[name].append(_trained(args, Path(folder), survives,
+                found[name].append(_trained(args, config.data.train,
+                                            Path(folder), survives,
                                             random.Random(seed) if is_disturbed else None))
             print(f"{name}: {found[name][-1].seconds:.1f} s, {found[name][-1].kills} killed",
                   file=sys.stderr, flush=True)
@@ -98,25 +108,30 @@ def run(args: argparse.Namespace) -> int:
     for name, ended in found.items():
         seconds = [one.seconds for one in ended]
         goodput = ratio(ideal, seconds)
+        objective = statistics.mean(one.objective for one in ended)
+        memory = max(one.memory for one in ended)
         lines.append((name, statistics.median(seconds), sum(one.kills for one in ended),
-                      sum(one.by_hand for one in ended), goodput))
+                      sum(one.by_hand for one in ended), goodput, objective, memory / 1e6))
         report.add(case, f"{name}: time", statistics.median(seconds), "s")
         report.add(case, f"{name}: goodput", goodput, "ratio")
+        report.add(case, f"{name}: objective", objective, "per image")
+        report.add(case, f"{name}: memory", memory, "bytes")
     print(report.heading())
     print(f"\n{config.train.steps} steps, a rank killed every {args.mtbf:g} s in the mean")
     print(table([("", ""), ("s to the last step", ".1f"), ("ranks killed", "d"),
-                 ("started again by hand", "d"), ("goodput", ".3f")], lines))
+                 ("started again by hand", "d"), ("goodput", ".3f"), ("objective", ".5g"),
+                 ("MB at most", ",.0f")], lines))
     return 0
 
 
-def _trained(args: argparse.Namespace, folder: Path, survives: bool,
+def _trained(args: argparse.Namespace, images: str, folder: Path, survives: bool,
              failures: random.Random | None) -> Ended:
     """Train to the last step, whatever it takes."""
     words = [*(word for change in [*args.changes, RESTARTS] for word in ("--set", change)),
              *(["--survive"] if survives else [])]
     command = [sys.executable, "-m", "hpclcae", "launch", str(args.configuration), "--out",
                str(folder / "run"), *words]
-    began, kills, by_hand, killed_before = time.monotonic(), 0, 0, 0
+    began, kills, by_hand, killed_before, memory = time.monotonic(), 0, 0, 0, 0
     strike = began + (failures.expovariate(1 / args.mtbf) if failures else args.limit)
     with (folder / "said").open("w+") as said:
         while True:
@@ -131,20 +146,34 @@ def _trained(args: argparse.Namespace, folder: Path, survives: bool,
                         kills += _kill_one(job.pid, failures.random())
                         strike += (failures.expovariate(1 / args.mtbf) if kills < args.episodes
                                    else args.limit)
+                    memory = max(memory, _memory(job.pid))
                     with contextlib.suppress(subprocess.TimeoutExpired):
-                        job.wait(max(0.0, min(strike, began + args.limit) - time.monotonic()))
+                        until = min(strike, began + args.limit, now + LOOK_SECONDS)
+                        job.wait(max(0.0, until - time.monotonic()))
             finally:
                 for pid in descendants(job.pid) if job.poll() is None else ():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 job.wait()
             if job.returncode == 0:
-                return Ended(time.monotonic() - began, kills, by_hand)
+                seconds = time.monotonic() - began
+                objective = held_out(folder / "run", Path(images))
+                return Ended(seconds, kills, by_hand, objective, memory)
             if kills == killed_before:
                 said.seek(0)
                 raise InputError(f"{shlex.join(command)}: {said.read().strip()[-2000:]}")
             by_hand, killed_before = by_hand + 1, kills
             command = [*command, *([] if "--resume" in command else ["--resume"])]
+
+
+def _memory(job: int) -> int:
+    """Bytes of a job's processes; a page that several have counts once in all (Pss)."""
+    found = 0
+    for pid in (job, *descendants(job)):
+        with contextlib.suppress(OSError):  # it may have ended
+            said = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            found += int(said.partition("\nPss:")[2].split()[0]) * 1024
+    return found
 
 
 def _kill_one(job: int, which: float) -> bool:

@@ -82,7 +82,8 @@ def add_rival(parser: argparse.ArgumentParser) -> None:
 
 
 def examine_rivals(name: str, title: str, args: argparse.Namespace,
-                   train: Callable[[Model, Dataset], Sequence[rivals.Rival]]) -> None:
+                   train: Callable[[Model, Dataset, Examination], Sequence[rivals.Rival]]
+                   ) -> None:
     """Open what is needed, train, and judge on the test set."""
     settings = examination_settings(args)
     model = Model.load(args.run)
@@ -95,4 +96,4 @@ def examine_rivals(name: str, title: str, args: argparse.Namespace,
             args.train, model, replace(settings, filters=1), stack, says=False))
         print(neurons.describe(test, images), flush=True)
         examination = Examination(test, images, None, settings)
-        rivals.run(model, train(model, found), examination, record)
+        rivals.run(model, train(model, found, examination), examination, record)

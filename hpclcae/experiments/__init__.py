@@ -30,6 +30,7 @@ An outsider begins with `neurons.py`::
     turning_heads.py    heads that turn, rendered and scanned
     invariance_results.py  tables, files and figure of both
     selectivity_map.py  where selective neurons are, and how many chance would give
+    probes.py           what labels can tell from every stage: where a concept is lost
     film.py             responses to a film, frame by frame
     sensitivity.py      accuracy against receptive field and number of maps
     classification.py   how well a classifier does on the final half

@@ -47,7 +47,7 @@ SCHEMA = 1
 FOLDER = "experiments"  # in the folder of a run
 #: The experiments in the order in which one reads about them, and in which `all` runs them.
 ORDER = ("concepts", "autoencoders", "kmeans", "without-faces", "histograms", "stimuli",
-         "invariance", "map", "film", "sensitivity", "categories")
+         "invariance", "map", "probes", "film", "sensitivity", "categories")
 #: What stands in every result, and in each of its sets and parts.
 KEYS: dict[str, type | tuple[type, ...]] = {
     "kind": str, "schema": int, "experiment": str, "title": str, "command": str, "made": str,

@@ -23,7 +23,6 @@ from hpclcae.utils.progress import progress
 
 KMEANS_SIDE = 40        # the paper's images for k-means
 MOST_UNITS = 64         # of the top of an autoencoder, where the network's top has more neurons
-TABLE = "Table 2"
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,8 @@ def run(model: Model, rivals: Sequence[Rival], examination: Examination, record:
     notes += [f"Nothing is chosen on one half: {images.why_not_honest}."
               ] * bool(images.why_not_honest)
     record.about(test)
-    record.table(f"{TABLE}, {concept}: {test.path.name}", columns, lines, notes)
+    record.table(f"{record.title.partition(':')[0]}, {concept}: {test.path.name}", columns, lines,
+                 notes)
     record.values |= {"unit": "share", "concept": concept, "candidates": candidates,
                       "settings": vars(settings), "rows": [row.as_json(images) for row in rows],
                       "verdicts": [verdict.as_json() for verdict in judge(rows)],

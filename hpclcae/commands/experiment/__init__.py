@@ -12,6 +12,7 @@ An outsider begins with `concepts.py`::
     stimuli.py      the images that neurons respond to most, and their numerical optima
     invariance.py   how a response stands shift, scale, rotation, turning and covering
     map.py          where selective neurons are, and how many chance would give
+    probes.py       what labels can tell from every stage
     film.py         responses to a film, frame by frame
     sensitivity.py  accuracy against receptive field and number of maps
     categories.py   fine-tuned runs and their controls

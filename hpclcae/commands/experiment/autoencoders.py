@@ -6,6 +6,7 @@ from hpclcae.commands.arguments import positive, real, whole
 from hpclcae.commands.examination import add_examination, add_rival, examine_rivals
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import rivals
+from hpclcae.experiments.neurons import Examination
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train and judge them."""
-    def train(model: Model, images: Dataset) -> list[rivals.Rival]:
+    def train(model: Model, images: Dataset, _: Examination) -> list[rivals.Rival]:
         return [rivals.train_autoencoder(images, layers, rivals.units_of(model), args.steps,
                                          args.batch, args.rate, args.seed)
                 for layers in dict.fromkeys(args.layers)]

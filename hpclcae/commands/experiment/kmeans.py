@@ -6,6 +6,7 @@ from hpclcae.commands.arguments import positive
 from hpclcae.commands.examination import add_examination, add_rival, examine_rivals
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments import rivals
+from hpclcae.experiments.neurons import Examination
 from hpclcae.utils.errors import require
 
 
@@ -23,6 +24,6 @@ def run(args: argparse.Namespace) -> None:
     """Train and judge it."""
     require("sklearn.cluster", "kmeans", "k-means")
 
-    def train(_: Model, images: Dataset) -> list[rivals.Rival]:
+    def train(_: Model, images: Dataset, __: Examination) -> list[rivals.Rival]:
         return [rivals.train_kmeans(images, args.centroids, args.images, args.batch, args.seed)]
     examine_rivals("kmeans", "Table 2: k-means on small images", args, train)

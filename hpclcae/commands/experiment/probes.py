@@ -1,0 +1,23 @@
+"""The command ``hpclcae experiment probes``: what labels can tell from every stage."""
+import argparse
+
+from hpclcae.checkpoint.trained import Model
+from hpclcae.commands.examination import add_examination, add_rival, examine_rivals
+from hpclcae.data.dataset import Dataset
+from hpclcae.experiments import probes, rivals
+from hpclcae.experiments.neurons import Examination
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_rival(parser)
+    add_examination(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Learn with the labels of training images, and judge."""
+    def train(model: Model, images: Dataset, examination: Examination) -> list[rivals.Rival]:
+        probes.check(examination)
+        return probes.rivals(model, probes.train_probes(model, images, examination.test,
+                                                        examination.settings))
+    examine_rivals("probes", "What labels can tell from every stage", args, train)
