@@ -47,7 +47,8 @@ def same(one, other):
             np.testing.assert_allclose(mine, theirs, rtol=1e-9, err_msg=field.name)
 
 
-@pytest.mark.parametrize("size, grid", [(3, Grid(1, 1)), (2, Grid(2, 1)), (4, Grid(1, 2)), (12, Grid(12, 1))])
+@pytest.mark.parametrize("size, grid", [(3, Grid(1, 1)), (2, Grid(2, 1)), (4, Grid(1, 2)),
+                                        (12, Grid(12, 1))])
 def test_several_processes_find_what_one_finds(run, alone, size, grid):
     def program(world):
         network = world.split(world.rank // grid.size)
