@@ -90,7 +90,8 @@ def test_evaluation_of_a_run(slurm, tiny_dataset, labelled_dataset, tmp_path):
     trained = submit("train.sbatch", RUN / "tiny.toml", run, *words, log=tmp_path / "log",
                      options=("--ntasks=1",))
     assert trained.ended() == "COMPLETED", trained.said
-    job = submit("evaluate.sbatch", run, log=tmp_path / "evaluated")
+    job = submit("evaluate.sbatch", run, log=tmp_path / "evaluated",
+                 options=("--nodes=2", "--ntasks-per-node=1"))
     assert job.ended() == "COMPLETED", job.said
     assert json.loads((run / "neurons.json").read_text())["test_images"] == 60
     assert list((run / "figures").glob("*.png"))
