@@ -180,7 +180,7 @@ def test_open_mpi_started_by_pmix(started, undisturbed, pmix, tmp_path):
     job = started(**pmix)
     command("scontrol", "requeue", job.number)
     finished_like(job, tmp_path / "run", undisturbed)
-    assert job.said.count("; MPI Open MPI v") == 2
+    assert job.said.count("; MPI Open MPI v") >= 2  # more often if MPI_Init crashed (decisions.md)
     assert len(re.findall(r"^train: job .* from step [1-9]", job.said, re.MULTILINE)) == 1
 
 
