@@ -36,7 +36,7 @@ WAYS = (("one world, undisturbed", False, False), ("one world, begins again", Fa
         ("--survive, undisturbed", True, False), ("--survive, replicas come back", True, True))
 TRAIN = ["-m", "hpclcae", "train"]  # what every rank runs
 RESTARTS = "train.restarts=1000"    # as many as it takes
-LOOK_SECONDS = 1.0                  # from one look at the memory to the next
+LOOK_SECONDS = 5.0                  # between looks at the memory, each of which takes 30 ms
 
 
 class Ended(NamedTuple):
@@ -53,7 +53,7 @@ class Ended(NamedTuple):
     objective : float
         Of the last checkpoint, per image of data.train.
     memory : int
-        Bytes of all processes at most; what several share counts once. Looked at every second.
+        Bytes of all processes at most, looked at now and then; what several share counts once.
     """
     seconds: float
     kills: int
