@@ -155,8 +155,17 @@ def _fetch(served: "Served", into: np.ndarray, pushes: int = 0, *, have: bool = 
 
 def _connections(args: argparse.Namespace, pair: "MpiCommunicator", world: "MpiCommunicator",
                  load: Callable[..., Config], case: str, report: Report | None) -> None:
-    """Push and fetch everything."""
+    """Push and fetch everything.
+
+    Raises
+    ------
+    InputError
+        The server and the worker are not on one node.
+    """
     from hpclcae.mpi.raw_window import RawWindow
+    if not pair.on_one_node():  # roles, and whose processor's time it is, are those of one node
+        raise InputError("--parts connections measures within a node, and the first two ranks are "
+                         "on two: leave it out (--parts step)")
     rows: list[tuple[str, str, float, float | None, float, float | None]] = []
     messages = RawMessages(world, load(*PLAIN)) if pair.rank == 0 else None
     server = int(pair.gather_texts(str(os.getpid()))[-1])

@@ -34,6 +34,13 @@ class MpiCommunicator(Communicator):
         self.comm: MPI.Intracomm = comm.Dup()
         self.rank, self.size = comm.rank, comm.size
 
+    def on_one_node(self) -> bool:
+        """Whether all ranks could share memory; all of them call."""
+        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        size = node.size
+        node.Free()
+        return size == self.size
+
     def split(self, color: int, key: int | None = None) -> "MpiCommunicator":
         """To all ranks that give the same color, in order of key (or of rank); every rank calls it.
         """

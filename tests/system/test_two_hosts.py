@@ -9,6 +9,7 @@ import pytest
 from hpclcae import checkpoint
 from hpclcae.partition.cost import choose_grid, traffic
 from tests.support.mpi import MPIEXEC, train
+from tests.support.processes import RUN
 from tests.support.saving import datasets
 from tests.support.two_hosts import NoHosts, two_hosts
 
@@ -63,6 +64,13 @@ def test_bad_input_on_two_hosts_ends_both_with_one_message(hosts, tiny_dataset, 
     ours = [line for line in job.stderr.splitlines() if line.startswith("hpclcae")
             or "rank 1 of" in line]
     assert len(ours) == 1 and "grid 2x2 has 4 blocks" in ours[0]
+
+
+def test_connections_are_measured_within_a_node(hosts):
+    job = hosts.mpiexec(MPIEXEC, "-m", "hpclcae", "bench", "server", RUN / "tiny.toml", "--parts",
+                        "connections", ranks=4, timeout=60)
+    assert job.returncode != 0 and "Traceback" not in job.stderr
+    assert "leave it out (--parts step)" in job.stderr
 
 
 @pytest.mark.parametrize("transport", ["rma", "messages"])
