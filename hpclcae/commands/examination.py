@@ -18,7 +18,8 @@ def add_examination(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", metavar="DATASET",
                         help="dataset the linear filters are cut from, and whose labels may choose "
                         "(default: the one of the run)")
-    parser.add_argument("--batch", type=int, default=100, help="images at a time (%(default)s)")
+    parser.add_argument("--batch", type=int, default=Settings.batch,
+                        help="images at a time (%(default)s)")
     parser.add_argument("--seed", type=int, default=0,
                         help="of bootstrap, filters, weights, and of halves where the dataset has "
                         "none (%(default)s)")

@@ -44,7 +44,7 @@ class Settings:
     InputError
         A number is too small: names the option of hpclcae neurons.
     """
-    batch: int = 64         # images at a time: whole cache lines, and few enough for the cache
+    batch: int = 256        # images at a time: whole cache lines, and enough that calls cost little
     seed: int = 0           # of halves, bootstrap, filters, weights, choice of training images
     filters: int = 5000     # linear filters of each kind; 0: none
     random_seeds: int = 1   # untrained networks; 0: none

@@ -13,7 +13,7 @@ from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
 from hpclcae.experiments.training_images import prepared_ahead
 
-IMAGES = 1000      # are looked at in a round, at most
+IMAGES = 3000      # are looked at in a round, at most
 ROUNDS = 9
 SECONDS = 3.0      # that all rounds may take, if the first one leaves time for others
 

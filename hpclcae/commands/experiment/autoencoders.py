@@ -19,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=real(0, 10, above=True), default=0.03,
                         help="learning rate of Adam, in units of a typical weight (%(default)s)")
     add_examination(parser)
+    parser.set_defaults(batch=100)  # what an autoencoder learns from at a time, too
 
 
 def run(args: argparse.Namespace) -> None:
