@@ -85,3 +85,9 @@ def test_what_cannot_be_learned_from_is_one_line(folder, capsys, words, said):
     assert cli.main(["experiment", "probes", str(folder / "run"), *words]) == 1
     [line] = capsys.readouterr().err.strip().splitlines()
     assert said in line
+
+
+def test_all_passes_over_a_run_without_labels(folder, capsys):
+    assert cli.main(["experiment", "all", str(folder / "run"), "--only", "probes"]) == 0
+    assert "left out: probes: " in (said := capsys.readouterr().out)
+    assert "train.h5 has no labels to learn from" in said
