@@ -12,10 +12,6 @@ cd "$(dirname "$0")/.."
 seeds=${1:-0}
 folder=${2:-quickstart}
 network=${3:-64}
-. run/setup.sh images figures
-data=$folder/data
-[ -d "$data/sources" ] || hpclcae data fetch --out "$data/sources"
-
 size=64
 changes=()
 case $network in
@@ -26,6 +22,10 @@ case $network in
          changes=(--set stages.0.log=false --set stages.0.contrast=false --set stages.0.lcn=5 --set stages.0.lcn_border=same) ;;
     *) echo "NETWORK = '$network': it is 64, 96 or lcn" >&2; exit 2 ;;
 esac
+
+. run/setup.sh images figures
+data=$folder/data
+[ -d "$data/sources" ] || hpclcae data fetch --out "$data/sources"
 
 frames() {  # NAME SPLIT COUNT OPTION...
     local file=$data/$1.h5 split=$2 count=$3

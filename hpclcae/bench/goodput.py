@@ -98,8 +98,7 @@ def run(args: argparse.Namespace) -> int:
     for seed in range(args.seed, args.seed + args.repeat):
         for name, survives, is_disturbed in WAYS:
             with tempfile.TemporaryDirectory() as folder:
-                found[name].append(_trained(args, config.data.train,
-                                            Path(folder), survives,
+                found[name].append(_trained(args, config.data.train, Path(folder), survives,
                                             random.Random(seed) if is_disturbed else None))
             print(f"{name}: {found[name][-1].seconds:.1f} s, {found[name][-1].kills} killed",
                   file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from hpclcae.checkpoint.trained import Model
 from hpclcae.data.dataset import Dataset
-from hpclcae.experiments.neurons import Examination, Settings, training_labels
+from hpclcae.experiments.neurons import Settings, training_labels
 from hpclcae.experiments.rivals import Rival
 from hpclcae.experiments.training_images import prepared_ahead, sample_alike
 from hpclcae.utils.errors import InputError
@@ -120,8 +120,10 @@ def train_probes(model: Model, train: Dataset, test: Dataset, settings: Settings
     ------
     InputError
         The training images have no labels about the concept, or of one kind only, or all of a kind
-        are of one person or photograph.
+        are of one person or photograph; or none are asked for.
     """
+    if not settings.training_images:
+        raise InputError("--training-images 0: a probe learns from labelled training images")
     labels, why_not = training_labels(train, test)
     if labels is None:
         raise InputError(f"a probe learns from labels, and {why_not}: name labelled training "
@@ -166,18 +168,6 @@ def rivals(model: Model, probes: Sequence[Probe]) -> list[Rival]:
                      + (f" in {probe.inputs:,} sums" if probe.inputs < probe.weights.size else "")
                      + f", {probe.images:,} training images, penalty {probe.penalty:g}.")
     return [rival(number, probe) for number, probe in enumerate(probes)]
-
-
-def check(examination: Examination) -> None:
-    """Refuse what probes cannot do without.
-
-    Raises
-    ------
-    InputError
-        No training images are asked for.
-    """
-    if not examination.settings.training_images:
-        raise InputError("--training-images 0: a probe learns from labelled training images")
 
 
 def _passes(model: Model, train: Dataset, places: np.ndarray, settings: Settings,

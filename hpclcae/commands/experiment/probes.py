@@ -28,7 +28,6 @@ def why_not(model: Model) -> str:
 def run(args: argparse.Namespace) -> None:
     """Learn with the labels of training images, and judge."""
     def train(model: Model, images: Dataset, examination: Examination) -> list[rivals.Rival]:
-        probes.check(examination)
         return probes.rivals(model, probes.train_probes(model, images, examination.test,
                                                         examination.settings))
     examine_rivals("probes", "What labels can tell from every stage", args, train)
